@@ -1,0 +1,93 @@
+"""The command line: one subcommand a verb. A verb's module is imported only when that verb runs.
+
+A verb lives in a module with `main(arguments: list[str]) -> None`, which parses its arguments with `parse` below and
+calls the verb's `run(config)`.
+"""
+
+import contextlib
+import errno
+import importlib
+import io
+import re
+import sys
+from typing import TypeVar
+
+from ifuvit.errors import InputError
+
+VERBS = {
+    "generate": ("ifuvit.generate", "draw pictures from prompts"),
+    "scenes": ("ifuvit.scenes", "draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout"),
+    "prepare": ("ifuvit.prepare", "encode captions and pictures into features for training"),
+    "train": ("ifuvit.train", "train a backbone on prepared features"),
+    "train-autoencoder": ("ifuvit.train_autoencoder", "train a small KL autoencoder on a folder of pictures"),
+    "costs": ("ifuvit.costs", "print parameters and GFLOPs of any setting"),
+    "convert": ("ifuvit.convert", "turn an official U-ViT checkpoint into a model directory"),
+}
+
+T = TypeVar("T")
+
+
+def parse(config: type[T], arguments: list[str], *, prog: str, default: T | None = None) -> T:
+    """Parse `arguments` into the dataclass `config` (see tyro); its field docstrings are the help texts.
+
+    Raises:
+        InputError: arguments that do not parse, on one line.
+    """
+    import tyro
+
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(
+                config, args=arguments, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,)
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        text = re.split(r"─{10,}", captured.getvalue().split("\n", 1)[-1])[0]
+        message = " ".join(re.sub(r"[│╭╰]", " ", text).split())
+        raise InputError(f"{message}; see `{prog} --help`") from None
+
+
+def usage() -> str:
+    """The text of `ifuvit --help`."""
+    lines = ["usage: ifuvit VERB [ARGUMENTS]", "", "Text-to-image diffusion with an intermediate fusion ViT.", "", "verbs:"]
+    lines += [f"  {verb:<18} {about}" for verb, (_, about) in VERBS.items()]
+    return "\n".join([*lines, "", "`ifuvit VERB --help` tells a verb's arguments. `ifuvit --version` tells the version."])
+
+
+def main() -> None:
+    """Entry point of the `ifuvit` command: exit status 0, 2 for a mistake of the user, 1 for an internal fault."""
+    verb, *arguments = sys.argv[1:] or ["--help"]
+    if verb in ("-h", "--help"):
+        print(usage())
+        return
+    if verb == "--version":
+        from ifuvit.artifacts import package_version
+
+        print(package_version())
+        return
+    try:
+        if verb not in VERBS:
+            raise InputError(f"unknown verb {verb!r}; the verbs are {', '.join(VERBS)}")
+        importlib.import_module(VERBS[verb][0]).main(arguments)
+    except InputError as error:
+        sys.exit(_fail(str(error)))
+    except BrokenPipeError:
+        sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            where = f"{error.filename}: " if error.filename else ""
+            sys.exit(_fail(f"{where}{error.strerror}; what was written before is kept"))
+        raise
+
+
+def _fail(message: str) -> int:
+    print(f"ifuvit: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""The one exception type for mistakes of the user."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used.
+
+    The message is one line: the offending value, where it stands, and what to do. The command line prints it
+    without a traceback and exits with status 2; every other exception is an internal fault and keeps its traceback.
+    """
