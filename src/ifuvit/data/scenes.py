@@ -63,7 +63,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("fish", "fish", "1F41F", "animal"),
     Kind("crab", "crabs", "1F980", "animal"),
     Kind("butterfly", "butterflies", "1F98B", "animal"),
-    Kind("ladybug", "ladybugs", "1F41E", "animal"),
+    Kind("bee", "bees", "1F41D", "animal"),
     Kind("panda", "pandas", "1F43C", "animal"),
     Kind("lion", "lions", "1F981", "animal"),
     Kind("tree", "trees", "1F333", "plant"),
@@ -121,7 +121,7 @@ BACKGROUNDS: tuple[Background, ...] = (
     Background("snow", "on snow", (252, 253, 255), (230, 238, 246)),
     Background("blue", "on a blue background", (150, 202, 244), (122, 180, 230)),
     Background("pink", "on a pink background", (250, 200, 218), (240, 176, 200)),
-    Background("gray", "on a gray background", (186, 186, 190), (160, 160, 166)),
+    Background("gray", "on a gray background", (206, 206, 210), (182, 182, 188)),
 )
 
 
@@ -251,7 +251,8 @@ _BACKGROUND_TEMPLATES = (
     "{x} shown {on}",
     "the picture shows {x} {on}",
 )
-# {a} and {b}: the objects with an article; {rel}: the relation of a to b; {here} and {there}: where a and b are.
+# {a} and {b}: the objects with an article; {rel}: the relation of a to b, {short} in at most two words; {here} and
+# {there}: where a and b are. The longest must fit into the text encoder's 16 tokens.
 _RELATION_TEMPLATES = (
     "{a} is {rel} {b}",
     "a picture of {a} {rel} {b}",
@@ -270,8 +271,8 @@ _RELATION_TEMPLATES = (
 )
 _RELATION_BACKGROUND_TEMPLATES = (
     "{a} {rel} {b} {on}",
-    "a picture of {a} {rel} {b} {on}",
-    "{on} there is {a} {rel} {b}",
+    "{a} is {short} {b} {on}",
+    "{on} there is {a} {short} {b}",
     "{a} and {b} {on}",
 )
 TEMPLATES = _COUNT_TEMPLATES + _BACKGROUND_TEMPLATES + _RELATION_TEMPLATES + _RELATION_BACKGROUND_TEMPLATES
@@ -353,7 +354,13 @@ def _relation_captions(
         here, there = _PLACES[told]
         captions.append(
             template.format(
-                a=_with_article(a.name), b=_with_article(b.name), rel=rel, here=here, there=there, on=background.phrase
+                a=_with_article(a.name),
+                b=_with_article(b.name),
+                rel=rel,
+                short=told,
+                here=here,
+                there=there,
+                on=background.phrase,
             )
         )
     return tuple(captions)
@@ -562,7 +569,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     marker = out / "scenes.json"
     if marker.exists():
         before = read_json(marker)
-        same = all(before.get(name) == settings[name] for name in ("format", "size", "seed", "openmoji"))
+        same = isinstance(before, dict) and all(before.get(name) == settings[name] for name in ("format", "size", "seed", "openmoji"))
         if not (same and before.get("train", 0) <= settings["train"] and before.get("val", 0) <= settings["val"]):
             raise InputError(
                 f"{out} holds scenes drawn with other settings ({json.dumps(before)}); "
