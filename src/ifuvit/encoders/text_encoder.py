@@ -93,15 +93,16 @@ class TextEncoder:
         kind = read_json(folder / "config.json").get("model_type")
         is_clip = kind in ("clip", "clip_text_model")
         model, tokenizer = _load(folder, is_clip=is_clip)
-        limit = min(getattr(model.config, "max_position_embeddings", 1 << 30), tokenizer.model_max_length)
-        if max_tokens is None:
-            max_tokens = MINILM_TOKENS if name == "minilm" else min(77, limit)
-        if not 2 <= max_tokens <= limit:
-            raise InputError(f"max_tokens is {max_tokens}, but {name} takes 2 to {limit}")
+        limit: int = min(getattr(model.config, "max_position_embeddings", 1 << 30), tokenizer.model_max_length)
+        length = max_tokens
+        if length is None:
+            length = MINILM_TOKENS if name == "minilm" else min(77, limit)
+        if not 2 <= length <= limit:
+            raise InputError(f"max_tokens is {length}, but {name} takes 2 to {limit}")
         return cls(
-            model.to(device),  # type: ignore[arg-type]
+            model.to(device),
             tokenizer,
-            max_tokens=max_tokens,
+            max_tokens=length,
             masked=not is_clip,
             reference=name,
             folder=folder,
@@ -126,7 +127,7 @@ class TextEncoder:
         last words, keeps its end token and is counted in `Tokens.truncated`: it is for the caller to warn."""
         if isinstance(captions, str):
             raise TypeError("captions is one string; give a list of strings")
-        padding = self.tokenizer.pad_token_id
+        padding: Any = self.tokenizer.pad_token_id
         ids = torch.full((len(captions), self.max_tokens), padding, dtype=torch.int32)
         mask = torch.zeros((len(captions), self.max_tokens), dtype=torch.bool)
         truncated = 0
@@ -208,20 +209,18 @@ def _load(folder: Path, *, is_clip: bool) -> tuple[Any, Any]:
         raise InputError(f"text encoder {folder}: no tokenizer in it (looked for {', '.join(_TOKENIZER_FILES)})")
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"text encoder {folder}: no *.safetensors in it; save the model with save_pretrained")
-    if is_clip:
-        from transformers import CLIPTextModel as Model
-        from transformers import CLIPTokenizerFast as Tokenizer
-    else:
-        from transformers import AutoModel as Model
-        from transformers import AutoTokenizer as Tokenizer
+    import transformers
     from transformers.utils import logging
 
+    # Any: transformers' names are resolved at run time, where type checkers do not see them.
+    model_class: Any = transformers.CLIPTextModel if is_clip else transformers.AutoModel
+    tokenizer_class: Any = getattr(transformers, "CLIPTokenizerFast" if is_clip else "AutoTokenizer")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # a whole CLIP model has weights of the vision half: no news
     logging.disable_progress_bar()
     try:
-        tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True)
-        model, report = Model.from_pretrained(
+        tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
+        model, report = model_class.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # broken files give anything from ValueError to a Rust panic's own class
