@@ -25,6 +25,7 @@ import numpy as np
 from ifuvit.artifacts import atomic_directory, atomic_path, now, read_json, write_json, write_manifest, write_text
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
+from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,23 +136,12 @@ def _files(folders: tuple[Path, ...]) -> list[Path]:
 
 
 def _read(path: Path, size: int) -> np.ndarray:
-    """One picture as (size, size, 3) uint8: centre crop, then Lanczos."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image = image.convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: not a readable picture ({error}); mend or remove it") from None
-    side = min(image.size)
-    if side < size:
+    """One picture as (size, size, 3) uint8."""
+    image = load_image(path)
+    if min(image.size) < size:
         raise InputError(f"{path}: {image.width}x{image.height} pixels; smaller than --size {size}")
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    image = Image.alpha_composite(white, image).convert("RGB")
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if side != size:
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    if image.size != (size, size):
+        image = center_crop_resize(image, size)
     return np.asarray(image)
 
 
@@ -311,23 +301,21 @@ class _State:
 
         try:
             with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 metadata = file.metadata()
             step, seconds = int(metadata["step"]), float(metadata["seconds"])
-            groups: dict[str, dict[str, Any]] = {"vae": {}, "average": {}, "optimizer": {}}
-            for name, tensor in tensors.items():
-                group, rest = name.split(".", 1)
-                groups[group][rest] = tensor
-            self.vae.load_state_dict(groups["vae"])
-            self.average.load_state_dict(groups["average"])
-            state: dict[int, dict[str, Any]] = {}
-            for index, (name, _) in enumerate(self.vae.named_parameters()):
-                state[index] = {
-                    key: groups["optimizer"][f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-        except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+            weights = {name: tensors[f"vae.{name}"] for name in self.vae.state_dict()}
+            average = {name: tensors[f"average.{name}"] for name in self.vae.state_dict()}
+            optimizer = {
+                index: {key: tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+                for index, (name, _) in enumerate(self.vae.named_parameters())
+            }
+        except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.vae.load_state_dict(weights)
+        self.average.load_state_dict(average)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
         self.step, self.seconds = step, seconds
 
 
@@ -349,26 +337,33 @@ def _resume(state: _State, run: Path) -> None:
             return
         except ValueError as error:
             print(f"{error}; trying an older checkpoint", file=sys.stderr)
+    if _checkpoints(run):
+        raise InputError(f"{run / 'checkpoints'}: none can be read; remove that folder to begin anew")
 
 
-def _check_run(config: TrainAutoencoderConfig, data: str) -> None:
-    """Claim a new run directory, or make sure an existing one belongs to this configuration and these pictures."""
-    record = config.out / "config.json"
-    mine = {key: value for key, value in to_dict(config).items() if key not in _FREE}
-    if not record.exists():
-        write_json(record, {"verb": VERB, "config": to_dict(config), "data": data})
-        return
-    theirs = read_json(record)
-    if not isinstance(theirs, dict) or theirs.get("verb") != VERB:
-        raise InputError(f"{config.out}: is not a run of {VERB}; give another --out")
-    for key, value in mine.items():
-        if theirs["config"].get(key) != value:
+def _check_run(config: TrainAutoencoderConfig) -> str | None:
+    """Make sure that `config.out` is new, or a run of this configuration.
+
+    Returns:
+        The hash of the pictures the run was begun with; None for a new run.
+    """
+    out = config.out
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a directory to --out")
+    if not (out / "config.json").is_file():
+        if out.is_dir() and any(path.name != "pictures.u8" for path in out.iterdir()):
+            raise InputError(f"{out}: is not empty and is not a run of {VERB}; give another --out")
+        return None
+    record = read_json(out / "config.json")
+    if not isinstance(record, dict) or record.get("verb") != VERB:
+        raise InputError(f"{out}: is not a run of {VERB}; give another --out")
+    for key, mine in to_dict(config).items():
+        if key not in _FREE and record["config"].get(key) != mine:
             raise InputError(
-                f"{config.out}: that run was begun with {key} {theirs['config'].get(key)!r}, not {value!r}; give the "
-                "same value or another --out"
+                f"{out}: this run was begun with {key} {record['config'].get(key)!r}, not {mine!r}; give the same value "
+                "or another --out"
             )
-    if theirs["data"] != data:
-        raise InputError(f"{config.out}: that run was begun with other pictures; give the same ones or another --out")
+    return record["pictures_sha256"]
 
 
 def _trim_metrics(path: Path, step: int) -> None:
@@ -478,12 +473,9 @@ def run(config: TrainAutoencoderConfig) -> Path:
     from ifuvit.encoders.autoencoder import Autoencoder, save_vae
 
     started = now()
+    begun_with = _check_run(config)
     device = _device(config.device)
     half = _half(config.precision, device)
-    if config.out.exists() and not config.out.is_dir():
-        raise InputError(f"{config.out}: is a file; give a directory to --out")
-    if config.out.is_dir() and any(config.out.iterdir()) and not (config.out / "config.json").is_file():
-        raise InputError(f"{config.out}: is not empty and is not a run of {VERB}; give another --out")
     files = _files(config.images)
     validation_files = _files(config.validation)[: config.held_out] if config.validation else []
     if len(files) < 2 and not validation_files:
@@ -492,15 +484,19 @@ def run(config: TrainAutoencoderConfig) -> Path:
     spill = config.out / "pictures.u8"
     pictures = _load_pictures(files, config.size, config.memory_gib, spill)
     if validation_files:
-        held_out, train = _load_pictures(validation_files, config.size, 64, spill), np.arange(len(files))
+        held_out = _load_pictures(validation_files, config.size, math.inf, spill)
+        train = np.arange(len(files))
     else:
         order = np.random.default_rng(config.seed).permutation(len(files))
         count = min(config.held_out, max(1, len(files) // 10))
         held_out, train = np.asarray(pictures[np.sort(order[:count])]), np.sort(order[count:])
-    data = _fingerprint(pictures, held_out)
-    _check_run(config, data)
-    manifest = config.out / "manifest.json"
-    if manifest.exists():
+    pictures_sha256 = _fingerprint(pictures, held_out)
+    if begun_with is None:
+        record = {"verb": VERB, "config": to_dict(config), "pictures_sha256": pictures_sha256}
+        write_json(config.out / "config.json", record)
+    elif begun_with != pictures_sha256:
+        raise InputError(f"{config.out}: this run was begun with other pictures; give the same ones or another --out")
+    if (config.out / "manifest.json").exists():
         return config.out
 
     state = _State(config, device)
@@ -514,7 +510,7 @@ def run(config: TrainAutoencoderConfig) -> Path:
         f"{'bf16 autocast' if half else 'fp32'}" + (f"; going on from step {state.step}" if state.step else ""),
         file=sys.stderr,
     )
-    bar = tqdm(total=1.0, initial=0.0, bar_format="{percentage:3.0f}%|{bar}| {postfix}", mininterval=0.5)
+    bar = tqdm(total=1.0, initial=0.0, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", mininterval=0.5)
     with _stop_on_signal() as stop, bar, open(config.out / "metrics.jsonl", "a", encoding="utf-8") as log:
         _train(config, state, pictures, train, held_out, half, stop, bar, log)
 
@@ -532,7 +528,7 @@ def run(config: TrainAutoencoderConfig) -> Path:
         seed=config.seed,
         pictures=len(train),
         pictures_held_out=len(held_out),
-        pictures_sha256=data,
+        pictures_sha256=pictures_sha256,
         parameters=parameters,
         steps=state.step,
         training_seconds=round(state.seconds, 1),
@@ -588,7 +584,7 @@ def _train(
         for name, value in (("loss", loss), ("gradient", norm)):
             if not torch.isfinite(value):
                 raise InputError(
-                    f"the {name} is {float(value)} at step {state.step + 1}; training stopped, the last checkpoint in "
+                    f"the {name} is {value.item()} at step {state.step + 1}; training stopped, the last checkpoint in "
                     f"{config.out} is kept; try a learning rate below {config.learning_rate:g} or --precision fp32"
                 )
         state.optimizer.step()
@@ -599,10 +595,10 @@ def _train(
         state.seconds = before + time.monotonic() - began
 
         done = progress(0) >= 1
-        values = {name: float(value) for name, value in terms.items()}
+        values = {name: value.item() for name, value in terms.items()}
         if state.step % config.log_every == 0 or done:
-            line = {"step": state.step, "loss": float(loss), **values, "psnr": psnr(values["mse"])}
-            line |= {"learning_rate": rate, "gradient_norm": float(norm), "seconds": round(state.seconds, 2)}
+            line = {"step": state.step, "loss": loss.item(), **values, "psnr": psnr(values["mse"])}
+            line |= {"learning_rate": rate, "gradient_norm": norm.item(), "seconds": round(state.seconds, 2)}
             log.write(json.dumps(line) + "\n")
         if state.step % config.evaluate_every == 0 or done:
             measured = evaluate(state.average, held_out, config.batch_size)
@@ -613,8 +609,8 @@ def _train(
         fraction = min(progress(0), 1.0)
         left = (state.seconds - before) * (1 - fraction) / max(fraction - begun_at, 1e-9)
         bar.n = fraction
-        bar.set_postfix_str(
-            f"step {state.step} loss {float(loss):.4f} psnr {psnr(values['mse']):.2f}"
+        bar.set_description_str(
+            f"step {state.step} loss {loss.item():.4f} psnr {psnr(values['mse']):.2f}"
             + (f" held-out {last_psnr:.2f} dB" if last_psnr is not None else " dB")
             + f" {(state.step - first) / max(state.seconds - before, 1e-9):.2f} it/s, {left / 60:.1f} min left"
         )

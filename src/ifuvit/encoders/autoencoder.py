@@ -9,7 +9,7 @@ measure it, pipelines record it) and is applied by whoever trains or samples.
 """
 
 import hashlib
-import os
+import json
 import re
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from ifuvit.artifacts import read_json
+from ifuvit.artifacts import read_json, write_json
 from ifuvit.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ class Autoencoder:
     """
 
     def __init__(self, vae: "AutoencoderKL", *, reference: str) -> None:
-        self.vae = vae.to(torch.float32).eval().requires_grad_(False)
+        if vae.dtype != torch.float32:
+            vae = vae.to(torch.float32)
+        self.vae = vae.eval().requires_grad_(False)
         self.reference = reference
 
     @classmethod
@@ -184,7 +186,9 @@ def save_vae(vae: "AutoencoderKL", directory: str | Path, *, dtype: torch.dtype 
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    vae.save_config(directory)
+    # "_name_or_path" tells where on this machine the weights were found.
+    config = {key: value for key, value in json.loads(vae.to_json_string()).items() if key != "_name_or_path"}
+    write_json(directory / "config.json", config)
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in vae.state_dict().items()}
     save_file(tensors, directory / f"{_WEIGHTS}.safetensors", metadata={"format": "pt"})
 
@@ -231,7 +235,6 @@ def _load(source: str, *, subfolder: str | None = None, variant: str | None = No
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from safetensors import SafetensorError
 
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
         vae, info = AutoencoderKL.from_pretrained(  # type: ignore[misc]
             source,
@@ -249,6 +252,6 @@ def _load(source: str, *, subfolder: str | None = None, variant: str | None = No
         if info.get(problem):
             raise InputError(
                 f"{source}: its weights do not fit its config.json ({problem.replace('_', ' ')}: {len(info[problem])}, "
-                f"such as {sorted(map(str, info[problem]))[0]})"
+                f"such as {min(map(str, info[problem]))})"
             )
     return vae
