@@ -1,0 +1,83 @@
+"""Pictures with captions, as every source of data gives them, and how a picture becomes a square of pixels."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ifuvit.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a data set and its captions. Nothing is read until `load_image` is called on `source`."""
+
+    id: str
+    """Unique in its data set; names the picture in messages and in the features."""
+    source: Path | Callable[[], bytes]
+    """The file, or a function that gives the bytes of an encoded picture (PNG, JPEG, ...)."""
+    captions: tuple[str, ...]
+    """As the data set has them; they may be empty strings."""
+    problem: str | None = None
+    """Why the picture cannot be used, where the source already knows (no file, no caption file)."""
+
+
+def load_image(source: str | Path | bytes, *, name: str | None = None) -> Image.Image:
+    """Read a picture as RGB. Transparent pixels and palettes with transparency are put on white, 16-bit grey is scaled
+    to 8 bits, a rotation noted by a camera (EXIF) is applied, and of an animation the first frame is taken.
+
+    Args:
+        source: a path, or the bytes of an encoded picture.
+        name: what to call it in errors; the path by default.
+
+    Raises:
+        InputError: the file is missing, is not a picture, or is broken. A fault of the system that another attempt
+            might not meet (too many open files, an unreadable disk) stays an OSError.
+    """
+    name = name or ("picture" if isinstance(source, bytes) else str(source))
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{name}: is a directory, not a picture") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise InputError(f"{name}: not a readable picture ({_one_line(error)})") from None
+    except (SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise InputError(f"{name}: not a readable picture ({_one_line(error)})") from None
+
+
+def center_crop_resize(image: Image.Image, size: int) -> Image.Image:
+    """The largest centered square of `image`, resized to (size, size) with the Lanczos filter, as U-ViT does
+    (its datasets.py, `center_crop`)."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
+        values = np.asarray(image).astype(np.float64)
+        if values.max(initial=0) > 255:
+            values = values / 257
+        image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+from PIL import Image
+
+from ifuvit.data.coco import read_coco
+from ifuvit.errors import InputError
+
+
+def write(folder, images, annotations):
+    (folder / "images").mkdir(exist_ok=True)
+    for image in images:
+        Image.new("RGB", (4, 4)).save(folder / "images" / image["file_name"])
+    path = folder / "captions.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return folder / "images", path
+
+
+IMAGES = [{"id": 30, "file_name": "c.png"}, {"id": 4, "file_name": "a.png"}]
+ANNOTATIONS = [
+    {"id": 1, "image_id": 30, "caption": "first of c"},
+    {"id": 2, "image_id": 4, "caption": "of a"},
+    {"id": 0, "image_id": 30, "caption": "second of c"},
+]
+
+
+def test_pictures_by_id_captions_in_file_order(tmp_path):
+    pictures = read_coco(*write(tmp_path, IMAGES, ANNOTATIONS))
+    assert [(picture.id, picture.captions) for picture in pictures] == [
+        ("4", ("of a",)),
+        ("30", ("first of c", "second of c")),
+    ]
+    assert pictures[0].source == tmp_path / "images" / "a.png"
+    assert all(picture.problem is None for picture in pictures)
+
+
+def test_order_is_that_of_pycocotools(tmp_path):
+    COCO = pytest.importorskip("pycocotools.coco").COCO
+    images, captions = write(tmp_path, IMAGES, ANNOTATIONS)
+    coco = COCO(captions)
+    theirs = [
+        (str(key), tuple(entry["caption"] for entry in coco.loadAnns(coco.getAnnIds(key)))) for key in sorted(coco.imgs)
+    ]
+    assert [(picture.id, picture.captions) for picture in read_coco(images, captions)] == theirs
+
+
+def test_missing_file_is_a_problem_of_the_picture(tmp_path):
+    images, captions = write(tmp_path, IMAGES, ANNOTATIONS)
+    (images / "c.png").unlink()
+    ok, gone = read_coco(images, captions)
+    assert ok.problem is None and gone.problem is not None and "c.png" in gone.problem
+    (images / "a.png").unlink()
+    with pytest.raises(InputError, match="none of the pictures"):
+        read_coco(images, captions)
+
+
+@pytest.mark.parametrize(
+    "images, annotations, match",
+    [
+        (IMAGES, [{"image_id": 5, "caption": "x"}], "picture id 5, which is not among"),
+        (IMAGES, [{"image_id": 4, "category_id": 1}], "not the instances"),
+        (IMAGES, [{"image_id": 4}], "has no 'caption'"),
+        (IMAGES, [{"image_id": 4, "caption": None}], "caption is None"),
+        (IMAGES, [{"image_id": "4", "caption": "x"}], "image_id is '4', not a number"),
+        ([IMAGES[0], IMAGES[0]], [], "listed twice"),
+        ([], [], "lists no pictures"),
+    ],
+)
+def test_malformed_annotations(tmp_path, images, annotations, match):
+    with pytest.raises(InputError, match=match):
+        read_coco(*write(tmp_path, images, annotations))
+
+
+def test_unreadable_inputs(tmp_path):
+    images, captions = write(tmp_path, IMAGES, ANNOTATIONS)
+    whole = captions.read_text()
+    captions.write_text(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="truncated"):
+        read_coco(images, captions)
+    captions.write_text("[]")
+    with pytest.raises(InputError, match="top level is a list"):
+        read_coco(images, captions)
+    captions.write_text("{}")
+    with pytest.raises(InputError, match="no list 'images'"):
+        read_coco(images, captions)
+    with pytest.raises(InputError, match="no such file"):
+        read_coco(images, tmp_path / "absent.json")
+    with pytest.raises(InputError, match="no such directory"):
+        read_coco(tmp_path / "absent", captions)
