@@ -151,6 +151,8 @@ class FeatureWriter:
             **facts,
             files=files,
         )
+        for left_over in self.directory.rglob(".*.tmp"):
+            left_over.unlink(missing_ok=True)
         shutil.rmtree(self.directory / "progress", ignore_errors=True)
 
     def _mark(self, kind: str, shard: int) -> Path:

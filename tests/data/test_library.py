@@ -1,0 +1,105 @@
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from ifuvit.data.images import load_image
+from ifuvit.data.library import read_dataset
+from ifuvit.errors import InputError
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def png(shade):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (shade, 0, 0)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def shade(picture):
+    return load_image(picture.source()).getpixel((0, 0))[0]
+
+
+def webdataset(path, samples):
+    with tarfile.open(path, "w") as tar:
+        for key, files in samples.items():
+            for suffix, content in files.items():
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def test_webdataset_with_text(tmp_path):
+    webdataset(tmp_path / "0.tar", {"a": {"png": png(1), "txt": b"one"}, "b": {"png": png(2), "txt": b""}})
+    webdataset(tmp_path / "1.tar", {"c": {"png": png(3), "txt": "drei \u00e4".encode()}})
+    pictures = read_dataset([str(tmp_path / "*.tar")])
+    assert [(entry.id, entry.captions) for entry in pictures] == [("a", ("one",)), ("b", ("",)), ("c", ("drei ä",))]
+    assert [shade(entry) for entry in reversed(pictures)] == [3, 2, 1]
+
+
+def test_webdataset_with_json(tmp_path):
+    def meta(caption):
+        return json.dumps({"caption": caption, "score": 1}).encode()
+
+    path = webdataset(
+        tmp_path / "0.tar", {"a": {"png": png(1), "json": meta("one")}, "b": {"png": png(2), "json": meta("two")}}
+    )
+    assert [entry.captions for entry in read_dataset([path])] == [("one",), ("two",)]
+
+
+def test_parquet_with_lists_and_broken_pictures(tmp_path):
+    features = datasets.Features(
+        {"photo": datasets.Image(), "captions": datasets.List(datasets.Value("string")), "n": datasets.Value("int32")}
+    )
+    rows = {
+        "photo": [{"bytes": png(7), "path": None}, {"bytes": b"junk", "path": None}, None],
+        "captions": [["a", "b"], ["c"], []],
+        "n": [1, 2, 3],
+    }
+    path = tmp_path / "d.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    pictures = read_dataset([str(path)])
+    assert [entry.captions for entry in pictures] == [("a", "b"), ("c",), ()]
+    assert shade(pictures[0]) == 7
+    with pytest.raises(InputError, match="not a readable picture"):
+        load_image(pictures[1].source())
+    with pytest.raises(InputError, match="row 2: has no picture"):
+        pictures[2].source()
+    assert len(read_dataset([str(path)], split="train[:1]")) == 1
+    with pytest.raises(InputError, match="n is a int, not text"):
+        read_dataset([str(path)], caption_column="n")
+    with pytest.raises(InputError, match="no column 'nope'; it has photo, captions, n"):
+        read_dataset([str(path)], caption_column="nope")
+    with pytest.raises(InputError, match="no column 'nope'; it has photo, captions, n"):
+        read_dataset([str(path)], image_column="nope")
+
+
+def test_columns_that_cannot_be_guessed(tmp_path):
+    path = str(tmp_path / "d.parquet")
+    datasets.Dataset.from_dict({"x": [png(1)], "y": ["a"]}).to_parquet(path)
+    with pytest.raises(InputError, match="--image-column; its columns are x, y"):
+        read_dataset([path])
+    with pytest.raises(InputError, match="--caption-column; its columns are x, y"):
+        read_dataset([path], image_column="x")
+    (only,) = read_dataset([path], image_column="x", caption_column="y")
+    assert (shade(only), only.captions) == (1, ("a",))
+
+
+def test_what_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_dataset([str(tmp_path / "absent.parquet")])
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(InputError, match="cannot be read as a data set"):
+        read_dataset([str(tmp_path / "bad.parquet")])
+    with pytest.raises(InputError, match="cannot be read as a data set"):
+        read_dataset([str(tmp_path / "nothing-here")])
+    with pytest.raises(InputError, match="all .tar or all .parquet"):
+        read_dataset(["a.tar", "b.parquet"])
