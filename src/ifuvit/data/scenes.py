@@ -4,8 +4,8 @@ A scene is 1 to 5 copies of one kind of object (about three quarters of the scen
 with a spatial relation (the rest), on one of six backgrounds, with five captions. Everything about a scene follows from
 (seed, split, index): the same numbers give the same bytes, in any order and for any subset.
 
-Some combinations, (kind, count) and (kind, relation, kind), are held out: they occur in the split "val" only. Which ones
-does not depend on the seed, so pictures of any two training sets are equally free of them.
+Some combinations, (kind, count) and (kind, relation, kind), are held out: they occur in the split "val" only. Which
+ones does not depend on the seed, so the training set of any seed is free of them.
 
 OpenMoji is licensed CC BY-SA 4.0; so are the pictures drawn here.
 """
@@ -32,7 +32,7 @@ Relation = Literal["left of", "right of", "above", "below"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object: its English name, the plural, the emoji's code point in hexadecimal, and COCO's supercategory."""
+    """A kind of object: its English name, the plural, the emoji's code point in hexadecimal, COCO's supercategory."""
 
     name: str
     plural: str
@@ -405,7 +405,8 @@ def _extent(number: int) -> tuple[float, float, float, float]:
 
 @functools.cache
 def _sprite(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Color (h, w, 3) and opacity (h, w, 1), 0 to 255 in uint16, of an emoji whose longer side is `size` pixels."""
+    """Color (h, w, 3) and opacity (h, w, 1), 0 to 255 in uint16, of an emoji whose longer side is `size` pixels, or one
+    more: the rasterizer keeps the proportions and rounds the height up."""
     left, top, width, height = _extent(number)
     scale = size / max(width, height)
     columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
@@ -419,10 +420,12 @@ def _sprite(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def object_sizes(size: int) -> tuple[int, ...]:
-    """The lengths in pixels of an object's longer side that occur in pictures of `size` x `size` pixels; all equally
-    likely for every count."""
+    """The lengths in pixels asked of an object's longer side in pictures of `size` x `size` pixels; all equally likely
+    for every count. The rasterizer may add a pixel."""
     low, high = OBJECT_SIZES
-    return tuple(sorted({round(size * step) for step in np.linspace(low, high, OBJECT_SIZE_STEPS)}))
+    # A third, less the rasterizer's pixel: what `_place` can always fit.
+    largest = size // 3 - 1
+    return tuple(sorted({min(round(size * step), largest) for step in np.linspace(low, high, OBJECT_SIZE_STEPS)}))
 
 
 def _place(rng: np.random.Generator, boxes: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
@@ -435,8 +438,7 @@ def _place(rng: np.random.Generator, boxes: list[tuple[int, int]], size: int) ->
                 x, y = int(u * x_limit), int(v * y_limit)
                 # One pixel stays free between two boxes.
                 if all(
-                    x > px + pw or px > x + w or y > py + ph or py > y + h
-                    for (px, py), (pw, ph) in zip(placed, boxes)
+                    x > px + pw or px > x + w or y > py + ph or py > y + h for (px, py), (pw, ph) in zip(placed, boxes)
                 ):
                     placed.append((x, y))
                     break
@@ -569,7 +571,9 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     marker = out / "scenes.json"
     if marker.exists():
         before = read_json(marker)
-        same = isinstance(before, dict) and all(before.get(name) == settings[name] for name in ("format", "size", "seed", "openmoji"))
+        same = isinstance(before, dict) and all(
+            before.get(name) == settings[name] for name in ("format", "size", "seed", "openmoji")
+        )
         if not (same and before.get("train", 0) <= settings["train"] and before.get("val", 0) <= settings["val"]):
             raise InputError(
                 f"{out} holds scenes drawn with other settings ({json.dumps(before)}); "
