@@ -1,0 +1,66 @@
+# Every target works in a virtual environment of its own making. Variables, given as `make test VENV=elsewhere`:
+PYTHON ?= python3
+VENV ?= .venv
+# Further flags for pip, for instance the index of PyTorch's CPU builds (see README.md).
+PIP_FLAGS ?=
+# Which tests `make test` runs, and further arguments for pytest.
+MARKS ?= not slow and not gpu
+PYTEST_FLAGS ?=
+
+BIN := $(VENV)/bin
+
+.PHONY: help install install-dev demo test test-slow lint format types train-smoke wheel clean
+
+help:
+	@echo "make demo         install, draw the 24 prompts of examples/demo-prompts.txt with the shipped model"
+	@echo "make test         the tests (test-slow: those that take long)"
+	@echo "make lint         ruff's checks and format (make format applies them)"
+	@echo "make types        pyright"
+	@echo "make train-smoke  the whole way on the CPU in minutes: scenes, features, training, pictures"
+	@echo "make wheel        build dist/*.whl"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The package is installed editable: only a change of its requirements needs another installation.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+demo: $(VENV)/.installed
+	$(BIN)/ifuvit generate --prompts-file examples/demo-prompts.txt --out demo
+	@echo
+	@echo "Open in a browser: $(CURDIR)/demo/index.html"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "$(MARKS)" $(PYTEST_FLAGS)
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_FLAGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+train-smoke: $(VENV)/.installed
+	PATH="$(abspath $(BIN)):$$PATH" bash examples/train_smoke.sh out/train-smoke
+
+wheel: $(BIN)/python
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+
+clean:
+	rm -rf build dist demo out/train-smoke .pytest_cache .ruff_cache
