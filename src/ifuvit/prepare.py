@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 ASK_ABOVE = 10e9
 """Bytes of text states above which --text has to be chosen by the user."""
