@@ -75,7 +75,7 @@ def test_there_are_40_to_44_different_kinds_among_them_the_papers():
 def test_every_kind_is_drawn_at_every_size_and_no_two_look_alike():
     thumbnails = []
     for number in range(len(KINDS)):
-        for size in object_sizes(64):
+        for size in object_sizes(64)[::7]:
             color, alpha = scenes._sprite(number, size)
             assert max(alpha.shape) - size in (0, 1) and color.shape[:2] == alpha.shape[:2]
             # Compact: five small ones must still be seen, so no thin lines.
@@ -147,9 +147,9 @@ def test_the_data_set_is_the_one_models_were_trained_on():
 # ---- pictures
 
 
-@pytest.mark.parametrize("size", [32, 64, 100, 160])
+@pytest.mark.parametrize("size", [33, 64, 160])
 def test_objects_are_where_their_boxes_say_and_nowhere_else(size):
-    for index in range(60):
+    for index in range(30):
         scene = draw_scene(8, index, size=size, split="val")
         assert scene.image.shape == (size, size, 3) and scene.image.dtype == np.uint8
         free = np.ones((size, size), bool)
@@ -255,12 +255,16 @@ def test_training_has_no_held_out_combination_and_validation_has_both(train, val
 
 
 def test_combinations_are_equally_likely(train):
-    from scipy.stats import chisquare
-
     counts = Counter((scene.objects[0][0], len(scene.objects)) for scene in train if scene.relation is None)
     allowed = [(kind.name, n) for kind in KINDS for n in range(1, 6) if not is_held_out_count(kind.name, n)]
-    assert chisquare([counts[pair] for pair in allowed]).pvalue > 1e-3
-    assert chisquare(list(Counter(scene.background for scene in train).values())).pvalue > 1e-3
+    backgrounds = Counter(scene.background for scene in train)
+    for observed in ([counts[pair] for pair in allowed], [backgrounds[one.name] for one in BACKGROUNDS]):
+        # Chi-square of n equally likely cells: mean n - 1, variance 2 (n - 1).
+        expected = sum(observed) / len(observed)
+        statistic = sum((number - expected) ** 2 for number in observed) / expected
+        freedom = len(observed) - 1
+        assert statistic < freedom + 4 * (2 * freedom) ** 0.5
+    assert all(counts[pair] > 0 for pair in allowed)
 
 
 # ---- captions

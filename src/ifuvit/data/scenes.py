@@ -185,7 +185,9 @@ def _counts(held_out: bool) -> tuple[tuple[int, int], ...]:
 @functools.cache
 def _pairs(held_out: bool) -> tuple[tuple[int, Relation, int], ...]:
     numbers = range(len(KINDS))
-    combinations = [(a, relation, b) for a in numbers for relation in RELATIONS for b in numbers if a != b]
+    combinations: list[tuple[int, Relation, int]] = [
+        (a, relation, b) for a in numbers for relation in RELATIONS for b in numbers if a != b
+    ]
     return tuple(triple for triple in combinations if _is_held_out_pair(*triple) == held_out)
 
 
