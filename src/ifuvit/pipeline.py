@@ -1,0 +1,348 @@
+"""A whole text-to-image model: text encoder, backbone, solver and autoencoder, from prompts to pictures.
+
+A pipeline directory follows diffusers' layout:
+
+    model_index.json                    what is where: latent scale, time offset, the autoencoder's reference and fingerprint
+    transformer/                        config.json, model.safetensors: the backbone
+    scheduler/scheduler_config.json     the noise schedule and the default solver
+    text_encoder.json                   the text encoder: reference, fingerprint, max_tokens
+    vae/                                a diffusers autoencoder; absent where the reference leads to one
+
+Text encoders are named, not copied: they are frozen, public and large.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ifuvit.artifacts import atomic_directory, package_version, read_json, write_json
+from ifuvit.diffusion.sampling import (
+    SCHEDULE,
+    STOCHASTIC,
+    TIME_OFFSET,
+    check_solver,
+    image_generators,
+    initial_noise,
+    sample,
+)
+from ifuvit.errors import InputError
+from ifuvit.model.uvit import EncodedText, IFUViT
+from ifuvit.shipped import DEFAULT_MODEL, find
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ifuvit.encoders.autoencoder import Autoencoder
+    from ifuvit.encoders.text_encoder import TextEncoder
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Pipeline:
+    """Prompts in, pictures out. Made by `from_pretrained`, or from its parts.
+
+    Attributes:
+        model: the backbone, in evaluation mode.
+        autoencoder, text_encoder: the frozen encoders.
+        latent_scale: what unscaled latents are multiplied by to have unit variance.
+        dtype: the backbone's precision; solver, text encoder and decoder work in fp32.
+    """
+
+    def __init__(
+        self,
+        model: IFUViT,
+        autoencoder: "Autoencoder",
+        text_encoder: "TextEncoder",
+        *,
+        latent_scale: float,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Join parts that fit, the encoders already on `device`.
+
+        Raises:
+            InputError: the parts do not fit each other.
+        """
+        c = model.config
+        if autoencoder.channels != c.latent_channels:
+            raise InputError(
+                f"the autoencoder {autoencoder.reference} has {autoencoder.channels} latent channels, the backbone "
+                f"{c.latent_channels}; use the autoencoder the backbone was trained with"
+            )
+        if (text_encoder.max_tokens, text_encoder.width) != (c.text_tokens, c.text_width):
+            raise InputError(
+                f"the text encoder {text_encoder.reference} gives {text_encoder.max_tokens} tokens of width "
+                f"{text_encoder.width}, the backbone takes {c.text_tokens} of {c.text_width}; use the text encoder the "
+                "backbone was trained with"
+            )
+        if not latent_scale > 0:
+            raise InputError(f"latent_scale={latent_scale}: must be positive")
+        if dtype not in _DTYPES:
+            raise InputError(f"dtype={dtype}: choose torch.float32, torch.bfloat16 or torch.float16")
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.autoencoder = autoencoder
+        self.text_encoder = text_encoder
+        self.latent_scale = float(latent_scale)
+        self.dtype = dtype
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory_or_name: str | Path = DEFAULT_MODEL,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Pipeline":
+        """Load a pipeline.
+
+        Args:
+            directory_or_name: a shipped name, a pipeline directory or a run directory of `ifuvit train`.
+            device: where to put it.
+            dtype: precision of the backbone: torch.float32, or torch.bfloat16 or torch.float16 by autocast.
+
+        Raises:
+            InputError: there is no such model, a part is missing or damaged, was made with another encoder, or cannot
+                be had here.
+        """
+        from ifuvit.encoders.autoencoder import Autoencoder
+        from ifuvit.encoders.text_encoder import TextEncoder
+
+        directory = find(directory_or_name)
+        index, text = _read_index(directory)
+        model = IFUViT.from_pretrained(directory / "transformer")
+
+        inside = directory / "vae"
+        autoencoder = Autoencoder.from_pretrained(
+            str(inside.resolve()) if inside.is_dir() else index["vae"]["reference"], device
+        )
+        _check_fingerprint("autoencoder", autoencoder, index["vae"], directory)
+        text_encoder = TextEncoder.from_pretrained(text["reference"], max_tokens=text["max_tokens"], device=device)
+        _check_fingerprint("text encoder", text_encoder, text, directory)
+        return cls(
+            model, autoencoder, text_encoder, latent_scale=index["latent_scale"], device=device, dtype=dtype
+        )
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a pipeline directory, replacing one that is there. An autoencoder that only this machine has (a local
+        folder) is copied into it; a shipped one or one of the hub is referred to."""
+        reference = self.autoencoder.reference
+        write_pipeline(
+            directory,
+            self.model,
+            autoencoder={"reference": reference, "fingerprint": self.autoencoder.fingerprint},
+            text_encoder={
+                "reference": self.text_encoder.reference,
+                "fingerprint": self.text_encoder.fingerprint,
+                "max_tokens": self.text_encoder.max_tokens,
+            },
+            latent_scale=self.latent_scale,
+            vae=self.autoencoder if Path(reference).is_absolute() else None,
+        )
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        *,
+        negative_prompt: str | None = None,
+        guidance_scale: float = 4.0,
+        num_inference_steps: int = 50,
+        seed: int = 0,
+        solver: str = "dpm++",
+        batch_size: int = 16,
+        first_index: int = 0,
+        callback: Callable[[int], None] | None = None,
+    ) -> list["Image"]:
+        """Draw one picture a prompt.
+
+        Args:
+            prompts: N captions. Identical ones are encoded once and give different pictures.
+            negative_prompt: takes the null caption's place in guidance.
+            guidance_scale: the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper's s is w - 1.
+            num_inference_steps: evaluations of the guided network a picture.
+            seed: picture i starts from noise that depends on (seed, first_index + i) alone.
+            solver: see `ifuvit.diffusion.sampling`.
+            batch_size: pictures drawn at once; it does not change them (beyond rounding, at most 1/255).
+            first_index: index of the first picture.
+            callback: called after every solver step with the number of pictures in the batch.
+
+        Returns:
+            N RGB pictures.
+
+        Raises:
+            InputError: prompts given as one string, an unknown solver, an impossible number of steps, batch size,
+                seed or index, or half precision that overflowed.
+
+        Warns:
+            UserWarning: prompts longer than the text encoder's limit, counted; their ends are not seen.
+        """
+        if isinstance(prompts, str):
+            raise InputError(f"prompts is the string {prompts[:40]!r}: give a list of strings")
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: must be at least 1")
+        check_solver(solver, num_inference_steps)
+
+        images: list[Image] = []
+        if not prompts:
+            return images
+        c = self.model.config
+        unique = list(dict.fromkeys(prompts))
+        row = {prompt: number for number, prompt in enumerate(unique)}
+        with torch.no_grad(), self._precision():
+            text = self._encode(unique, batch_size)
+            null_text = self._encode(["" if negative_prompt is None else negative_prompt], batch_size)
+            for start in range(0, len(prompts), batch_size):
+                batch = prompts[start : start + batch_size]
+                indices = range(first_index + start, first_index + start + len(batch))
+                shape = (c.latent_channels, c.latent_size, c.latent_size)
+
+                def step(_: int, size: int = len(batch)) -> None:
+                    if callback is not None:
+                        callback(size)
+
+                latents = sample(
+                    self.model,
+                    initial_noise(shape, seed, indices).to(self.device),
+                    text.rows(torch.tensor([row[prompt] for prompt in batch], device=self.device)),
+                    null_text,
+                    guidance_scale=guidance_scale,
+                    num_inference_steps=num_inference_steps,
+                    solver=solver,
+                    generators=image_generators(seed, indices) if solver in STOCHASTIC else None,
+                    callback=step,
+                )
+                images += self.decode(latents)
+        return images
+
+    def decode(self, latents: Tensor) -> list["Image"]:
+        """Scaled latents (B, C, h, w), as the backbone makes them, to RGB pictures.
+
+        Raises:
+            InputError: latents that are not finite.
+        """
+        from PIL import Image
+
+        if not torch.isfinite(latents).all():
+            raise InputError(
+                f"the latents are not finite with dtype {self.dtype}; use torch.float32, or another guidance scale"
+            )
+        with torch.autocast(self.device.type, enabled=False):
+            pixels = self.autoencoder.decode(latents.float() / self.latent_scale)
+        array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+        return [Image.fromarray(picture) for picture in array]
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of a picture, in pixels."""
+        return self.model.config.latent_size * self.autoencoder.factor
+
+    def _encode(self, captions: list[str], batch_size: int) -> EncodedText:
+        tokens = self.text_encoder.tokenize(captions)
+        if tokens.truncated:
+            warnings.warn(
+                f"{tokens.truncated} of {len(captions)} prompts are longer than the text encoder's "
+                f"{self.text_encoder.max_tokens} tokens: their ends are not seen",
+                stacklevel=3,
+            )
+        parts = []
+        for start in range(0, len(captions), batch_size):
+            states, mask = self.text_encoder(captions[start : start + batch_size])
+            parts.append(self.model.encode_text(states, mask))
+        return EncodedText(*[None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)])
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+
+def write_pipeline(
+    directory: str | Path,
+    model: IFUViT,
+    *,
+    autoencoder: Mapping[str, Any],
+    text_encoder: Mapping[str, Any],
+    latent_scale: float,
+    vae: "Autoencoder | None" = None,
+) -> None:
+    """Write a pipeline directory, whole or not at all; one that is there is replaced. No encoder needs to be loaded.
+
+    Args:
+        directory: where to.
+        model: the backbone.
+        autoencoder: {"reference", "fingerprint"}; a fingerprint of None is not checked on loading. Further items are
+            not kept.
+        text_encoder: {"reference", "fingerprint", "max_tokens"}, likewise.
+        latent_scale: 1 / standard deviation of the latents in training.
+        vae: write this autoencoder into the directory instead of referring to it.
+    """
+    with atomic_directory(directory) as path:
+        model.save_pretrained(path / "transformer")
+        fingerprint = autoencoder.get("fingerprint")
+        if vae is not None:
+            vae.save_pretrained(path / "vae")
+            fingerprint = vae.fingerprint
+        write_json(path / "text_encoder.json", {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens")})
+        write_json(
+            path / "scheduler" / "scheduler_config.json",
+            {
+                "_class_name": "DPMSolverSinglestepScheduler",
+                **SCHEDULE,
+                "prediction_type": "epsilon",
+                "solver_order": 3,
+                "final_sigmas_type": "sigma_min",
+                "lower_order_final": True,
+            },
+        )
+        write_json(
+            path / "model_index.json",
+            {
+                "_class_name": "IFUViTPipeline",
+                "_ifuvit_version": package_version(),
+                "latent_scale": float(latent_scale),
+                "time_offset": TIME_OFFSET,
+                "transformer": ["ifuvit", "IFUViT"],
+                "scheduler": ["diffusers", "DPMSolverSinglestepScheduler"],
+                "vae": {"reference": "vae" if vae is not None else autoencoder["reference"], "fingerprint": fingerprint},
+            },
+        )
+
+
+def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """model_index.json and text_encoder.json, checked."""
+    index, text = read_json(directory / "model_index.json"), read_json(directory / "text_encoder.json")
+    if not isinstance(index, dict) or index.get("_class_name") != "IFUViTPipeline":
+        raise InputError(f"{directory / 'model_index.json'}: not a pipeline of ifuvit (its _class_name is another)")
+    vae = index.get("vae")
+    if not isinstance(vae, dict) or not isinstance(vae.get("reference"), str):
+        raise InputError(f"{directory / 'model_index.json'}: vae.reference is missing")
+    if not isinstance(index.get("latent_scale"), (int, float)):
+        raise InputError(f"{directory / 'model_index.json'}: latent_scale is missing")
+    if index.get("time_offset") != TIME_OFFSET:
+        raise InputError(
+            f"{directory / 'model_index.json'}: time_offset is {index.get('time_offset')}; only {TIME_OFFSET} is known "
+            "(the network is fed n in 1 … 1000)"
+        )
+    if not isinstance(text, dict) or not isinstance(text.get("reference"), str) or "max_tokens" not in text:
+        raise InputError(f"{directory / 'text_encoder.json'}: reference or max_tokens is missing")
+    schedule = read_json(directory / "scheduler" / "scheduler_config.json")
+    for key, value in SCHEDULE.items():
+        if schedule.get(key) != value:
+            raise InputError(
+                f"{directory / 'scheduler' / 'scheduler_config.json'}: {key} is {schedule.get(key)}; only the schedule "
+                f"with {key}={value} can be sampled"
+            )
+    return index, text
+
+
+def _check_fingerprint(
+    what: str, encoder: "Autoencoder | TextEncoder", recorded: Mapping[str, Any], directory: Path
+) -> None:
+    expected = recorded.get("fingerprint")
+    if expected is not None and encoder.fingerprint != expected:
+        raise InputError(
+            f"{directory}: was made with another {what} than the {encoder.reference} found here (fingerprint "
+            f"{expected[:12]}… and not {encoder.fingerprint[:12]}…); give it the one it was trained with"
+        )
