@@ -1,0 +1,31 @@
+"""The forward process: discrete variance-preserving diffusion with Stable Diffusion's betas, as U-ViT trains it.
+
+Timesteps are n = 1 … 1000; n = 0 would be clean data. diffusers counts t = n - 1.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+NUM_TIMESTEPS = 1000
+BETA_START, BETA_END = 0.00085, 0.012
+
+
+@cache
+def alphas_cumprod() -> Tensor:
+    """(1000,) float64, entry n - 1 is the product of 1 - beta up to step n; the betas are linear in their roots."""
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_TIMESTEPS, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0)
+
+
+def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """q(x_n | x_0): sqrt(a_n) x_0 + sqrt(1 - a_n) noise; (B, C, H, W), (B, C, H, W), (B,) int n -> (B, C, H, W)."""
+    a = alphas_cumprod().to(timesteps.device)[timesteps.long() - 1].view(-1, 1, 1, 1)
+    return a.sqrt().to(latents.dtype) * latents + (1 - a).sqrt().to(latents.dtype) * noise
+
+
+def signal_to_noise(timesteps: Tensor) -> Tensor:
+    """a_n / (1 - a_n): (B,) int n -> (B,) float32."""
+    a = alphas_cumprod().to(timesteps.device)[timesteps.long() - 1]
+    return (a / (1 - a)).float()

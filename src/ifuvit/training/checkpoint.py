@@ -1,0 +1,162 @@
+"""Checkpoints of a run: one directory a step, safetensors and JSON, written whole or not at all.
+
+    RUN/checkpoints/step-00001000/
+        model.safetensors  ema.safetensors  optimizer.safetensors  state.json
+
+Everything is gathered into full tensors with torch.distributed's state-dict functions, so a checkpoint does not depend
+on how many processes wrote it or how they had sharded the model.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ifuvit.artifacts import atomic_directory, read_json, write_json
+from ifuvit.errors import InputError
+from ifuvit.training.ema import EMA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a run needs to go on: full tensors on the CPU, and the JSON values of state.json."""
+
+    model: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    """Entries "exp_avg.NAME", "exp_avg_sq.NAME" and "step.NAME" for each parameter NAME."""
+    state: Mapping[str, Any]
+
+
+def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Checkpoint:
+    """Collect a checkpoint. All processes call it together; the tensors are whole on rank 0."""
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+
+    moments: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=_whole())["state"]  # type: ignore[assignment]
+    return Checkpoint(
+        model=get_model_state_dict(model, options=_whole()),
+        ema=gather_average(model, ema),
+        optimizer={f"{key}.{name}": value for name, entry in moments.items() for key, value in entry.items()},
+        state=state,
+    )
+
+
+def gather_average(model: nn.Module, ema: EMA) -> dict[str, Tensor]:
+    """The averaged weights alone, likewise."""
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+    with ema.applied():
+        return {name: tensor.clone() for name, tensor in get_model_state_dict(model, options=_whole()).items()}
+
+
+def _whole() -> Any:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    return StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def restore(checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:
+    """The inverse of `gather`, on every process.
+
+    Raises:
+        InputError: the tensors are not this model's.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
+
+    options = StateDictOptions(full_state_dict=True)
+    moments: dict[str, dict[str, Tensor]] = {}
+    for entry, value in checkpoint.optimizer.items():
+        key, name = entry.split(".", 1)
+        moments.setdefault(name, {})[key] = value
+    try:
+        set_model_state_dict(model, dict(checkpoint.ema), options=options)
+        with torch.no_grad():
+            for average, parameter in zip(ema.average, ema.parameters, strict=True):
+                average.copy_(parameter)
+        set_model_state_dict(model, dict(checkpoint.model), options=options)
+        groups = _named_groups(model, optimizer)
+        set_optimizer_state_dict(model, optimizer, {"state": moments, "param_groups": groups}, options=options)  # type: ignore[dict-item]
+    except (RuntimeError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"the checkpoint does not fit this model: {first}") from None
+
+
+def _named_groups(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    names = {parameter: name.removeprefix("module.") for name, parameter in model.named_parameters()}
+    return [
+        {**{k: v for k, v in group.items() if k != "params"}, "params": [names[p] for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+
+
+def path_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def saved_steps(run: Path) -> list[int]:
+    """Steps of the whole checkpoints in a run, ascending."""
+    found = (run / "checkpoints").glob("step-*/state.json")
+    return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
+
+
+def write(run: Path, step: int, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep` (at least 1): while one is written, its predecessor is
+    still there."""
+    from safetensors.torch import save_file
+
+    with atomic_directory(path_of(run, step)) as temporary:
+        for name, tensors in (
+            ("model", checkpoint.model),
+            ("ema", checkpoint.ema),
+            ("optimizer", checkpoint.optimizer),
+        ):
+            save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
+        write_json(temporary / "state.json", dict(checkpoint.state))
+    for old in saved_steps(run)[: -max(keep, 1)]:
+        shutil.rmtree(path_of(run, old), ignore_errors=True)
+    return path_of(run, step)
+
+
+def read_newest(run: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run that can be read, or None where there is none. A damaged one (a truncated file) is
+    passed over for its predecessor; if none of several can be read, that is an InputError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    problem = ""
+    for step in reversed(saved_steps(run)):
+        directory = path_of(run, step)
+        try:
+            return Checkpoint(
+                model=load_file(directory / "model.safetensors"),
+                ema=load_file(directory / "ema.safetensors"),
+                optimizer=load_file(directory / "optimizer.safetensors"),
+                state=read_json(directory / "state.json"),
+            )
+        except (SafetensorError, OSError, InputError) as error:
+            problem = f"{directory}: {error}"
+    if problem:
+        raise InputError(f"no readable checkpoint: {problem}; delete the damaged ones to begin anew")
+    return None
+
+
+def trim_log(path: Path, step: int) -> None:
+    """Cut metrics.jsonl back to what had been logged at `step`, so that a resumed run does not log twice."""
+    if not path.is_file():
+        return
+    from ifuvit.artifacts import write_text
+
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            break  # half a line, from a kill in the middle of a write
+    write_text(path, "".join(kept))
