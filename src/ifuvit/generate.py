@@ -124,7 +124,9 @@ def run(config: GenerateConfig) -> Path:
             "text_encoder": pipeline.text_encoder.fingerprint,
         },
         device=str(pipeline.device),
-        images=[{"file": path.name, "prompt": prompt, "index": i} for i, (path, prompt) in enumerate(zip(files, prompts))],
+        images=[
+            {"file": path.name, "prompt": prompt, "index": i} for i, (path, prompt) in enumerate(zip(files, prompts))
+        ],
     )
     return out
 
@@ -150,7 +152,9 @@ def read_prompts(config: GenerateConfig) -> list[str]:
             raise InputError(f"--prompts-file {config.prompts_file}: holds no prompts; write one a line")
         prompts += [line for line in lines if line]
     if not prompts:
-        raise InputError('no prompts; say what to draw, as in `ifuvit generate "three sheep on grass"`, or give --prompts-file')
+        raise InputError(
+            'no prompts; say what to draw, as in `ifuvit generate "three sheep on grass"`, or give --prompts-file'
+        )
     return prompts
 
 
@@ -333,9 +337,7 @@ def _page(files: Sequence[Path], prompts: Sequence[str], settings: dict[str, Any
             f'<figure><img{large} loading="lazy" src="{source}" alt="{text}" title="{path.name}">'
             f"<figcaption>{text}</figcaption></figure>"
         )
-    facts = ", ".join(
-        f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if value != ""
-    )
+    facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if value != "")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -123,9 +123,7 @@ class Pipeline:
         _check_fingerprint("autoencoder", autoencoder, index["vae"], directory)
         text_encoder = TextEncoder.from_pretrained(text["reference"], max_tokens=text["max_tokens"], device=device)
         _check_fingerprint("text encoder", text_encoder, text, directory)
-        return cls(
-            model, autoencoder, text_encoder, latent_scale=index["latent_scale"], device=device, dtype=dtype
-        )
+        return cls(model, autoencoder, text_encoder, latent_scale=index["latent_scale"], device=device, dtype=dtype)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a pipeline directory, replacing one that is there. An autoencoder that only this machine has (a local
@@ -284,7 +282,10 @@ def write_pipeline(
         if vae is not None:
             vae.save_pretrained(path / "vae")
             fingerprint = vae.fingerprint
-        write_json(path / "text_encoder.json", {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens")})
+        write_json(
+            path / "text_encoder.json",
+            {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens")},
+        )
         write_json(
             path / "scheduler" / "scheduler_config.json",
             {
@@ -305,7 +306,10 @@ def write_pipeline(
                 "time_offset": TIME_OFFSET,
                 "transformer": ["ifuvit", "IFUViT"],
                 "scheduler": ["diffusers", "DPMSolverSinglestepScheduler"],
-                "vae": {"reference": "vae" if vae is not None else autoencoder["reference"], "fingerprint": fingerprint},
+                "vae": {
+                    "reference": "vae" if vae is not None else autoencoder["reference"],
+                    "fingerprint": fingerprint,
+                },
             },
         )
 

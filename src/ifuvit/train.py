@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -142,7 +142,7 @@ _OPENMOJI_RECIPE: dict[str, Any] = {
     "validation_images": 500,
     "save_every": 500,
     "sample_every": 1_000,
-    "sample_prompts": ("a bus", "two people", "three sheep", "four apples", "five buses", "a dog left of a tree"),
+    "sample_prompts": ("a bus", "two people", "three sheep", "four apples", "five buses", "a lion left of a tree"),
 }
 
 # Fields in which a resumed command may differ from the one that began the run. The data are compared by fingerprint.
@@ -209,6 +209,7 @@ def run(config: TrainConfig) -> Path:
     # The processes. accelerate finds out about devices, ranks and launchers.
     trackers = [name for name in ("tensorboard", "wandb") if getattr(config, name)]
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with=trackers or None,  # type: ignore[arg-type]
         project_dir=config.out / "tracking" if trackers else None,

@@ -8,7 +8,7 @@ from 0 to 999, so every timestep of a scheduler is moved by `TIME_OFFSET` before
     dpm++2m    DPMSolverMultistepScheduler       2      n = 1    none
     unipc      UniPCMultistepScheduler           2      n = 1    none
     ddim       DPMSolverSinglestepScheduler      1      n = 1    none          the same formula as DDIM with eta = 0
-    euler-a    EulerAncestralDiscreteScheduler   1      0        every step
+    euler-a    EulerAncestralDiscreteScheduler   1      n = 0    every step
 
 One step is one evaluation of the (guided) network for every solver. See docs/sampling.md for how far each one is from
 an exact solution.
@@ -83,7 +83,7 @@ def make_scheduler(solver: str, num_inference_steps: int, device: torch.device |
     if solver == "euler-a":
         from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 
-        scheduler: Any = EulerAncestralDiscreteScheduler(**SCHEDULE, timestep_spacing="linspace")
+        scheduler: Any = EulerAncestralDiscreteScheduler(**SCHEDULE)
     elif solver == "unipc":
         from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
@@ -104,10 +104,10 @@ def make_scheduler(solver: str, num_inference_steps: int, device: torch.device |
             lower_order_final=True,
         )
     scheduler.set_timesteps(num_inference_steps, device=device)
-    if solver != "euler-a":
-        timesteps, sigmas = _uniform_grid(num_inference_steps)
-        scheduler.timesteps = timesteps[:-1].to(device)
-        scheduler.sigmas = sigmas
+    timesteps, sigmas = _uniform_grid(num_inference_steps)
+    if solver == "euler-a":
+        sigmas[-1] = 0
+    scheduler.timesteps, scheduler.sigmas = timesteps[:-1].to(device), sigmas
     # The place in the grid is counted, not looked up by the timestep's value.
     scheduler.set_begin_index(0)
     return scheduler

@@ -109,11 +109,15 @@ class Autoencoder:
             folder = _folder(path).resolve()
             return cls(_load_folder(folder), reference=str(folder))._to(device)
         if path.exists():
-            raise InputError(f"{reference}: an autoencoder is a folder with config.json and {_WEIGHTS}.safetensors, not a file")
+            raise InputError(
+                f"{reference}: an autoencoder is a folder with config.json and {_WEIGHTS}.safetensors, not a file"
+            )
         if isinstance(reference, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", reference):
             return cls(_load_hub(reference), reference=reference)._to(device)
         known = ", ".join(shipped_names()) or "none"
-        raise InputError(f"{reference}: no such autoencoder; give a folder, a hub id (owner/name) or a shipped name ({known})")
+        raise InputError(
+            f"{reference}: no such autoencoder; give a folder, a hub id (owner/name) or a shipped name ({known})"
+        )
 
     def _to(self, device: str | torch.device) -> "Autoencoder":
         self.vae.to(device)
@@ -254,4 +258,7 @@ def _load(source: str, *, subfolder: str | None = None, variant: str | None = No
                 f"{source}: its weights do not fit its config.json ({problem.replace('_', ' ')}: {len(info[problem])}, "
                 f"such as {min(map(str, info[problem]))})"
             )
+    # The tensors are still views of the mapped file: unaligned, and gone if somebody cuts the file short.
+    for tensor in [*vae.parameters(), *vae.buffers()]:
+        tensor.data = tensor.data.clone()
     return vae

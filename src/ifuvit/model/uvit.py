@@ -312,7 +312,7 @@ class IFUViT(nn.Module):
             predicted noise (B, C, H, W).
         """
         c = self.config
-        half, (front, back) = c.depth // 2, c.image_only
+        half, back = c.depth // 2, c.image_only[1]
         skips, num_image = list(skips), image.shape[1]
 
         if c.conditioning == "concat":

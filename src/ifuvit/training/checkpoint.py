@@ -37,7 +37,8 @@ def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, state: 
     """Collect a checkpoint. All processes call it together; the tensors are whole on rank 0."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
-    moments: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=_whole())["state"]  # type: ignore[assignment]
+    whole: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=_whole())
+    moments = whole.get("state", {})  # empty but on rank 0
     return Checkpoint(
         model=get_model_state_dict(model, options=_whole()),
         ema=gather_average(model, ema),
