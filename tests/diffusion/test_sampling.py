@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+from solver_accuracy import GUIDANCE_SCALE, UVIT_SOLVER, distance, exact, problem
+from torch import Tensor
+
+from ifuvit.diffusion.sampling import SOLVERS, image_generators, initial_noise, make_scheduler, sample
+from ifuvit.diffusion.schedule import alphas_cumprod
+from ifuvit.errors import InputError
+
+
+class GaussianData:
+    """The exact denoiser of data whose cells are independent normal variables of the given variance."""
+
+    def __init__(self, variance: Tensor) -> None:
+        self.variance, self.seen = variance, []
+
+    def guided(
+        self, latents: Tensor, timesteps: Tensor, text: object, null_text: object, *, guidance_scale: float
+    ) -> Tensor:
+        self.seen.append((timesteps, guidance_scale))
+        log_a = np.interp(timesteps.numpy(), np.arange(1, 1001), alphas_cumprod().log().numpy())
+        a = torch.from_numpy(np.exp(log_a)).float().view(-1, 1, 1, 1)
+        return (1 - a).sqrt() * latents / (a * self.variance + 1 - a)
+
+    def solution(self, noise: Tensor) -> Tensor:
+        """The probability flow keeps x / (its standard deviation); from n = 1000 to n = 1."""
+        start, end = [a * self.variance + 1 - a for a in (alphas_cumprod()[-1].item(), alphas_cumprod()[0].item())]
+        return noise * (end / start) ** 0.5
+
+
+@pytest.fixture(scope="module")
+def network():
+    model, noise, text, null_text = problem()
+    return model, noise, text, null_text, exact(model, noise, text, null_text, guidance_scale=GUIDANCE_SCALE, units=9)
+
+
+@pytest.mark.parametrize("steps", [20, 50])
+def test_default_solver_is_as_accurate_as_uvits(network, steps):
+    model, noise, text, null_text, target = network
+    result = sample(model, noise, text, null_text, guidance_scale=GUIDANCE_SCALE, num_inference_steps=steps)
+    assert distance(result, target) == pytest.approx(UVIT_SOLVER[steps], rel=0.02)
+
+
+@pytest.mark.parametrize(("solver", "tolerance"), [("dpm++", 8e-3), ("dpm++2m", 2e-2), ("unipc", 1e-2), ("ddim", 4e-2)])
+def test_deterministic_solvers_reach_the_exact_solution(solver, tolerance):
+    data = GaussianData(torch.linspace(0.1, 2.0, 64).view(1, 1, 8, 8))
+    noise = initial_noise((1, 8, 8), 0, range(3))
+    errors = []
+    for steps in (50, 200):
+        result = sample(data, noise, None, None, num_inference_steps=steps, solver=solver)
+        errors.append(distance(result, data.solution(noise)))
+    assert errors[0] < tolerance
+    assert errors[1] < errors[0] / 3
+
+
+def test_the_offset_matters():
+    """Fed diffusers' own timestep instead of n, the solution is another one."""
+
+    class Off(GaussianData):
+        def guided(self, latents, timesteps, text, null_text, *, guidance_scale):
+            return super().guided(latents, (timesteps - 1).clamp(min=1), text, null_text, guidance_scale=guidance_scale)
+
+    variance, noise = torch.full((1, 1, 8, 8), 0.5), initial_noise((1, 8, 8), 0, [0])
+    good, bad = [
+        distance(sample(kind(variance), noise, None, None, num_inference_steps=200), kind(variance).solution(noise))
+        for kind in (GaussianData, Off)
+    ]
+    assert bad > 3 * good
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 20, 31])
+def test_one_evaluation_a_step_from_1000_on(solver, steps):
+    data, done = GaussianData(torch.ones(1)), []
+    result = sample(
+        data,
+        initial_noise((2, 4, 4), 0, range(2)),
+        None,
+        None,
+        guidance_scale=3.5,
+        num_inference_steps=steps,
+        solver=solver,
+        generators=image_generators(0, range(2)),
+        callback=done.append,
+    )
+    seen = torch.stack([timesteps for timesteps, _ in data.seen])
+    assert seen.shape == (steps, 2) and bool((seen[:, 0] == seen[:, 1]).all())
+    assert seen[0, 0] == 1000 and bool((seen >= 1).all()) and bool((seen.diff(dim=0) < 0).all())
+    assert {scale for _, scale in data.seen} == {3.5}
+    assert done == list(range(1, steps + 1))
+    assert result.shape == (2, 2, 4, 4) and result.dtype == torch.float32 and bool(result.isfinite().all())
+
+
+def test_stochastic_solver_samples_the_data():
+    variance = torch.tensor([0.25, 1.0, 2.0]).view(1, 3, 1, 1)
+    indices = range(64)
+    result = sample(
+        GaussianData(variance),
+        initial_noise((3, 16, 16), 0, indices),
+        None,
+        None,
+        num_inference_steps=400,  # of first order: at 50 steps a tenth of the variance is missing
+        solver="euler-a",
+        generators=image_generators(0, indices),
+    )
+    assert torch.allclose(result.var((0, 2, 3)), variance.flatten(), rtol=0.06)
+    assert result.mean((0, 2, 3)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_an_image_does_not_depend_on_its_batch(solver):
+    data, shape = GaussianData(torch.full((1,), 0.7)), (1, 4, 4)
+
+    def draw(indices):
+        return sample(
+            data,
+            initial_noise(shape, 5, indices),
+            None,
+            None,
+            num_inference_steps=6,
+            solver=solver,
+            generators=image_generators(5, indices),
+        )
+
+    together = draw([3, 4, 5])
+    assert torch.equal(torch.cat([draw([i]) for i in (3, 4, 5)]), together)
+    assert not torch.equal(together[0], together[1])
+
+
+def test_initial_noise_depends_on_seed_and_index_alone():
+    noise = initial_noise((4, 16, 16), 7, range(32))
+    assert noise.shape == (32, 4, 16, 16) and noise.dtype == torch.float32
+    assert torch.equal(initial_noise((4, 16, 16), 7, [30, 2]), noise[[30, 2]])
+    assert not torch.equal(initial_noise((4, 16, 16), 8, [0])[0], noise[0])
+    assert abs(float(noise.mean())) < 0.02 and abs(float(noise.std()) - 1) < 0.02
+    # (seed, index) are not mixed up: no picture of one seed is another's neighbor
+    assert not torch.equal(initial_noise((4,), 0, [1]), initial_noise((4,), 1, [0]))
+    # the bits of this version: another result means that seeds no longer give the pictures they gave
+    assert initial_noise((2,), 0, [0]).flatten().tolist() == pytest.approx(FIRST_NOISE, abs=1e-6)
+
+
+FIRST_NOISE = [1.1176220178604126, -1.3871248960494995]
+
+
+def test_grid_of_the_paper():
+    """51 equal steps in n from 1000 to 1, ending in the noise of n = 1."""
+    scheduler = make_scheduler("dpm++", 50)
+    assert torch.allclose(scheduler.timesteps + 1, torch.linspace(1000, 1, 51)[:-1], atol=1e-3)
+    a = alphas_cumprod()
+    assert scheduler.sigmas[-1].item() == pytest.approx(((1 - a[0]) / a[0]).sqrt().item(), rel=1e-6)
+    assert scheduler.order_list == [1, 2, 3] * 16 + [1, 2]
+
+
+@pytest.mark.parametrize(
+    "change", [{"solver": "magic"}, {"num_inference_steps": 0}, {"num_inference_steps": 1001}, {"solver": "euler-a"}]
+)
+def test_mistakes(change):
+    with pytest.raises(InputError, match="magic|steps|generator"):
+        sample(GaussianData(torch.ones(1)), torch.zeros(1, 1, 2, 2), None, None, **change)
+    with pytest.raises(InputError, match="-1"):
+        initial_noise((2,), -1, [0])
