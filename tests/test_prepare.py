@@ -134,6 +134,9 @@ def test_latent_scale_is_that_of_drawn_latents(coco):
 def test_what_is_left_out_is_listed(coco):
     prepare(coco)
     entries = [json.loads(line) for line in (coco.out / "skipped.jsonl").read_text().splitlines()]
+    images = coco.images.rename(coco.images.with_name("moved"))
+    moved = prepare(replace(coco, images=images, out=coco.out.with_name("fresh")))
+    assert Features.open(moved).fingerprint == Features.open(coco.out).fingerprint
     left_out = [(entry["what"], entry["id"]) for entry in entries]
     assert left_out == [("caption", "1"), ("picture", "5"), ("picture", "12")]
     assert "not a readable picture" in entries[1]["reason"] and "no such file" in entries[2]["reason"]

@@ -360,7 +360,9 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 def _fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = "".join(f"{files[name]['sha256']}  {name}\n" for name in sorted(files))
+    # skipped.jsonl is no data, and its reasons may name paths: moved pictures must not change the fingerprint.
+    names = sorted(name for name in files if name != "skipped.jsonl")
+    lines = "".join(f"{files[name]['sha256']}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
