@@ -64,6 +64,7 @@ def read_dataset(
 
 def _load(sources: Sequence[str], name: str | None, split: str) -> "Dataset":
     import datasets
+    from datasets.exceptions import DatasetsError
 
     suffixes = {Path(source).suffix.lower() for source in sources}
     if not sources:
@@ -81,7 +82,7 @@ def _load(sources: Sequence[str], name: str | None, split: str) -> "Dataset":
             )
     except InputError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         causes = [error, *([error.__cause__] if error.__cause__ else [])]
         reason = "; ".join(" ".join(str(cause).split())[:200] for cause in causes)
         raise InputError(f"{sources[0]}: cannot be read as a data set ({reason})") from None
