@@ -196,9 +196,9 @@ def build_vae(config: TrainAutoencoderConfig) -> "AutoencoderKL":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=config.channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]  # diffusers says tuple[str]
+            up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
+            block_out_channels=config.channels,  # type: ignore[arg-type]
             layers_per_block=config.layers,
             latent_channels=config.latent_channels,
             norm_num_groups=groups,
@@ -301,7 +301,7 @@ class _State:
         self.init_from_fingerprint = ""
         if config.init_from is not None and not _checkpoints(config.out):
             self.init_from_fingerprint = _initialize(self.vae, config.init_from)
-        self.vae.to(device).train()
+        self.vae.to(device).train()  # type: ignore[arg-type]
         self.average = copy.deepcopy(self.vae).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.vae.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
@@ -585,7 +585,8 @@ def _train(
 
     device = state.vae.device
     steps = config.steps or (None if config.minutes else DEFAULT_STEPS)
-    weights, averages = list(state.vae.parameters()), list(state.average.parameters())
+    weights: list[torch.Tensor] = list(state.vae.parameters())
+    averages: list[torch.Tensor] = list(state.average.parameters())
     began, before, first = time.monotonic(), state.seconds, state.step
     saved, last_psnr = began, None
 

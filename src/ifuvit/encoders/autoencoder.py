@@ -85,7 +85,7 @@ class Autoencoder:
 
     def __init__(self, vae: "AutoencoderKL", *, reference: str) -> None:
         if vae.dtype != torch.float32:
-            vae = vae.to(torch.float32)
+            vae = vae.to(torch.float32)  # type: ignore[arg-type]
         self.vae = vae.eval().requires_grad_(False)
         self.reference = reference
 
@@ -120,7 +120,7 @@ class Autoencoder:
         )
 
     def _to(self, device: str | torch.device) -> "Autoencoder":
-        self.vae.to(device)
+        self.vae.to(device)  # type: ignore[arg-type]
         return self
 
     @property
