@@ -61,26 +61,35 @@ class IFUViTConfig:
     """Whether padded text tokens are hidden from attention (U-ViT shows them)."""
 
     def __post_init__(self) -> None:
-        counts = ("latent_size", "latent_channels", "patch_size", "embed_dim", "num_heads", "text_width", "text_tokens")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in (
+            "latent_size",
+            "latent_channels",
+            "patch_size",
+            "embed_dim",
+            "num_heads",
+            "text_width",
+            "text_tokens",
+        ):
+            if not _is_count(getattr(self, name), at_least=1):
+                raise InputError(f"{name}={getattr(self, name)!r}: must be a whole number, at least 1")
         if self.latent_size % self.patch_size:
             raise InputError(f"latent_size={self.latent_size} is not a multiple of patch_size={self.patch_size}")
         if self.embed_dim % self.num_heads or self.embed_dim % 2:
             raise InputError(f"embed_dim={self.embed_dim} must be even and a multiple of num_heads={self.num_heads}")
-        if self.depth < 2 or self.depth % 2:
-            raise InputError(f"depth={self.depth}: must be even and at least 2 (as many out-blocks as in-blocks)")
-        if self.mlp_ratio <= 0 or int(self.embed_dim * self.mlp_ratio) < 1:
-            raise InputError(f"mlp_ratio={self.mlp_ratio}: must be positive")
+        if not _is_count(self.depth, at_least=2) or self.depth % 2:
+            raise InputError(f"depth={self.depth!r}: must be even and at least 2 (as many out-blocks as in-blocks)")
+        if not 1 <= self.embed_dim * self.mlp_ratio < math.inf:
+            raise InputError(f"mlp_ratio={self.mlp_ratio}: must be positive, and embed_dim x mlp_ratio at least 1")
         if self.conditioning not in ("concat", "cross"):
             raise InputError(f"conditioning={self.conditioning!r}: choose 'concat' or 'cross'")
         if self.cross_attention not in ("added", "joint"):
             raise InputError(f"cross_attention={self.cross_attention!r}: choose 'added' or 'joint'")
-        if self.n_text < 0:
-            raise InputError(f"n_text={self.n_text}: must not be negative")
-        if not all(0 <= side <= self.depth // 2 for side in self.image_only):
-            raise InputError(f"n_image={self.n_image}: each side must lie in 0 … depth/2 = {self.depth // 2}")
+        if not _is_count(self.n_text):
+            raise InputError(f"n_text={self.n_text!r}: must be a whole number, not negative")
+        if len(self.image_only) != 2 or not all(_is_count(n) and n <= self.depth // 2 for n in self.image_only):
+            raise InputError(
+                f"n_image={self.n_image!r}: one number, or (front, back), each in 0 … depth/2 = {self.depth // 2}"
+            )
 
     @property
     def image_only(self) -> tuple[int, int]:
@@ -96,6 +105,10 @@ class IFUViTConfig:
     def num_fused(self) -> int:
         """F, the blocks that see text; the middle block always does."""
         return self.depth + 1 - sum(self.image_only)
+
+
+def _is_count(value: object, at_least: int = 0) -> bool:
+    return type(value) is int and value >= at_least
 
 
 class EncodedText(NamedTuple):
@@ -299,9 +312,7 @@ class IFUViT(nn.Module):
             skips.append(image)
         return image, skips
 
-    def fuse(
-        self, image: Tensor, skips: list[Tensor], text: EncodedText, record: "Record | None" = None
-    ) -> Tensor:
+    def fuse(self, image: Tensor, skips: list[Tensor], text: EncodedText, record: "Record | None" = None) -> Tensor:
         """Both paths meet: the fused blocks, then the image-only out-blocks.
 
         Args:

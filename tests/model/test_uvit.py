@@ -1,0 +1,638 @@
+"""The backbone: its arithmetic, what guidance may share, what masking hides, and what is kept on disk."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import reference_uvit
+from ifuvit.errors import InputError
+from ifuvit.model.uvit import Attention, EncodedText, IFUViT, IFUViTConfig, timestep_embedding, unpatchify
+
+TINY = IFUViTConfig(latent_size=8, embed_dim=32, depth=4, num_heads=4, text_width=24, text_tokens=7, n_image=1)
+N, L = 17, 7  # image and text tokens of TINY
+
+ASYMMETRIC = [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)]
+PLACES: list[tuple[int, Any]] = [(1, n) for n in [0, 1, 2, *ASYMMETRIC]] + [(0, 0), (0, 1), (2, 1), (2, (2, 0))]
+READINGS = [("concat", "added"), ("cross", "added"), ("cross", "joint")]
+SETTINGS = [
+    replace(TINY, conditioning=conditioning, cross_attention=reading, n_text=n_text, n_image=n_image)  # type: ignore[arg-type]
+    for conditioning, reading in READINGS
+    for n_text, n_image in PLACES
+]
+
+
+def setting_name(config: IFUViTConfig) -> str:
+    reading = f"-{config.cross_attention}" if config.conditioning == "cross" else ""
+    mask = "-masked" if config.mask_padding else ""
+    return f"{config.conditioning}{reading}{mask}-{config.n_text}-{config.image_only[0]},{config.image_only[1]}"
+
+
+every_setting = pytest.mark.parametrize("config", SETTINGS, ids=setting_name)
+every_reading = pytest.mark.parametrize(("conditioning", "reading"), READINGS)
+
+
+def make(config: IFUViTConfig, seed: int = 0) -> IFUViT:
+    """A model with weights far larger than at initialization, so that text, skips and time all matter."""
+    model = IFUViT(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.copy_(center + 0.15 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def inputs(config: IFUViTConfig, batch: int = 3, seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents, timesteps, text states and a mask whose captions have different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    side, length = config.latent_size, config.text_tokens
+    latents = torch.randn(batch, config.latent_channels, side, side, generator=generator)
+    states = torch.randn(batch, length, config.text_width, generator=generator)
+    lengths = 2 + torch.arange(batch) % (length - 1)
+    return latents, torch.tensor([1.0, 480.5, 1000.0])[:batch], states, torch.arange(length) < lengths[:, None]
+
+
+def assert_same(got: Tensor, expected: Tensor, tolerance: float = 2e-5) -> None:
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+# --- the arithmetic ---
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_concat_early_is_uvit(seed: int) -> None:
+    shapes: dict[str, int] = {
+        "latent_size": 8,
+        "channels": 3,
+        "patch": 2,
+        "dim": 32,
+        "depth": 6,
+        "mlp": 96,
+        "text_width": 20,
+        "text_tokens": 5,
+    }
+    state = reference_uvit.random_state(**shapes, seed=seed)
+    config = IFUViTConfig(
+        latent_size=8,
+        latent_channels=3,
+        embed_dim=32,
+        depth=6,
+        num_heads=4,
+        mlp_ratio=3.0,
+        text_width=20,
+        text_tokens=5,
+        conditioning="concat",
+        n_text=0,
+        n_image=0,
+    )
+    model = IFUViT(config)
+    model.load_state_dict(state)  # the very names of U-ViT
+    latents, timesteps, states, _ = inputs(config, seed=seed)
+    with torch.no_grad():
+        got = model(latents, timesteps, states)
+        expected = reference_uvit.forward(state, latents, timesteps, states, heads=4, patch=2)
+    assert expected.abs().max() > 0.1
+    assert_same(got, expected, 1e-5)
+
+
+def test_patch_size_four() -> None:
+    state = reference_uvit.random_state(patch=4, channels=2)
+    config = replace(TINY, patch_size=4, latent_channels=2, conditioning="concat", n_text=0, n_image=0)
+    model = IFUViT(config)
+    model.load_state_dict(state)
+    latents, timesteps, states, _ = inputs(config)
+    with torch.no_grad():
+        expected = reference_uvit.forward(state, latents, timesteps, states, heads=4, patch=4)
+        assert_same(model(latents, timesteps, states), expected, 1e-5)
+
+
+def _softmax_attention(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
+    scores = torch.einsum("bhnd,bhmd->bhnm", queries, keys) / math.sqrt(queries.shape[-1])
+    if hidden is not None:
+        scores = scores.masked_fill(hidden[:, None, None], -math.inf)
+    return torch.einsum("bhnm,bhmd->bhnd", scores.softmax(-1), values)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("reading", ["added", "joint"])
+def test_two_readings_of_cross_attention(reading: Any, masked: bool) -> None:
+    torch.manual_seed(0)
+    attention = Attention(replace(TINY, cross_attention=reading))
+    x, text = torch.randn(2, N, 32), torch.randn(2, L, 32)
+    mask = torch.arange(L) < torch.tensor([[3], [7]])
+
+    def heads(tokens: Tensor, part: int) -> Tensor:
+        weight = attention.qkv.weight[32 * part : 32 * (part + 1)]
+        return (tokens @ weight.T).reshape(2, -1, 4, 8).transpose(1, 2)
+
+    q, k, v = (heads(x, part) for part in range(3))
+    text_k, text_v = heads(text, 1), heads(text, 2)  # text shares the weights of the image
+    hidden = ~mask if masked else None
+    if reading == "added":
+        out = _softmax_attention(q, k, v) + _softmax_attention(q, text_k, text_v, hidden)
+    else:
+        shown = torch.zeros(2, N, dtype=torch.bool)
+        both = torch.cat([shown, ~mask], 1) if masked else None
+        out = _softmax_attention(q, torch.cat([k, text_k], 2), torch.cat([v, text_v], 2), both)
+    expected = attention.proj(out.transpose(1, 2).reshape(2, N, 32))
+    got = attention(x, attention.keys_values(text), mask[:, None, None] if masked else None, None)
+    assert_same(got, expected, 1e-5)
+
+
+def test_the_readings_differ_only_in_arithmetic() -> None:
+    added, joint = make(TINY), make(replace(TINY, cross_attention="joint"))
+    assert {n: p.shape for n, p in added.named_parameters()} == {n: p.shape for n, p in joint.named_parameters()}
+    arguments = inputs(TINY)[:3]
+    with torch.no_grad():
+        assert not torch.allclose(added(*arguments), joint(*arguments), rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("n_image", "bypass", "sliced"), [((0, 2), 0, 2), ((2, 0), 2, 0), ((0, 0), 0, 0), ((1, 1), 0, 0)]
+)
+def test_asymmetric_concat_skips(n_image: tuple[int, int], bypass: int, sliced: int) -> None:
+    """Text tokens bypass a skip that has none; a skip's text is sliced off where the sequence has none."""
+    model = make(replace(TINY, conditioning="concat", n_image=n_image))
+    seen = []
+    for block in model.out_blocks:
+        block.register_forward_pre_hook(lambda _, args: seen.append((args[0].shape[1], args[1].shape[1])))
+    with torch.no_grad():
+        model(*inputs(TINY)[:3])
+    assert sum(x > skip for x, skip in seen) == bypass
+    assert sum(x < skip for x, skip in seen) == sliced
+
+    block = model.out_blocks[0]
+    text, image, skip = torch.randn(2, L, 32), torch.randn(2, N, 32), torch.randn(2, N, 32)
+    joined = block.skip_linear(torch.cat([image, skip], -1))  # type: ignore[operator]
+    assert torch.equal(block.join(torch.cat([text, image], 1), skip), torch.cat([text, joined], 1))  # type: ignore[operator]
+    assert torch.equal(block.join(image, torch.cat([text, skip], 1)), joined)  # type: ignore[operator]
+
+
+def test_timestep_embedding() -> None:
+    got = timestep_embedding(torch.tensor([0, 7.5, 1000]), 8)
+    for row, n in zip(got, (0, 7.5, 1000)):
+        angles = [n * 10000 ** (-i / 4) for i in range(4)]
+        expected = [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
+        assert row.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_unpatchify_undoes_cutting_into_patches() -> None:
+    latents = torch.arange(2 * 3 * 6 * 6.0).reshape(2, 3, 6, 6)
+    cells = F.unfold(latents, 2, stride=2).transpose(1, 2).reshape(2, 9, 3, 2, 2)  # B, P, C, py, px
+    assert torch.equal(unpatchify(cells.permute(0, 1, 3, 4, 2).flatten(2), 2, 3), latents)
+
+
+def test_initialization_is_uvits() -> None:
+    torch.manual_seed(0)
+    for name, parameter in IFUViT(replace(TINY, embed_dim=64)).named_parameters():
+        if name.startswith(("patch_embed", "final_layer")):
+            continue  # convolutions keep PyTorch's
+        if "norm" in name:
+            assert (parameter == (1 if name.endswith("weight") else 0)).all(), name
+        elif name.endswith("bias"):
+            assert (parameter == 0).all(), name
+        else:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
+
+
+# --- what the text reaches ---
+
+
+@every_setting
+def test_image_only_blocks_see_no_text(config: IFUViTConfig) -> None:
+    model = make(config)
+    latents, timesteps, states, _ = inputs(config)
+    with torch.no_grad():
+        one, first = model(latents, timesteps, states, return_intermediates=True)
+        other, second = model(latents, timesteps, states.flip(0), return_intermediates=True)
+    assert (one - other).abs().max() > 1e-3 * one.abs().max()  # text matters
+    front = config.image_only[0]
+    for index in range(config.depth // 2):
+        name = f"in_blocks.{index}"
+        if index < front:
+            assert torch.equal(first[f"{name}.queries"], second[f"{name}.queries"])
+        elif index > front:  # its input has passed a fused block
+            assert not torch.equal(first[f"{name}.queries"], second[f"{name}.queries"])
+    with_text = {n.rsplit(".", 1)[0] for n in first if n.endswith("text_keys")}
+    if config.conditioning == "cross":
+        assert with_text == {name for name, _ in model.fused_blocks()}
+    else:
+        longer = {n.rsplit(".", 1)[0] for n, t in first.items() if n.endswith(".input") and t.shape[1] == N + L}
+        assert longer == {name for name, _ in model.fused_blocks()}
+    assert sum(1 for _ in model.fused_blocks()) == config.num_fused
+
+
+@every_reading
+def test_encoded_text_depends_on_the_caption_alone(conditioning: Any, reading: Any) -> None:
+    model = make(replace(TINY, conditioning=conditioning, cross_attention=reading, n_text=2, n_image=1))
+    states = inputs(TINY)[2]
+    with torch.no_grad():
+        batch, single = model.encode_text(states), model.encode_text(states[1:2])
+    for part, alone in zip(batch, single):
+        assert (part is None) == (alone is None)
+        if part is not None and alone is not None:
+            assert_same(part[1:2], alone, 1e-5)
+
+
+def test_encoded_text_shapes() -> None:
+    states, mask = inputs(TINY)[2:]
+    cross = make(replace(TINY, n_image=1, mask_padding=True)).encode_text(states, mask)
+    assert cross.tokens is None and cross.mask is mask
+    assert cross.keys is not None and cross.values is not None
+    assert cross.keys.shape == cross.values.shape == (3, 3, 4, L, 8)  # batch, fused blocks, heads, tokens, width
+    concat = make(replace(TINY, conditioning="concat", n_image=1)).encode_text(states, mask)
+    assert concat.tokens is not None and concat.tokens.shape == (3, L, 32)
+    assert concat.keys is None and concat.values is None and concat.mask is None
+
+
+@pytest.mark.parametrize("n_text", [0, 1, 2])
+@pytest.mark.parametrize("n_image", [0, 1, (0, 2), (2, 0)])
+@every_reading
+def test_masking_hides_padding(conditioning: Any, reading: Any, n_image: Any, n_text: int) -> None:
+    """What stands at padded positions changes nothing where padding is masked, and something where it is not."""
+    config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_text=n_text, n_image=n_image)
+    latents, timesteps, states, mask = inputs(config)
+    garbage = torch.where(mask[..., None], states, 100 * torch.randn_like(states))
+    with torch.no_grad():
+        for hide in (True, False):
+            model = make(replace(config, mask_padding=hide))
+            clean, dirty = (model(latents, timesteps, s, mask) for s in (states, garbage))
+            if hide:
+                assert_same(dirty, clean, 1e-5)
+            else:
+                assert (dirty - clean).abs().max() > 1e-3 * clean.abs().max()
+                assert torch.equal(clean, model(latents, timesteps, states))  # the mask is not read
+
+
+def test_a_full_mask_changes_nothing() -> None:
+    for conditioning, reading in READINGS:
+        config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_image=1)  # type: ignore[arg-type]
+        latents, timesteps, states, mask = inputs(config)
+        with torch.no_grad():
+            shown = make(replace(config, mask_padding=True))(latents, timesteps, states, torch.ones_like(mask))
+            assert_same(shown, make(config)(latents, timesteps, states))
+
+
+# --- guidance ---
+
+
+def two_passes(
+    model: IFUViT, latents: Tensor, n: Tensor, states: Tensor, mask: Tensor, null: Tensor, null_mask: Tensor, w: Any
+) -> Tensor:
+    conditional = model(latents, n, states, mask)
+    unconditional = model(latents, n, null.expand_as(states), null_mask.expand_as(mask))
+    return unconditional + w * (conditional - unconditional)
+
+
+@pytest.mark.parametrize("mask_padding", [False, True], ids=["shown", "masked"])
+@every_setting
+def test_guided_equals_two_forward_passes(config: IFUViTConfig, mask_padding: bool) -> None:
+    config = replace(config, mask_padding=mask_padding)
+    model = make(config)
+    latents, timesteps, states, mask = inputs(config)
+    null, null_mask = inputs(config, 1, seed=2)[2:]
+    with torch.no_grad():
+        text, null_text = model.encode_text(states, mask), model.encode_text(null, null_mask)
+        got = model.guided(latents, timesteps, text, null_text, 4.0)
+        assert_same(got, two_passes(model, latents, timesteps, states, mask, null, null_mask, 4.0))
+
+
+@pytest.mark.parametrize("mask_padding", [False, True], ids=["shown", "masked"])
+@every_reading
+def test_guided_takes_negative_prompts_and_a_scale_an_image(
+    conditioning: Any, reading: Any, mask_padding: bool
+) -> None:
+    config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_image=1, mask_padding=mask_padding)
+    model = make(config)
+    latents, timesteps, states, mask = inputs(config)
+    negative, negative_mask = inputs(config, seed=3)[2:]  # one negative prompt an image
+    scale = torch.tensor([1.0, 2.5, 7.0])
+    with torch.no_grad():
+        text, against = model.encode_text(states, mask), model.encode_text(negative, negative_mask)
+        got = model.guided(latents, timesteps, text, against, scale)
+        expected = two_passes(
+            model, latents, timesteps, states, mask, negative, negative_mask, scale.reshape(3, 1, 1, 1)
+        )
+        assert_same(got, expected)
+        # The same prompt may be asked for several images without encoding it again.
+        chosen = torch.tensor([2, 0, 2])
+        got = model.guided(latents, timesteps, text.rows(chosen), against.rows(torch.tensor([1])), 3)
+        expected = two_passes(
+            model, latents, timesteps, states[chosen], mask[chosen], negative[1:2], negative_mask[1:2], 3.0
+        )
+        assert_same(got, expected)
+
+
+@every_reading
+def test_guidance_scale_one_is_the_conditional_branch_alone(conditioning: Any, reading: Any) -> None:
+    config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_image=1)
+    model = make(config)
+    latents, timesteps, states, _ = inputs(config)
+    batches = []
+    model.mid_block.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    with torch.no_grad():
+        text, null_text = model.encode_text(states), model.encode_text(torch.zeros_like(states[:1]))
+        for scale in (1, 1.0):
+            assert_same(model.guided(latents, timesteps, text, null_text, scale), model(latents, timesteps, states))
+    assert set(batches) == {3}
+
+
+@every_reading
+def test_guided_runs_the_prefix_once(conditioning: Any, reading: Any) -> None:
+    model = make(replace(TINY, conditioning=conditioning, cross_attention=reading, n_image=(1, 0)))
+    latents, timesteps, states, _ = inputs(TINY)
+    batches: dict[str, list[int]] = {}
+    for name, block in model.named_modules():
+        if name in ("text_blocks.0", "in_blocks.0", "in_blocks.1", "mid_block", "out_blocks.1"):
+            block.register_forward_pre_hook(
+                lambda _, args, name=name: batches.setdefault(name, []).append(len(args[0]))
+            )
+    with torch.no_grad():
+        text = model.encode_text(states)
+        model.guided(latents, timesteps, text, text.rows(torch.tensor([0])))
+    assert batches == {
+        "text_blocks.0": [3],
+        "in_blocks.0": [3],
+        "in_blocks.1": [6],
+        "mid_block": [6],
+        "out_blocks.1": [6],
+    }
+
+
+@pytest.mark.parametrize("conditioning", ["concat", "cross"])
+def test_encoded_text_rows_expand_joined(conditioning: Any) -> None:
+    model = make(replace(TINY, conditioning=conditioning, mask_padding=True, n_image=1))
+    _, _, states, mask = inputs(TINY)
+    with torch.no_grad():
+        text, one = model.encode_text(states, mask), model.encode_text(states[:1], mask[:1])
+
+    def parts(encoded: EncodedText) -> list[Tensor]:
+        return [part for part in encoded if part is not None]
+
+    for whole, single, expanded in zip(parts(text), parts(one), parts(one.expand(4)), strict=True):
+        assert expanded.shape == (4, *single.shape[1:]) and torch.equal(expanded[3], single[0])
+        assert expanded.data_ptr() == single.data_ptr()  # not copied
+        assert whole.shape[0] == 3
+    for whole, again in zip(parts(text), parts(text.expand(3)), strict=True):
+        assert torch.equal(whole, again)
+    for whole, chosen in zip(parts(text), parts(text.rows(torch.tensor([2, 2, 0, 1]))), strict=True):
+        assert torch.equal(chosen, torch.stack([whole[2], whole[2], whole[0], whole[1]]))
+    for whole, single, joined in zip(parts(text), parts(one), parts(text.joined(one)), strict=True):
+        assert torch.equal(joined, torch.cat([whole, single]))
+    assert [part is None for part in text.joined(one)] == [part is None for part in text]
+
+
+# --- intermediates, gradients, precision ---
+
+
+@every_setting
+def test_intermediates(config: IFUViTConfig) -> None:
+    model = make(config)
+    latents, timesteps, states, _ = inputs(config)
+    with torch.no_grad():
+        plain = model(latents, timesteps, states)
+        out, named = model(latents, timesteps, states, return_intermediates=True)
+        text = model.encode_text(states)
+    assert torch.equal(plain, out)
+
+    blocks = {f"in_blocks.{i}": model.in_blocks[i] for i in range(2)} | {"mid_block": model.mid_block}
+    blocks |= {f"out_blocks.{i}": model.out_blocks[i] for i in range(2)}
+    fused = [name for name, _ in model.fused_blocks()]
+    expected = {f"{name}.{what}" for name in blocks for what in ("input", "queries", "keys")}
+    if config.conditioning == "cross":
+        expected |= {f"{name}.text_keys" for name in fused}
+    assert set(named) == expected
+    for name, block in blocks.items():
+        tokens = N + L if config.conditioning == "concat" and name in fused else N
+        assert named[f"{name}.input"].shape == (3, tokens, 32)
+        assert named[f"{name}.queries"].shape == named[f"{name}.keys"].shape == (3, 4, tokens, 8)
+        with torch.no_grad():
+            qkv = block.attn.qkv(block.norm1(named[f"{name}.input"]))  # type: ignore[operator, union-attr]
+        queries, keys, _ = qkv.split(32, -1)
+        assert_same(named[f"{name}.queries"].transpose(1, 2).flatten(2), queries, 1e-5)
+        assert_same(named[f"{name}.keys"].transpose(1, 2).flatten(2), keys, 1e-5)
+    if config.conditioning == "cross":
+        assert text.keys is not None
+        for index, name in enumerate(fused):
+            assert torch.equal(named[f"{name}.text_keys"], text.keys[:, index])
+    else:  # text stands first
+        assert text.tokens is not None
+        front = named[f"{fused[0]}.input"]
+        assert torch.equal(front[:, :L], text.tokens)
+
+
+def gradients(model: IFUViT, *arguments: Tensor, intermediates: bool = False) -> dict[str, Tensor | None]:
+    model.zero_grad()
+    if intermediates:
+        out, named = model(*arguments, return_intermediates=True)
+        loss = out.square().mean() + sum(named[n].square().mean() for n in ("mid_block.input", "in_blocks.1.queries"))
+    else:
+        loss = model(*arguments).square().mean()
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+@every_setting
+def test_every_parameter_gets_a_gradient(config: IFUViTConfig) -> None:
+    """Data-parallel training waits for the gradient of every parameter."""
+    for name, gradient in gradients(make(config), *inputs(config)[:3]).items():
+        assert gradient is not None and gradient.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("intermediates", [False, True])
+@every_reading
+def test_gradient_checkpointing_changes_no_gradient(conditioning: Any, reading: Any, intermediates: bool) -> None:
+    config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_image=1, mask_padding=True)
+    model, arguments = make(config), inputs(config)
+    kept = {n: g.clone() for n, g in gradients(model, *arguments, intermediates=intermediates).items() if g is not None}
+    model.gradient_checkpointing = True
+    for name, gradient in gradients(model, *arguments, intermediates=intermediates).items():
+        assert gradient is not None
+        assert_same(gradient, kept[name], 1e-6)
+
+
+@pytest.mark.parametrize("mask_padding", [False, True], ids=["shown", "masked"])
+@every_reading
+def test_bfloat16_autocast_on_the_cpu_is_close(conditioning: Any, reading: Any, mask_padding: bool) -> None:
+    """It takes another path through attention than full precision does."""
+    config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_image=1, mask_padding=mask_padding)
+    model, arguments = make(config), inputs(config)
+    with torch.no_grad():
+        exact = model(*arguments)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = model(*arguments)
+    assert_same(rounded.float(), exact, 0.05)
+    low = model.to(torch.bfloat16)
+    with torch.no_grad():
+        rounded = low(arguments[0].bfloat16(), arguments[1], arguments[2].bfloat16(), arguments[3])
+    assert rounded.dtype == torch.bfloat16
+    assert_same(rounded.float(), exact, 0.1)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"latent_size": 0}, "latent_size=0"),
+        ({"latent_size": 9}, "latent_size=9"),
+        ({"latent_channels": -4}, "latent_channels=-4"),
+        ({"patch_size": 0}, "patch_size=0"),
+        ({"patch_size": 2.0}, "patch_size=2.0"),
+        ({"embed_dim": 30}, "embed_dim=30"),
+        ({"embed_dim": 9, "num_heads": 3}, "embed_dim=9"),
+        ({"num_heads": 5}, "num_heads=5"),
+        ({"num_heads": 0}, "num_heads=0"),
+        ({"depth": 0}, "depth=0"),
+        ({"depth": 5}, "depth=5"),
+        ({"depth": 4.0}, "depth=4.0"),
+        ({"mlp_ratio": 0}, "mlp_ratio=0"),
+        ({"mlp_ratio": -1.0}, "mlp_ratio=-1.0"),
+        ({"mlp_ratio": 0.01}, "mlp_ratio=0.01"),
+        ({"mlp_ratio": math.nan}, "mlp_ratio=nan"),
+        ({"mlp_ratio": math.inf}, "mlp_ratio=inf"),
+        ({"text_width": 0}, "text_width=0"),
+        ({"text_tokens": 0}, "text_tokens=0"),
+        ({"conditioning": "adaln"}, "conditioning='adaln'"),
+        ({"cross_attention": "both"}, "cross_attention='both'"),
+        ({"n_text": -1}, "n_text=-1"),
+        ({"n_text": 1.5}, "n_text=1.5"),
+        ({"n_image": -1}, "n_image=-1"),
+        ({"n_image": 3}, "n_image=3"),
+        ({"n_image": (0, 3)}, "n_image=(0, 3)"),
+        ({"n_image": (-1, 0)}, "n_image=(-1, 0)"),
+        ({"n_image": (1, 1, 1)}, "n_image=(1, 1, 1)"),
+        ({"n_image": (1,)}, "n_image=(1,)"),
+        ({"n_image": (0.5, 1)}, "n_image=(0.5, 1)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_impossible_settings_show_the_value(change: dict[str, Any], shown: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        replace(TINY, **change)
+    assert isinstance(caught.value, InputError)
+    assert shown in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_shapes_are_refused() -> None:
+    model = make(TINY)
+    latents, timesteps, states, _ = inputs(TINY)
+    for wrong in (latents[:, :3], latents[..., :6], torch.zeros(3, 4, 16, 16)):
+        with pytest.raises(InputError, match="latents of shape"):
+            model(wrong, timesteps, states)
+    for wrong in (states[:, :5], states[..., :8]):
+        with pytest.raises(InputError, match="text states of shape"):
+            model(latents, timesteps, wrong)
+    with pytest.raises(InputError, match="text_mask"):
+        make(replace(TINY, mask_padding=True))(latents, timesteps, states)
+
+
+# --- on disk ---
+
+
+@every_setting
+def test_saved_and_loaded(config: IFUViTConfig, tmp_path: Path) -> None:
+    model = make(config)
+    model.save_pretrained(tmp_path / "model")
+    again = IFUViT.from_pretrained(tmp_path / "model")
+    assert again.config == config and not again.training
+    arguments = inputs(config)[:3]
+    with torch.no_grad():
+        assert torch.equal(model(*arguments), again(*arguments))
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_saving_replaces_what_was_there(tmp_path: Path) -> None:
+    make(TINY, seed=0).save_pretrained(tmp_path)
+    model = make(TINY, seed=1)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(IFUViT.from_pretrained(tmp_path).pos_embed, model.pos_embed)
+    # Others may read the weights as they may any new file.
+    (tmp_path / "new").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_saved_in_half_precision(tmp_path: Path) -> None:
+    model = make(TINY)
+    model.save_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    assert next(model.parameters()).dtype == torch.float32  # the model itself is as it was
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.float16}
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
+    again = IFUViT.from_pretrained(tmp_path / "half")
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    arguments = inputs(TINY)[:3]
+    with torch.no_grad():
+        assert_same(again(*arguments), model(*arguments), 5e-3)
+
+
+def test_loaded_from_a_pipeline_or_run_directory(tmp_path: Path) -> None:
+    model = make(TINY)
+    model.save_pretrained(tmp_path / "run" / "pipeline" / "transformer")
+    (tmp_path / "run" / "pipeline" / "model_index.json").write_text("{}")
+    for directory in (tmp_path / "run", tmp_path / "run" / "pipeline", str(tmp_path / "run")):
+        assert torch.equal(IFUViT.from_pretrained(directory).pos_embed, model.pos_embed)
+
+
+def refusal(directory: Path | str) -> str:
+    with pytest.raises(InputError) as caught:
+        IFUViT.from_pretrained(directory)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_nothing_to_load(tmp_path: Path) -> None:
+    assert "no-such-model" in refusal("no-such-model")
+    assert str(tmp_path) in refusal(tmp_path)
+    make(TINY).save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert "config.json" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_truncated_weights(tmp_path: Path, keep: float) -> None:
+    make(TINY).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: keep if isinstance(keep, int) else int(keep * len(data))])
+    message = refusal(tmp_path)
+    assert str(path) in message and "truncated" in message
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    model = make(TINY)
+    model.save_pretrained(tmp_path)
+    path, state = tmp_path / "model.safetensors", model.state_dict()
+
+    save_file({n: t for n, t in state.items() if n != "mid_block.norm1.weight"}, path)
+    assert "'mid_block.norm1.weight' is missing" in refusal(tmp_path)
+    save_file({**state, "label_emb.weight": torch.zeros(2)}, path)
+    assert "'label_emb.weight' is not in the model" in refusal(tmp_path)
+    save_file({**state, "pos_embed": torch.zeros(1, 3, 32)}, path)
+    message = refusal(tmp_path)
+    assert "pos_embed" in message and "(1, 3, 32)" in message and "(1, 24, 32)" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [({"depth": 3}, "depth=3"), ({"depth": "four"}, "four"), ({"width": 3}, "width"), ({"n_image": [9, 0]}, "9")],
+)
+def test_damaged_configuration(tmp_path: Path, change: dict[str, Any], shown: str) -> None:
+    make(TINY).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert shown in refusal(tmp_path)
+    path.write_text('{"latent_size": 8, "lat')
+    assert str(path) in refusal(tmp_path)
