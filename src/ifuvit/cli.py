@@ -8,6 +8,7 @@ import contextlib
 import errno
 import importlib
 import io
+import os
 import re
 import sys
 from typing import TypeVar
@@ -20,6 +21,7 @@ VERBS = {
     "prepare": ("ifuvit.prepare", "encode captions and pictures into features for training"),
     "train": ("ifuvit.train", "train a backbone on prepared features"),
     "train-autoencoder": ("ifuvit.train_autoencoder", "train a small KL autoencoder on a folder of pictures"),
+    "count": ("ifuvit.count", "count objects in pictures of OpenMoji Scenes' kinds"),
     "costs": ("ifuvit.costs", "print parameters and GFLOPs of any setting"),
     "convert": ("ifuvit.convert", "turn an official U-ViT checkpoint into a model directory"),
 }
@@ -38,9 +40,7 @@ def parse(config: type[T], arguments: list[str], *, prog: str, default: T | None
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(
-                config, args=arguments, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,)
-            )
+            return tyro.cli(config, args=arguments, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -51,9 +51,17 @@ def parse(config: type[T], arguments: list[str], *, prog: str, default: T | None
 
 def usage() -> str:
     """The text of `ifuvit --help`."""
-    lines = ["usage: ifuvit VERB [ARGUMENTS]", "", "Text-to-image diffusion with an intermediate fusion ViT.", "", "verbs:"]
+    lines = [
+        "usage: ifuvit VERB [ARGUMENTS]",
+        "",
+        "Text-to-image diffusion with an intermediate fusion ViT.",
+        "",
+        "verbs:",
+    ]
     lines += [f"  {verb:<18} {about}" for verb, (_, about) in VERBS.items()]
-    return "\n".join([*lines, "", "`ifuvit VERB --help` tells a verb's arguments. `ifuvit --version` tells the version."])
+    return "\n".join(
+        [*lines, "", "`ifuvit VERB --help` tells a verb's arguments. `ifuvit --version` tells the version."]
+    )
 
 
 def main() -> None:
@@ -81,6 +89,10 @@ def main() -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             where = f"{error.filename}: " if error.filename else ""
             sys.exit(_fail(f"{where}{error.strerror}; what was written before is kept"))
+        raise
+    except Exception as error:  # writers that are not Python (safetensors) report a full disk in their own types
+        if os.strerror(errno.ENOSPC) in str(error):
+            sys.exit(_fail(f"{error}; what was written before is kept"))
         raise
 
 
