@@ -34,7 +34,7 @@ def cost_of(config: "IFUViTConfig") -> dict[str, Any]:
     flops = cost.forward_flops(config)
 
     def giga(value: int) -> float:
-        return round(value / 1e9, 4 if value < 1e9 else 2)
+        return round(value / 1e9, 4 if value < 1e10 else 2)
 
     return {
         "parameters": cost.parameters(config),

@@ -13,7 +13,9 @@ from ifuvit.model.uvit import IFUViTConfig
 
 _PAPER = IFUViTConfig()  # 4x32x32 latents, patch 2, D = 512, 8 heads, 77 tokens of CLIP ViT-L/14
 _DEEP = replace(_PAPER, depth=16)
-_OPENMOJI = replace(_PAPER, latent_size=16, embed_dim=192, num_heads=6, depth=6, text_width=384, text_tokens=16, n_image=2)
+_OPENMOJI = replace(
+    _PAPER, latent_size=16, embed_dim=192, num_heads=6, depth=6, text_width=384, text_tokens=16, n_image=2
+)
 
 
 def _four(base: IFUViTConfig, n_image: int, prefix: str = "", suffix: str = "") -> dict[str, IFUViTConfig]:
