@@ -244,6 +244,10 @@ def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batc
 
     truncated: set[str] = set()
     with tqdm(total=len(prompts), unit="image", desc="drawing", disable=None, bar_format=_BAR) as bar:
+
+        def advance(size: int) -> None:
+            bar.update(size / config.steps)
+
         for start in range(0, len(prompts), batch_size):
             batch = prompts[start : start + batch_size]
             with warnings.catch_warnings(record=True) as caught:
@@ -257,7 +261,7 @@ def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batc
                     solver=config.solver,
                     batch_size=batch_size,
                     first_index=start,
-                    callback=lambda size: bar.update(size / config.steps),
+                    callback=advance,
                 )
             for warning in caught:
                 message = str(warning.message)

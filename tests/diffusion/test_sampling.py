@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from solver_accuracy import GUIDANCE_SCALE, UVIT_SOLVER, distance, exact, problem
 from torch import Tensor
 
 from ifuvit.diffusion.sampling import SOLVERS, image_generators, initial_noise, make_scheduler, sample
 from ifuvit.diffusion.schedule import alphas_cumprod
 from ifuvit.errors import InputError
+from solver_accuracy import GUIDANCE_SCALE, UVIT_SOLVER, distance, exact, problem
 
 
 class GaussianData:

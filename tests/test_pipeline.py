@@ -1,0 +1,211 @@
+"""The pipeline: same pictures whatever the batch, everything encoded once, and mismatched parts refused."""
+
+import json
+import shutil
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import ifuvit
+from ifuvit.errors import InputError
+from ifuvit.model.uvit import IFUViT
+from ifuvit.pipeline import Pipeline
+from tiny_pipeline import MODEL, tiny_model, write_text_encoder, write_tiny_pipeline, write_vae
+
+PROMPTS = ["two sheep", "a bus", "two sheep", "three apples on grass", "a red bus"]
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory):
+    return write_tiny_pipeline(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def copy(run_directory, tmp_path):
+    """A run directory to spoil."""
+    shutil.copytree(run_directory / "pipeline", tmp_path / "run" / "pipeline")
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def pipeline(run_directory):
+    return Pipeline.from_pretrained(run_directory)
+
+
+def pixels(images):
+    return np.stack([np.asarray(image) for image in images]).astype(int)
+
+
+def test_pictures(pipeline):
+    images = pipeline(PROMPTS, num_inference_steps=4, seed=3)
+    assert [(image.mode, image.size) for image in images] == [("RGB", (8, 8))] * 5
+    assert pipeline.image_size == 8
+    array = pixels(images)
+    assert np.array_equal(array, pixels(pipeline(PROMPTS, num_inference_steps=4, seed=3)))
+    assert not np.array_equal(array[0], array[2])  # the same prompt, another index
+    assert not np.array_equal(array, pixels(pipeline(PROMPTS, num_inference_steps=4, seed=4)))
+    assert pipeline([]) == []
+
+
+def test_every_argument_matters(pipeline):
+    base = pixels(pipeline(["two sheep"], num_inference_steps=4))
+    changes = [
+        {"prompts": ["three red apples"]},
+        {"guidance_scale": 1.0},
+        {"negative_prompt": "a bus on grass"},
+        {"solver": "ddim"},
+        {"solver": "euler-a"},
+        {"num_inference_steps": 7},
+        {"first_index": 1},
+    ]
+    for change in changes:
+        other = pixels(pipeline(**{"prompts": ["two sheep"], "num_inference_steps": 4, **change}))
+        assert not np.array_equal(base, other), change
+    assert np.array_equal(base, pixels(pipeline(["two sheep"], num_inference_steps=4, negative_prompt="")))
+
+
+@pytest.mark.parametrize("solver", ["dpm++", "euler-a"])
+def test_a_picture_does_not_depend_on_the_batch(pipeline, solver):
+    together = pixels(pipeline(PROMPTS, num_inference_steps=4, solver=solver, batch_size=5))
+    for size in (1, 2, 4):
+        apart = pixels(pipeline(PROMPTS, num_inference_steps=4, solver=solver, batch_size=size))
+        assert np.abs(apart - together).max() <= 1
+    last = pixels(pipeline(PROMPTS[3:], num_inference_steps=4, solver=solver, first_index=3))
+    assert np.abs(last - together[3:]).max() <= 1
+
+
+def test_each_prompt_is_encoded_once(pipeline, monkeypatch):
+    seen, steps = [], []
+    encode = pipeline.text_encoder.__class__.__call__
+    monkeypatch.setattr(
+        pipeline.text_encoder.__class__,
+        "__call__",
+        lambda self, captions: seen.extend(captions) or encode(self, captions),
+    )
+    blocks = []
+    monkeypatch.setattr(
+        pipeline.model, "encode_text", lambda *a: blocks.append(len(a[0])) or IFUViT.encode_text(pipeline.model, *a)
+    )
+    pipeline(PROMPTS, num_inference_steps=3, batch_size=2, callback=steps.append)
+    assert seen == ["two sheep", "a bus", "three apples on grass", "a red bus", ""]
+    assert sum(blocks) == 5
+    assert steps == [2] * 3 + [2] * 3 + [1] * 3
+
+
+def test_long_prompts_are_counted(pipeline):
+    long = "a red bus left of three sheep on grass"
+    with pytest.warns(UserWarning, match="2 of 3 prompts are longer than the text encoder's 8 tokens"):
+        pipeline([long, long + " right", "a bus"], num_inference_steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        pipeline(["a bus"], num_inference_steps=1)
+
+
+def test_precision(pipeline, run_directory):
+    half = Pipeline.from_pretrained(run_directory, dtype=torch.bfloat16)
+    difference = pixels(half(PROMPTS, num_inference_steps=4)) - pixels(pipeline(PROMPTS, num_inference_steps=4))
+    assert 0 < np.abs(difference).mean() < 6
+
+
+def test_save_and_load(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "vae" / "config.json").is_file()  # a local autoencoder travels along
+    again = ifuvit.Pipeline.from_pretrained(tmp_path / "saved")
+    assert again.latent_scale == 0.5
+    arrays = [pixels(p(PROMPTS, num_inference_steps=3)) for p in (pipeline, again)]
+    assert np.array_equal(*arrays)
+    assert again.model.config == MODEL
+    again.save_pretrained(tmp_path / "saved")  # onto itself
+    assert np.array_equal(
+        arrays[0], pixels(Pipeline.from_pretrained(tmp_path / "saved")(PROMPTS, num_inference_steps=3))
+    )
+
+
+def test_decode_undoes_the_latent_scale(pipeline):
+    latents = torch.randn(2, 4, 4, 4)
+    want = pipeline.autoencoder.decode(latents / 0.5)
+    got = pixels(pipeline.decode(latents)) / 127.5 - 1
+    assert np.abs(got - want.clamp(-1, 1).permute(0, 2, 3, 1).numpy()).max() < 0.5 / 127
+    with pytest.raises(InputError, match="not finite"):
+        pipeline.decode(latents * float("nan"))
+
+
+def test_layout(run_directory):
+    directory = run_directory / "pipeline"
+    index = json.loads((directory / "model_index.json").read_text())
+    assert index["latent_scale"] == 0.5 and index["time_offset"] == 1
+    assert set(index["vae"]) == {"reference", "fingerprint"}
+    assert {path.name for path in directory.iterdir()} == {
+        "model_index.json",
+        "scheduler",
+        "text_encoder.json",
+        "transformer",
+    }
+    from diffusers.schedulers.scheduling_dpmsolver_singlestep import DPMSolverSinglestepScheduler
+
+    scheduler = DPMSolverSinglestepScheduler.from_pretrained(directory / "scheduler")
+    assert scheduler.config["solver_order"] == 3 and scheduler.config["beta_start"] == 0.00085
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_another_text_encoder_is_refused(copy, tmp_path):
+    other = write_text_encoder(tmp_path / "other", seed=1)
+    edit(copy / "pipeline" / "text_encoder.json", reference=str(other))
+    with pytest.raises(InputError, match="made with another text encoder than the .*other"):
+        Pipeline.from_pretrained(copy)
+    edit(copy / "pipeline" / "text_encoder.json", fingerprint=None)
+    Pipeline.from_pretrained(copy)
+
+
+def test_another_autoencoder_is_refused(copy):
+    write_vae(copy / "pipeline" / "vae", seed=1)  # one inside the directory goes before the reference
+    with pytest.raises(InputError, match="made with another autoencoder"):
+        Pipeline.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("model_index.json", {"time_offset": 0}, "time_offset is 0"),
+        ("model_index.json", {"latent_scale": None}, "latent_scale is missing"),
+        ("model_index.json", {"latent_scale": -1}, "must be positive"),
+        ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "not a pipeline of ifuvit"),
+        ("model_index.json", {"vae": None}, "vae.reference is missing"),
+        ("text_encoder.json", {"reference": None}, "reference or max_tokens is missing"),
+        ("scheduler/scheduler_config.json", {"beta_end": 0.02}, "beta_end is 0.02"),
+    ],
+)
+def test_damaged_directories_are_refused(copy, file, changes, message):
+    edit(copy / "pipeline" / file, **changes)
+    with pytest.raises(InputError, match=message):
+        Pipeline.from_pretrained(copy)
+
+
+def test_parts_that_do_not_fit(pipeline):
+    for change, message in (({"text_width": 24}, "of width 16"), ({"latent_channels": 3}, "4 latent channels")):
+        with pytest.raises(InputError, match=message):
+            Pipeline(
+                tiny_model(replace(MODEL, **change)), pipeline.autoencoder, pipeline.text_encoder, latent_scale=1.0
+            )
+    with pytest.raises(InputError, match="dtype"):
+        Pipeline(tiny_model(), pipeline.autoencoder, pipeline.text_encoder, latent_scale=1.0, dtype=torch.int8)
+
+
+def test_mistakes(pipeline, tmp_path):
+    for arguments, message in (
+        ({"prompts": "a bus"}, "list of strings"),
+        ({"prompts": ["a bus"], "solver": "euler"}, "unknown solver 'euler'; the solvers are dpm"),
+        ({"prompts": ["a bus"], "num_inference_steps": 0}, "0 steps"),
+        ({"prompts": ["a bus"], "batch_size": 0}, "batch_size=0"),
+        ({"prompts": ["a bus"], "seed": -1}, "seed -1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pipeline(**arguments)
+    with pytest.raises(InputError, match="no model"):
+        Pipeline.from_pretrained(tmp_path / "nothing")
