@@ -178,7 +178,7 @@ def make_grid(images: Sequence["Image"], prompts: Sequence[str], *, columns: int
     from PIL import Image, ImageDraw, ImageFont
 
     assert images and len(images) == len(prompts)
-    columns = min(columns or 8, len(images)) if columns else min(8, max(1, round(len(images) ** 0.5 + 0.3)))
+    columns = min(columns or min(8, round(len(images) ** 0.5 + 0.3)), len(images))
     factor = max(1, round(224 / images[0].width))
     width, height = images[0].width * factor, images[0].height * factor
     font, gap, line = ImageFont.load_default(size=14), 12, 18
