@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +24,7 @@ from ifuvit.model.uvit import IFUViTConfig
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from accelerate import Accelerator
     from torch import Tensor, nn
 
@@ -145,10 +146,12 @@ _OPENMOJI_RECIPE: dict[str, Any] = {
     "sample_prompts": ("a bus", "two people", "three sheep", "four apples", "five buses", "a lion left of a tree"),
 }
 
-# Fields in which a resumed command may differ from the one that began the run. The data are compared by fingerprint.
+# Fields in which a resumed command may differ from the one that began the run: what it reports and keeps, where it lies,
+# and what only fits it to another machine. The data are compared by fingerprint.
 _FREE = {
     "data", "val_data", "out", "steps", "log_every", "validate_every", "validation_images", "save_every",
     "keep_checkpoints", "sample_every", "sample_prompts", "workers", "tensorboard", "wandb", "dry_run",
+    "gradient_accumulation", "gradient_checkpointing",
 }  # fmt: skip
 
 
@@ -186,6 +189,8 @@ def run(config: TrainConfig) -> Path:
     """
     import torch
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from safetensors import SafetensorError
     from torch import Tensor, nn
     from torch.utils.data import DataLoader
     from tqdm import tqdm
@@ -207,7 +212,9 @@ def run(config: TrainConfig) -> Path:
     train_pictures, val_pictures = _split(config, features, val_features)
 
     # The processes. accelerate finds out about devices, ranks and launchers.
+    AcceleratorState._reset_state()  # a second run in one interpreter may have another precision
     trackers = [name for name in ("tensorboard", "wandb") if getattr(config, name)]
+    _check_installed(trackers)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if config.precision == "bf16" else "no",
@@ -215,6 +222,7 @@ def run(config: TrainConfig) -> Path:
         project_dir=config.out / "tracking" if trackers else None,
     )
     main, device, processes = accelerator.is_main_process, accelerator.device, accelerator.num_processes
+    _check_launch(accelerator)
     parts = config.gradient_accumulation
     if config.batch_size % (processes * parts):
         raise InputError(
@@ -244,9 +252,12 @@ def run(config: TrainConfig) -> Path:
 
     # Where the run stands.
     if main and not config.dry_run:
-        _claim(config, features)
+        _claim(config, features, len(train_pictures))
     accelerator.wait_for_everyone()
-    saved = None if config.dry_run else checkpoint.read_newest(config.out)
+    saved, damaged = (None, []) if config.dry_run else checkpoint.read_newest(config.out)
+    if main:
+        for problem in damaged:
+            print(f"passed over a damaged checkpoint: {problem}", file=sys.stderr)
     step, pending, seconds = 0, [], 0.0
     if saved is not None:
         checkpoint.restore(saved, model, ema, optimizer)
@@ -277,9 +288,9 @@ def run(config: TrainConfig) -> Path:
         print(_screen(config, features, len(train_pictures), accelerator, step, trial, loaded), file=sys.stderr)
     if config.dry_run:
         return config.out
-    previews = _Previews(config, features) if main else None
+    previews = _Previews(config, features, device) if main else None
     if trackers:
-        accelerator.init_trackers("ifuvit", config={"run": str(config.out)})
+        accelerator.init_trackers("ifuvit", config=_flat(to_dict(config)))
 
     def settle(losses: list[tuple[int, Tensor, Tensor]]) -> None:
         """Average what the processes saw over the last steps, and stop if it is no number."""
@@ -303,8 +314,11 @@ def run(config: TrainConfig) -> Path:
         state = {"step": step, "pending": pending, "seconds": seconds + time.monotonic() - begun}
         whole = checkpoint.gather(model, ema, optimizer, state)
         if main:
-            checkpoint.write(config.out, step, whole, keep=config.keep_checkpoints)
-            _write_pipeline(config, features, whole.ema)
+            try:
+                checkpoint.write(config.out, step, whole, keep=config.keep_checkpoints)
+                _write_pipeline(config, features, whole.ema)
+            except SafetensorError as error:  # how safetensors reports a full disk
+                raise InputError(f"{config.out}: cannot write the checkpoint of step {step}: {error}") from None
         accelerator.wait_for_everyone()
 
     # The loop. A batch depends on its step alone, so the loader simply starts at the present one.
@@ -315,7 +329,7 @@ def run(config: TrainConfig) -> Path:
         sampler=range(step, config.steps),  # type: ignore[arg-type]
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals,
     )
     metrics = open(config.out / "metrics.jsonl", "a", encoding="utf-8") if main else None
     bar = tqdm(
@@ -347,14 +361,14 @@ def run(config: TrainConfig) -> Path:
                 total += loss.detach()
 
             # Update.
-            norm = accelerator.clip_grad_norm_(parameters, config.gradient_clip or math.inf)
+            norm = _whole(accelerator.clip_grad_norm_(parameters, config.gradient_clip or math.inf))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(config, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.update(step)
             step += 1
-            losses.append((step, total, torch.as_tensor(norm, device=device)))
+            losses.append((step, total, norm))
 
             # Report.
             if step % config.log_every == 0 or step == config.steps:
@@ -387,7 +401,7 @@ def run(config: TrainConfig) -> Path:
                 if metrics is not None:
                     _log(metrics, {"step": step, **line})
                 if trackers:
-                    accelerator.log(line, step=step)
+                    accelerator.log(_flat(line), step=step)
             stopping = _agreed(accelerator, stop, step)
             if step % config.save_every == 0 or last or stopping:
                 save()
@@ -465,10 +479,10 @@ def _split(config: TrainConfig, features: "Features", val_features: "Features") 
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _claim(config: TrainConfig, features: "Features") -> None:
+def _claim(config: TrainConfig, features: "Features", pictures: int) -> None:
     """Make the run directory, or see that the one there belongs to this configuration and these data."""
     record = config.out / "config.json"
-    mine = {"config": to_dict(config), "features": features.fingerprint}
+    mine = {"config": to_dict(config), "features": features.fingerprint, "training_pictures": pictures}
     if not record.is_file():
         if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
             raise InputError(f"{config.out}: exists and is no training run; give another --out")
@@ -476,12 +490,19 @@ def _claim(config: TrainConfig, features: "Features") -> None:
         write_json(record, mine)
         return
     theirs = read_json(record)
+    if not (isinstance(theirs, dict) and theirs.keys() == mine.keys()):
+        raise InputError(f"{config.out}: exists and is no training run; give another --out")
     for name in [field.name for field in fields(config) if field.name not in _FREE]:
         if theirs["config"].get(name) != mine["config"][name]:
             was, asked = _difference(theirs["config"].get(name), mine["config"][name])
             raise InputError(f"{config.out}: that run was begun with {name} {was}, not {asked}; give another --out")
     if theirs["features"] != mine["features"]:
         raise InputError(f"{config.out}: that run was begun with other features than {config.data}; give another --out")
+    if theirs["training_pictures"] != pictures:
+        raise InputError(
+            f"{config.out}: that run was begun with {theirs['training_pictures']} pictures to train on, not {pictures}; "
+            "give the same --val-data or --validation-images, or another --out"
+        )
     write_json(record, mine)
 
 
@@ -518,7 +539,51 @@ def _initialize(model: "IFUViT", source: str) -> dict[str, list[str]]:
     return report
 
 
+def _check_installed(trackers: Sequence[str]) -> None:
+    from importlib.util import find_spec
+
+    for name in trackers:
+        if find_spec(name) is None:  # accelerate would leave it out without a word
+            raise InputError(f"--{name}: the package is not installed; pip install {name}")
+
+
+def _check_launch(accelerator: "Accelerator") -> None:
+    from accelerate.utils import DistributedType
+
+    kind = accelerator.distributed_type
+    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise InputError("this launch asks for FSDP version 1; ask for version 2 (accelerate launch --fsdp_version 2)")
+    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise InputError(f"this launch asks for {kind.value}; train with plain data parallelism or with FSDP version 2")
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and kind != DistributedType.FSDP and accelerator.num_processes > 1:
+        raise InputError("this launch asks for FSDP, which accelerate does on GPUs only; leave out --use_fsdp")
+
+
 # Parts of the loop.
+
+
+def _whole(norm: Any) -> "Tensor":
+    """The gradient norm as a plain tensor; under FSDP it is spread over the processes."""
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+def _leave_signals(_: int) -> None:
+    """A launcher may signal the whole process group. A loader process that died of it would take the checkpoint along,
+    so they leave SIGTERM and SIGINT to the training process; they end when it does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with "outer/inner" names, which trackers show as groups; lists become strings."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}/"))
+        else:
+            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+    return flat
 
 
 def _text_encoder(features: "Features", device: Any) -> "TextEncoder":
@@ -674,8 +739,14 @@ def _trial(accelerator: "Accelerator", model: "nn.Module", batches: Any, loss_of
         elapsed = min(elapsed, time.monotonic() - begun)
     model.zero_grad(set_to_none=True)
     cuda = accelerator.device.type == "cuda"
-    used = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used = torch.cuda.max_memory_allocated() if cuda else _resident()
     return {"seconds": elapsed * parts * whole / len(batch["latents"]), "memory": used, "pictures": len(batch["latents"])}
+
+
+def _resident() -> int:
+    """The most memory this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _screen(
@@ -692,7 +763,10 @@ def _screen(
     model = config.model
     count, flops = cost.parameters(model), cost.forward_flops(model)
     left = config.steps - step
+    sharded = ", sharded (FSDP2)" if accelerator.is_fsdp2 else ""
     state = 20 * count  # fp32 weights, gradients, two moments and the average
+    if accelerator.is_fsdp2:
+        state //= accelerator.num_processes
     rows = [
         ("model", f"{model.conditioning}, [n_text, n_image] = [{model.n_text}, {model.n_image}]; {count:,} parameters"),
         ("GFLOPs", f"{flops.layers / 1e9:.2f} a forward pass, {flops.total / 1e9:.2f} with attention products; "
@@ -701,7 +775,7 @@ def _screen(
                  f"{config.steps * config.batch_size / pictures:.1f} epochs"),
         ("steps", f"{step:,} of {config.steps:,} done, {config.batch_size} pictures each"
                   f" ({config.steps * config.batch_size:,} samples)"),
-        ("processes", f"{accelerator.num_processes} on {accelerator.device.type}, {config.precision}"),
+        ("processes", f"{accelerator.num_processes} on {accelerator.device.type}{sharded}, {config.precision}"),
         ("memory", f"{state / 2**30:.2f} GiB of weights, gradients, optimizer and average; "
                    f"{trial['memory'] / 2**30:.2f} GiB in use at a trial with {trial['pictures']:.0f} pictures"),
         ("time", f"about {_duration(trial['seconds'] * left)} for the {left:,} steps left "
@@ -749,8 +823,8 @@ def _with_weights(config: IFUViTConfig, weights: "Mapping[str, Tensor]") -> "IFU
 class _Previews:
     """Sample grids for fixed prompts and seeds, from the averaged weights, under RUN/samples."""
 
-    def __init__(self, config: TrainConfig, features: "Features") -> None:
-        self.config, self.features = config, features
+    def __init__(self, config: TrainConfig, features: "Features", device: "torch.device") -> None:
+        self.config, self.features, self.device = config, features, device
         self.given_up = False
 
     def draw(self, average: "Mapping[str, Tensor]", step: int) -> None:
@@ -763,7 +837,7 @@ class _Previews:
             return
         _write_pipeline(self.config, self.features, average)
         try:
-            pipeline = Pipeline.from_pretrained(self.config.out / "pipeline")
+            pipeline = Pipeline.from_pretrained(self.config.out / "pipeline", device=self.device)
         except InputError as error:
             self.given_up = True
             print(f"no sample grids: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +37,10 @@ def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, state: 
     """Collect a checkpoint. All processes call it together; the tensors are whole on rank 0."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
-    whole: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=_whole())
-    moments = whole.get("state", {})  # empty but on rank 0
+    whole: Any = get_optimizer_state_dict(model, optimizer, options=_whole())
+    moments: dict[str, dict[str, Tensor]] = whole.get("state", {})  # empty but on rank 0
     return Checkpoint(
-        model=get_model_state_dict(model, options=_whole()),
+        model=cast(Any, get_model_state_dict(model, options=_whole())),
         ema=gather_average(model, ema),
         optimizer={f"{key}.{name}": value for name, entry in moments.items() for key, value in entry.items()},
         state=state,
@@ -52,7 +52,8 @@ def gather_average(model: nn.Module, ema: EMA) -> dict[str, Tensor]:
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
     with ema.applied():
-        return {name: tensor.clone() for name, tensor in get_model_state_dict(model, options=_whole()).items()}
+        average: Any = get_model_state_dict(model, options=_whole())
+        return {name: tensor.clone() for name, tensor in average.items()}
 
 
 def _whole() -> Any:
@@ -108,9 +109,11 @@ def saved_steps(run: Path) -> list[int]:
 
 def write(run: Path, step: int, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write a checkpoint, then delete all but the newest `keep` (at least 1): while one is written, its predecessor is
-    still there."""
+    still there. Later steps than this one are deleted too: they are damaged ones that the run had to pass over."""
     from safetensors.torch import save_file
 
+    for left_over in (run / "checkpoints").glob(".step-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(left_over, ignore_errors=True)
     with atomic_directory(path_of(run, step)) as temporary:
         for name, tensors in (
             ("model", checkpoint.model),
@@ -119,32 +122,40 @@ def write(run: Path, step: int, checkpoint: Checkpoint, *, keep: int) -> Path:
         ):
             save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
         write_json(temporary / "state.json", dict(checkpoint.state))
-    for old in saved_steps(run)[: -max(keep, 1)]:
+    saved = saved_steps(run)
+    good = [s for s in saved if s <= step]
+    for old in [s for s in saved if s not in good[-max(keep, 1) :]]:
         shutil.rmtree(path_of(run, old), ignore_errors=True)
     return path_of(run, step)
 
 
-def read_newest(run: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run that can be read, or None where there is none. A damaged one (a truncated file) is
-    passed over for its predecessor; if none of several can be read, that is an InputError."""
+def read_newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a run that can be read, or None where there is none; and what was wrong with newer ones. A
+    damaged one (a truncated file) is passed over for its predecessor.
+
+    Raises:
+        InputError: there are checkpoints, and none can be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    problem = ""
+    problems: list[str] = []
     for step in reversed(saved_steps(run)):
         directory = path_of(run, step)
         try:
-            return Checkpoint(
+            whole = Checkpoint(
                 model=load_file(directory / "model.safetensors"),
                 ema=load_file(directory / "ema.safetensors"),
                 optimizer=load_file(directory / "optimizer.safetensors"),
                 state=read_json(directory / "state.json"),
             )
         except (SafetensorError, OSError, InputError) as error:
-            problem = f"{directory}: {error}"
-    if problem:
-        raise InputError(f"no readable checkpoint: {problem}; delete the damaged ones to begin anew")
-    return None
+            problems.append(f"{directory}: {error}")
+        else:
+            return whole, problems
+    if problems:
+        raise InputError(f"no readable checkpoint: {problems[0]}; delete the damaged ones to begin anew")
+    return None, []
 
 
 def trim_log(path: Path, step: int) -> None:

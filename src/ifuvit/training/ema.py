@@ -18,7 +18,10 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, decay: float, *, ramp: bool = False) -> None:
+        from torch.distributed.fsdp import FSDPModule
+
         self.decay, self.ramp = decay, ramp
+        self.sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
         self.parameters = list(model.parameters())
         self.average = [p.detach().clone().float() for p in self.parameters]
 
@@ -42,6 +45,10 @@ class EMA:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        # FSDP keeps some weights gathered after a forward pass without a backward one; later passes would go on using
+        # those copies and not see the change.
+        for module in self.sharded:
+            module.reshard()
         for parameter, average in zip(self.parameters, self.average, strict=True):
             present = parameter.detach().clone()
             parameter.copy_(average)
