@@ -41,20 +41,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Like `atomic_path` for a whole directory. A directory already at `path` is replaced at the end, and is put back
-    if the replacement fails."""
+    if the replacement fails. (A process killed in the instant between the two renames leaves it beside `path` as
+    `.NAME.PID.old`.)
+
+    Raises:
+        InputError: `path` is a file.
+    """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, not a directory")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _temporary(path), path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        if path.exists():
-            os.replace(path, old)
         try:
+            if path.exists():
+                os.replace(path, old)
             os.replace(temporary, path)
-        except OSError:
-            if old.exists():
+        except BaseException:
+            if old.exists() and not path.exists():
                 os.replace(old, path)
             raise
         shutil.rmtree(old, ignore_errors=True)
@@ -77,8 +84,10 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; a missing or broken one is an InputError that names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory, not a JSON file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a valid JSON file ({error}); it may be truncated") from None
 

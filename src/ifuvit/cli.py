@@ -26,6 +26,12 @@ VERBS = {
     "convert": ("ifuvit.convert", "turn an official U-ViT checkpoint into a model directory"),
 }
 
+# Errors of the operating system that a path or a disk of the user's causes.
+_USERS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
+
 T = TypeVar("T")
 
 
@@ -86,7 +92,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno in _USERS:
             where = f"{error.filename}: " if error.filename else ""
             sys.exit(_fail(f"{where}{error.strerror}; what was written before is kept"))
         raise

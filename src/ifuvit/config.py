@@ -20,8 +20,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "configur
     """The inverse of `to_dict`. `where` names the source (a file, say) in the error.
 
     Raises:
-        InputError: an unknown or missing field, or a value that does not fit the field's type.
+        InputError: an unknown or missing field, a value that does not fit the field's type, or one that the dataclass
+            itself refuses.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: holds {type(values).__name__}, not an object with fields")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(fields)):
         raise InputError(f"{where}: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(fields))}")
@@ -33,7 +36,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "configur
     if missing := sorted(required - set(values)):
         raise InputError(f"{where}: field {missing[0]!r} is missing")
     hints = get_type_hints(cls)
-    return cls(**{name: _from_json(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+    fitting = {name: _from_json(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return cls(**fitting)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _to_json(value: Any) -> Any:
