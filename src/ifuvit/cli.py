@@ -50,9 +50,15 @@ def parse(config: type[T], arguments: list[str], *, prog: str, default: T | None
     except SystemExit as stop:
         if not stop.code:
             raise
-        text = re.split(r"─{10,}", captured.getvalue().split("\n", 1)[-1])[0]
-        message = " ".join(re.sub(r"[│╭╰]", " ", text).split())
-        raise InputError(f"{message}; see `{prog} --help`") from None
+        raise InputError(f"{_from_box(captured.getvalue())}; see `{prog} --help`") from None
+
+
+def _from_box(text: str) -> str:
+    """The message in tyro's box: what stands between the title and the next rule. (Where the locale is no Unicode, the
+    box is drawn in ASCII, with one more rule below the title.)"""
+    lines = [line.strip("│╭╮╰╯ ") for line in text.splitlines()[1:]]
+    parts = "\n".join(re.sub(r"^[─-]{10,}$", "\0", line) for line in lines).split("\0")
+    return next((" ".join(part.split()) for part in parts if part.strip()), "these arguments do not parse")
 
 
 def usage() -> str:
