@@ -11,7 +11,7 @@ import io
 import os
 import re
 import sys
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from ifuvit.errors import InputError
 
@@ -46,7 +46,8 @@ def parse(config: type[T], arguments: list[str], *, prog: str, default: T | None
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(config, args=arguments, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+            options = (tyro.conf.FlagCreatePairsOff,)
+            return tyro.cli(config, args=arguments, prog=prog, default=cast(T, default), config=options)
     except SystemExit as stop:
         if not stop.code:
             raise
