@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,26 @@ def test_an_earlier_output_is_replaced_and_nothing_else(model, tmp_path):
         draw(model, tmp_path / "photos", "a bus")
 
 
+def test_a_run_that_fails_takes_nothing_away(model, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    draw(model, out, "a bus", "two sheep")
+    before = sorted(out.iterdir())
+    spoiled = shutil.copytree(model, tmp_path / "spoiled")
+    (spoiled / "pipeline" / "transformer" / "model.safetensors").write_bytes(b"short")
+    for directory in (out, tmp_path / "new"):
+        with pytest.raises(InputError, match="not a readable safetensors file"):
+            draw(str(spoiled), directory, "an apple")
+    assert sorted(out.iterdir()) == before and not (tmp_path / "new").exists()
+
+    # interrupted after one picture, it can be started again
+    monkeypatch.setattr(generate, "_write_png", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        draw(model, out, "an apple")
+    monkeypatch.undo()
+    assert draw(model, out, "three apples")["complete"]
+    assert sorted(path.name for path in out.glob("0*")) == ["0000-three-apples.png"]
+
+
 def test_default_directory_is_a_new_one(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in ("0001", "0002"):
@@ -94,9 +115,10 @@ def test_default_directory_is_a_new_one(model, tmp_path, monkeypatch):
 
 
 def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
-    draw(model, tmp_path / "out", "a red bus left of three sheep on grass", "a bus")
+    long = "a red bus left of three sheep on grass"
+    draw(model, tmp_path / "out", long, "a bus", long + " right", "--batch-size", "1")
     assert capsys.readouterr().err == (
-        "ifuvit: warning: 1 of 2 prompts are longer than the text encoder's 8 tokens: their ends are not seen\n"
+        "ifuvit: warning: 2 of 3 prompts are longer than the text encoder's 8 tokens: their ends are not seen\n"
     )
 
 

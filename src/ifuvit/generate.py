@@ -1,6 +1,7 @@
 """`ifuvit generate`: draw pictures from prompts."""
 
 import base64
+import contextlib
 import html
 import re
 import sys
@@ -84,14 +85,38 @@ def run(config: GenerateConfig) -> Path:
     started = now()
     prompts = [prompt for prompt in read_prompts(config) for _ in range(config.images_per_prompt)]
     directory = find(config.model)
-    out = _prepare_out(config.out)
 
     # Only now what takes seconds to import.
     from ifuvit.diffusion.sampling import check_solver
 
     check_solver(config.solver, config.steps)
-    pipeline = _load(directory, config)
+    out, earlier = _check_out(config.out)
+    try:
+        pipeline = _load(directory, config)
+    except InputError:
+        with contextlib.suppress(OSError):
+            out.rmdir()  # if it is new
+        raise
+    for path in earlier:
+        path.unlink(missing_ok=True)
+
     batch_size = config.batch_size or (8 if pipeline.device.type == "cpu" else 64)
+    images = [
+        {"file": file_name(index, len(prompts), prompt), "prompt": prompt, "index": index}
+        for index, prompt in enumerate(prompts)
+    ]
+    facts = {
+        "seed": config.seed,
+        "model": {"directory": str(directory), "sha256": sha256(directory / "transformer" / "model.safetensors")},
+        "encoders": {
+            "autoencoder": pipeline.autoencoder.fingerprint,
+            "text_encoder": pipeline.text_encoder.fingerprint,
+        },
+        "device": str(pipeline.device),
+        "images": images,
+    }
+    # Written first too, so that after an interruption the directory is known for an output of generate.
+    write_manifest(out, "generate", to_dict(config), started=started, complete=False, **facts)
     settings = {
         "model": config.model,
         "steps": config.steps,
@@ -100,34 +125,16 @@ def run(config: GenerateConfig) -> Path:
         "solver": config.solver,
         "seed": config.seed,
     }
-    files: list[Path] = []
     shown: list[Image] = []
-    for first, image in enumerate(_draw(pipeline, prompts, config, batch_size)):
-        path = out / file_name(first, len(prompts), prompts[first])
-        _write_png(path, image, {**settings, "prompt": prompts[first], "index": first})
-        files.append(path)
+    for item, image in zip(images, _draw(pipeline, prompts, config, batch_size), strict=True):
+        _write_png(out / item["file"], image, {**settings, "prompt": item["prompt"], "index": item["index"]})
         if len(shown) < _GRID_IMAGES:
             shown.append(image)
     grid = make_grid(shown, prompts[: len(shown)])
     with atomic_path(out / "grid.png") as path:
         grid.save(path, format="PNG")
-    write_text(out / "index.html", _page(files, prompts, settings))
-    write_manifest(
-        out,
-        "generate",
-        to_dict(config),
-        started=started,
-        seed=config.seed,
-        model={"directory": str(directory), "sha256": sha256(directory / "transformer" / "model.safetensors")},
-        encoders={
-            "autoencoder": pipeline.autoencoder.fingerprint,
-            "text_encoder": pipeline.text_encoder.fingerprint,
-        },
-        device=str(pipeline.device),
-        images=[
-            {"file": path.name, "prompt": prompt, "index": i} for i, (path, prompt) in enumerate(zip(files, prompts))
-        ],
-    )
+    write_text(out / "index.html", _page([out / item["file"] for item in images], prompts, settings))
+    write_manifest(out, "generate", to_dict(config), started=started, complete=True, **facts)
     return out
 
 
@@ -242,18 +249,23 @@ def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batc
     """The pictures one after the other, drawn batch by batch, with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    truncated: set[str] = set()
+    unique = list(dict.fromkeys(prompts))
+    if truncated := pipeline.text_encoder.tokenize(unique).truncated:
+        print(
+            f"ifuvit: warning: {truncated} of {len(unique)} prompts are longer than the text encoder's "
+            f"{pipeline.text_encoder.max_tokens} tokens: their ends are not seen",
+            file=sys.stderr,
+        )
     with tqdm(total=len(prompts), unit="image", desc="drawing", disable=None, bar_format=_BAR) as bar:
 
         def advance(size: int) -> None:
             bar.update(size / config.steps)
 
         for start in range(0, len(prompts), batch_size):
-            batch = prompts[start : start + batch_size]
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # told above, once for all batches
                 images = pipeline(
-                    batch,
+                    prompts[start : start + batch_size],
                     negative_prompt=config.negative_prompt,
                     guidance_scale=config.guidance_scale,
                     num_inference_steps=config.steps,
@@ -263,19 +275,14 @@ def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batc
                     first_index=start,
                     callback=advance,
                 )
-            for warning in caught:
-                message = str(warning.message)
-                if message not in truncated:
-                    truncated.add(message)
-                    tqdm.write(f"ifuvit: warning: {message}", file=sys.stderr)
             yield from images
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}, {rate_fmt}]"
 
 
-def _prepare_out(out: Path | None) -> Path:
-    """The directory to write, made; a previous output of generate in it is taken away."""
+def _check_out(out: Path | None) -> tuple[Path, list[Path]]:
+    """The directory to write, made, and the files that an earlier run of generate left in it."""
     if out is None:
         taken = [int(path.name) for path in Path("generated").glob("*") if path.name.isdigit()]
         out = Path("generated") / f"{max(taken, default=0) + 1:04d}"
@@ -285,14 +292,14 @@ def _prepare_out(out: Path | None) -> Path:
         probe.unlink()
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
-    if any(out.iterdir()):
-        manifest = out / "manifest.json"
-        previous = read_json(manifest) if manifest.is_file() else {}
-        if previous.get("verb") != "generate":
-            raise InputError(f"--out {out}: holds something else already; give a new or empty directory")
-        for item in [*(image["file"] for image in previous["images"]), "grid.png", "index.html", "manifest.json"]:
-            (out / Path(item).name).unlink(missing_ok=True)
-    return out
+    if not any(out.iterdir()):
+        return out, []
+    manifest = out / "manifest.json"
+    earlier = read_json(manifest) if manifest.is_file() else None
+    if not isinstance(earlier, dict) or earlier.get("verb") != "generate":
+        raise InputError(f"--out {out}: holds something else already; give a new or empty directory")
+    names = [image["file"] for image in earlier.get("images", [])]
+    return out, [out / Path(name).name for name in [*names, "grid.png", "index.html", "manifest.json"]]
 
 
 def _write_png(path: Path, image: "Image", facts: dict[str, Any]) -> None:
