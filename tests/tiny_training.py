@@ -50,6 +50,8 @@ def write_features(
     masks: np.ndarray | None = None,
     states: np.ndarray | None = None,
     null: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    log_variance: float = -30.0,
+    latent_scale: float = 1.0,
     seed: int = 0,
 ) -> Path:
     """Random features. Caption row `captions_each * i + k` belongs to picture i alone, and the first channel of its
@@ -57,7 +59,7 @@ def write_features(
     rng = np.random.default_rng(seed)
     cells = size // 4
     moments = rng.standard_normal((pictures, 2 * CHANNELS, cells, cells)).astype(np.float16)
-    moments[:, CHANNELS:] = -30  # so that the posterior is its mean
+    moments[:, CHANNELS:] = log_variance  # -30: the posterior is its mean
     moments[:, 0, 0, 0] = np.arange(pictures)
     rows = pictures * captions_each
     ids = rng.integers(1, 99, (rows, TOKENS), dtype=np.int32) if ids is None else ids
@@ -90,8 +92,13 @@ def write_features(
         facts={
             "size": size,
             "text": text,
-            "latent_scale": 1.0,
-            "autoencoder": {"reference": "no-autoencoder", "fingerprint": autoencoder, "channels": CHANNELS, "factor": 4},
+            "latent_scale": latent_scale,
+            "autoencoder": {
+                "reference": "no-autoencoder",
+                "fingerprint": autoencoder,
+                "channels": CHANNELS,
+                "factor": 4,
+            },
             "text_encoder": {
                 "reference": reference,
                 "fingerprint": text_encoder,

@@ -420,7 +420,10 @@ def run(config: TrainConfig) -> Path:
         accelerator.end_training()
     if stop.number is not None:
         if main:
-            print(f"stopped by {signal.Signals(stop.number).name} at step {step}; the same command resumes", file=sys.stderr)
+            print(
+                f"stopped by {signal.Signals(stop.number).name} at step {step}; the same command resumes",
+                file=sys.stderr,
+            )
         raise SystemExit(128 + stop.number)
     if main:
         write_manifest(
@@ -740,7 +743,11 @@ def _trial(accelerator: "Accelerator", model: "nn.Module", batches: Any, loss_of
     model.zero_grad(set_to_none=True)
     cuda = accelerator.device.type == "cuda"
     used = torch.cuda.max_memory_allocated() if cuda else _resident()
-    return {"seconds": elapsed * parts * whole / len(batch["latents"]), "memory": used, "pictures": len(batch["latents"])}
+    return {
+        "seconds": elapsed * parts * whole / len(batch["latents"]),
+        "memory": used,
+        "pictures": len(batch["latents"]),
+    }
 
 
 def _resident() -> int:
@@ -853,7 +860,9 @@ def main(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         preset, rest = arguments[0], arguments[1:]
     elif not {"-h", "--help"} & set(arguments):
-        raise InputError(f"name a preset first: ifuvit train PRESET --data FEATURES --out RUN; one of {', '.join(presets)}")
+        raise InputError(
+            f"name a preset first: ifuvit train PRESET --data FEATURES --out RUN; one of {', '.join(presets)}"
+        )
     default = default_config(preset)
     prog = f"ifuvit train {preset if arguments and preset == arguments[0] else 'PRESET'}"
     if not {"-h", "--help"} & set(rest):
@@ -863,4 +872,4 @@ def main(arguments: list[str]) -> None:
     config = parse(TrainConfig, rest, prog=prog, default=default)
     directory = run(config)
     if not config.dry_run and int(os.environ.get("RANK", "0")) == 0:
-        print(f"{directory}: trained; draw with `ifuvit generate \"PROMPT\" --model {directory}`")
+        print(f'{directory}: trained; draw with `ifuvit generate "PROMPT" --model {directory}`')
