@@ -225,6 +225,8 @@ def _half(precision: str, device: "torch.device") -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cpu":
+        # Measured on one Zen 5 core, 64 pictures, forward and backward: 0.15 s against 0.29 s in fp32, both in
+        # channels_last; without it 0.24 s and 0.36 s.
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
