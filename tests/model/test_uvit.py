@@ -148,6 +148,22 @@ def test_two_readings_of_cross_attention(reading: Any, masked: bool) -> None:
     assert_same(got, expected, 1e-5)
 
 
+def test_text_enters_by_the_blocks_own_norm_and_weights() -> None:
+    """K, V = W_kv norm1(text), in every fused block; there are no parameters for text alone."""
+    model = make(TINY)
+    states = inputs(TINY)[2]
+    with torch.no_grad():
+        tokens = model.context_embed(states) + model.pos_embed[:, 1 : 1 + L]
+        text = model.text_blocks[0](tokens)
+        encoded = model.encode_text(states)
+    for index, (_, block) in enumerate(model.fused_blocks()):
+        norm = F.layer_norm(text, (32,), block.norm1.weight, block.norm1.bias)
+        weight = block.attn.qkv.weight
+        for got, rows in ((encoded.keys, weight[32:64]), (encoded.values, weight[64:])):
+            assert got is not None
+            assert_same(got[:, index].transpose(1, 2).flatten(2), norm @ rows.T, 1e-5)
+
+
 def test_the_readings_differ_only_in_arithmetic() -> None:
     added, joint = make(TINY), make(replace(TINY, cross_attention="joint"))
     assert {n: p.shape for n, p in added.named_parameters()} == {n: p.shape for n, p in joint.named_parameters()}
