@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ifuvit.metrics.object_count import Detection, ObjectCounter
 
 TRAIN, JUDGE = "count train", "count judge"
-DEFAULT_STEPS = 1000
+DEFAULT_STEPS = 1200
 BLUR_PIXELS = 1.0
 NOISE = 0.15
 """Of the disturbed validation pictures: standard deviations of the Gaussian blur, in pixels, and of the Gaussian noise,
@@ -612,19 +612,19 @@ def result_table(result: dict[str, Any]) -> str:
     lines = [f"{result['judged']} of {result['pictures']} pictures judged (mean [95 % interval])"]
     if result["counts"]:
         heads = ("pictures", "right kind, %", "right count, %", "both, %", "average error", "match ratio, %")
-        lines.append(f"{'asked':<12} {heads[0]:>8} " + " ".join(f"{head:>19}" for head in heads[1:]))
+        lines.append(f"{'asked':<12} {heads[0]:>8} " + " ".join(f"{head:>20}" for head in heads[1:]))
         groups = {"all": result["counts"]["overall"], **result["counts"]["by_count"]}
         groups |= result["counts"]["by_combination"] if len(result["counts"]["by_combination"]) > 1 else {}
         for name, scores in groups.items():
             cells = [cell(scores[key]) for key in ("right_kind", "right_count", "right")]
             cells += [cell(scores["average_error"], scale=1, digits=2), cell(scores["match_ratio"])]
-            lines.append(f"{name:<12} {scores['pictures']:>8} " + " ".join(f"{text:>19}" for text in cells))
+            lines.append(f"{name:<12} {scores['pictures']:>8} " + " ".join(f"{text:>20}" for text in cells))
     if result["relations"]:
         heads = ("both kinds, %", "right objects, %", "and relation, %", "relation if both, %")
-        lines.append(f"{'relation':<12} {'pictures':>8} " + " ".join(f"{head:>19}" for head in heads))
+        lines.append(f"{'relation':<12} {'pictures':>8} " + " ".join(f"{head:>20}" for head in heads))
         for name, scores in {"all": result["relations"]["overall"], **result["relations"]["by_relation"]}.items():
             keys = ("both_kinds", "right_objects", "right", "placed_if_both_kinds")
-            lines.append(f"{name:<12} {scores['pictures']:>8} " + " ".join(f"{cell(scores[key]):>19}" for key in keys))
+            lines.append(f"{name:<12} {scores['pictures']:>8} " + " ".join(f"{cell(scores[key]):>20}" for key in keys))
     if result["not_judged"]:
         first = result["not_judged"][0]["prompt"]
         lines.append(f"{len(result['not_judged'])} not judged: not a plain prompt of OpenMoji Scenes, as {first!r}")
