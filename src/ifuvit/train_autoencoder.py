@@ -69,7 +69,10 @@ class TrainAutoencoderConfig:
     """Pictures a step."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW; it is reached after the first twentieth of the run and falls along a cosine."""
-    kl_weight: float = 1e-6
+    thumbnail_weight: float = 1.0
+    """Weight of the squared error between the first three latent channels and the picture's mean color in each cell. It
+    keeps latents as smooth as a thumbnail, which a diffusion model learns far sooner; 0 leaves them free."""
+    kl_weight: float = 1e-8
     """Weight of the KL divergence (summed over a latent), beside the mean error of pixels with weight 1."""
     gradient_weight: float = 0.5
     """Weight of the same error of horizontal and vertical pixel differences: sharper edges."""
@@ -106,7 +109,7 @@ class TrainAutoencoderConfig:
         for name in ("learning_rate", "memory_gib", "checkpoint_minutes"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise InputError(f"{name} is {getattr(self, name)}; it must be a number above 0")
-        for name in ("kl_weight", "gradient_weight"):
+        for name in ("kl_weight", "gradient_weight", "thumbnail_weight"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise InputError(f"{name} is {getattr(self, name)}; it must be a number of at least 0")
         if not 0 <= self.ema < 1:
@@ -234,8 +237,12 @@ def loss_terms(
     reconstruction: "torch.Tensor", images: "torch.Tensor", mean: "torch.Tensor", logvar: "torch.Tensor", error: str
 ) -> dict[str, "torch.Tensor"]:
     """The unweighted terms, scalars: `pixels` and `gradient` (the mean "squared" or "absolute" error of pixels and of
-    their differences), `kl` (nats, summed over a latent, mean over the batch), and `mse` (to report)."""
+    their differences), `thumbnail` (squared error of the first latent channels against the mean color of each cell), `kl`
+    (nats, summed over a latent, mean over the batch), and `mse` (to report)."""
+    from torch.nn.functional import adaptive_avg_pool2d
+
     difference = reconstruction - images
+    thumbnail = adaptive_avg_pool2d(images, mean.shape[-2:])
 
     def measure(values: "torch.Tensor") -> "torch.Tensor":
         return values.square() if error == "squared" else values.abs()
@@ -243,6 +250,7 @@ def loss_terms(
     return {
         "pixels": measure(difference).mean(),
         "gradient": measure(difference.diff(dim=2)).mean() + measure(difference.diff(dim=3)).mean(),
+        "thumbnail": (mean[:, :3] - thumbnail[:, : mean.shape[1]]).square().mean(),
         "kl": 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean(),
         "mse": difference.detach().square().mean(),
     }
@@ -608,7 +616,12 @@ def _train(
             noise = torch.from_numpy(rng.standard_normal(mean.shape, np.float32)).to(device)
             reconstruction = state.vae.decode(mean + (logvar / 2).exp() * noise).sample.float()  # type: ignore[union-attr]
         terms = loss_terms(reconstruction, images, mean, logvar, config.error)
-        loss = terms["pixels"] + config.gradient_weight * terms["gradient"] + config.kl_weight * terms["kl"]
+        loss = (
+            terms["pixels"]
+            + config.gradient_weight * terms["gradient"]
+            + config.thumbnail_weight * terms["thumbnail"]
+            + config.kl_weight * terms["kl"]
+        )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
