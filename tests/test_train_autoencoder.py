@@ -58,7 +58,7 @@ def without_time(records):
 
 
 def test_it_learns_and_leaves_a_usable_autoencoder(tmp_path, pictures):
-    changes = {"steps": 60, "batch_size": 8, "learning_rate": 1e-2, "kl_weight": 0.0, "ema": 0.9, "evaluate_every": 20}
+    changes = {"steps": 60, "batch_size": 8, "learning_rate": 1e-2, "kl_weight": 0.0, "thumbnail_weight": 0.0, "ema": 0.9, "evaluate_every": 20}
     out = verb.run(configure(pictures, tmp_path / "run", validation=(pictures,), **changes))
     manifest = json.loads((out / "manifest.json").read_text())
     losses = [line["loss"] for line in lines(out) if "loss" in line]
@@ -152,6 +152,15 @@ def test_learning_rate_warms_up_then_falls():
     rates = [verb.learning_rate(1.0, progress) for progress in np.linspace(0, 1, 101)]
     assert 0 < rates[0] < 0.05 and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) == 5
     assert all(later < earlier for earlier, later in zip(rates[5:], rates[6:])) and rates[-1] == pytest.approx(0.01)
+
+
+def test_thumbnail_is_the_mean_color_of_each_cell():
+    images = torch.rand(2, 3, 8, 8) * 2 - 1
+    thumbnail = images.unflatten(3, (2, 4)).unflatten(2, (2, 4)).mean((3, 5))  # 2x2 cells of 4x4 pixels
+    mean = torch.cat([thumbnail, torch.randn(2, 1, 2, 2)], 1)  # the fourth channel is free
+    logvar = torch.zeros(2, 4, 2, 2)
+    assert verb.loss_terms(images, images, mean, logvar, "squared")["thumbnail"].item() == pytest.approx(0, abs=1e-10)
+    assert verb.loss_terms(images, images, mean + 0.5, logvar, "squared")["thumbnail"].item() == pytest.approx(0.25)
 
 
 def test_psnr_and_kl_against_their_definitions():
