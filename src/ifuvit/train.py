@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
@@ -212,7 +212,7 @@ def run(config: TrainConfig) -> Path:
     train_pictures, val_pictures = _split(config, features, val_features)
 
     # The processes. accelerate finds out about devices, ranks and launchers.
-    AcceleratorState._reset_state()  # a second run in one interpreter may have another precision
+    AcceleratorState._reset_state(True)  # a second run in one interpreter may have another precision
     trackers = [name for name in ("tensorboard", "wandb") if getattr(config, name)]
     _check_installed(trackers)
     accelerator = Accelerator(
@@ -296,7 +296,7 @@ def run(config: TrainConfig) -> Path:
         """Average what the processes saw over the last steps, and stop if it is no number."""
         if losses:
             values = torch.stack([torch.stack([loss.float(), norm.float()]) for _, loss, norm in losses])
-            values = accelerator.reduce(values, reduction="mean")
+            values = cast(Tensor, accelerator.reduce(values, reduction="mean"))
             for (at, _, _), (loss, norm) in zip(losses, values.tolist(), strict=True):
                 if not (math.isfinite(loss) and math.isfinite(norm)):
                     last = checkpoint.saved_steps(config.out)
@@ -653,7 +653,7 @@ def _noting_signals() -> Iterator[_Signal]:
         stop.number = number
         signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before: dict[int, Any] = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:

@@ -3,11 +3,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from tiny_training import picture_of, write_features
 from torch.utils.data import DataLoader
 
 from ifuvit.data.features import Features
 from ifuvit.training.batches import Batches, validation_batch
+from tiny_training import picture_of, write_features
 
 PICTURES = 20
 
