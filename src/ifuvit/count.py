@@ -247,7 +247,9 @@ def train(config: CountTrainConfig) -> Path:
         manifest = config.out / "manifest.json"
         if not manifest.is_file() or read_json(manifest).get("verb") != TRAIN:
             raise InputError(f"--out {config.out}: holds something else already; give a new or empty directory")
-    reconstruct = _reconstruction(config.autoencoder, device) if config.autoencoder else None
+    reconstruct, autoencoder = None, None
+    if config.autoencoder:
+        reconstruct, autoencoder = _reconstruction(config.autoencoder, device)
 
     half = _half(config.precision, device)
     torch.manual_seed(config.seed)
@@ -303,7 +305,7 @@ def train(config: CountTrainConfig) -> Path:
             threads=torch.get_num_threads(),
             seconds=round(seconds, 1),
             processor_seconds=round(processor, 1),
-            disturbances={"blur_pixels": BLUR_PIXELS, "noise": NOISE, "autoencoder": config.autoencoder},
+            disturbances={"blur_pixels": BLUR_PIXELS, "noise": NOISE, "autoencoder": autoencoder},
             errors=errors,
         )
     return config.out
@@ -330,11 +332,18 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, 1, epoch]).permutation(count)
 
 
-def _reconstruction(reference: str, device: "torch.device") -> "Callable[[torch.Tensor], torch.Tensor]":
+def _reconstruction(
+    reference: str, device: "torch.device"
+) -> "tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, str]]":
+    """Encoding and decoding by an autoencoder, and what tells which one it is."""
     from ifuvit.encoders.autoencoder import Autoencoder
 
     autoencoder = Autoencoder.from_pretrained(reference, device=device)
-    return lambda images: autoencoder.decode(autoencoder.moments(images)[:, : autoencoder.channels]).clamp(-1, 1)
+
+    def reconstruct(images: "torch.Tensor") -> "torch.Tensor":
+        return autoencoder.decode(autoencoder.moments(images)[:, : autoencoder.channels]).clamp(-1, 1)
+
+    return reconstruct, {"reference": autoencoder.reference, "fingerprint": autoencoder.fingerprint}
 
 
 def measure(
