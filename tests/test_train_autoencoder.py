@@ -58,7 +58,15 @@ def without_time(records):
 
 
 def test_it_learns_and_leaves_a_usable_autoencoder(tmp_path, pictures):
-    changes = {"steps": 60, "batch_size": 8, "learning_rate": 1e-2, "kl_weight": 0.0, "thumbnail_weight": 0.0, "ema": 0.9, "evaluate_every": 20}
+    changes = {
+        "steps": 60,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+        "kl_weight": 0.0,
+        "thumbnail_weight": 0.0,
+        "ema": 0.9,
+        "evaluate_every": 20,
+    }
     out = verb.run(configure(pictures, tmp_path / "run", validation=(pictures,), **changes))
     manifest = json.loads((out / "manifest.json").read_text())
     losses = [line["loss"] for line in lines(out) if "loss" in line]

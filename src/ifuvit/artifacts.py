@@ -19,6 +19,15 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
+def _make_readable(path: Path) -> None:
+    """Ordinary permissions for what was written: safetensors' own files may be read by their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            file.chmod(0o666 & ~umask)
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` for a file to be written to; it takes the name `path` only if the block ends
@@ -28,9 +37,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # safetensors puts a file of its own in place, which nobody else may read
+        _make_readable(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -56,6 +64,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        _make_readable(temporary)
         try:
             if path.exists():
                 os.replace(path, old)

@@ -19,13 +19,19 @@ def alphas_cumprod() -> Tensor:
     return (1 - betas).cumprod(0)
 
 
+@cache
+def _scales() -> Tensor:
+    """(3, 1000) float32: sqrt(a_n), sqrt(1 - a_n) and a_n / (1 - a_n), computed in float64 (which not every device has)."""
+    a = alphas_cumprod()
+    return torch.stack([a.sqrt(), (1 - a).sqrt(), a / (1 - a)]).float()
+
+
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """q(x_n | x_0): sqrt(a_n) x_0 + sqrt(1 - a_n) noise; (B, C, H, W), (B, C, H, W), (B,) int n -> (B, C, H, W)."""
-    a = alphas_cumprod().to(timesteps.device)[timesteps.long() - 1].view(-1, 1, 1, 1)
-    return a.sqrt().to(latents.dtype) * latents + (1 - a).sqrt().to(latents.dtype) * noise
+    signal, deviation, _ = _scales().to(timesteps.device, latents.dtype)[:, timesteps.long() - 1]
+    return signal.view(-1, 1, 1, 1) * latents + deviation.view(-1, 1, 1, 1) * noise
 
 
 def signal_to_noise(timesteps: Tensor) -> Tensor:
     """a_n / (1 - a_n): (B,) int n -> (B,) float32."""
-    a = alphas_cumprod().to(timesteps.device)[timesteps.long() - 1]
-    return (a / (1 - a)).float()
+    return _scales().to(timesteps.device)[2, timesteps.long() - 1]

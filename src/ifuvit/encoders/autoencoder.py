@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from ifuvit.artifacts import read_json, write_json
+from ifuvit.artifacts import atomic_path, read_json, write_json
 from ifuvit.errors import InputError
 
 if TYPE_CHECKING:
@@ -194,7 +194,8 @@ def save_vae(vae: "AutoencoderKL", directory: str | Path, *, dtype: torch.dtype 
     config = {key: value for key, value in json.loads(vae.to_json_string()).items() if key != "_name_or_path"}
     write_json(directory / "config.json", config)
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in vae.state_dict().items()}
-    save_file(tensors, directory / f"{_WEIGHTS}.safetensors", metadata={"format": "pt"})
+    with atomic_path(directory / f"{_WEIGHTS}.safetensors") as path:
+        save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _plain(value: object) -> object:

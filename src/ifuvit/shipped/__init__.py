@@ -14,13 +14,16 @@ def names() -> list[str]:
 
 
 def find(name_or_directory: str | Path) -> Path:
-    """The pipeline directory of a shipped name, a run directory or a pipeline directory.
+    """The pipeline directory of a shipped name, a run directory or a pipeline directory. A shipped name goes before a
+    directory of that name (say `./NAME`).
 
     Raises:
         InputError: neither; the message lists the shipped names.
     """
+    if str(name_or_directory) in names():
+        return _HERE / str(name_or_directory)
     directory = Path(name_or_directory)
-    for candidate in (directory, directory / "pipeline", _HERE / str(name_or_directory)):
+    for candidate in (directory, directory / "pipeline"):
         if (candidate / "model_index.json").is_file():
             return candidate
     if directory.is_dir():
