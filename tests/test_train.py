@@ -15,12 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ifuvit import cli, train
+from ifuvit import cli
 from ifuvit.errors import InputError
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
 from ifuvit.train import TrainConfig, default_config, learning_rate_at, run
 from ifuvit.training import checkpoint
+from ifuvit.training.inputs import split
+from ifuvit.training.processes import check_launch
 from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
 
 TIMING = {"steps_per_second", "data_wait"}
@@ -165,7 +167,7 @@ def test_tensorboard(data, tmp_path):
 
 
 def test_missing_tracker(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ifuvit.training.trackers.find_spec", lambda name: None)
     with pytest.raises(InputError, match="--wandb: the package is not installed"):
         run(tiny(data, tmp_path / "run", wandb=True))
 
@@ -209,7 +211,7 @@ def test_matches_a_loop_written_by_hand(data, whole):
 
     config = tiny(data, Path())
     features = Features.open(data)
-    pictures, _ = train._split(config, features, features)
+    pictures, _ = split(config, features, features)
     assert len(pictures) == 19
     batches = Batches(features, pictures, seed=1234, batch_size=4, caption_dropout=0.1)
     torch.manual_seed(1234)
@@ -523,7 +525,7 @@ def test_launches_that_are_not_supported(data, tmp_path, monkeypatch):
     from accelerate.utils import DistributedType
 
     def launch(kind, fsdp2=False):
-        train._check_launch(SimpleNamespace(distributed_type=kind, is_fsdp2=fsdp2, num_processes=2))  # type: ignore[arg-type]
+        check_launch(SimpleNamespace(distributed_type=kind, is_fsdp2=fsdp2, num_processes=2))  # type: ignore[arg-type]
 
     launch(DistributedType.MULTI_CPU)
     launch(DistributedType.FSDP, fsdp2=True)
@@ -627,22 +629,26 @@ def test_one_line_for_directories_that_are_not_this_run(monkeypatch, capsys, tmp
     assert sorted(path.name for path in (tmp_path / "precious").iterdir()) == ["thesis.txt"]
 
 
-def test_full_disk(data, tmp_path, monkeypatch):
+def test_full_disk(data, tmp_path, monkeypatch, capsys):
     from safetensors import SafetensorError
 
-    run(tiny(data, tmp_path / "run", steps=6))
-    before = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()}
+    out = tmp_path / "run"
+    flags = [*MODEL_FLAGS, "--batch-size=4", "--save-every=2", "--sample-every=0", "--precision=fp32"]
+    arguments = [PRESET, *flags, "--data", data, "--out", out]
+    assert command(monkeypatch, capsys, *arguments, "--steps=2")[0] == 0
+
+    def contents():
+        return {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()}
 
     def full(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
+    before = contents()
     with monkeypatch.context() as patch:
         patch.setattr("safetensors.torch.save_file", full)
-        with pytest.raises(InputError, match="cannot write the checkpoint of step 12: .*No space left"):
-            run(tiny(data, tmp_path / "run"))
-    assert before == {
-        path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()
-    }
+        status, lines = command(patch, capsys, *arguments, "--steps=4")
+    assert status == 2 and "No space left" in lines[-1] and "what was written before is kept" in lines[-1]
+    assert contents() == before
 
 
 def test_api_takes_another_precision_in_the_same_interpreter(data, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 
 from ifuvit.data.features import FeatureWriter
 from ifuvit.model.uvit import IFUViTConfig
-from ifuvit.train import TrainConfig
+from ifuvit.training.recipe import TrainConfig
 
 WIDTH, TOKENS, CHANNELS, CELLS = 8, 4, 4, 8
 

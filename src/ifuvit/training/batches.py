@@ -5,6 +5,7 @@ draws (caption, caption dropout, timestep, posterior, noise) from a counter-base
 the number of processes nor of loader workers changes a bit of it.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ifuvit.data.features import Features
-from ifuvit.diffusion.schedule import NUM_TIMESTEPS
+from ifuvit.diffusion.schedule import NUM_TIMESTEPS, add_noise
 from ifuvit.encoders.autoencoder import sample_posterior
+from ifuvit.encoders.text_encoder import TextEncoder, Tokens
 
 _SHUFFLE, _TRAIN, _VALIDATE = 0, 1, 2  # independent streams of one seed
 
@@ -85,6 +87,18 @@ def validation_batch(features: Features, pictures: np.ndarray, seed: int, first:
     band = NUM_TIMESTEPS // 10
     timesteps = samples % 10 * band + np.array([d.integers(1, band, endpoint=True) for d in draws])
     return _collate(features, pictures, captions, np.zeros(len(pictures), bool), timesteps, draws)
+
+
+def noisy_latents(batch: Mapping[str, Tensor]) -> Tensor:
+    """The latents of a batch at its timesteps: (b, C, H, W) float32."""
+    return add_noise(batch["latents"], batch["noise"], batch["timesteps"])
+
+
+def text_states(batch: Mapping[str, Tensor], encoder: TextEncoder | None) -> Tensor:
+    """The text states of a batch, (b, L, D) float32: as the features hold them, or encoded from its token ids."""
+    if encoder is None:
+        return batch["text_states"].float()
+    return encoder.encode(Tokens(batch["text_ids"], batch["text_mask"], 0)).clone()
 
 
 def _choose(features: Features, picture: int, draw: np.random.Generator) -> int:

@@ -1,0 +1,56 @@
+"""The run directory's record of what it was begun with."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from ifuvit.artifacts import read_json, write_json
+from ifuvit.config import to_dict
+from ifuvit.errors import InputError
+from ifuvit.training.recipe import FREE_FIELDS, TrainConfig
+
+if TYPE_CHECKING:
+    from ifuvit.data.features import Features
+
+
+def claim(config: TrainConfig, features: "Features", pictures: int) -> None:
+    """Make the run directory, or see that the one there belongs to this configuration and these data.
+
+    Args:
+        config: `out` names the directory; `FREE_FIELDS` may differ from what the run was begun with.
+        features: the training data.
+        pictures: how many of them are trained on.
+
+    Raises:
+        InputError: the directory holds something else, or a run of other settings or data.
+    """
+    record = config.out / "config.json"
+    mine = {"config": to_dict(config), "features": features.fingerprint, "training_pictures": pictures}
+    if not record.is_file():
+        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+            raise InputError(f"{config.out}: exists and is no training run; give another --out")
+        (config.out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_json(record, mine)
+        return
+    theirs = read_json(record)
+    if not (isinstance(theirs, dict) and theirs.keys() == mine.keys()):
+        raise InputError(f"{config.out}: exists and is no training run; give another --out")
+    for name in [field.name for field in fields(config) if field.name not in FREE_FIELDS]:
+        if theirs["config"].get(name) != mine["config"][name]:
+            was, asked = _difference(theirs["config"].get(name), mine["config"][name])
+            raise InputError(f"{config.out}: that run was begun with {name} {was}, not {asked}; give another --out")
+    if theirs["features"] != mine["features"]:
+        raise InputError(f"{config.out}: that run was begun with other features than {config.data}; give another --out")
+    if theirs["training_pictures"] != pictures:
+        raise InputError(
+            f"{config.out}: that run was begun with {theirs['training_pictures']} pictures to train on, not {pictures}; "
+            "give the same --val-data or --validation-images, or another --out"
+        )
+    write_json(record, mine)
+
+
+def _difference(theirs: Any, mine: Any) -> tuple[Any, Any]:
+    if not (isinstance(theirs, Mapping) and isinstance(mine, Mapping)):
+        return theirs, mine
+    differing = [key for key in mine if theirs.get(key) != mine[key]]
+    return {key: theirs.get(key) for key in differing}, {key: mine[key] for key in differing}
