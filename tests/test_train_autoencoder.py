@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ifuvit import train_autoencoder as verb
+from ifuvit.data.images import to_tensor
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.errors import InputError
 from ifuvit.train_autoencoder import TrainAutoencoderConfig
@@ -80,9 +81,7 @@ def test_it_learns_and_leaves_a_usable_autoencoder(tmp_path, pictures):
     assert autoencoder.factor == 2 and autoencoder.channels == 4
     assert autoencoder.fingerprint == manifest["fingerprint"]
     # The recorded scaling factor brings the latents of these pictures to unit variance, roughly.
-    images = torch.stack(
-        [verb._to_tensor(np.asarray(Image.open(path))[None])[0] for path in sorted(pictures.iterdir())]
-    )
+    images = torch.stack([to_tensor(np.asarray(Image.open(path))[None])[0] for path in sorted(pictures.iterdir())])
     spread = autoencoder.moments(images)[:, :4].std().item() * autoencoder.vae.config["scaling_factor"]
     assert 0.5 < spread < 1.5
     with Image.open(out / "reconstructions.png") as grid:
@@ -200,7 +199,7 @@ def test_evaluate_measures_what_is_reconstructed(pictures):
     vae = verb.build_vae(config).eval()
     array = np.stack([np.asarray(Image.open(path)) for path in sorted(pictures.iterdir())[:5]])
     measured = verb.evaluate(vae, array, batch_size=2)
-    images = verb._to_tensor(array)
+    images = to_tensor(array)
     with torch.no_grad():
         posterior = vae.encode(images).latent_dist
         remade = ((vae.decode(posterior.mean).sample.clamp(-1, 1) + 1) * 127.5).round().numpy().transpose(0, 2, 3, 1)

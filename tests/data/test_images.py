@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ifuvit.data.images import center_crop_resize, load_image
+from ifuvit.data.images import center_crop_resize, load_image, to_tensor
 from ifuvit.errors import InputError
 
 
@@ -72,3 +72,12 @@ def test_crop_is_that_of_u_vit(shape):
     square = pixels[top : (shape[0] + crop) // 2, left : (shape[1] + crop) // 2]
     expected = np.asarray(Image.fromarray(square).resize((16, 16), Image.Resampling.LANCZOS))
     assert np.array_equal(np.asarray(center_crop_resize(Image.fromarray(pixels), 16)), expected)
+
+
+def test_tensors_span_minus_one_to_one():
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
+    pictures[0, 0, 0], pictures[1, 2, 3] = 0, 255
+    tensor = to_tensor(pictures[:, ::-1])  # not contiguous
+    assert tensor.shape == (2, 3, 3, 4) and str(tensor.dtype) == "torch.float32"
+    assert tensor.min() == -1 and tensor.max() == 1
+    assert np.array_equal(np.rint((tensor.numpy() + 1) * 127.5), pictures[:, ::-1].transpose(0, 3, 1, 2))

@@ -1,0 +1,36 @@
+"""Where a verb computes, and in which precision."""
+
+from typing import TYPE_CHECKING, Literal
+
+from ifuvit.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def find_device(name: str) -> "torch.device":
+    """The device of that name; "auto" is an accelerator if there is one, else the CPU.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    import torch
+
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from None
+
+
+def use_bf16(precision: Literal["auto", "fp32", "bf16"], device: "torch.device") -> bool:
+    """Whether to train under bf16 autocast; "auto" does where the processor has instructions for it."""
+    import torch
+
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
