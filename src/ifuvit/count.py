@@ -463,7 +463,7 @@ def score(listed: Sequence[tuple[str, str]], found: "Sequence[Sequence[Detection
 
 def _estimate(values: Sequence[float]) -> dict[str, Any]:
     """Mean, and its 95 % bootstrap interval over pictures."""
-    from ifuvit.metrics.object_count import bootstrap_interval
+    from ifuvit.metrics.intervals import bootstrap_interval
 
     return {"mean": sum(values) / len(values), "interval": bootstrap_interval(values)}
 

@@ -14,7 +14,6 @@ from ifuvit.metrics.object_count import (
     Maps,
     ObjectCounter,
     ObjectCounterConfig,
-    bootstrap_interval,
     count_metrics,
     counts,
     detection_loss,
@@ -185,21 +184,6 @@ def test_count_metrics_by_hand():
     assert count_metrics([], [])["overall"] == {"pictures": 0, "average_error": None, "match_ratio": None}
     with pytest.raises(InputError, match="2 counted"):
         count_metrics([("bus", 1)], [1, 2])
-
-
-def test_bootstrap_interval():
-    assert bootstrap_interval([]) is None
-    assert bootstrap_interval([1.0, 1.0]) == (1.0, 1.0)
-    values = [0.0] * 50 + [1.0] * 150
-    low, high = bootstrap_interval(values)
-    # Normal approximation: 0.75 +- 1.96 sqrt(0.75 * 0.25 / 200).
-    assert low == pytest.approx(0.69, abs=0.008) and high == pytest.approx(0.81, abs=0.008)
-    assert bootstrap_interval(values) == (low, high)
-    # The same as drawing indices.
-    rng = np.random.default_rng(1)
-    skewed = np.array([0.0] * 30 + [1.0] * 6 + [4.0] * 4)
-    direct = np.quantile(rng.choice(skewed, (20000, len(skewed))).mean(1), (0.025, 0.975))
-    assert bootstrap_interval(skewed) == pytest.approx(direct, abs=0.03)
 
 
 def test_scene_scores_by_hand():

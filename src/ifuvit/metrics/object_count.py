@@ -9,7 +9,7 @@ where a center is, which kind it would be, and where in the cell it lies; local 
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,20 +123,6 @@ def count_metrics(asked: Sequence[tuple[str, int]], counted: Sequence[int]) -> d
             for value in sorted({kind for kind, _ in asked})
         },
     }
-
-
-def bootstrap_interval(values: Iterable[float], *, samples: int = 10_000, seed: int = 0) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean of `values` when they are drawn anew with replacement; None without values.
-
-    Exact counterpart of drawing indices: the number of times that each distinct value is drawn is multinomial.
-    """
-    distinct, numbers = np.unique(np.fromiter(values, np.float64), return_counts=True)
-    if len(distinct) == 0:
-        return None
-    total = int(numbers.sum())
-    draws = np.random.default_rng(seed).multinomial(total, numbers / total, size=samples)
-    low, high = np.quantile(draws @ distinct / total, (0.025, 0.975))
-    return float(low), float(high)
 
 
 # ----------------------------------------------------------------------------------------------------------- detector

@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+
+from ifuvit.metrics.intervals import bootstrap_interval, estimate
+
+
+def test_bootstrap_interval():
+    assert bootstrap_interval([]) is None
+    assert bootstrap_interval([1.0, 1.0]) == (1.0, 1.0)
+    values = [0.0] * 50 + [1.0] * 150
+    low, high = bootstrap_interval(values)
+    # Normal approximation: 0.75 +- 1.96 sqrt(0.75 * 0.25 / 200).
+    assert low == pytest.approx(0.69, abs=0.008) and high == pytest.approx(0.81, abs=0.008)
+    assert bootstrap_interval(values) == (low, high)
+    # The same as drawing indices.
+    rng = np.random.default_rng(1)
+    skewed = np.array([0.0] * 30 + [1.0] * 6 + [4.0] * 4)
+    direct = np.quantile(rng.choice(skewed, (20000, len(skewed))).mean(1), (0.025, 0.975))
+    assert bootstrap_interval(skewed) == pytest.approx(direct, abs=0.03)
+
+
+def test_estimate():
+    values = [0.0, 1.0, 1.0, 1.0]
+    made = estimate(values, over="seeds")
+    assert made["value"] == 0.75 and made["n"] == 4 and made["interval_from"] == "bootstrap over seeds"
+    assert made["interval"] == list(bootstrap_interval(values) or ())
