@@ -1,5 +1,6 @@
 """Training as a whole: what a run leaves behind, resuming, several processes, and what bad input gets."""
 
+import errno
 import importlib.util
 import json
 import math
@@ -643,12 +644,19 @@ def test_full_disk(data, tmp_path, monkeypatch, capsys):
     def full(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
+    def full_log(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     before = contents()
-    with monkeypatch.context() as patch:
-        patch.setattr("safetensors.torch.save_file", full)
-        status, lines = command(patch, capsys, *arguments, "--steps=4")
-    assert status == 2 and "No space left" in lines[-1] and "what was written before is kept" in lines[-1]
-    assert contents() == before
+    for place, error, at in (("safetensors.torch.save_file", full, 4), ("ifuvit.train._log", full_log, 3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, error)
+            status, lines = command(patch, capsys, *arguments, "--steps=4", "--log-every=3")
+        assert status == 2 and lines[-1].startswith(f"ifuvit: {out}: the disk is full at step {at} (")
+        assert "No space left on device" in lines[-1] and "the last good checkpoint is step 2." in lines[-1]
+        assert contents() == before
+    assert command(monkeypatch, capsys, *arguments, "--steps=4")[0] == 0
+    assert checkpoint.saved_steps(out) == [2, 4]
 
 
 def test_api_takes_another_precision_in_the_same_interpreter(data, tmp_path):

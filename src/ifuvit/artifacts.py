@@ -1,5 +1,6 @@
 """What every verb leaves behind: files written whole or not at all, and a manifest that tells how they came to be."""
 
+import errno
 import hashlib
 import json
 import os
@@ -76,6 +77,15 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that there is no more room, or no more for this user. Writers that are not Python
+    (safetensors) say so in their own types, in the operating system's words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in full
+    return any(os.strerror(number) in str(error) for number in full)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -8,11 +8,11 @@ import contextlib
 import errno
 import importlib
 import io
-import os
 import re
 import sys
 from typing import TypeVar, cast
 
+from ifuvit.artifacts import is_full_disk, package_version
 from ifuvit.errors import InputError
 
 VERBS = {
@@ -84,8 +84,6 @@ def main() -> None:
         print(usage())
         return
     if verb == "--version":
-        from ifuvit.artifacts import package_version
-
         print(package_version())
         return
     try:
@@ -103,8 +101,8 @@ def main() -> None:
             where = f"{error.filename}: " if error.filename else ""
             sys.exit(_fail(f"{where}{error.strerror}; what was written before is kept"))
         raise
-    except Exception as error:  # writers that are not Python (safetensors) report a full disk in their own types
-        if os.strerror(errno.ENOSPC) in str(error):
+    except Exception as error:
+        if is_full_disk(error):
             sys.exit(_fail(f"{error}; what was written before is kept"))
         raise
 

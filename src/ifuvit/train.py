@@ -162,11 +162,9 @@ def run(config: TrainConfig) -> Path:
             values = cast(Tensor, accelerator.reduce(values, reduction="mean"))
             for (at, _, _), (loss, norm) in zip(losses, values.tolist(), strict=True):
                 if not (math.isfinite(loss) and math.isfinite(norm)):
-                    last = checkpoint.saved_steps(config.out)
                     raise InputError(
                         f"{config.out}: loss {loss}, gradient norm {norm} at step {at}; training has diverged. Lower "
-                        f"learning_rate or set gradient_clip; "
-                        + (f"the last good checkpoint is step {last[-1]}" if last else "there is no checkpoint yet")
+                        f"learning_rate or set gradient_clip; {checkpoint.last_good(config.out)}"
                     )
                 pending.append([at, loss, norm])
             losses.clear()
@@ -205,7 +203,7 @@ def run(config: TrainConfig) -> Path:
     waited, interval_first = 0.0, step
     parameters = list(model.parameters())
     model.train()
-    with noting_signals() as stop, bar:
+    with noting_signals() as stop, bar, checkpoint.full_disk_told(config.out, lambda: step):
         ready = time.monotonic()
         for batch in loader:
             waited += time.monotonic() - ready

@@ -9,7 +9,8 @@ on how many processes wrote it or how they had sharded the model.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ifuvit.artifacts import atomic_directory, read_json, write_json
+from ifuvit.artifacts import atomic_directory, is_full_disk, read_json, write_json
 from ifuvit.errors import InputError
 from ifuvit.training.ema import EMA
 
@@ -105,6 +106,34 @@ def saved_steps(run: Path) -> list[int]:
     """Steps of the whole checkpoints in a run, ascending."""
     found = (run / "checkpoints").glob("step-*/state.json")
     return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
+
+
+def last_good(run: Path) -> str:
+    """The last good checkpoint in words, for errors that end a run."""
+    saved = saved_steps(run)
+    return f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
+
+
+@contextmanager
+def full_disk_told(run: Path, step: Callable[[], int]) -> Iterator[None]:
+    """Let a full disk in the block end the run with one line that says what is lost and what is kept.
+
+    Args:
+        run: the run directory.
+        step: tells the present step.
+
+    Raises:
+        InputError: in place of the error that a writer raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_full_disk(error):
+            raise InputError(
+                f"{run}: the disk is full at step {step()} ({error}); {last_good(run)}. Nothing written before is lost; make room, and the "
+                "same command resumes"
+            ) from None
+        raise
 
 
 def write(run: Path, step: int, checkpoint: Checkpoint, *, keep: int) -> Path:
