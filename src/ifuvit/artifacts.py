@@ -130,30 +130,31 @@ def package_version() -> str:
         return "unknown"
 
 
-def write_manifest(directory: str | Path, verb: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> None:
-    """Write `manifest.json`: what made this directory, from what, when and on which machine.
+def manifest(verb: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> dict[str, Any]:
+    """What made a result, from what, when and on which machine, as JSON values.
 
     Args:
-        directory: the directory the verb wrote.
         verb: the command line verb.
         config: the resolved configuration as JSON values (`ifuvit.config.to_dict`).
         started: `now()` when the work began.
         facts: further JSON values: seed, hashes or fingerprints of inputs, counts, measured quantities.
     """
-    write_json(
-        Path(directory) / "manifest.json",
-        {
-            "verb": verb,
-            "ifuvit_version": package_version(),
-            "config": dict(config),
-            **facts,
-            "started": started,
-            "finished": now(),
-            "machine": {
-                "platform": platform.platform(),
-                "processor": platform.machine(),
-                "cpus": os.cpu_count(),
-                "python": platform.python_version(),
-            },
+    return {
+        "verb": verb,
+        "ifuvit_version": package_version(),
+        "config": dict(config),
+        **facts,
+        "started": started,
+        "finished": now(),
+        "machine": {
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
         },
-    )
+    }
+
+
+def write_manifest(directory: str | Path, verb: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> None:
+    """Write `manifest` as `manifest.json` into the directory that the verb wrote."""
+    write_json(Path(directory) / "manifest.json", manifest(verb, config, started=started, **facts))

@@ -2,13 +2,10 @@
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ifuvit.cli import parse
 from ifuvit.errors import InputError
-
-if TYPE_CHECKING:
-    from ifuvit.model.uvit import IFUViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,27 +24,9 @@ class CostsConfig:
     """Print JSON."""
 
 
-def cost_of(config: "IFUViTConfig") -> dict[str, Any]:
-    """The costs of one setting as JSON values."""
-    from ifuvit.metrics import cost
-
-    flops = cost.forward_flops(config)
-
-    def giga(value: int) -> float:
-        return round(value / 1e9, 4 if value < 1e10 else 2)
-
-    return {
-        "parameters": cost.parameters(config),
-        "gflops": {"without_attention": giga(flops.layers), "with_attention": giga(flops.total)},
-        "guided_step_gflops": {
-            "plain": giga(cost.guided_step_flops(config, shared=False).total),
-            "shared": giga(cost.guided_step_flops(config, shared=True).total),
-        },
-    }
-
-
 def run(config: CostsConfig) -> dict[str, dict[str, Any]]:
     """The costs by preset name."""
+    from ifuvit.metrics.cost import cost_of
     from ifuvit.model.presets import presets
 
     if config.preset is not None and config.preset not in presets:

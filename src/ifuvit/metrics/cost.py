@@ -5,6 +5,7 @@ left out are norms, activations, softmax and additions. The paper's GFLOPs leave
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from ifuvit.model.uvit import IFUViTConfig
 
@@ -105,3 +106,20 @@ def guided_step_flops(c: IFUViTConfig, *, shared: bool) -> Flops:
     """One step of guided sampling for one image: plainly two forward passes, or with the text encoded beforehand and
     the text-free prefix computed once for both branches."""
     return prefix_flops(c) + fused_flops(c) * 2 if shared else forward_flops(c) * 2
+
+
+def cost_of(c: IFUViTConfig) -> dict[str, Any]:
+    """Parameters, GFLOPs of a forward pass and of a guided step, as the JSON values that results hold."""
+    flops = forward_flops(c)
+
+    def giga(value: int) -> float:
+        return round(value / 1e9, 4 if value < 1e10 else 2)
+
+    return {
+        "parameters": parameters(c),
+        "gflops": {"without_attention": giga(flops.layers), "with_attention": giga(flops.total)},
+        "guided_step_gflops": {
+            "plain": giga(guided_step_flops(c, shared=False).total),
+            "shared": giga(guided_step_flops(c, shared=True).total),
+        },
+    }

@@ -1,0 +1,90 @@
+"""Drawing the pictures that are judged into a directory, so that they can be looked at, and kept when a run is killed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ifuvit.artifacts import atomic_path, read_json, write_json
+from ifuvit.config import to_dict
+from ifuvit.errors import InputError
+from ifuvit.evaluation.processes import Processes
+from ifuvit.evaluation.targets import Settings, Target
+
+
+def draw(
+    target: Target,
+    prompts: Sequence[str],
+    directory: Path,
+    settings: Settings,
+    *,
+    batch_size: int,
+    processes: Processes,
+    label: str,
+) -> tuple[list[Path], float | None]:
+    """Draw one picture a prompt as `directory`/00000.png …; those that are there already stay.
+
+    Args:
+        target: one with a painter.
+        prompts: N captions; picture i depends on (settings.seed, i) and its prompt alone.
+        directory: new, or of an earlier call with the same prompts, settings and weights.
+        settings: how.
+        batch_size: pictures at once.
+        processes: which share of the batches is this process's.
+        label: of the progress bar.
+
+    Returns:
+        the N files, and pictures per second of this process (None if nothing was left to draw).
+
+    Raises:
+        InputError: the directory has pictures of something else.
+    """
+    import time
+
+    from tqdm import tqdm
+
+    assert target.painter is not None
+    files = [directory / f"{index:05d}.png" for index in range(len(prompts))]
+    manifest: dict[str, Any] = {
+        "verb": "evaluate",
+        "of": {"name": target.name, "sha256": target.sha256},
+        "settings": to_dict(settings),
+        "images": [
+            {"file": file.name, "prompt": prompt, "index": index}
+            for index, (file, prompt) in enumerate(zip(files, prompts))
+        ],
+    }
+    if processes.first:
+        _claim(directory, manifest)
+    processes.wait()
+
+    batches = [range(start, min(start + batch_size, len(files))) for start in range(0, len(files), batch_size)]
+    # Batches are whole or missing, but for one in which the process was killed: that is drawn again.
+    batches = processes.share([batch for batch in batches if not all(files[index].is_file() for index in batch)])
+    begun, drawn = time.monotonic(), 0
+    with tqdm(
+        total=sum(map(len, batches)), desc=label, unit="picture", disable=None if processes.first else True
+    ) as bar:
+        for batch in batches:
+            images = target.painter([prompts[index] for index in batch], batch.start, settings, batch_size)
+            for index, image in zip(batch, images, strict=True):
+                with atomic_path(files[index]) as path:
+                    image.save(path, format="PNG", compress_level=1)
+            drawn += len(batch)
+            bar.update(len(batch))
+    speed = drawn / (time.monotonic() - begun) if drawn else None
+    processes.wait()
+    return files, speed
+
+
+def _claim(directory: Path, manifest: dict[str, Any]) -> None:
+    file = directory / "manifest.json"
+    if file.is_file():
+        if read_json(file) != manifest:
+            raise InputError(
+                f"{directory}: holds pictures drawn from other prompts, weights or settings; delete it, or choose another "
+                "place with --pictures"
+            )
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"{directory}: holds something else already; choose another place with --pictures")
+    else:
+        write_json(file, manifest)

@@ -1,0 +1,101 @@
+"""Evaluation protocols: every choice that changes a number, fixed under a name.
+
+A result carries all of these fields. Whoever changes one (`ifuvit evaluate --images 200`) gets a result whose protocol
+says so in its name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from ifuvit.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How pictures are drawn and what they are compared with."""
+
+    name: str
+    """What the result calls it."""
+    images: int
+    """Pictures drawn: one random caption of each of so many random real pictures, none repeated."""
+    split: str = "val"
+    """The real pictures' split."""
+    caption_seed: int = 0
+    """Of the choice of pictures and captions."""
+    reference: Literal["captioned", "all"] = "captioned"
+    """Real side of the distances: the pictures whose captions are drawn, or the whole split."""
+    size: int | None
+    """Real and drawn pictures are cropped to the centered square and resized to so many pixels (Lanczos) before anything
+    else; pictures of that size already stay as they are."""
+    networks: tuple[Literal["effnet-lite0", "inception", "dinov2", "clip"], ...]
+    """Feature networks of the distances; see `ifuvit.metrics.feature_networks`."""
+    resize: Literal["network", "clean"] = "network"
+    """How pictures come to a feature network's input: its own way, or clean-fid's antialiased bicubic."""
+    alignment: tuple[Literal["two-tower", "clip"], ...]
+    """Models of text-image alignment; see `ifuvit.metrics.clip_score`."""
+    prefix: str = ""
+    """What the alignment model reads before every caption."""
+    solver: str = "dpm++"
+    """See `ifuvit.diffusion.sampling`."""
+    steps: int = 50
+    """Solver steps."""
+    guidance_scale: float = 2.0
+    """The standard w; the paper evaluates with its s = w - 1 = 1."""
+    seed: int = 0
+    """Picture i starts from noise of (seed, i)."""
+    count_prompts: Literal["paper", "all-kinds", "relations", "held-out"] | None = None
+    """Set of prompts for object counts; see `ifuvit.metrics.object_count`. None: counting needs a detector."""
+    count_images: int = 10
+    """Pictures a counting prompt; the paper has 10."""
+    count_guidance_scale: float = 4.0
+    """The standard w of the counting prompts' pictures; the paper's pictures have s = w - 1 = 3."""
+
+    def __post_init__(self) -> None:
+        for field in ("images", "steps", "count_images"):
+            if getattr(self, field) < 1:
+                raise InputError(f"--{field.replace('_', '-')} {getattr(self, field)}: must be at least 1")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must not be negative")
+        for field in ("guidance_scale", "count_guidance_scale"):
+            if not abs(getattr(self, field)) < float("inf"):
+                raise InputError(f"--{field.replace('_', '-')} {getattr(self, field)}: must be a finite number")
+
+
+protocols: Mapping[str, Protocol] = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (
+            # The embedded one: minutes on two CPU cores, no weights from anywhere else.
+            Protocol(
+                name="quick",
+                images=1000,
+                size=64,
+                networks=("effnet-lite0",),
+                alignment=("two-tower",),
+                steps=25,
+                count_prompts="paper",
+            ),
+            # U-ViT's FID-30K on MS-COCO val2014, as its code at ce55170 does it, and the paper's CLIP score.
+            Protocol(
+                name="paper",
+                images=30_000,
+                reference="all",
+                size=256,
+                networks=("inception",),
+                alignment=("clip",),
+            ),
+            # The same captions and pictures through clean-fid's resize, which does not depend on a library's version.
+            Protocol(
+                name="clean",
+                images=30_000,
+                reference="all",
+                size=256,
+                networks=("inception",),
+                resize="clean",
+                alignment=("clip",),
+            ),
+        )
+    }
+)

@@ -1,0 +1,215 @@
+"""What is judged: a model that draws (of this package, or a diffusers pipeline), or pictures that are there already."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ifuvit.artifacts import read_json, sha256
+from ifuvit.config import to_dict
+from ifuvit.data.folder import SUFFIXES, read_folder
+from ifuvit.errors import InputError
+from ifuvit.shipped import find, names
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a picture is drawn."""
+
+    solver: str
+    steps: int
+    guidance_scale: float
+    seed: int
+
+
+class Painter(Protocol):
+    """Something that draws pictures from prompts."""
+
+    def __call__(self, prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
+        """One picture a prompt; picture i starts from noise of (seed, first_index + i) alone."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is judged, as results name it. Either `painter` or `pictures` is there."""
+
+    name: str
+    kind: str
+    """"ifuvit", "diffusers" or "pictures"."""
+    sha256: str | None = None
+    """Of the backbone's weights."""
+    setting: dict[str, Any] | None = None
+    """The backbone's configuration."""
+    training: dict[str, Any] | None = None
+    """{"steps", "seed", "batch_size", "steps_per_second"} of the run that made it."""
+    painter: Painter | None = None
+    pictures: list[tuple[Path, str | None]] | None = None
+    """Pictures that are there already, each with its prompt or caption if it has one."""
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values for a result."""
+        return {key: getattr(self, key) for key in ("name", "kind", "sha256", "setting", "training")}
+
+
+def open_target(
+    target: str,
+    *,
+    device: "torch.device",
+    captions: Path | None = None,
+) -> Target:
+    """Find out what `target` is, and load it.
+
+    Args:
+        target: a shipped name, a run or a pipeline directory; a directory of pictures (of `ifuvit generate`, with
+            sidecar captions or a metadata.jsonl, or bare); a diffusers pipeline's directory or its name on the hub.
+        device: where to load a model.
+        captions: a text file with one caption a line for a directory of bare pictures in the order of their names.
+
+    Raises:
+        InputError: it is none of these, it cannot be loaded, or captions and pictures do not go together.
+    """
+    directory = Path(target)
+    if target in names() or any((directory / place / "model_index.json").is_file() for place in ("", "pipeline")):
+        if captions is not None:
+            raise InputError(f"--captions {captions}: {target} is a model, which draws the protocol's captions")
+        if read_json(find(target) / "model_index.json").get("_class_name") == "IFUViTPipeline":
+            return _ifuvit(target, device)
+        return _diffusers(target, device)
+    if directory.is_dir():
+        return Target(name=directory.name, kind="pictures", pictures=_pictures(directory, captions))
+    if directory.exists():
+        raise InputError(f"{target}: is a file; give a model, a run, or a directory of pictures")
+    if target.count("/") == 1 and not target.startswith((".", "/")):
+        return _diffusers(target, device)
+    find(target)  # raises with the shipped names
+    raise AssertionError
+
+
+def _ifuvit(target: str, device: "torch.device") -> Target:
+    from ifuvit.pipeline import Pipeline
+
+    directory = find(target)
+    pipeline = Pipeline.from_pretrained(directory, device=device)
+
+    def paint(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
+        return pipeline(
+            prompts,
+            guidance_scale=settings.guidance_scale,
+            num_inference_steps=settings.steps,
+            solver=settings.solver,
+            seed=settings.seed,
+            first_index=first_index,
+            batch_size=batch_size,
+        )
+
+    name = directory.parent.name if directory.name == "pipeline" else directory.name
+    return Target(
+        name=name,
+        kind="ifuvit",
+        sha256=sha256(directory / "transformer" / "model.safetensors"),
+        setting=to_dict(pipeline.model.config),
+        training=_training(directory),
+        painter=paint,
+    )
+
+
+def _training(directory: Path) -> dict[str, Any] | None:
+    """How a pipeline was trained, from the run it lies in, or from the `training.json` that shipped ones have."""
+    if (directory / "training.json").is_file():
+        return read_json(directory / "training.json")
+    run = directory.parent
+    if directory.name != "pipeline" or not (run / "metrics.jsonl").is_file():
+        return None
+    steps, speeds = 0, []
+    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the last line of a run that was killed
+        steps = max(steps, entry.get("step", 0))
+        speeds += [entry["steps_per_second"]] if "steps_per_second" in entry else []
+    config = read_json(run / "config.json") if (run / "config.json").is_file() else {}
+    return {
+        "steps": steps,
+        "seed": config.get("seed"),
+        "batch_size": config.get("batch_size"),
+        "steps_per_second": round(statistics.median(speeds), 3) if speeds else None,
+    }
+
+
+def _diffusers(target: str, device: "torch.device") -> Target:
+    """A text-to-image pipeline of diffusers, with its own scheduler."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    half = device.type == "cuda"
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(target, torch_dtype=torch.float16 if half else torch.float32)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{target}: no diffusers pipeline can be loaded ({reason})") from None
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def paint(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
+        images: list[Image] = []
+        for start in range(0, len(prompts), batch_size):
+            batch = list(prompts[start : start + batch_size])
+            generators = [
+                torch.Generator().manual_seed(settings.seed * 1_000_003 + first_index + start + place)
+                for place in range(len(batch))
+            ]
+            images += pipeline(
+                prompt=batch,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                generator=generators,
+            ).images
+        return images
+
+    return Target(name=target.rstrip("/").split("/")[-1], kind="diffusers", painter=paint)
+
+
+def _pictures(directory: Path, captions: Path | None) -> list[tuple[Path, str | None]]:
+    manifest = read_json(directory / "manifest.json") if (directory / "manifest.json").is_file() else None
+    if isinstance(manifest, dict) and isinstance(manifest.get("images"), list) and captions is None:
+        listed = [(directory / str(entry["file"]), str(entry["prompt"])) for entry in manifest["images"]]
+        if missing := [path for path, _ in listed if not path.is_file()]:
+            raise InputError(f"{missing[0]}: listed in {directory / 'manifest.json'}, but not there")
+        return list(listed)
+    if captions is None and ((directory / "metadata.jsonl").is_file() or any(directory.rglob("*.txt"))):
+        found = read_folder(directory)
+        if bad := next((picture for picture in found if picture.problem), None):
+            raise InputError(f"{bad.problem}; {len(found)} pictures need as many captions")
+        return [(picture.source, picture.captions[0]) for picture in found if isinstance(picture.source, Path)]
+    if manifest is None:
+        visible = [path for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    else:
+        visible = [path for path in sorted(directory.iterdir()) if path.suffix.lower() in SUFFIXES]
+    for path in visible:
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(
+                f"{path}: not a picture; a directory to be judged holds pictures alone ({', '.join(SUFFIXES)})"
+            )
+    if not visible:
+        raise InputError(f"{directory}: holds no pictures ({', '.join(SUFFIXES)}), nor a model")
+    if captions is None:
+        return [(path, None) for path in visible]
+    try:
+        lines = captions.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"--captions {captions}: no such file") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError(f"--captions {captions}: not a UTF-8 text file") from None
+    if len(lines) != len(visible):
+        raise InputError(
+            f"--captions {captions}: {len(lines)} captions for {len(visible)} pictures; give one line a picture"
+        )
+    return list(zip(visible, lines))
