@@ -1,0 +1,1 @@
+"""What `ifuvit report` is made of: results read from files, tables, plots and the page."""

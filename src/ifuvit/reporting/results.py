@@ -1,0 +1,447 @@
+"""Reading what other verbs wrote: result files below the directories of a report."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ifuvit.artifacts import read_json
+from ifuvit.errors import InputError
+
+_OURS = re.compile(r'"verb"\s*:\s*"(evaluate|sweep|experiment|count judge|generate|train)"')
+# What a run or a data set holds besides results; larger files are annotations of a data set.
+_NOT_RESULTS = {"checkpoints", "pipeline", "transformer", "vae", "annotations"}
+_MAX_BYTES = 50_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with how sure it is, as result files hold it."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+    """95 %."""
+    interval_from: str | None = None
+    n: int | None = None
+    real: float | None = None
+    """The same for real pictures: the floor of a distance, the score of real pairs."""
+    real_how: str | None = None
+    further: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and how text enters a backbone."""
+
+    conditioning: str
+    n_text: int
+    n_image: int | tuple[int, int]
+
+    @property
+    def fusion(self) -> str:
+        """As the paper calls it; its ablations (Figure 7) have names of their own."""
+        image_only = self.n_image not in (0, (0, 0))
+        if self.n_text and image_only:
+            return "intermediate"
+        return "text block only" if self.n_text else "middle fusion only" if image_only else "early"
+
+    def __str__(self) -> str:
+        n_image = self.n_image if isinstance(self.n_image, int) else "+".join(map(str, self.n_image))
+        return f"{self.conditioning}, {self.fusion} [{self.n_text}, {n_image}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Result of `ifuvit evaluate`."""
+
+    file: Path
+    name: str
+    kind: str
+    setting: Setting | None
+    target: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, Estimate]
+    counts: Mapping[str, Any] | None
+    relations: Mapping[str, Any] | None
+    counter: Mapping[str, Any] | None
+    costs: Mapping[str, Any]
+    finished: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgment:
+    """Result of `ifuvit count judge`, or the like part of an evaluation."""
+
+    file: Path
+    name: str
+    counts: Mapping[str, Any] | None
+    relations: Mapping[str, Any] | None
+    counter: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPoint:
+    model: str
+    guidance_scale: float
+    metrics: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Result of `ifuvit sweep`."""
+
+    file: Path
+    protocol: Mapping[str, Any]
+    points: tuple[SweepPoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentRow:
+    name: str
+    setting: Setting
+    metrics: Mapping[str, Estimate]
+    costs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Result of `ifuvit experiment`."""
+
+    file: Path
+    name: str
+    scale: str
+    seeds: tuple[int, ...]
+    runs: tuple[Mapping[str, Any], ...]
+    rows: tuple[ExperimentRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training run's metrics.jsonl."""
+
+    file: Path
+    name: str
+    loss: tuple[tuple[int, float], ...]
+    validation: tuple[tuple[int, float], ...]
+    evaluations: tuple[tuple[int, Mapping[str, Estimate]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Output of `ifuvit costs --json`."""
+
+    file: Path
+    rows: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """A directory of pictures with their prompts."""
+
+    directory: Path
+    name: str
+    choices: Mapping[str, Any]
+    """What decides, beside the model, how a picture looks: seed, solver, steps, guidance scale."""
+    images: tuple[tuple[int, str, str], ...]
+    """(index, prompt, file name)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    evaluations: tuple[Evaluation, ...] = ()
+    judgments: tuple[Judgment, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
+    trainings: tuple[Training, ...] = ()
+    costs: tuple[Costs, ...] = ()
+    pictures: tuple[Pictures, ...] = ()
+
+
+def read_results(directories: Sequence[Path]) -> Results:
+    """All results in and below `directories`, in the order given, files of one directory by name.
+
+    Raises:
+        InputError: a directory is missing, a result is broken, or there is none at all.
+    """
+    found: dict[str, dict[Any, Any]] = {name: {} for name in Results.__dataclass_fields__}
+    for file in _files(directories):
+        for result in _read(file):
+            kind = _KINDS[type(result)]
+            found[kind].setdefault(_identity(result), result)
+    results = Results(**{kind: tuple(values.values()) for kind, values in found.items()})
+    if not any(found.values()):
+        where = ", ".join(map(str, directories))
+        raise InputError(f"{where}: no results; make some with `ifuvit evaluate MODEL --data DIR --out RESULT.json`")
+    return results
+
+
+_KINDS = {
+    Evaluation: "evaluations",
+    Judgment: "judgments",
+    Sweep: "sweeps",
+    Experiment: "experiments",
+    Training: "trainings",
+    Costs: "costs",
+    Pictures: "pictures",
+}
+
+
+def _identity(result: Any) -> Path:
+    return (result.directory if isinstance(result, Pictures) else result.file).resolve()
+
+
+def _files(directories: Sequence[Path]) -> Iterator[Path]:
+    seen = set()
+    for directory in directories:
+        if not directory.is_dir():
+            raise InputError(f"{directory}: no such directory")
+        for root, folders, names in os.walk(directory):
+            folders[:] = sorted(name for name in folders if name not in _NOT_RESULTS and not name.startswith("."))
+            for name in sorted(names):
+                file = Path(root) / name
+                if (name.endswith(".json") or name == "metrics.jsonl") and (real := file.resolve()) not in seen:
+                    seen.add(real)
+                    yield file
+
+
+@contextmanager
+def _reading(file: Path, what: str) -> Iterator[None]:
+    """Whatever does not fit a result's form is the file's fault."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{file}: not a whole {what} ({reason}); make it again") from None
+
+
+def _read(file: Path) -> Iterator[Any]:
+    if file.name == "metrics.jsonl":
+        training = _training(file)
+        if training is not None:
+            yield training
+        return
+    if file.stat().st_size > _MAX_BYTES:
+        return
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if file.name == "costs.json" and '"guided_step_gflops"' in text:
+        with _reading(file, "output of `ifuvit costs --json`"):
+            yield Costs(file=file, rows={str(name): _cost(row) for name, row in read_json(file).items()})
+        return
+    if not (match := _OURS.search(text)):
+        return
+    value = read_json(file)
+    verb = value.get("verb") if isinstance(value, dict) else match[1]
+    with _reading(file, f"result of `ifuvit {verb}`"):
+        value = _estimates(value)
+        if verb == "evaluate":
+            evaluation = _evaluation(file, value)
+            yield evaluation
+            if pictures := value.get("pictures"):
+                yield from _pictures_of(evaluation, file.parent / pictures)
+        elif verb == "count judge":
+            yield _judgment(file, value)
+        elif verb == "sweep":
+            yield _sweep(file, value)
+        elif verb == "experiment":
+            yield _experiment(file, value)
+        elif verb == "generate" and file.name == "manifest.json" and value.get("images"):
+            yield _generated(file, value)
+
+
+def _estimates(value: Any) -> Any:
+    """The same JSON value with every {"value", "interval", ...} in it an Estimate."""
+    if isinstance(value, list):
+        return [_estimates(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if not {"value", "interval"} <= value.keys():
+        return {key: _estimates(item) for key, item in value.items()}
+    known = dict(value)
+    floor, real = known.pop("floor", None), known.pop("real", None)
+    how = None
+    if floor is not None:
+        real, how = floor["value"], f"real against real at {floor['n']}: {floor['how']}"
+    elif real is not None:
+        real, how = (real["value"] if isinstance(real, dict) else real), "the real pairs"
+    interval = known.pop("interval")
+    return Estimate(
+        value=float(known.pop("value")),
+        interval=None if interval is None else (float(interval[0]), float(interval[1])),
+        interval_from=known.pop("interval_from", None),
+        n=known.pop("n", None),
+        real=None if real is None else float(real),
+        real_how=how,
+        further=known,
+    )
+
+
+def _metrics(value: Any) -> dict[str, Estimate]:
+    """Metrics by name: what is no estimate is refused."""
+    if bad := [name for name, one in value.items() if not isinstance(one, Estimate)]:
+        raise ValueError(f"{bad[0]!r} is not of the form {{value, interval, ...}}")
+    return dict(value)
+
+
+def _setting(value: Mapping[str, Any]) -> Setting:
+    n_image = value["n_image"]
+    return Setting(
+        conditioning=value["conditioning"],
+        n_text=value["n_text"],
+        n_image=n_image if isinstance(n_image, int) else (int(n_image[0]), int(n_image[1])),
+    )
+
+
+def _cost(row: Any) -> dict[str, Any]:
+    """A row of costs, with at least what `ifuvit costs` counts."""
+    return {
+        "parameters": int(row["parameters"]),
+        "gflops": {key: float(row["gflops"][key]) for key in ("without_attention", "with_attention")},
+        "guided_step_gflops": {key: float(row["guided_step_gflops"][key]) for key in ("plain", "shared")},
+    }
+
+
+def _scores(value: Any) -> Any:
+    """Counts or relations, checked as far as tables need them."""
+    if value is None:
+        return None
+    for name, groups in value.items():
+        for group in [groups] if name == "overall" else groups.values() if name.startswith("by_") else []:
+            int(group["pictures"])
+    value["overall"]
+    if "confusion" in value:
+        columns = len(value["confusion"]["counted"])
+        if any(len(row) != columns for row in value["confusion"]["asked"].values()):
+            raise ValueError("a row of the confusion matrix has another length than its heading")
+    return value
+
+
+def _evaluation(file: Path, value: Any) -> Evaluation:
+    target = value["target"]
+    return Evaluation(
+        file=file,
+        name=target["name"],
+        kind=target["kind"],
+        setting=_setting(target["setting"]) if target.get("setting") else None,
+        target=target,
+        protocol={"name": value["protocol"]["name"], **value["protocol"]},
+        data=dict(value["data"]),
+        metrics=_metrics(value["metrics"]),
+        counts=_scores(value.get("counts")),
+        relations=_scores(value.get("relations")),
+        counter=value.get("counter"),
+        costs=dict(value.get("costs") or {}),
+        finished=value.get("finished"),
+    )
+
+
+def _judgment(file: Path, value: Any) -> Judgment:
+    return Judgment(
+        file=file,
+        name=Path(value["generated"]["directory"]).name if "generated" in value else file.stem,
+        counts=_scores(value["counts"]),
+        relations=_scores(value["relations"]),
+        counter=value.get("counter"),
+    )
+
+
+def _sweep(file: Path, value: Any) -> Sweep:
+    return Sweep(
+        file=file,
+        protocol=dict(value["protocol"]),
+        points=tuple(
+            SweepPoint(
+                model=str(point["model"]),
+                guidance_scale=float(point["guidance_scale"]),
+                metrics=_metrics(point["metrics"]),
+            )
+            for point in value["points"]
+        ),
+    )
+
+
+def _experiment(file: Path, value: Any) -> Experiment:
+    return Experiment(
+        file=file,
+        name=value["name"],
+        scale=value["scale"],
+        seeds=tuple(value["seeds"]),
+        runs=tuple(value["runs"]),
+        rows=tuple(
+            ExperimentRow(
+                name=row["setting"],
+                setting=_setting(row),
+                metrics=_metrics(row["metrics"]),
+                costs=dict(row.get("costs") or {}),
+            )
+            for row in value["table"]
+        ),
+    )
+
+
+def _training(file: Path) -> Training | None:
+    """None for a log of something else (train-autoencoder's)."""
+    loss, validation, evaluations = [], [], []
+    with _reading(file, "log of `ifuvit train`"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for number, text in enumerate(lines, start=1):
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                if number == len(lines):  # of a run that goes on, or was killed
+                    break
+                raise ValueError(f"line {number} is not JSON") from None
+            step = int(line["step"])
+            if "psnr" in line:
+                return None
+            if "loss" in line:
+                loss.append((step, float(line["loss"])))
+            if "validation_loss" in line:
+                validation.append((step, float(line["validation_loss"])))
+            if "evaluation" in line:
+                evaluations.append((step, _metrics(_estimates(line["evaluation"]["metrics"]))))
+    if not (loss or validation or evaluations):
+        return None
+    return Training(
+        file=file,
+        name=file.resolve().parent.name,
+        loss=tuple(loss),
+        validation=tuple(validation),
+        evaluations=tuple(evaluations),
+    )
+
+
+def _images(value: Any) -> tuple[tuple[int, str, str], ...]:
+    return tuple((int(one["index"]), str(one["prompt"]), str(one["file"])) for one in value["images"])
+
+
+_CHOICES = ("seed", "solver", "steps", "guidance_scale")
+
+
+def _generated(file: Path, value: Any) -> Pictures:
+    config = value["config"]
+    return Pictures(
+        directory=file.parent,
+        name=Path(config["model"]).name,
+        choices={key: config[key] for key in _CHOICES},
+        images=_images(value),
+    )
+
+
+def _pictures_of(evaluation: Evaluation, directory: Path) -> Iterator[Pictures]:
+    """The pictures of an evaluation, where they are still there."""
+    manifest = directory / "manifest.json"
+    if manifest.is_file():
+        with _reading(manifest, "manifest of pictures"):
+            yield Pictures(
+                directory=directory,
+                name=evaluation.name,
+                choices={key: evaluation.protocol[key] for key in _CHOICES if key in evaluation.protocol},
+                images=_images(read_json(manifest)),
+            )

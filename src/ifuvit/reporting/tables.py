@@ -1,0 +1,478 @@
+"""The report's tables, and their forms as CSV and Markdown. Nothing is computed: cells hold what results tell."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ifuvit.reporting import paper
+from ifuvit.reporting.results import Costs, Estimate, Evaluation, Experiment, Judgment, Results, Setting
+
+Cell = Estimate | str | int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    title: str
+    group: str = ""
+    percent: bool = False
+    """Shares are shown in percent; CSV files keep the share."""
+    better: str = ""
+    """"lower", "higher", or nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows under columns; the first column names the row."""
+
+    name: str
+    """File name of its CSV and Markdown forms."""
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    source: str = ""
+    """The result that it was read from."""
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Column groups in order, with how many columns each spans; empty if no column has one."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and spans[-1][0] == column.group:
+                spans[-1] = (column.group, spans[-1][1] + 1)
+            else:
+                spans.append((column.group, 1))
+        return spans if any(name for name, _ in spans) else []
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def digits_of(estimate: Estimate, scale: float = 1.0) -> int:
+    """Decimals worth showing: two significant digits of the interval's half width, else four of the value."""
+    if estimate.interval is not None and estimate.interval[1] > estimate.interval[0]:
+        size, significant = scale * (estimate.interval[1] - estimate.interval[0]) / 2, 2
+    else:
+        size, significant = abs(scale * estimate.value), 4
+    if not 0 < size < math.inf:
+        return 1 if scale == 100 else 2
+    return min(max(significant - 1 - math.floor(math.log10(size)), 0), 6)
+
+
+def number(value: float, digits: int) -> str:
+    """A number with `digits` decimals and thousands set apart by commas."""
+    text = f"{value:,.{digits}f}"
+    return text.lstrip("-") if float(text.replace(",", "")) == 0 else text
+
+
+def plain(value: Cell, column: Column | None = None) -> str:
+    """A cell as text: "0.021 [0.019, 0.023]"."""
+    if value is None:
+        return "-"
+    if isinstance(value, Estimate):
+        scale = 100.0 if column is not None and column.percent else 1.0
+        digits = min(digits_of(value, scale), 1) if scale == 100 else digits_of(value)
+        text = number(scale * value.value, digits)
+        if value.interval is None:
+            return text
+        low, high = (number(scale * bound, digits) for bound in value.interval)
+        return f"{text} [{low}, {high}]"
+    if isinstance(value, bool) or isinstance(value, str):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def is_distance(name: str) -> bool:
+    return name.startswith(("FD", "FID", "KID", "CMMD"))
+
+
+def is_score(name: str) -> bool:
+    return name.endswith("score")
+
+
+def metric_column(name: str, group: str = "") -> Column:
+    better = "lower" if is_distance(name) or "error" in name else "higher"
+    return Column(title=name, group=group, percent=name.endswith("ratio"), better=better)
+
+
+def metric_names(sets: Iterable[Mapping[str, Estimate]]) -> list[str]:
+    """The names of all metrics: distances (kernel distances first), scores, the others."""
+    names = list(dict.fromkeys(name for metrics in sets for name in metrics))
+
+    def rank(name: str) -> int:
+        if is_distance(name):
+            return 0 if name.startswith("KID") else 1
+        return 2 if is_score(name) else 3
+
+    return sorted(names, key=rank)
+
+
+def _costs_cells(costs: Mapping[str, Any]) -> tuple[Cell, ...]:
+    gflops, step = costs.get("gflops") or {}, costs.get("guided_step_gflops") or {}
+    return (
+        costs.get("parameters"),
+        gflops.get("without_attention"),
+        gflops.get("with_attention"),
+        step.get("plain"),
+        step.get("shared"),
+    )
+
+
+def _costs_columns(group: str = "") -> tuple[Column, ...]:
+    titles = ("parameters", "GFLOPs", "with attention products", "guided step, plain", "guided step, shared")
+    return tuple(Column(title=title, group=group) for title in titles)
+
+
+_SPEEDS = {
+    "training_steps_per_second": "training steps/s",
+    "images_per_second": "images/s",
+    "peak_memory_gib": "peak memory, GiB",
+}
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def tables(results: Results) -> list[Table]:
+    """All tables that the results have something for."""
+    return [
+        *table_1(results),
+        *table_2(results),
+        *ablations(results),
+        *counts(results),
+        *costs(results),
+        *evaluations(results),
+        *sweeps(results),
+        *trainings(results),
+    ]
+
+
+def table_1(results: Results) -> list[Table]:
+    """The paper's Table 1 beside each experiment of that name, evaluations of its settings and counted costs."""
+    found = []
+    for experiment in results.experiments:
+        if experiment.name == "table1":
+            seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
+            rows = [(row.setting, row.metrics, row.costs) for row in experiment.rows]
+            found.append(_beside_table_1(f"ours: {experiment.scale}, {seeds}", rows, experiment.file))
+    if not found:
+        for protocol, chosen in _by_protocol(results.evaluations).items():
+            rows = [(one.setting, one.metrics, one.costs) for one in chosen if one.setting is not None]
+            if rows:
+                found.append(_beside_table_1(f"ours: protocol {protocol}", rows, *(one.file for one in chosen)))
+    for costs in results.costs:
+        rows = []
+        for row in paper.TABLE_1:
+            if (own := costs.rows.get(f"{row.conditioning}-{row.fusion}")) is not None:
+                setting = Setting(conditioning=row.conditioning, n_text=row.n_text, n_image=row.n_image)
+                rows.append((setting, {}, own))
+        if rows:
+            found.append(
+                _beside_table_1("ours: counted at the paper's size", rows, costs.file, notes=(paper.FLOPS_NOTE,))
+            )
+    return [_numbered(table, number, len(found)) for number, table in enumerate(found, start=1)]
+
+
+def _numbered(table: Table, index: int, total: int) -> Table:
+    if total == 1:
+        return table
+    return Table(**{**vars(table), "name": f"{table.name}-{index}"})
+
+
+def _by_protocol(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    found: dict[str, list[Evaluation]] = {}
+    for one in evaluations:
+        found.setdefault(str(one.protocol["name"]), []).append(one)
+    return found
+
+
+def _beside_table_1(
+    group: str,
+    ours: Sequence[tuple[Setting, Mapping[str, Estimate], Mapping[str, Any]]],
+    *files: Any,
+    notes: tuple[str, ...] = (),
+) -> Table:
+    names = metric_names(metrics for _, metrics, _ in ours)
+    speeds = [key for key in _SPEEDS if any(costs.get(key) is not None for _, _, costs in ours)]
+    printed = ("FID-30K", "CLIP score", "parameters", "training steps/s", "GFLOPs")
+    columns = (
+        Column(title="setting"),
+        *(metric_column(name, group) for name in names),
+        *_costs_columns(group),
+        *(Column(title=_SPEEDS[key], group=group) for key in speeds),
+        *(Column(title=title, group="the paper") for title in printed),
+    )
+    rows = []
+    for row in paper.TABLE_1:
+        match = [one for one in ours if (one[0].conditioning, one[0].fusion) == (row.conditioning, row.fusion)]
+        setting, metrics, costs = match[0] if match else (None, {}, {})
+        rows.append(
+            (
+                f"{row.conditioning}, {row.fusion}",
+                *(metrics.get(name) for name in names),
+                *_costs_cells(costs),
+                *(costs.get(key) for key in speeds),
+                row.fid_30k,
+                row.clip_score,
+                row.parameters,
+                row.training_steps_per_second,
+                row.gflops,
+            )
+        )
+    return Table(
+        name="table-1",
+        title="Table 1: four settings",
+        columns=columns,
+        rows=tuple(rows),
+        notes=(*notes, paper.CLIP_NOTE),
+        source=", ".join(map(str, files)),
+    )
+
+
+def table_2(results: Results) -> list[Table]:
+    """The paper's Table 2, and a row for everything evaluated."""
+    if not results.evaluations:
+        return []
+    names = metric_names(one.metrics for one in results.evaluations)
+    columns = (
+        Column(title="model"),
+        Column(title="fusion"),
+        Column(title="conditioning"),
+        *(metric_column(name, "ours") for name in names),
+        Column(title="GFLOPs"),
+        Column(title="FID-30K", group="the paper"),
+        Column(title="CLIP score", group="the paper"),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for one in results.evaluations:
+        setting, gflops = one.setting, one.costs.get("gflops") or {}
+        rows.append(
+            (
+                one.name,
+                setting.fusion if setting else None,
+                setting.conditioning if setting else None,
+                *(one.metrics.get(name) for name in names),
+                gflops.get("without_attention"),
+                None,
+                None,
+            )
+        )
+    for row in paper.TABLE_2:
+        empty = (None,) * len(names)
+        rows.append((row.model, row.fusion, row.path, *empty, row.gflops, row.fid_30k, row.clip_score))
+    return [
+        Table(
+            name="table-2",
+            title="Table 2: against other models",
+            columns=columns,
+            rows=tuple(rows),
+            notes=(paper.CLIP_NOTE, paper.FLOPS_NOTE),
+            source=", ".join(str(one.file) for one in results.evaluations),
+        )
+    ]
+
+
+def ablations(results: Results) -> list[Table]:
+    found = []
+    for experiment in results.experiments:
+        if experiment.name == "table1":
+            continue
+        names = metric_names(row.metrics for row in experiment.rows)
+        found.append(
+            Table(
+                name=f"{experiment.name}-{experiment.scale}",
+                title=f"Experiment {experiment.name}, {experiment.scale}",
+                columns=(Column(title="setting"), *map(metric_column, names), *_costs_columns()),
+                rows=tuple(
+                    (str(row.setting), *(row.metrics.get(name) for name in names), *_costs_cells(row.costs))
+                    for row in experiment.rows
+                ),
+                source=str(experiment.file),
+            )
+        )
+    return found
+
+
+_MEASURES = {
+    "right_kind": ("right kind, %", True, "higher"),
+    "right_count": ("right count, %", True, "higher"),
+    "right": ("both, %", True, "higher"),
+    "average_error": ("average error (Eq. 9)", False, "lower"),
+    "match_ratio": ("match ratio, % (Eq. 10)", True, "higher"),
+    "both_kinds": ("both kinds, %", True, "higher"),
+    "right_objects": ("right objects, %", True, "higher"),
+    "placed_if_both_kinds": ("relation if both kinds, %", True, "higher"),
+}
+
+
+def judgments(results: Results) -> list[Judgment]:
+    """Counts and relations, of `count judge` and of evaluations."""
+    inside = [
+        Judgment(file=one.file, name=one.name, counts=one.counts, relations=one.relations, counter=one.counter)
+        for one in results.evaluations
+        if one.counts or one.relations
+    ]
+    return [*inside, *results.judgments]
+
+
+def counts(results: Results) -> list[Table]:
+    found = []
+    for number, one in enumerate(judgments(results), start=1):
+        for what, scores in (("counts", one.counts), ("relations", one.relations)):
+            if scores:
+                found.append(_scores(f"{what}-{number}", f"{what.capitalize()}: {one.name}", scores, one))
+        if one.counts and "confusion" in one.counts:
+            found.append(confusion(one.counts["confusion"], f"confusion-{number}", one))
+    return found
+
+
+def _scores(name: str, title: str, scores: Mapping[str, Any], judgment: Judgment) -> Table:
+    groups = {"all": scores["overall"]}
+    for key, values in scores.items():
+        if key.startswith("by_") and (len(values) > 1 or key != "by_combination"):
+            groups |= {f"{key[3:]} {value}" if key == "by_count" else value: group for value, group in values.items()}
+    measures = [key for key in _MEASURES if key in scores["overall"]]
+    return Table(
+        name=name,
+        title=title,
+        columns=(
+            Column(title="asked"),
+            Column(title="pictures"),
+            *(Column(title=_MEASURES[key][0], percent=_MEASURES[key][1], better=_MEASURES[key][2]) for key in measures),
+        ),
+        rows=tuple(
+            (label, group["pictures"], *(group.get(key) for key in measures)) for label, group in groups.items()
+        ),
+        source=str(judgment.file),
+    )
+
+
+def confusion(matrix: Mapping[str, Any], name: str, judgment: Judgment) -> Table:
+    return Table(
+        name=name,
+        title=f"Asked and counted: {judgment.name}",
+        columns=(Column(title="asked"), *(Column(title=str(one), group="counted") for one in matrix["counted"])),
+        rows=tuple((asked, *row) for asked, row in matrix["asked"].items()),
+        source=str(judgment.file),
+    )
+
+
+def costs(results: Results) -> list[Table]:
+    return [
+        Table(
+            name="costs" if len(results.costs) == 1 else f"costs-{number}",
+            title="Costs of one picture's forward pass and of one guided sampling step, GFLOPs",
+            columns=(Column(title="preset"), *_costs_columns()),
+            rows=tuple((name, *_costs_cells(row)) for name, row in one.rows.items()),
+            notes=("2 x multiply-adds. Shared: text encoded once a prompt, text-free blocks once for both branches.",),
+            source=str(one.file),
+        )
+        for number, one in enumerate(results.costs, start=1)
+    ]
+
+
+def evaluations(results: Results) -> list[Table]:
+    """Every number of every evaluation with all that is told about it."""
+    return [evaluation_table(one, f"evaluation-{number}") for number, one in enumerate(results.evaluations, start=1)]
+
+
+def evaluation_table(one: Evaluation, name: str) -> Table:
+    return Table(
+        name=name,
+        title=one.name,
+        columns=tuple(Column(title=title) for title in ("metric", "value", "n", "interval from", "real", "which")),
+        rows=tuple(
+            (metric, value, value.n, value.interval_from, value.real, value.real_how)
+            for metric in metric_names([one.metrics])
+            for value in [one.metrics[metric]]
+        ),
+        source=str(one.file),
+    )
+
+
+def sweeps(results: Results) -> list[Table]:
+    found = []
+    for number, sweep in enumerate(results.sweeps, start=1):
+        names = metric_names(point.metrics for point in sweep.points)
+        found.append(
+            Table(
+                name="sweep" if len(results.sweeps) == 1 else f"sweep-{number}",
+                title="Guidance scales",
+                columns=(Column(title="model"), Column(title="guidance scale w"), *map(metric_column, names)),
+                rows=tuple(
+                    (point.model, point.guidance_scale, *(point.metrics.get(name) for name in names))
+                    for point in sweep.points
+                ),
+                source=str(sweep.file),
+            )
+        )
+    return found
+
+
+def trainings(results: Results) -> list[Table]:
+    found = []
+    for run in results.trainings:
+        if run.evaluations:
+            names = metric_names(metrics for _, metrics in run.evaluations)
+            found.append(
+                Table(
+                    name=f"training-{slug(run.name)}",
+                    title=f"During training: {run.name}",
+                    columns=(Column(title="step"), *map(metric_column, names)),
+                    rows=tuple((step, *(metrics.get(name) for name in names)) for step, metrics in run.evaluations),
+                    source=str(run.file),
+                )
+            )
+    return found
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unnamed"
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def as_markdown(table: Table) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    heads = [f"{column.group}: {column.title}" if column.group else column.title for column in table.columns]
+    rows = [line(plain(cell, column) for cell, column in zip(row, table.columns)) for row in table.rows]
+    parts = [f"# {table.title}", "", line(heads), line("---" for _ in heads), *rows]
+    for note in (*table.notes, f"From {table.source}. Brackets: 95 % intervals." if table.source else ""):
+        if note:
+            parts += ["", note]
+    return "\n".join(parts) + "\n"
+
+
+def as_csv(table: Table) -> str:
+    """One column a value; beside estimates their interval, n and the value of real pictures where there are any."""
+    extras: dict[int, list[str]] = {}
+    for position, _ in enumerate(table.columns):
+        estimates = [row[position] for row in table.rows if isinstance(row[position], Estimate)]
+        extras[position] = ["low", "high", "n"] if estimates else []
+        if any(isinstance(one, Estimate) and one.real is not None for one in estimates):
+            extras[position].append("real")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    head: list[str] = []
+    for position, column in enumerate(table.columns):
+        title = f"{column.group}: {column.title}" if column.group else column.title
+        head += [title.replace(", %", ""), *(f"{title.replace(', %', '')} {extra}" for extra in extras[position])]
+    writer.writerow(head)
+    for row in table.rows:
+        cells: list[Any] = []
+        for position, cell in enumerate(row):
+            if isinstance(cell, Estimate):
+                low, high = cell.interval or (None, None)
+                further = {"low": low, "high": high, "n": cell.n, "real": cell.real}
+                cells += [cell.value, *(further[extra] for extra in extras[position])]
+            else:
+                cells += [cell, *(None for _ in extras[position])]
+        writer.writerow(cells)
+    return out.getvalue()
