@@ -1,0 +1,97 @@
+"""What an experiment is: settings to train, a scale to do it at, and what is expected to come out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ifuvit.model.uvit import IFUViTConfig
+
+# The depth at which the paper counts its image-only blocks.
+_PAPER_DEPTH = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One row of a table: how and where text enters, as the paper writes it at depth 12."""
+
+    name: str
+    """Also a directory's name."""
+    conditioning: Literal["concat", "cross"]
+    """How text enters a fused block."""
+    n_text: int
+    """Blocks on the text alone."""
+    n_image: int
+    """Image-only blocks a side, of 12 blocks."""
+
+    def at(self, base: "IFUViTConfig") -> "IFUViTConfig":
+        """The backbone of this setting in the size of `base`. Image-only blocks keep their share of the depth: 4 of 12
+        are 2 of 6."""
+        n_image = self.n_image * base.depth // _PAPER_DEPTH
+        return replace(base, conditioning=self.conditioning, n_text=self.n_text, n_image=n_image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What the paper concludes, as an order of two settings by one number."""
+
+    text: str
+    better: str
+    """Name of the setting that is expected ahead."""
+    worse: str
+    by: Literal["distance", "alignment", "count error"]
+    """Which number; `Scale.headline` names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Settings trained alike, with every seed, and judged alike."""
+
+    name: str
+    title: str
+    settings: tuple[Setting, ...]
+    guidance_scales: tuple[float, ...] = ()
+    """The standard w at which every run is judged; empty: the protocol's, once."""
+    source: str
+    """Where the paper's numbers stand."""
+    expected: Mapping[str, Mapping[str, float]]
+    """The paper's numbers by setting and metric."""
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Data, size and recipe of all runs of an experiment, and what they cost."""
+
+    name: str
+    about: str
+    preset: str
+    """Its size and recipe are taken; the settings replace how text enters."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the backbone that differ from the preset's."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the training that differ from the preset's recipe."""
+    scenes: tuple[int, int] | None
+    """Training and validation scenes to draw; None: MS-COCO, which has to be given."""
+    autoencoder: str = "openmoji"
+    text_encoder: str = "minilm"
+    text: Literal["states", "tokens"] = "states"
+    """Whether the features hold text states or token ids."""
+    protocol: str = "quick"
+    """Of the evaluation."""
+    images: int | None = None
+    """Pictures judged instead of the protocol's."""
+    sampling_steps: int | None = None
+    """Solver steps instead of the protocol's."""
+    metrics: tuple[str, ...] = ("distances", "alignment", "counts", "costs")
+    """What `ifuvit evaluate` measures."""
+    headline: Mapping[str, str]
+    """Names of the numbers that claims compare, by role."""
+    training_gflops_per_second: float
+    """Training speed, counting 3 forward passes a step with attention products, for predictions."""
+    preparation_seconds: float
+    """Of the scenes and all features."""
+    evaluation_seconds: float
+    """Of one evaluation of one run."""
+    machine: str
+    """What those speeds were measured on."""

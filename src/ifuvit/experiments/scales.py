@@ -1,0 +1,70 @@
+"""The sizes at which an experiment can be done."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ifuvit.experiments.definition import Scale
+
+_EMBEDDED = {
+    "distance": "KID-EffNetLite0",
+    "alignment": "TwoTower score",
+    "count error": "average error of counts",
+}
+
+SCALES: Mapping[str, Scale] = MappingProxyType(
+    {
+        scale.name: scale
+        for scale in (
+            Scale(
+                name="smoke",
+                about="the whole machinery in minutes on a CPU; its numbers mean nothing",
+                preset="openmoji-cross-intermediate",
+                model={"embed_dim": 48, "num_heads": 2},
+                recipe={
+                    "steps": 30,
+                    "batch_size": 8,
+                    "warmup_steps": 5,
+                    "validate_every": 15,
+                    "validation_images": 16,
+                    "save_every": 15,
+                    "sample_every": 0,
+                },
+                scenes=(256, 128),
+                images=48,
+                sampling_steps=4,
+                headline=_EMBEDDED,
+                training_gflops_per_second=40,
+                preparation_seconds=20,
+                evaluation_seconds=20,
+                machine="one CPU core",
+            ),
+            Scale(
+                name="openmoji",
+                about="OpenMoji Scenes, 64x64, the recipe of the shipped models; hours on two CPU cores",
+                preset="openmoji-cross-intermediate",
+                scenes=(40_000, 2_000),
+                headline=_EMBEDDED,
+                training_gflops_per_second=268,
+                preparation_seconds=900,
+                evaluation_seconds=600,
+                machine="two CPU cores (Zen 5)",
+            ),
+            Scale(
+                name="paper",
+                about="MS-COCO 2014 at 256x256, the paper's recipe: 1,000,000 steps of 256 a run",
+                preset="cross-intermediate",
+                scenes=None,
+                autoencoder="stabilityai/sd-vae-ft-ema",
+                text_encoder="clip-vit-large-patch14",
+                text="tokens",
+                protocol="paper",
+                metrics=("distances", "alignment", "costs"),
+                headline={"distance": "FID", "alignment": "CLIP score"},
+                training_gflops_per_second=45_000,
+                preparation_seconds=4 * 3600,
+                evaluation_seconds=2 * 3600,
+                machine="the paper's GPUs (which it does not name), by its iterations per second",
+            ),
+        )
+    }
+)
