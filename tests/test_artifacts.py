@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from ifuvit import artifacts
-from ifuvit.artifacts import atomic_directory, atomic_path, read_json, sha256, write_json, write_manifest, write_text
+from ifuvit.artifacts import (
+    atomic_directory,
+    atomic_path,
+    is_full_disk,
+    read_json,
+    sha256,
+    write_json,
+    write_manifest,
+    write_text,
+)
 from ifuvit.errors import InputError
 
 
@@ -44,17 +53,26 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
         assert names(tmp_path) == ["file.txt"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    if not Path("/dev/full").is_char_device():
-        pytest.skip("needs /dev/full")
+def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     write_text(target, "old")
-    with pytest.raises(OSError) as caught, atomic_path(target) as path:
-        path.unlink()
-        path.symlink_to("/dev/full")  # every write to it fails as on a full disk
-        path.write_text("new")
-    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError) as caught, atomic_path(target):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write does: without a file's name
+    assert is_full_disk(caught.value) and caught.value.filename == str(target)
     assert target.read_text() == "old" and names(tmp_path) == ["file.txt"]
+
+
+def test_a_full_disk_is_known_in_any_writers_words() -> None:
+    from safetensors import SafetensorError
+
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ):
+        assert is_full_disk(error)
+    for error in (PermissionError(errno.EACCES, "Permission denied"), RuntimeError("no"), MemoryError()):
+        assert not is_full_disk(error)
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:

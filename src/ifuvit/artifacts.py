@@ -43,6 +43,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk is noticed by a write, which does not know the file's name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
