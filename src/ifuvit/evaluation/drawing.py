@@ -58,8 +58,8 @@ def draw(
     processes.wait()
 
     batches = [range(start, min(start + batch_size, len(files))) for start in range(0, len(files), batch_size)]
-    # Batches are whole or missing, but for one in which the process was killed: that is drawn again.
-    batches = processes.share([batch for batch in batches if not all(files[index].is_file() for index in batch)])
+    # Shared before looking at what is there, for others are drawing already. A batch that was killed is drawn again.
+    batches = [batch for batch in processes.share(batches) if not all(files[index].is_file() for index in batch)]
     begun, drawn = time.monotonic(), 0
     with tqdm(
         total=sum(map(len, batches)), desc=label, unit="picture", disable=None if processes.first else True

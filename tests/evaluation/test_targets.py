@@ -1,0 +1,113 @@
+"""What can be judged, and what is said of it."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from ifuvit.errors import InputError
+from ifuvit.evaluation.targets import open_target
+from tiny_pipeline import write_tiny_pipeline
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("b", "a", "c"):
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_a_run_tells_its_setting_and_training(tmp_path):
+    run = write_tiny_pipeline(tmp_path / "my-run")
+    lines = [{"step": 10, "steps_per_second": 2.0}, {"step": 20, "steps_per_second": 4.0}, {"step": 20, "other": 1}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3')
+    (run / "config.json").write_text(json.dumps({"seed": 7, "batch_size": 64}))
+    target = open_target(str(run), device=CPU)
+    assert (target.name, target.kind) == ("my-run", "ifuvit") and target.painter is not None
+    assert target.setting is not None and target.setting["conditioning"] == "cross"
+    assert target.training == {"steps": 20, "seed": 7, "batch_size": 64, "steps_per_second": 3.0}
+
+
+def test_bare_pictures_and_a_caption_file(pictures, tmp_path):
+    bare = open_target(str(pictures), device=CPU)
+    assert [(file.name, caption) for file, caption in bare.pictures or []] == [
+        ("a.png", None),
+        ("b.png", None),
+        ("c.png", None),
+    ]
+    captions = tmp_path / "captions.txt"
+    captions.write_text("one\ntwo\nthree\n")
+    told = open_target(str(pictures), device=CPU, captions=captions)
+    assert [caption for _, caption in told.pictures or []] == ["one", "two", "three"]
+    captions.write_text("one\ntwo\n")
+    with pytest.raises(InputError, match="2 captions for 3 pictures"):
+        open_target(str(pictures), device=CPU, captions=captions)
+
+
+def test_pictures_with_sidecars_or_a_manifest(pictures):
+    (pictures / "manifest.json").write_text(json.dumps({"images": [{"file": "c.png", "prompt": "a bus"}]}))
+    target = open_target(str(pictures), device=CPU)
+    assert target.pictures == [(pictures / "c.png", "a bus")]
+    (pictures / "manifest.json").unlink()
+    for name in ("a", "b"):
+        (pictures / f"{name}.txt").write_text(name)
+    with pytest.raises(InputError, match=r"c\.txt: no such caption file; 3 pictures need as many captions"):
+        open_target(str(pictures), device=CPU)
+
+
+def test_a_folder_with_something_else(pictures):
+    (pictures / "notes.pdf").write_bytes(b"%PDF")
+    with pytest.raises(InputError, match=r"notes\.pdf: not a picture"):
+        open_target(str(pictures), device=CPU)
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "./nowhere", "/nowhere/at/all"])
+def test_unknown_targets(name):
+    with pytest.raises(InputError, match="neither a directory nor one of the shipped names"):
+        open_target(name, device=CPU)
+
+
+def test_a_diffusers_pipeline(tmp_path):
+    """Another library's pipeline is told by its model_index.json and draws reproducibly."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
+
+    from ifuvit.evaluation.targets import Settings
+    from tiny_pipeline import write_text_encoder, write_vae
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    tokenizer = AutoTokenizer.from_pretrained(write_text_encoder(tmp_path / "text"))
+    unet = UNet2DConditionModel(
+        sample_size=4,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=2,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(write_vae(tmp_path / "vae")),
+        text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=16, **sizes)),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
+    ).save_pretrained(tmp_path / "sd")
+    target = open_target(str(tmp_path / "sd"), device=CPU)
+    assert target.kind == "diffusers" and target.painter is not None
+    settings = Settings(solver="dpm++", steps=2, guidance_scale=2.0, seed=0)
+    three = target.painter(["a", "a", "a"], 0, settings, 2)
+    again = target.painter(["a"], 2, settings, 1)
+    assert three[2].tobytes() == again[0].tobytes() and three[0].tobytes() != three[2].tobytes()
