@@ -17,6 +17,18 @@ def test_devices_by_name():
         assert "\n" not in str(caught.value)
 
 
+def test_each_process_of_a_machine_gets_its_own(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert find_device("auto") == torch.device("cuda")
+    for rank, device in (("0", "cuda:0"), ("1", "cuda:1"), ("2", "cuda:0")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert find_device("auto") == torch.device(device)
+        assert find_device("cpu") == torch.device("cpu")
+
+
 def test_bf16(monkeypatch):
     cpu = torch.device("cpu")
     assert use_bf16("bf16", cpu) and not use_bf16("fp32", cpu)

@@ -27,7 +27,7 @@ TESTS = Path(__file__).parent
 class FakeAutoencoder:
     """Mean and log-variance are averages of colors over 4x4 pixels."""
 
-    channels, factor, fingerprint, reference = 2, 4, "a" * 64, "fake-autoencoder"
+    channels, factor, image_size, fingerprint, reference = 2, 4, 12, "a" * 64, "fake-autoencoder"
 
     def __init__(self, seconds: float = 0.0):
         self.seconds = seconds
@@ -261,6 +261,13 @@ def test_infinite_latents_name_the_picture(coco):
 
     with pytest.raises(InputError, match="picture 1: the autoencoder gives infinite"):
         prepare(coco, autoencoder=Broken())
+
+
+def test_the_size_follows_from_the_autoencoder(coco, tmp_path, monkeypatch):
+    assert Features.open(prepare(replace(coco, size=None))).latent_size == 12 // 4
+    monkeypatch.setattr(FakeAutoencoder, "image_size", 512)  # as Stable Diffusion's config says
+    monkeypatch.setattr("ifuvit.prepare.LARGEST_DEFAULT_SIZE", 20)
+    assert Features.open(prepare(replace(coco, size=None, out=tmp_path / "large"))).latent_size == 20 // 4
 
 
 def test_bad_values(coco, tmp_path):

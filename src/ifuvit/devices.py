@@ -1,5 +1,6 @@
 """Where a verb computes, and in which precision."""
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from ifuvit.errors import InputError
@@ -9,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def find_device(name: str) -> "torch.device":
-    """The device of that name; "auto" is an accelerator if there is one, else the CPU.
+    """The device of that name; "auto" is an accelerator if there is one, else the CPU. Under a launcher that starts
+    several processes on a machine (LOCAL_RANK), each gets an accelerator of its own as far as there are enough.
 
     Raises:
         InputError: it cannot be used.
@@ -18,10 +20,15 @@ def find_device(name: str) -> "torch.device":
 
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
+        if accelerator is None:
+            return torch.device("cpu")
+        rank = os.environ.get("LOCAL_RANK", "")
+        if not rank.isdecimal():
+            return accelerator
+        return torch.device(accelerator.type, int(rank) % torch.accelerator.device_count())
     try:
         return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from None
 
 

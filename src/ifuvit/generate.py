@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 from ifuvit.artifacts import atomic_path, now, package_version, read_json, sha256, write_manifest, write_text
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
+from ifuvit.devices import find_device
 from ifuvit.errors import InputError
 from ifuvit.shipped import DEFAULT_MODEL, find
 
@@ -234,15 +235,7 @@ def _load(directory: Path, config: GenerateConfig) -> "Pipeline":
 
     from ifuvit.pipeline import Pipeline
 
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {config.device}: cannot be used here ({reason})") from None
-    return Pipeline.from_pretrained(directory, device=device, dtype=getattr(torch, config.dtype))
+    return Pipeline.from_pretrained(directory, device=find_device(config.device), dtype=getattr(torch, config.dtype))
 
 
 def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batch_size: int) -> "Iterator[Image]":

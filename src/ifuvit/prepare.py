@@ -32,6 +32,7 @@ from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.data.features import FORMAT, FeatureWriter, to_half
 from ifuvit.data.images import Picture, center_crop_resize, load_image
+from ifuvit.devices import find_device
 from ifuvit.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+LARGEST_DEFAULT_SIZE = 256
+"""Pixels. Stable Diffusion's autoencoders were trained on up to 1024; the paper, like U-ViT, encodes 256."""
 
 ASK_ABOVE = 10e9
 """Bytes of text states above which --text has to be chosen by the user."""
@@ -62,8 +66,8 @@ class PrepareConfig:
     max_tokens: int | None = None
     """Tokens a caption, all told; longer captions are cut. By default what the text encoder is made for."""
     size: int | None = None
-    """Pixels of a side after the square center crop; a multiple of the autoencoder's factor. By default 64 for the
-    autoencoder "openmoji" and 256 for all others."""
+    """Pixels of a side after the square center crop; a multiple of the autoencoder's factor. By default what the
+    autoencoder was trained on, as its config.json tells (64 for "openmoji"), but 256 at most."""
     text: Literal["states", "tokens"] | None = None
     """Store text states (large; training reads them) or token ids (small; training runs the text encoder). By default
     states, unless they would take more than 10 GB: then you are told both sizes and have to choose."""
@@ -200,7 +204,7 @@ def run(config: PrepareConfig) -> Path:
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
 
-    device = _device(config.device)
+    device = find_device(config.device)
     autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
     text_encoder = TextEncoder.from_pretrained(config.text_encoder, max_tokens=config.max_tokens, device=device)
     return encode(config, pictures, autoencoder, text_encoder, share)
@@ -261,7 +265,7 @@ def encode(
         InputError: see `run`.
     """
     started = now()
-    size = config.size or (64 if config.autoencoder == "openmoji" else 256)
+    size = config.size or min(autoencoder.image_size, LARGEST_DEFAULT_SIZE)
     if size % autoencoder.factor:
         raise InputError(f"--size {size}: not a multiple of {autoencoder.factor}, the autoencoder's factor")
     plan = make_plan(pictures)
@@ -550,20 +554,6 @@ def _ranges(count: int, size: int | None) -> list[range]:
 
 def _numpy(tensor: Any) -> np.ndarray:
     return tensor.detach().cpu().numpy()
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from None
-    return name
 
 
 def _predicted_sizes(plan: Plan, latents: tuple[int, int, int], length: int, width: int) -> dict[str, int]:

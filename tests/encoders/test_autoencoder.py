@@ -50,6 +50,7 @@ def test_moments_and_decode_are_diffusers_own(vae, folder):
     with torch.no_grad():
         assert torch.equal(autoencoder.decode(latents), vae.decode(latents).sample)
     assert autoencoder.channels == 4 and autoencoder.factor == 4
+    assert autoencoder.image_size == vae.config.sample_size
 
 
 def test_log_variance_is_clamped(vae, tmp_path):

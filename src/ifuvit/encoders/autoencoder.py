@@ -133,6 +133,11 @@ class Autoencoder:
         """Pixels a latent cell is wide and high."""
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the pictures it was trained on, as its config tells (diffusers' "sample_size")."""
+        return int(self.vae.config["sample_size"])
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the architecture and the fp32 weights: equal wherever the same numbers are computed, whatever
