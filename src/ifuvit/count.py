@@ -35,7 +35,7 @@ class CountPromptsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CountJudgeConfig:
-    """Judge by an object counter whether generated pictures show what their prompts ask for."""
+    """Judge by an object counter, or on photographs by a detector, whether pictures show what their prompts ask for."""
 
     pictures: Positional[Path]
     """Directory that `ifuvit generate` wrote."""
@@ -43,17 +43,25 @@ class CountJudgeConfig:
     """JSON file to write."""
     counter: str = "openmoji"
     """Of OpenMoji Scenes' kinds: the shipped one's name, or a directory that `ifuvit count train` wrote."""
+    detector: str | None = None
+    """For photographs, instead of a counter: a zero-shot detector of transformers, by folder or hub id, as
+    google/owlv2-base-patch16-ensemble. It judges prompts like "two dogs" of any kind."""
+    threshold: float | None = None
+    """Least score of a detector's box that counts; fix it before you see the result. Default: 0.1 for OWLv2, 0.25 for
+    Grounding DINO."""
     thresholds: tuple[float, ...] = ()
-    """Tell the main scores for these least scores of an object as well; the reported ones keep to the counter's own."""
+    """Least scores of an object to tell the main scores for as well, beside the reported ones."""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one."""
 
     def __post_init__(self) -> None:
         if self.out.is_dir():
             raise InputError(f"--out {self.out}: is a directory; give the name of a JSON file")
-        for threshold in self.thresholds:
-            if not 0 < threshold < 1:
-                raise InputError(f"--thresholds {threshold}: must be between 0 and 1")
+        if self.threshold is not None and self.detector is None:
+            raise InputError("--threshold is a detector's; a counter has its own, with which its error was measured")
+        for threshold in (self.threshold, *self.thresholds):
+            if threshold is not None and not 0 < threshold < 1:
+                raise InputError(f"threshold {threshold}: must be between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +192,17 @@ def _reconstruction(
 
 def judge(config: CountJudgeConfig) -> Path:
     """Judge pictures; see `run`."""
-    from ifuvit.metrics.object_count import count_pictures, load_counter
+    from ifuvit.metrics.object_count import PictureCounter, count_pictures, load_counter
+    from ifuvit.metrics.zero_shot_detection import load_detector
 
     started = now()
     files, prompts = read_generated(config.pictures)
-    counter = load_counter(config.counter, device=find_device(config.device))
+    device = find_device(config.device)
+    counter: PictureCounter
+    if config.detector is None:
+        counter = load_counter(config.counter, device=device)
+    else:
+        counter = load_detector(config.detector, threshold=config.threshold, device=device)
     result = {
         "verb": JUDGE,
         "ifuvit_version": package_version(),
