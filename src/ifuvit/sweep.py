@@ -73,13 +73,10 @@ def run(config: SweepConfig) -> Path:
     from ifuvit.evaluation.processes import Processes
 
     started = now()
-    names = labels(config.targets)
-    points = [
-        (names[target], w, _evaluation(config, target, names[target], w))
-        for target in config.targets
-        for w in config.guidance_scale
-    ]
+    for target in config.targets:
+        find(target)
     _check(config.out)
+    points = evaluations(config)
     data = fingerprint(points[0][2])
     results = [finished(wanted, data) for _, _, wanted in points]
     processes, _ = Processes.join()
@@ -119,6 +116,16 @@ def run(config: SweepConfig) -> Path:
     return config.out
 
 
+def evaluations(config: SweepConfig) -> list[tuple[str, float, EvaluateConfig]]:
+    """The points of a sweep: the model's label, the guidance scale, and the evaluation."""
+    names = labels(config.targets)
+    return [
+        (names[target], w, _evaluation(config, target, names[target], w))
+        for target in config.targets
+        for w in config.guidance_scale
+    ]
+
+
 def finished(wanted: EvaluateConfig, data: str) -> dict[str, Any] | None:
     """The result at `wanted.out` if `evaluate.run(wanted)` would give the same one again; None if there is none, or one
     of another protocol, other data or other weights.
@@ -128,14 +135,17 @@ def finished(wanted: EvaluateConfig, data: str) -> dict[str, Any] | None:
         data: `fingerprint` of it.
 
     Raises:
-        InputError: no such model, or a file at `wanted.out` that is no result.
+        InputError: a file at `wanted.out` that is no result.
     """
-    weights = find(wanted.target) / "transformer" / "model.safetensors"
     if not wanted.out.is_file():
         return None
     result = read_json(wanted.out)
     if not (isinstance(result, dict) and result.get("verb") == "evaluate"):
         raise InputError(f"{wanted.out}: is no result of `ifuvit evaluate`; give another --out")
+    try:
+        weights = find(wanted.target) / "transformer" / "model.safetensors"
+    except InputError:
+        return None
     settings = to_dict(wanted)
     same = (
         result["protocol"] == to_dict(wanted.resolved_protocol())

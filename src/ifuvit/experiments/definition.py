@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from ifuvit.model.uvit import IFUViTConfig
 
+Quantity = Literal["distance", "alignment", "count error"]
+"""What claims compare. Of "alignment" more is better, of the others less."""
+
 # The depth at which the paper counts its image-only blocks.
 _PAPER_DEPTH = 12
 
@@ -39,8 +42,8 @@ class Claim:
     better: str
     """Name of the setting that is expected ahead."""
     worse: str
-    by: Literal["distance", "alignment", "count error"]
-    """Which number; `Scale.headline` names it."""
+    by: Quantity
+    """Which number; `Scale.headline` has its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +80,23 @@ class Scale:
     text_encoder: str = "minilm"
     text: Literal["states", "tokens"] = "states"
     """Whether the features hold text states or token ids."""
-    protocol: str = "quick"
+    protocol: Literal["quick", "paper", "clean"] = "quick"
     """Of the evaluation."""
     images: int | None = None
     """Pictures judged instead of the protocol's."""
     sampling_steps: int | None = None
     """Solver steps instead of the protocol's."""
-    metrics: tuple[str, ...] = ("distances", "alignment", "counts", "costs")
+    count_images: int | None = None
+    """Pictures a counting prompt instead of the protocol's."""
+    metrics: tuple[Literal["distances", "alignment", "counts", "costs"], ...] = (
+        "distances",
+        "alignment",
+        "counts",
+        "costs",
+    )
     """What `ifuvit evaluate` measures."""
-    headline: Mapping[str, str]
-    """Names of the numbers that claims compare, by role."""
+    headline: Mapping[Quantity, str]
+    """What a result calls the numbers that claims compare."""
     training_gflops_per_second: float
     """Training speed, counting 3 forward passes a step with attention products, for predictions."""
     preparation_seconds: float

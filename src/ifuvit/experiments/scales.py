@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ifuvit.experiments.definition import Scale
+from ifuvit.experiments.definition import Quantity, Scale
 
-_EMBEDDED = {
+_EMBEDDED: Mapping[Quantity, str] = {
     "distance": "KID-EffNetLite0",
     "alignment": "TwoTower score",
     "count error": "average error of counts",
@@ -32,6 +32,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 scenes=(256, 128),
                 images=48,
                 sampling_steps=4,
+                count_images=1,
                 headline=_EMBEDDED,
                 training_gflops_per_second=40,
                 preparation_seconds=20,

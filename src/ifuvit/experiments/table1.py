@@ -16,7 +16,7 @@ Expected: the paper's numbers below. At the openmoji scale the distances and sco
 alignment model are other ones); what is to be compared is the order of the settings.
 """
 
-from ifuvit.experiments.definition import Claim, Experiment, Setting
+from ifuvit.experiments.definition import Claim, Experiment, Quantity, Setting
 
 CONCAT_EARLY = Setting(name="concat-early", conditioning="concat", n_text=0, n_image=0)
 CONCAT_INTERMEDIATE = Setting(name="concat-intermediate", conditioning="concat", n_text=1, n_image=4)
@@ -34,6 +34,12 @@ def _row(fid: float, clip: float, parameters: float, speed: float, gflops: float
     }
 
 
+_ADVANTAGES: tuple[tuple[Quantity, str], ...] = (
+    ("distance", "lowers the distance"),
+    ("alignment", "raises the alignment score"),
+    ("count error", "lowers the error of object counts"),
+)
+
 EXPERIMENT = Experiment(
     name="table1",
     title="Early against intermediate fusion",
@@ -47,16 +53,12 @@ EXPERIMENT = Experiment(
     },
     claims=tuple(
         Claim(
-            text=f"intermediate fusion has the {what} ({name})",
+            text=f"intermediate fusion {does} ({name})",
             better=f"{conditioning}-intermediate",
             worse=f"{conditioning}-early",
-            by=by,
+            by=quantity,
         )
         for conditioning, name in (("concat", "concatenation"), ("cross", "cross-attention"))
-        for by, what in (
-            ("distance", "lower distance"),
-            ("alignment", "higher alignment score"),
-            ("count error", "lower error of object counts"),
-        )
+        for quantity, does in _ADVANTAGES
     ),
 )

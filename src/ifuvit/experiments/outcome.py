@@ -1,0 +1,142 @@
+"""What an experiment's results say together: means over seeds, and whether the paper's claims hold."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ifuvit.experiments.definition import Experiment, Quantity
+from ifuvit.metrics.intervals import estimate
+
+Results = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
+"""Finished results of `ifuvit evaluate` by setting and seed."""
+
+_OF_THE_ESTIMATE = ("value", "interval", "interval_from", "n")
+# Facts about one evaluation's own sampling; over seeds another interval takes their place.
+_OF_ONE_EVALUATION = ("standard_error",)
+
+# A judgment's overall scores that stand in the table beside the distances, and their names there.
+_COUNTS = {
+    "right": "right kind and count",
+    "match_ratio": "match ratio of counts",
+    "average_error": "average error of counts",
+}
+
+
+def metrics_of(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All estimates of one result of `ifuvit evaluate` by name, the overall object counts among them."""
+    overall = (result.get("counts") or {}).get("overall", {})
+    return {**result["metrics"], **{name: overall[key] for key, name in _COUNTS.items() if key in overall}}
+
+
+def over_seeds(estimates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One estimate of one quantity from N >= 1 runs that differ in their seed.
+
+    One run's estimate stays as it is. Of several: the mean, with an interval from the bootstrap over seeds; "values" has the
+    single ones. Further facts are kept if all runs agree on them, and averaged if they are numbers.
+    """
+    if len(estimates) == 1:
+        return dict(estimates[0])
+    values = [float(one["value"]) for one in estimates]
+    facts = [{k: v for k, v in one.items() if k not in (*_OF_THE_ESTIMATE, *_OF_ONE_EVALUATION)} for one in estimates]
+    return {**estimate(values, over="seeds"), "values": values, **agreed(facts)}
+
+
+def agreed(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What N >= 1 objects have in common: equal values as they are, different numbers as their mean, objects by the same
+    rule; all else is left out."""
+    found: dict[str, Any] = {}
+    for key in facts[0]:
+        values = [one.get(key) for one in facts]
+        if all(value == values[0] for value in values):
+            found[key] = values[0]
+        elif all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+            found[key] = sum(values) / len(values)  # type: ignore[arg-type]
+        elif all(isinstance(value, Mapping) for value in values):
+            found[key] = agreed(values)  # type: ignore[arg-type]
+    return found
+
+
+def table(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
+    """A row for every setting and guidance scale of which there is a result; means over the seeds that are there."""
+    rows = []
+    for setting in experiment.settings:
+        found = [(seed, result) for seed, of_seed in results[setting.name].items() for result in of_seed]
+        for scale in sorted({result["protocol"]["guidance_scale"] for _, result in found}):
+            here = [(seed, result) for seed, result in found if result["protocol"]["guidance_scale"] == scale]
+            metrics = [metrics_of(result) for _, result in here]
+            model = here[0][1]["target"]["setting"]
+            rows.append(
+                {
+                    "setting": setting.name,
+                    "conditioning": setting.conditioning,
+                    "n_text": model["n_text"],
+                    "n_image": model["n_image"],
+                    "in_the_paper": [setting.n_text, setting.n_image],
+                    "guidance_scale": scale,
+                    "seeds": [seed for seed, _ in here],
+                    "metrics": {name: over_seeds([one[name] for one in metrics]) for name in metrics[0]},
+                    "costs": agreed([result["costs"] or {} for _, result in here]),
+                }
+            )
+    return rows
+
+
+def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], results: Results) -> list[dict[str, Any]]:
+    """What the results say of the experiment's claims; those for which results or the number are missing are left out.
+
+    Each is {"claim", "better", "worse", "metric", "difference": better - worse as an estimate over seeds, "holds": whether its
+    sign is the claimed one, "clear": whether its interval leaves out 0 (None for one seed, which has no interval)}.
+    """
+    found = []
+    for claim in experiment.claims:
+        metric = headline.get(claim.by)
+        better, worse = (
+            {
+                seed: metrics[metric]["value"]
+                for seed, of_seed in results[name].items()
+                if of_seed and metric in (metrics := metrics_of(of_seed[0]))
+            }
+            for name in (claim.better, claim.worse)
+        )
+        differences = [better[seed] - worse[seed] for seed in better if seed in worse]
+        if not differences:
+            continue
+        difference = estimate(differences, over="seeds")
+        if len(differences) == 1:
+            difference |= {"interval": None, "interval_from": "one seed"}
+        low, high = difference["interval"] or (None, None)
+        found.append(
+            {
+                "claim": claim.text,
+                "better": claim.better,
+                "worse": claim.worse,
+                "metric": metric,
+                "difference": difference,
+                "holds": (difference["value"] > 0) == (claim.by == "alignment"),
+                "clear": None if low is None or high is None else low > 0 or high < 0,
+            }
+        )
+    return found
+
+
+def summary(outcome: Mapping[str, Any]) -> str:
+    """The table and the claims of an experiment.json as text."""
+    columns = list(outcome["table"][0]["metrics"]) if outcome["table"] else []
+    scales = {row["guidance_scale"] for row in outcome["table"]}
+    lines = [" ".join([f"{'setting':<24}", *(f"{name:>26}" for name in columns)])]
+    for row in outcome["table"]:
+        name = row["setting"] + (f", w = {row['guidance_scale']:g}" if len(scales) > 1 else "")
+        cells = [_cell(row["metrics"].get(column)) for column in columns]
+        lines.append(" ".join([f"{name:<24}", *(f"{cell:>26}" for cell in cells)]))
+    for entry in outcome["claims"]:
+        found = "yes" if entry["holds"] else "no"
+        if not entry["clear"]:
+            found += ", but not clearly" if entry["clear"] is False else ", with one seed"
+        lines.append(f"{entry['claim']}: {found} ({entry['metric']} {entry['difference']['value']:+.4g})")
+    return "\n".join(lines)
+
+
+def _cell(number: Mapping[str, Any] | None) -> str:
+    if number is None:
+        return ""
+    interval = number.get("interval")
+    return f"{number['value']:.4g}" + ("" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]")
