@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+import tiny_evaluation
 from ifuvit import cli
 from ifuvit.errors import InputError
 from ifuvit.model.presets import presets
@@ -363,6 +366,115 @@ def test_steps_may_grow(data, tmp_path):
     grown = run(tiny(data, tmp_path / "run", steps=21, log_every=7, save_every=7))
     whole = run(tiny(data, tmp_path / "whole", steps=21, log_every=7, save_every=7))
     assert_same_run(grown, whole, step=21)
+
+
+# Evaluation while training.
+
+
+@pytest.fixture(scope="module")
+def judged_data(tmp_path_factory):
+    return tiny_evaluation.write_data(tmp_path_factory.mktemp("judged"))
+
+
+@pytest.fixture
+def brightness(monkeypatch):
+    from ifuvit.evaluation.scoring import Judges
+
+    monkeypatch.setattr(Judges, "load", tiny_evaluation.Brightness.load)
+
+
+def judged(judged_data, out, **settings):
+    features, real = judged_data
+    return tiny(features, out, evaluate_data=real, **{**tiny_evaluation.SETTINGS, **settings})
+
+
+def test_evaluation_is_logged_and_changes_no_weight(judged_data, brightness, tmp_path):
+    with_it = run(judged(judged_data, tmp_path / "with"))
+    without = run(judged(judged_data, tmp_path / "without", evaluate_every=0))
+    for part in ("model", "ema", "optimizer"):
+        one, other = (checkpoint.path_of(r, 20) / f"{part}.safetensors" for r in (with_it, without))
+        assert one.read_bytes() == other.read_bytes(), part
+    assert log_of(with_it) == log_of(without)
+    lines = log_of(with_it, keep=("evaluation",))
+    assert [line["step"] for line in lines] == [8, 16, 20]
+    for line in lines:
+        said = line["evaluation"]
+        assert (said["images"], said["guidance_scale"], said["steps"]) == (5, 2.0, 2)
+        assert set(said["metrics"]) == {"brightness", "words"}
+    values = [line["evaluation"]["metrics"]["brightness"]["value"] for line in lines]
+    assert len(set(values)) == 3  # of three different averages
+    assert len(list((with_it / "evaluation").glob("*.png"))) == 5
+    assert not (without / "evaluation").exists()
+
+
+def test_evaluation_draws_from_the_averaged_weights(judged_data, brightness, tmp_path):
+    from ifuvit.pipeline import Pipeline
+
+    directory = run(judged(judged_data, tmp_path / "run", steps=3))
+    pipeline = Pipeline.from_pretrained(directory)
+    from ifuvit.evaluation.real import RealPictures
+
+    captions = [caption for _, caption in RealPictures.open(judged_data[1]).choose(5)]
+    images = pipeline(captions, guidance_scale=2.0, num_inference_steps=2)
+    drawn = [np.asarray(Image.open(directory / "evaluation" / f"{i:05d}.png")).astype(int) for i in range(5)]
+    assert all(np.abs(one - np.asarray(other)).max() <= 1 for one, other in zip(drawn, images, strict=True))
+
+
+@pytest.mark.parametrize("stop", [8, 11, 16])
+def test_evaluated_stopped_and_resumed_is_uninterrupted(judged_data, brightness, tmp_path, monkeypatch, stop):
+    """Stopped right after an evaluation, between two, and where a checkpoint and an evaluation are far apart."""
+    from ifuvit.diffusion import loss as module
+
+    whole = run(judged(judged_data, tmp_path / "whole"))
+    calls, plain = [], module.denoising_loss
+
+    def signalling(*arguments):
+        calls.append(0)
+        if len(calls) == 3 + stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(module, "denoising_loss", signalling)
+        run(judged(judged_data, tmp_path / "run"))
+    resumed = run(judged(judged_data, tmp_path / "run"))
+    assert_same_run(resumed, whole)
+    assert log_of(resumed, keep=("evaluation",)) == log_of(whole, keep=("evaluation",))
+
+
+@pytest.mark.multiprocess
+def test_two_processes_evaluate_as_one(judged_data, brightness, tmp_path):
+    features, real = judged_data
+    whole = run(judged(judged_data, tmp_path / "whole"))
+    ended = start_child(
+        features,
+        tmp_path / "run",
+        at_call="import tiny_evaluation; tiny_evaluation.install()",
+        settings=f"evaluate_data=Path({str(real)!r}), **__import__('tiny_evaluation').SETTINGS",
+        launcher=torchrun(),
+        OMP_NUM_THREADS="1",
+    )
+    assert ended.returncode == 0, ended.stderr
+    one, two = (log_of(r, keep=("evaluation",)) for r in (whole, tmp_path / "run"))
+    assert [line["step"] for line in two] == [8, 16, 20]
+    for mine, theirs in zip(two, one, strict=True):
+        mine, theirs = (line["evaluation"]["metrics"]["brightness"]["value"] for line in (mine, theirs))
+        assert mine == pytest.approx(theirs, abs=0.5)  # a picture may differ by 1/255 in a place
+
+
+def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, tmp_path):
+    with pytest.raises(InputError, match="evaluate_every=5: needs --evaluate-data"):
+        tiny(data, tmp_path / "run", evaluate_every=5)
+    with pytest.raises(InputError, match="evaluate_images=0: must be at least 1"):
+        tiny(data, tmp_path / "run", evaluate_images=0)
+    with pytest.raises(InputError, match="evaluate_weights 'x.pth': give NAME=PATH"):
+        tiny(data, tmp_path / "run", evaluate_weights=("x.pth",))
+    with pytest.raises(InputError, match="6 usable pictures, fewer than the 7"):
+        run(judged(judged_data, tmp_path / "few", evaluate_images=7))
+    with pytest.raises(InputError, match="no such directory of real pictures"):
+        run(judged((judged_data[0], tmp_path / "nowhere"), tmp_path / "none"))
+    with pytest.raises(InputError, match="no-autoencoder: no such autoencoder"):
+        run(tiny(data, tmp_path / "blind", evaluate_every=5, evaluate_data=judged_data[1]))
 
 
 # Divergence.

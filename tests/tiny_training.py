@@ -46,6 +46,7 @@ def write_features(
     autoencoder: str = "a" * 64,
     text_encoder: str = "b" * 64,
     reference: str = "no-text-encoder",
+    autoencoder_reference: str = "no-autoencoder",
     ids: np.ndarray | None = None,
     masks: np.ndarray | None = None,
     states: np.ndarray | None = None,
@@ -94,7 +95,7 @@ def write_features(
             "text": text,
             "latent_scale": latent_scale,
             "autoencoder": {
-                "reference": "no-autoencoder",
+                "reference": autoencoder_reference,
                 "fingerprint": autoencoder,
                 "channels": CHANNELS,
                 "factor": 4,

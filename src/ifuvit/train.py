@@ -18,7 +18,14 @@ from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
 from ifuvit.model.presets import presets
-from ifuvit.training.inputs import check_features, check_same_encoders, initialize, load_text_encoder, split
+from ifuvit.training.inputs import (
+    check_features,
+    check_same_encoders,
+    initialize,
+    load_pipeline,
+    load_text_encoder,
+    split,
+)
 from ifuvit.training.processes import (
     check_launch,
     gradients_meet,
@@ -32,10 +39,10 @@ from ifuvit.training.signals import leave_signals, noting_signals
 from ifuvit.training.trackers import check_installed, flat
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from ifuvit.data.features import Features
+    from ifuvit.pipeline import Pipeline
 
 
 def run(config: TrainConfig) -> Path:
@@ -151,9 +158,33 @@ def run(config: TrainConfig) -> Path:
         print(screen(config, features, len(train_pictures), accelerator, step, tried, loaded), file=sys.stderr)
     if config.dry_run:
         return config.out
-    previews = _Previews(config, features, device) if main else None
     if trackers:
         accelerator.init_trackers("ifuvit", config=flat(to_dict(config)))
+
+    # What draws pictures: all processes for an evaluation, the main process alone for sample grids.
+    pipeline = evaluation = None
+    if config.evaluate_every:
+        from ifuvit.evaluation.processes import Processes
+        from ifuvit.training.evaluation import Evaluation
+
+        pipeline = load_pipeline(config, features, device)
+        evaluation = Evaluation(config, pipeline, Processes(accelerator.process_index, processes))
+    elif config.sample_every and main:
+        try:
+            pipeline = load_pipeline(config, features, device)
+        except InputError as error:
+            print(f"no sample grids: {error}", file=sys.stderr)
+
+    def due(every: int) -> bool:
+        """Whether this step ends an interval; the last step does. 0 is never."""
+        return every > 0 and (step % every == 0 or step == config.steps)
+
+    def report(line: Mapping[str, Any]) -> None:
+        """A line for the log and the trackers."""
+        if metrics is not None:
+            _log(metrics, {"step": step, **line})
+        if trackers:
+            accelerator.log(flat(line), step=step)
 
     def settle(losses: list[tuple[int, Tensor, Tensor]]) -> None:
         """Average what the processes saw over the last steps, and stop if it is no number."""
@@ -229,11 +260,10 @@ def run(config: TrainConfig) -> Path:
             losses.append((step, total, norm))
 
             # Report.
-            if step % config.log_every == 0 or step == config.steps:
+            if due(config.log_every):
                 settle(losses)
                 elapsed = time.monotonic() - interval_begun
                 line = {
-                    "step": step,
                     "loss": sum(loss for _, loss, _ in pending) / len(pending),
                     "gradient_norm": sum(norm for _, _, norm in pending) / len(pending),
                     "learning_rate": learning_rate_at(config, step - 1),
@@ -242,31 +272,28 @@ def run(config: TrainConfig) -> Path:
                     "data_wait": waited / elapsed,
                 }
                 pending.clear()
-                if metrics is not None:
-                    _log(metrics, line)
-                    bar.set_postfix(loss=f"{line['loss']:.4f}", wait=f"{line['data_wait']:.0%}", refresh=False)
-                if trackers:
-                    accelerator.log({k: v for k, v in line.items() if k != "step"}, step=step)
+                report(line)
+                bar.set_postfix(loss=f"{line['loss']:.4f}", wait=f"{line['data_wait']:.0%}", refresh=False)
                 interval_begun, interval_first, waited = time.monotonic(), step, 0.0
             bar.update()
 
-            # Validate, sample and save.
-            last = step == config.steps
+            # Validate, evaluate, save and sample. What is logged at a step comes before its checkpoint, so that a run that
+            # goes on from there has it.
             paused = time.monotonic()
-            if config.validate_every and (step % config.validate_every == 0 or last) and len(val_pictures):
+            if due(config.validate_every) and len(val_pictures):
                 with ema.applied():
-                    line = validate(accelerator, model, val_features, val_pictures, config, text_encoder)
-                if metrics is not None:
-                    _log(metrics, {"step": step, **line})
-                if trackers:
-                    accelerator.log(flat(line), step=step)
+                    report(validate(accelerator, model, val_features, val_pictures, config, text_encoder))
+            if evaluation is not None and due(config.evaluate_every):
+                evaluation.pipeline.model.load_state_dict(checkpoint.gather_average(model, ema, everywhere=True))
+                report({"evaluation": evaluation.measure()})
             stopping = should_stop(accelerator, stop, step)
-            if step % config.save_every == 0 or last or stopping:
+            if due(config.save_every) or stopping:
                 save()
-            if config.sample_every and (step % config.sample_every == 0 or last):
+            if due(config.sample_every):
                 average = checkpoint.gather_average(model, ema)
-                if previews is not None:
-                    previews.draw(average, step)
+                if main and pipeline is not None:
+                    pipeline.model.load_state_dict(average)
+                    _write_samples(config, pipeline, step)
             if stopping:
                 break
             interval_begun += time.monotonic() - paused
@@ -320,31 +347,14 @@ def _write_pipeline(config: TrainConfig, features: "Features", average: "Mapping
     )
 
 
-class _Previews:
-    """Sample grids for fixed prompts and seeds, from the averaged weights, under RUN/samples."""
+def _write_samples(config: TrainConfig, pipeline: "Pipeline", step: int) -> None:
+    """RUN/samples/step-…png: a grid for fixed prompts and seeds."""
+    from ifuvit.generate import make_grid
 
-    def __init__(self, config: TrainConfig, features: "Features", device: "torch.device") -> None:
-        self.config, self.features, self.device = config, features, device
-        self.given_up = False
-
-    def draw(self, average: "Mapping[str, Tensor]", step: int) -> None:
-        """Write samples/step-…png. Where an encoder is not to be had here, say so once and go on training."""
-        from ifuvit.generate import make_grid
-        from ifuvit.pipeline import Pipeline
-
-        if self.given_up:
-            return
-        _write_pipeline(self.config, self.features, average)
-        try:
-            pipeline = Pipeline.from_pretrained(self.config.out / "pipeline", device=self.device)
-        except InputError as error:
-            self.given_up = True
-            print(f"no sample grids: {error}", file=sys.stderr)
-            return
-        prompts = [prompt for prompt in self.config.sample_prompts for _ in range(2)]
-        images = pipeline(prompts, num_inference_steps=25, seed=0)
-        with atomic_path(self.config.out / "samples" / f"step-{step:08d}.png") as path:
-            make_grid(images, prompts).save(path, format="PNG")
+    prompts = [prompt for prompt in config.sample_prompts for _ in range(2)]
+    images = pipeline(prompts, num_inference_steps=25, seed=0)
+    with atomic_path(config.out / "samples" / f"step-{step:08d}.png") as path:
+        make_grid(images, prompts).save(path, format="PNG")
 
 
 def main(arguments: list[str]) -> None:

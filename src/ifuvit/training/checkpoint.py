@@ -48,19 +48,20 @@ def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, state: 
     )
 
 
-def gather_average(model: nn.Module, ema: EMA) -> dict[str, Tensor]:
-    """The averaged weights alone, likewise."""
+def gather_average(model: nn.Module, ema: EMA, *, everywhere: bool = False) -> dict[str, Tensor]:
+    """The averaged weights alone, likewise; or, with `everywhere`, whole on every process, on the model's device."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
     with ema.applied():
-        average: Any = get_model_state_dict(model, options=_whole())
+        average: Any = get_model_state_dict(model, options=_whole(on_cpu=not everywhere))
         return {name: tensor.clone() for name, tensor in average.items()}
 
 
-def _whole() -> Any:
+def _whole(*, on_cpu: bool = True) -> Any:
+    """Full tensors; those on the CPU are rank 0's alone."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions
 
-    return StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return StateDictOptions(full_state_dict=True, cpu_offload=on_cpu)
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ifuvit.data.features import Features
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.model.uvit import IFUViT
+    from ifuvit.pipeline import Pipeline
 
 
 def check_features(config: TrainConfig, features: "Features", where: Path) -> None:
@@ -65,7 +66,7 @@ def split(config: TrainConfig, features: "Features", val_features: "Features") -
 
 
 def load_text_encoder(features: "Features", device: "torch.device") -> "TextEncoder":
-    """The encoder that made the features' token ids.
+    """The encoder that made the features' token ids and text states.
 
     Raises:
         InputError: it is not to be had, or has changed since.
@@ -77,10 +78,31 @@ def load_text_encoder(features: "Features", device: "torch.device") -> "TextEnco
     )
     if encoder.fingerprint != features.text_encoder["fingerprint"]:
         raise InputError(
-            f"{features.directory}: its token ids are of another version of {features.text_encoder['reference']!r} than "
-            "the one found here"
+            f"{features.directory}: made with another version of the text encoder "
+            f"{features.text_encoder['reference']!r} than the one found here"
         )
     return encoder
+
+
+def load_pipeline(config: TrainConfig, features: "Features", device: "torch.device") -> "Pipeline":
+    """What draws pictures while the model trains: the features' own encoders, and a backbone that is given its weights
+    before each use.
+
+    Raises:
+        InputError: an encoder is not to be had here, or has changed since.
+    """
+    from ifuvit.encoders.autoencoder import Autoencoder
+    from ifuvit.model.uvit import IFUViT
+    from ifuvit.pipeline import Pipeline
+
+    autoencoder = Autoencoder.from_pretrained(features.autoencoder["reference"], device)
+    if autoencoder.fingerprint != features.autoencoder["fingerprint"]:
+        raise InputError(
+            f"{features.directory}: made with another version of the autoencoder {features.autoencoder['reference']!r} "
+            "than the one found here"
+        )
+    text_encoder = load_text_encoder(features, device)
+    return Pipeline(IFUViT(config.model), autoencoder, text_encoder, latent_scale=features.latent_scale, device=device)
 
 
 def initialize(model: "IFUViT", source: str) -> dict[str, list[str]]:

@@ -75,6 +75,20 @@ class TrainConfig:
     """Steps between sample grids; 0 is never."""
     sample_prompts: tuple[str, ...] = ("a bus on a street", "two people", "three sheep in a field", "four red apples")
     """Prompts of the sample grid, two pictures each from fixed seeds."""
+    evaluate_every: int = 0
+    """Steps between evaluations: pictures from the averaged weights against real ones; 0 is never."""
+    evaluate_data: Path | None = None
+    """Real pictures with captions for that: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
+    evaluate_images: int = 200
+    """Captions drawn, always the same from the same noise."""
+    evaluate_guidance_scale: float = 2.0
+    """The standard w of these pictures; the paper evaluates with its s = w - 1 = 1."""
+    evaluate_steps: int = 25
+    """Solver steps of these pictures."""
+    evaluate_protocol: Literal["quick", "paper", "clean"] = "quick"
+    """Whose networks judge them: quick has the embedded ones; see docs/evaluation.md."""
+    evaluate_weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH")] = ()
+    """Weights of networks that are not embedded, as `inception=FILE.pth`."""
     workers: int | None = None
     """Loader processes of each training process; default: 0 on a CPU, else 4."""
     tensorboard: bool = False
@@ -85,11 +99,18 @@ class TrainConfig:
     """Print what would be trained and how long it would take, then stop."""
 
     def __post_init__(self) -> None:
-        at_least_one = ("steps", "batch_size", "gradient_accumulation", "log_every", "save_every", "keep_checkpoints")
+        at_least_one = (
+            *("steps", "batch_size", "gradient_accumulation", "log_every", "save_every", "keep_checkpoints"),
+            *("evaluate_images", "evaluate_steps"),
+        )
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("warmup_steps", "validate_every", "sample_every", "weight_decay", "seed", "validation_images"):
+        not_negative = (
+            *("warmup_steps", "validate_every", "sample_every", "evaluate_every"),
+            *("weight_decay", "seed", "validation_images"),
+        )
+        for name in not_negative:
             if getattr(self, name) < 0:
                 raise InputError(f"{name}={getattr(self, name)}: must not be negative")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -103,6 +124,15 @@ class TrainConfig:
         for name in ("gradient_clip", "snr_gamma"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name}={getattr(self, name)}: must be positive")
+        if self.evaluate_every and self.evaluate_data is None:
+            raise InputError(
+                f"evaluate_every={self.evaluate_every}: needs --evaluate-data, real pictures with captions"
+            )
+        if not math.isfinite(self.evaluate_guidance_scale):
+            raise InputError(f"evaluate_guidance_scale={self.evaluate_guidance_scale}: must be a finite number")
+        for item in self.evaluate_weights:
+            if "=" not in item:
+                raise InputError(f"evaluate_weights {item!r}: give NAME=PATH, as inception=FILE.pth")
 
 
 # The embedded default learns in the hour of a laptop what the paper's recipe spreads over a million steps: a higher rate
@@ -129,7 +159,8 @@ _OPENMOJI_RECIPE: dict[str, Any] = {
 # and what only fits it to another machine. The data are compared by fingerprint.
 FREE_FIELDS = {
     "data", "val_data", "out", "steps", "log_every", "validate_every", "validation_images", "save_every",
-    "keep_checkpoints", "sample_every", "sample_prompts", "workers", "tensorboard", "wandb", "dry_run",
+    "keep_checkpoints", "sample_every", "sample_prompts", "workers", "tensorboard", "wandb", "dry_run", "evaluate_every",
+    "evaluate_data", "evaluate_images", "evaluate_guidance_scale", "evaluate_steps", "evaluate_protocol", "evaluate_weights",
     "gradient_accumulation", "gradient_checkpointing",
 }  # fmt: skip
 

@@ -100,7 +100,7 @@ def screen(
         ("memory", f"{state / 2**30:.2f} GiB of weights, gradients, optimizer and average; "
                    f"{trial['memory'] / 2**30:.2f} GiB in use at a trial with {trial['pictures']:.0f} pictures"),
         ("time", f"about {_duration(trial['seconds'] * left)} for the {left:,} steps left "
-                 f"({trial['seconds']:.3g} s a step in a trial on this machine, validation and samples not counted)"),
+                 f"({trial['seconds']:.3g} s a step in a trial on this machine, validation, evaluation and samples not counted)"),
         ("out", str(config.out)),
     ]  # fmt: skip
     if loaded is not None:

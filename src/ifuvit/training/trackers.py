@@ -20,10 +20,13 @@ def check_installed(trackers: Sequence[str]) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with "outer/inner" names, which trackers show as groups; lists become strings."""
+    """Nested dictionaries as one with "outer/inner" names, which trackers show as groups; lists become strings, and
+    estimates (see `ifuvit.metrics.intervals`) their values."""
     flattened: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and "value" in value:
+            flattened[prefix + key] = value["value"]
+        elif isinstance(value, Mapping):
             flattened.update(flat(value, f"{prefix}{key}/"))
         else:
             flattened[prefix + key] = json.dumps(value) if isinstance(value, list) else value

@@ -1,0 +1,86 @@
+"""Evaluation while a model trains: a few pictures from the averaged weights, judged as `ifuvit evaluate` judges them."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ifuvit.artifacts import atomic_path
+from ifuvit.evaluation.processes import Processes
+from ifuvit.evaluation.protocols import protocols
+from ifuvit.evaluation.real import RealPictures
+from ifuvit.evaluation.scoring import Judges
+from ifuvit.training.recipe import TrainConfig
+
+if TYPE_CHECKING:
+    from ifuvit.pipeline import Pipeline
+
+
+class Evaluation:
+    """The captions that are drawn, always the same from the same noise, and the judges. All processes make one together.
+
+    Args:
+        config: its `evaluate_` fields are used, and `out`, where the pictures lie (RUN/evaluation, each time anew).
+        pipeline: draws the pictures; its backbone gets the averaged weights before each `measure`.
+        processes: those of the run.
+
+    Raises:
+        InputError: no such real pictures, fewer than `evaluate_images`, or a judge whose weights are not to be had.
+    """
+
+    def __init__(self, config: TrainConfig, pipeline: "Pipeline", processes: Processes) -> None:
+        assert config.evaluate_data is not None
+        self.pipeline, self.processes = pipeline, processes
+        self.protocol = replace(
+            protocols[config.evaluate_protocol],
+            name=f"{config.evaluate_protocol}, while training",
+            images=config.evaluate_images,
+            reference="captioned",
+            size=pipeline.image_size,
+            steps=config.evaluate_steps,
+            guidance_scale=config.evaluate_guidance_scale,
+            count_prompts=None,
+        )
+        real = RealPictures.open(config.evaluate_data, split=self.protocol.split)
+        self.prompts = [caption for _, caption in real.choose(self.protocol.images, self.protocol.caption_seed)]
+        self.files = [config.out / "evaluation" / f"{index:05d}.png" for index in range(len(self.prompts))]
+        self.judges = Judges.load(
+            self.protocol,
+            real,
+            device=pipeline.device,
+            weights=dict(item.split("=", 1) for item in config.evaluate_weights),
+            processes=processes,
+        )
+
+    def measure(self) -> dict[str, Any]:
+        """Draw the pictures and have them judged; all processes call it together.
+
+        Returns:
+            "images", "guidance_scale", "steps", and "metrics": estimates by name.
+        """
+        self._draw()
+        return {
+            "images": self.protocol.images,
+            "guidance_scale": self.protocol.guidance_scale,
+            "steps": self.protocol.steps,
+            "metrics": self.judges.distances(self.files) | self.judges.alignment(self.files, self.prompts),
+        }
+
+    def _draw(self) -> None:
+        from tqdm import tqdm
+
+        size = 16 if self.pipeline.device.type == "cpu" else 64
+        mine = self.processes.share(range(0, len(self.prompts), size))
+        hidden = None if self.processes.first else True  # None: shown on a terminal
+        for start in tqdm(mine, desc="evaluate", unit="batch", leave=False, disable=hidden):
+            images = self.pipeline(
+                self.prompts[start : start + size],
+                guidance_scale=self.protocol.guidance_scale,
+                num_inference_steps=self.protocol.steps,
+                solver=self.protocol.solver,
+                seed=self.protocol.seed,
+                first_index=start,
+                batch_size=size,
+            )
+            for file, image in zip(self.files[start : start + size], images, strict=True):
+                with atomic_path(file) as path:
+                    image.save(path, format="PNG")
+        self.processes.wait()
