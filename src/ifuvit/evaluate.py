@@ -4,9 +4,9 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from tyro.conf import Positional, arg
 
@@ -14,11 +14,14 @@ from ifuvit.artifacts import manifest, now, read_json, write_json
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
-from ifuvit.evaluation.protocols import Protocol, protocols
+from ifuvit.evaluation.protocols import PromptSet, Protocol, protocols
 
 if TYPE_CHECKING:
+    import torch
+
     from ifuvit.evaluation.processes import Processes
     from ifuvit.evaluation.targets import Target
+    from ifuvit.metrics.object_count import PictureCounter
 
 Metric = Literal["distances", "alignment", "counts", "costs"]
 
@@ -52,8 +55,9 @@ class EvaluateConfig:
     """Solver steps, instead of the protocol's."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """Of the noise, instead of the protocol's."""
-    count_images: Annotated[int | None, arg(metavar="INT")] = None
-    """Pictures a counting prompt, instead of the protocol's."""
+    count_prompts: Annotated[tuple[str, ...], arg(metavar="SET=INT")] = ()
+    """Sets of counting prompts with the pictures a prompt, instead of the protocol's, as `paper=10 all-kinds=2`; `ifuvit
+    count prompts SET` prints a set."""
     captions: Annotated[Path | None, arg(metavar="FILE")] = None
     """One caption a line for a directory of bare pictures, in the order of their names."""
     statistics: Annotated[Path | None, arg(metavar="FILE.npz")] = None
@@ -62,6 +66,8 @@ class EvaluateConfig:
     """Where the weights of networks lie that are not embedded, as `inception=FILE.pth` or `clip=FOLDER`."""
     counter: str = "openmoji"
     """The counter of drawn objects: the shipped one, or a directory of `ifuvit count train`."""
+    detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
+    """Count objects by this zero-shot detector of transformers, as google/owlv2-base-patch16-ensemble; for photographs."""
     pictures: Annotated[Path | None, arg(metavar="DIR")] = None
     """Where the pictures are kept. Default: beside the result, RESULT-pictures."""
     cache: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -84,15 +90,20 @@ class EvaluateConfig:
     def resolved_protocol(self) -> Protocol:
         """The protocol with this configuration's changes, which its name then tells."""
         base = protocols[self.protocol]
-        changes = {
-            field.name: value
-            for field in fields(Protocol)
-            if field.name not in ("name", "captions")
-            and (value := getattr(self, field.name, None)) is not None
-            and value != getattr(base, field.name)
-        }
-        told = ", ".join(f"{name}={value}" for name, value in changes.items())
-        return replace(base, name=f"{base.name}, changed: {told}", **changes) if changes else base
+        given = {name: getattr(self, name) for name in ("images", "guidance_scale", "steps", "seed")}
+        changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
+        told = [f"{name}={value}" for name, value in changes.items()]
+        if self.count_prompts:
+            changes["count_prompts"] = tuple(_prompt_set(item) for item in self.count_prompts)
+            told += self.count_prompts
+        return replace(base, name=f"{base.name}, changed: {', '.join(told)}", **changes) if changes else base
+
+
+def _prompt_set(item: str) -> tuple[PromptSet, int]:
+    name, _, images = item.partition("=")
+    if name not in get_args(PromptSet) or not images.isdigit() or int(images) < 1:
+        raise InputError(f"--count-prompts {item}: give SET=INT with a set of {', '.join(get_args(PromptSet))}")
+    return name, int(images)  # type: ignore[return-value]
 
 
 def run(config: EvaluateConfig) -> Path:
@@ -109,6 +120,7 @@ def run(config: EvaluateConfig) -> Path:
     from ifuvit.evaluation.real import RealPictures
     from ifuvit.evaluation.scoring import Judges
     from ifuvit.evaluation.targets import open_target
+    from ifuvit.metrics.frechet import FeatureStatistics
 
     started, protocol = now(), config.resolved_protocol()
     if config.out.is_dir():
@@ -131,15 +143,11 @@ def run(config: EvaluateConfig) -> Path:
         metrics=config.metrics,
         device=device,
         weights=dict(item.split("=", 1) for item in config.weights),
-        statistics=config.statistics,
+        statistics=None if config.statistics is None else FeatureStatistics.load(config.statistics),
         cache=config.cache,
         processes=processes,
     )
-    counter = None
-    if "counts" in config.metrics and protocol.count_prompts is not None:
-        from ifuvit.metrics.object_count import load_counter
-
-        counter = load_counter(config.counter, device=device)
+    counter = _counter(config, protocol, device) if "counts" in config.metrics else None
 
     # The pictures of captions, and what the judges say of them.
     images_per_second, shown = None, None
@@ -157,18 +165,21 @@ def run(config: EvaluateConfig) -> Path:
     if "alignment" in config.metrics:
         metrics |= judges.alignment(files, prompts)
 
-    # The pictures of counting prompts.
+    # The pictures of counting prompts; of given pictures, those whose captions can be counted by.
     counted: dict[str, Any] = {}
     if counter is not None:
-        from ifuvit.metrics.object_count import PROMPT_SETS, count_pictures
+        from ifuvit.metrics.count_prompts import PROMPT_SETS
+        from ifuvit.metrics.object_count import count_pictures
 
-        if target.painter is not None:
-            assert protocol.count_prompts is not None
-            prompts = [one for one in PROMPT_SETS[protocol.count_prompts] for _ in range(protocol.count_images)]
-            scale = protocol.count_guidance_scale
-            files, speed = _draw(protocol, target, prompts, kept / "counts", scale, batch_size, processes)
-            images_per_second = images_per_second or speed
-        counted = count_pictures(files, prompts, counter)
+        if target.painter is None:
+            counted["paper"] = count_pictures(files, prompts, counter)
+        else:
+            for name, number in protocol.count_prompts:
+                prompts = [prompt for prompt in PROMPT_SETS[name] for _ in range(number)]
+                scale = protocol.count_guidance_scale
+                files, speed = _draw(protocol, target, prompts, kept / name, scale, batch_size, processes)
+                images_per_second = images_per_second or speed
+                counted[name] = count_pictures(files, prompts, counter)
 
     if processes.first:
         result = manifest(
@@ -185,7 +196,13 @@ def run(config: EvaluateConfig) -> Path:
                 "sha256": real.fingerprint,
             },
             metrics=metrics,
-            **{key: counted.get(key) for key in ("counts", "relations", "counter")},
+            counts=counted.get("paper", {}).get("counts"),
+            all_kinds=counted.get("all-kinds", {}).get("counts"),
+            relations=counted.get("relations", {}).get("relations"),
+            held_out={key: counted["held-out"][key] for key in ("counts", "relations")}
+            if "held-out" in counted
+            else None,
+            counter=None if counter is None else counter.facts(),
             costs=_costs(target, images_per_second) if "costs" in config.metrics else None,
             pictures=None if shown is None else os.path.relpath(shown, config.out.parent),
             processes=processes.count,
@@ -194,6 +211,18 @@ def run(config: EvaluateConfig) -> Path:
         write_json(config.out, result)
     processes.wait()
     return config.out
+
+
+def _counter(config: EvaluateConfig, protocol: Protocol, device: "torch.device") -> "PictureCounter | None":
+    from ifuvit.metrics.object_count import load_counter
+    from ifuvit.metrics.zero_shot_detection import load_detector
+
+    if config.detector is not None:
+        return load_detector(config.detector, device=device)
+    if protocol.counts_scenes:
+        return load_counter(config.counter, device=device)
+    print("ifuvit: objects are not counted; on photographs that takes --detector", file=sys.stderr)
+    return None
 
 
 def _given_pictures(config: EvaluateConfig, target: "Target", protocol: Protocol) -> list[tuple[Path, str]]:
@@ -263,23 +292,25 @@ def result_table(result: dict[str, Any]) -> str:
         f"{protocol['steps']} steps, w = {protocol['guidance_scale']:g}"
     ]
     for name, number in result["metrics"].items():
-        line = f"  {name:<24} {number['value']:>10.4g}"
+        line = f"  {name:<36} {number['value']:>8.4g}"
         if number.get("interval"):
             line += " [{:.4g}, {:.4g}]".format(*number["interval"])
-        if number.get("floor"):
-            line += f"   real against real {number['floor']['value']:.4g}"
-        if number.get("real") is not None:
-            line += f"   real pairs {number['real']:.4g}"
+        if beside := number.get("floor") or number.get("real"):
+            line += f"   ({beside['how']}: {beside['value']:.4g})"
         lines.append(line)
-    if result["counts"]:
-        overall = result["counts"]["overall"]
-        for name, scale in (("right", 100), ("match_ratio", 100), ("average_error", 1)):
-            low, high = (scale * bound for bound in overall[name]["interval"])
-            unit = ", %" if scale == 100 else ""
-            title = {"right": "right kind and count", "match_ratio": "match ratio", "average_error": "average error"}[
-                name
-            ]
-            lines.append(f"  {title + unit:<24} {scale * overall[name]['value']:>10.4g} [{low:.4g}, {high:.4g}]")
+    held_out = result["held_out"] or {}
+    for title, scores, names in (
+        ("the paper's prompts", result["counts"], ("right", "match_ratio", "average_error")),
+        ("all kinds", result["all_kinds"], ("right", "match_ratio", "average_error")),
+        ("relations", result["relations"], ("both_kinds", "right")),
+        ("held-out counts", held_out.get("counts"), ("right", "average_error")),
+        ("held-out relations", held_out.get("relations"), ("both_kinds", "right")),
+    ):
+        for name in names if scores else ():
+            number = scores["overall"][name]
+            low, high = number["interval"]
+            line = f"{title}: {name.replace('_', ' ')}"
+            lines.append(f"  {line:<36} {number['value']:>8.3f} [{low:.3f}, {high:.3f}]")
     if result["costs"]:
         told = {
             "parameters": "parameters",
@@ -288,7 +319,7 @@ def result_table(result: dict[str, Any]) -> str:
         }
         for name, title in told.items():
             if result["costs"].get(name) is not None:
-                lines.append(f"  {title:<24} {result['costs'][name]:>10,}")
+                lines.append(f"  {title:<36} {result['costs'][name]:>8,}")
     return "\n".join(lines)
 
 

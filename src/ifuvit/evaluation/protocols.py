@@ -11,6 +11,8 @@ from typing import Literal
 
 from ifuvit.errors import InputError
 
+PromptSet = Literal["paper", "all-kinds", "relations", "held-out"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -45,17 +47,17 @@ class Protocol:
     """The standard w; the paper evaluates with its s = w - 1 = 1."""
     seed: int = 0
     """Picture i starts from noise of (seed, i)."""
-    count_prompts: Literal["paper", "all-kinds", "relations", "held-out"] | None = None
-    """Set of prompts for object counts; see `ifuvit.metrics.object_count`. None: counting needs a detector."""
-    count_images: int = 10
-    """Pictures a counting prompt; the paper has 10."""
+    count_prompts: tuple[tuple[PromptSet, int], ...] = (("paper", 10),)
+    """Sets of counting prompts (see `ifuvit.metrics.count_prompts`) with the pictures drawn a prompt; the paper has 10."""
+    counts_scenes: bool = False
+    """Whether objects are counted by the counter of OpenMoji Scenes' kinds; otherwise that takes a detector."""
     count_guidance_scale: float = 4.0
     """The standard w of the counting prompts' pictures; the paper's pictures have s = w - 1 = 3."""
 
     def __post_init__(self) -> None:
-        for field in ("images", "steps", "count_images"):
+        for field in ("images", "steps"):
             if getattr(self, field) < 1:
-                raise InputError(f"--{field.replace('_', '-')} {getattr(self, field)}: must be at least 1")
+                raise InputError(f"--{field} {getattr(self, field)}: must be at least 1")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must not be negative")
         for field in ("guidance_scale", "count_guidance_scale"):
@@ -75,7 +77,8 @@ protocols: Mapping[str, Protocol] = MappingProxyType(
                 networks=("effnet-lite0",),
                 alignment=("two-tower",),
                 steps=25,
-                count_prompts="paper",
+                count_prompts=(("paper", 10), ("relations", 1), ("held-out", 1)),
+                counts_scenes=True,
             ),
             # U-ViT's FID-30K on MS-COCO val2014, as its code at ce55170 does it, and the paper's CLIP score.
             Protocol(

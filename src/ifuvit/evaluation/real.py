@@ -101,8 +101,8 @@ class RealPictures:
             for row, draw in zip(chosen, draws)
         ]
 
-    def others(self, count: int, seed: int = 0, *, beyond: int) -> tuple[list[Path], str] | None:
-        """`count` further real pictures for the real-versus-real floor, and where they are from.
+    def others(self, count: int, seed: int = 0, *, beyond: int) -> list[Path] | None:
+        """`count` further real pictures for the real-versus-real floor.
 
         Args:
             count: how many.
@@ -114,12 +114,12 @@ class RealPictures:
         """
         if len(self) >= beyond + count:
             order = np.random.default_rng([seed, 0]).permutation(len(self))[beyond : beyond + count].tolist()
-            return [self.files[row] for row in order], f"other pictures of {self.split or self.directory.name}"
+            return [self.files[row] for row in order]
         if self.split and self.split != "train":
             try:
                 train = RealPictures.open(self.directory, split="train")
             except InputError:
                 return None
             if train.split and len(train) >= count:
-                return [file for file, _ in train.choose(count, seed)], "pictures of train"
+                return [file for file, _ in train.choose(count, seed)]
         return None

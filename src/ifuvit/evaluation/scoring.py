@@ -27,7 +27,8 @@ class Judges:
 
     def __init__(self, protocol: Protocol, processes: Processes) -> None:
         self.protocol, self.processes = protocol, processes
-        self._networks: list[tuple[FeatureNetwork, np.ndarray | FeatureStatistics, dict[str, Any] | None]] = []
+        # Each with the features of the reference, and of further real pictures for the floor.
+        self._networks: list[tuple[FeatureNetwork, np.ndarray | FeatureStatistics, np.ndarray | None]] = []
         self._alignment: list[tuple[AlignmentModel, dict[str, Any]]] = []
 
     @classmethod
@@ -39,7 +40,7 @@ class Judges:
         metrics: Sequence[str] = ("distances", "alignment"),
         device: "torch.device | str" = "cpu",
         weights: Mapping[str, str] | None = None,
-        statistics: Path | None = None,
+        statistics: "FeatureStatistics | None" = None,
         cache: Path | None = None,
         processes: Processes | None = None,
     ) -> "Judges":
@@ -51,7 +52,7 @@ class Judges:
             metrics: "distances", "alignment" or both.
             device: where to compute.
             weights: file, folder or hub id by name of a network or alignment model, for those that are not embedded.
-            statistics: an .npz of `ifuvit reference-stats` or pytorch-fid in place of the real pictures' features.
+            statistics: of the real side, in place of the real pictures' features.
             cache: a directory in which the real side's features are kept for the next time.
             processes: of this launch; alone by default.
 
@@ -60,7 +61,6 @@ class Judges:
         """
         from ifuvit.metrics.clip_score import clip_score, load_alignment_model
         from ifuvit.metrics.feature_networks import load_feature_network
-        from ifuvit.metrics.frechet import FeatureStatistics, distances
 
         weights = weights or {}
         judges = cls(protocol, processes or Processes())
@@ -71,18 +71,9 @@ class Judges:
             others = real.others(protocol.images, protocol.caption_seed, beyond=beyond)
             for name in protocol.networks:
                 network = load_feature_network(name, weights=weights.get(name), resize=protocol.resize, device=device)
-                if statistics is not None:
-                    judges._networks.append((network, FeatureStatistics.load(statistics), None))
-                    continue
-                features = judges._features(network, reference, cache)
-                floors = None
-                if others is not None:
-                    further = judges._features(network, others[0], cache)
-                    floors = {
-                        key: {"value": value["value"], "n": len(further), "how": others[1]}
-                        for key, value in distances(further, features, network).items()
-                    }
-                judges._networks.append((network, features, floors))
+                known = judges._features(network, reference, cache) if statistics is None else statistics
+                further = judges._features(network, others, cache) if others is not None else None
+                judges._networks.append((network, known, further))
         if "alignment" in metrics:
             files, captions = [file for file, _ in chosen], [caption for _, caption in chosen]
             for name in protocol.alignment:
@@ -100,12 +91,10 @@ class Judges:
         from ifuvit.metrics.frechet import distances
 
         found: dict[str, dict[str, Any]] = {}
-        for network, real, floors in self._networks:
+        for network, real, further in self._networks:
             features = self._features(network, files, None)
-            for key, value in distances(features, real, network).items():
-                found[key] = {**value, "network": network.fingerprint}
-                if floors is not None:
-                    found[key]["floor"] = floors[key]
+            for name, number in distances(features, real, network, other_real=further).items():
+                found[name] = {**number, "network": network.facts()}
         return found
 
     def alignment(self, files: Sequence[Path], captions: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -120,8 +109,8 @@ class Judges:
                 "model": model.name,
                 "prefix": model.prefix,
                 "truncated": truncated,
-                "network": model.fingerprint,
-                "real": real["value"],
+                "network": {"name": model.name, "fingerprint": model.fingerprint},
+                "real": {"value": real["value"], "n": real["n"], "how": "real pictures with their own captions"},
             }
         return found
 
