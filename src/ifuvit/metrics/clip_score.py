@@ -10,6 +10,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -54,8 +55,12 @@ class AlignmentModel(ABC):
     """SHA-256 over everything the score depends on."""
 
     @abstractmethod
-    def embed_pictures(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        """RGB pictures of any sizes -> (B, E) float32 of length 1."""
+    def preprocess(self, picture: Image.Image) -> torch.Tensor:
+        """An RGB picture of any size -> (3, S, S), on the CPU. Called from several threads."""
+
+    @abstractmethod
+    def embed_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) preprocessed pictures -> (B, E) float32 of length 1."""
 
     @abstractmethod
     def embed_captions(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:
@@ -69,6 +74,7 @@ class AlignmentModel(ABC):
         *,
         size: int | None = None,
         batch_size: int = 32,
+        workers: int = 4,
         progress: bool = False,
     ) -> tuple[np.ndarray, int]:
         """The cosine of every picture with its own caption.
@@ -78,42 +84,49 @@ class AlignmentModel(ABC):
             captions: one for each.
             size: crop to the central square and resize (Lanczos) to this many pixels first, as the pictures that a
                 model is trained on; None takes them as they are. The model's own preprocessing follows.
-            batch_size: pictures at once; it does not change the result.
+            batch_size: pictures at once; it does not change the result (beyond rounding).
+            workers: threads that read pictures ahead.
             progress: whether to show a bar on standard error.
 
         Returns:
             (N,) float64, and how many captions were truncated.
 
         Raises:
-            InputError: the numbers of pictures and captions differ or are 0, a caption is empty, a file is missing or no
-                picture, or a cosine is not a number.
+            InputError: the numbers of pictures and captions differ, a caption is empty, a file is missing or no picture,
+                or a cosine is not a number.
         """
         from tqdm import tqdm
 
         _check_pairs(files, captions)
+
+        def read(file: Path) -> torch.Tensor:
+            picture = load_image(file)
+            return self.preprocess(picture if size is None else center_crop_resize(picture, size))
+
         cosines = np.empty(len(files), np.float64)
         truncated = 0
-        with tqdm(total=len(files), desc=self.score_name, unit="picture", disable=not progress) as bar:
+        with (
+            ThreadPoolExecutor(workers, thread_name_prefix="read") as pool,
+            tqdm(total=len(files), desc=self.score_name, unit="picture", disable=not progress) as bar,
+        ):
+            ahead = [pool.submit(read, file) for file in files[:batch_size]]
             for start in range(0, len(files), batch_size):
-                chosen = slice(start, start + batch_size)
-                pictures = [load_image(file) for file in files[chosen]]
-                if size is not None:
-                    pictures = [center_crop_resize(picture, size) for picture in pictures]
-                told, shortened = self.embed_captions(captions[chosen])
-                cosines[chosen] = (self.embed_pictures(pictures) * told).sum(1, dtype=torch.float64).cpu().numpy()
+                chosen, stop = ahead, start + batch_size
+                ahead = [pool.submit(read, file) for file in files[stop : stop + batch_size]]
+                described, shortened = self.embed_captions(captions[start:stop])
+                shown = self.embed_pictures(torch.stack([picture.result() for picture in chosen]))
+                cosines[start:stop] = (shown.double() * described.double()).sum(1).cpu().numpy()
                 truncated += shortened
-                bar.update(len(pictures))
+                bar.update(len(chosen))
         if not np.isfinite(cosines).all():
             first = files[int(np.argmin(np.isfinite(cosines)))]
-            raise InputError(f"{first}: the {self.score_name} is not a number; {self.name} may be damaged")
+            raise InputError(f"{first}: its {self.score_name} is not a number; {self.name} may be damaged")
         return cosines, truncated
 
 
 def _check_pairs(files: Sequence[Path], captions: Sequence[str]) -> None:
     if len(files) != len(captions):
         raise InputError(f"{len(files)} pictures, but {len(captions)} captions; give one caption for each picture")
-    if not files:
-        raise InputError("no pictures to score; give at least one with its caption")
     for file, caption in zip(files, captions):
         if not caption.strip():
             raise InputError(f"{file}: its caption is empty; there is nothing to compare the picture with")
@@ -190,7 +203,7 @@ class CLIP(AlignmentModel):
         vision = model.config.vision_config
         size = _SIZES.get(vision.hidden_size, str(vision.hidden_size))
         self.name = f"CLIP ViT-{size}/{vision.patch_size}" + ("" if self.image_size == 224 else f"@{self.image_size}")
-        self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+        self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
 
     @classmethod
     def from_pretrained(cls, reference: str | Path, *, prefix: str = "", device: str | torch.device = "cpu") -> "CLIP":
@@ -237,12 +250,12 @@ class CLIP(AlignmentModel):
         picture = picture.resize((int(size * width / short), int(size * height / short)), Image.Resampling.BICUBIC)
         left, top = (picture.width - size) // 2, (picture.height - size) // 2
         pixels = np.asarray(picture.crop((left, top, left + size, top + size)), np.float32) / 255
-        return (torch.from_numpy(pixels).permute(2, 0, 1) - self._mean[0]) / self._std[0]
+        return (torch.from_numpy(pixels).permute(2, 0, 1) - self._mean) / self._std
 
     @torch.no_grad()
-    def embed_pictures(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        pixels = torch.stack([self.preprocess(picture) for picture in pictures]).to(self.model.device)
-        return normalize(_pooled(self.model.get_image_features(pixel_values=pixels)).float(), dim=-1)
+    def embed_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
+        features = self.model.get_image_features(pixel_values=pixels.to(self.model.device))
+        return normalize(_pooled(features), dim=-1)
 
     @torch.no_grad()
     def embed_captions(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:
@@ -253,7 +266,7 @@ class CLIP(AlignmentModel):
         tokens = [one if len(one) <= limit else [*one[: limit - 1], one[-1]] for one in tokens]
         padded = self.tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(self.model.device)
         features = self.model.get_text_features(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"])
-        return normalize(_pooled(features).float(), dim=-1), truncated
+        return normalize(_pooled(features), dim=-1), truncated
 
 
 def _pooled(features: Any) -> torch.Tensor:
