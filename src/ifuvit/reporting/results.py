@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,14 @@ class Evaluation:
     relations: Mapping[str, Any] | None
     counter: Mapping[str, Any] | None
     costs: Mapping[str, Any]
+    pictures: Path | None
     finished: str | None
+    device: str | None
+
+    def same_as(self, other: "Evaluation") -> bool:
+        """Whether both judge the same weights in the same way."""
+        known = self.target.get("sha256") is not None and self.target["sha256"] == other.target.get("sha256")
+        return known and (self.protocol, self.data.get("sha256")) == (other.protocol, other.data.get("sha256"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +95,7 @@ class Judgment:
 class SweepPoint:
     model: str
     guidance_scale: float
+    result: Path | None
     metrics: Mapping[str, Estimate]
 
 
@@ -98,14 +106,29 @@ class Sweep:
     file: Path
     protocol: Mapping[str, Any]
     points: tuple[SweepPoint, ...]
+    missing: int
+    """Points that are not evaluated yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentRow:
     name: str
     setting: Setting
+    guidance_scale: float | None
     metrics: Mapping[str, Estimate]
     costs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What the paper concludes, and what came out."""
+
+    text: str
+    metric: str
+    difference: Estimate
+    holds: bool
+    clear: bool | None
+    """Whether the difference's interval leaves out 0; None if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +137,24 @@ class Experiment:
 
     file: Path
     name: str
+    title: str
     scale: str
     seeds: tuple[int, ...]
     runs: tuple[Mapping[str, Any], ...]
+    protocol: Mapping[str, Any]
+    data: Mapping[str, Any]
     rows: tuple[ExperimentRow, ...]
+    claims: tuple[Claim, ...]
+
+    @property
+    def points(self) -> tuple[SweepPoint, ...]:
+        """Its rows as points of a sweep, if it has several guidance scales."""
+        if len({row.guidance_scale for row in self.rows}) < 2:
+            return ()
+        return tuple(
+            SweepPoint(model=row.name, guidance_scale=row.guidance_scale or 1.0, result=None, metrics=row.metrics)
+            for row in self.rows
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +210,37 @@ def read_results(directories: Sequence[Path]) -> Results:
         for result in _read(file):
             kind = _KINDS[type(result)]
             found[kind].setdefault(_identity(result), result)
-    results = Results(**{kind: tuple(values.values()) for kind, values in found.items()})
     if not any(found.values()):
         where = ", ".join(map(str, directories))
         raise InputError(f"{where}: no results; make some with `ifuvit evaluate MODEL --data DIR --out RESULT.json`")
-    return results
+    return _without_parts(Results(**{kind: tuple(values.values()) for kind, values in found.items()}))
+
+
+def _without_parts(results: Results) -> Results:
+    """What a sweep or an experiment has made is told by its table: its parts are left out, but for the evaluations of an
+    experiment's first seed, whose counts and pictures are shown. The same weights under the same protocol stand once."""
+    parts = {point.result.resolve() for sweep in results.sweeps for point in sweep.points if point.result is not None}
+    for experiment in results.experiments:
+        for run in experiment.runs:
+            if run["seed"] != experiment.seeds[0] or experiment.points:
+                parts.add((experiment.file.parent / run["result"]).resolve())
+    evaluations: list[Evaluation] = []
+    left_out: list[Evaluation] = []
+    for one in results.evaluations:
+        same = [other for other in evaluations if one.same_as(other)]
+        if one.file.resolve() in parts or same:
+            left_out.append(one)
+            continue
+        if any(one.name == other.name for other in evaluations):
+            one = replace(one, name=f"{one.name} ({one.file.stem})")
+        evaluations.append(one)
+    unseen = {one.pictures.resolve().parent for one in left_out if one.pictures is not None}
+    return replace(
+        results,
+        evaluations=tuple(evaluations),
+        sweeps=tuple(one for one in results.sweeps if one.file.resolve() not in parts),
+        pictures=tuple(one for one in results.pictures if one.directory.resolve().parent not in unseen),
+    )
 
 
 _KINDS = {
@@ -240,11 +303,13 @@ def _read(file: Path) -> Iterator[Any]:
     verb = value.get("verb") if isinstance(value, dict) else match[1]
     with _reading(file, f"result of `ifuvit {verb}`"):
         value = _estimates(value)
-        if verb == "evaluate":
+        if verb == "evaluate" and file.name == "manifest.json" and "settings" in value:
+            yield _drawn(file, value)
+        elif verb == "evaluate":
             evaluation = _evaluation(file, value)
             yield evaluation
-            if pictures := value.get("pictures"):
-                yield from _pictures_of(evaluation, file.parent / pictures)
+            if evaluation.pictures and (manifest := evaluation.pictures / "manifest.json").is_file():
+                yield from _read(manifest)
         elif verb == "count judge":
             yield _judgment(file, value)
         elif verb == "sweep":
@@ -337,7 +402,9 @@ def _evaluation(file: Path, value: Any) -> Evaluation:
         relations=_scores(value.get("relations")),
         counter=value.get("counter"),
         costs=dict(value.get("costs") or {}),
+        pictures=file.parent / value["pictures"] if value.get("pictures") else None,
         finished=value.get("finished"),
+        device=value.get("device"),
     )
 
 
@@ -354,15 +421,17 @@ def _judgment(file: Path, value: Any) -> Judgment:
 def _sweep(file: Path, value: Any) -> Sweep:
     return Sweep(
         file=file,
-        protocol=dict(value["protocol"]),
+        protocol=dict(value["protocol"] or {}),
         points=tuple(
             SweepPoint(
                 model=str(point["model"]),
                 guidance_scale=float(point["guidance_scale"]),
+                result=file.parent / point["result"] if point.get("result") else None,
                 metrics=_metrics(point["metrics"]),
             )
             for point in value["points"]
         ),
+        missing=len(value.get("missing") or ()),
     )
 
 
@@ -370,17 +439,31 @@ def _experiment(file: Path, value: Any) -> Experiment:
     return Experiment(
         file=file,
         name=value["name"],
+        title=value.get("title") or value["name"],
         scale=value["scale"],
         seeds=tuple(value["seeds"]),
         runs=tuple(value["runs"]),
+        protocol=dict(value.get("protocol") or {}),
+        data=dict(value.get("data") or {}),
         rows=tuple(
             ExperimentRow(
                 name=row["setting"],
                 setting=_setting(row),
+                guidance_scale=row.get("guidance_scale"),
                 metrics=_metrics(row["metrics"]),
                 costs=dict(row.get("costs") or {}),
             )
             for row in value["table"]
+        ),
+        claims=tuple(
+            Claim(
+                text=claim["claim"],
+                metric=claim["metric"],
+                difference=claim["difference"],
+                holds=claim["holds"],
+                clear=claim["clear"],
+            )
+            for claim in value.get("claims") or ()
         ),
     )
 
@@ -434,14 +517,12 @@ def _generated(file: Path, value: Any) -> Pictures:
     )
 
 
-def _pictures_of(evaluation: Evaluation, directory: Path) -> Iterator[Pictures]:
-    """The pictures of an evaluation, where they are still there."""
-    manifest = directory / "manifest.json"
-    if manifest.is_file():
-        with _reading(manifest, "manifest of pictures"):
-            yield Pictures(
-                directory=directory,
-                name=evaluation.name,
-                choices={key: evaluation.protocol[key] for key in _CHOICES if key in evaluation.protocol},
-                images=_images(read_json(manifest)),
-            )
+def _drawn(file: Path, value: Any) -> Pictures:
+    """What an evaluation drew."""
+    settings = value["settings"]
+    return Pictures(
+        directory=file.parent,
+        name=value["of"]["name"],
+        choices={key: settings[key] for key in _CHOICES},
+        images=_images(value),
+    )

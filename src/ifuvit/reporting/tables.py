@@ -5,13 +5,15 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from ifuvit.reporting import paper
-from ifuvit.reporting.results import Costs, Estimate, Evaluation, Experiment, Judgment, Results, Setting
+from ifuvit.reporting.results import Estimate, Evaluation, Experiment, Judgment, Results, Setting
 
-Cell = Estimate | str | int | float | None
+Cell = Estimate | Path | str | int | float | None
+"""A Path is the file that the row's numbers come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,10 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
-    source: str = ""
-    """The result that it was read from."""
+    kind: Literal["rows", "matrix"] = "rows"
+    """A matrix holds frequencies, which may be shaded by their share of the row."""
+    sources: tuple[Path, ...] = ()
+    """The results that it was read from."""
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -81,7 +85,7 @@ def plain(value: Cell, column: Column | None = None) -> str:
             return text
         low, high = (number(scale * bound, digits) for bound in value.interval)
         return f"{text} [{low}, {high}]"
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, (bool, str, Path)):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
@@ -96,7 +100,8 @@ def is_score(name: str) -> bool:
 
 def metric_column(name: str, group: str = "") -> Column:
     better = "lower" if is_distance(name) or "error" in name else "higher"
-    return Column(title=name, group=group, percent=name.endswith("ratio"), better=better)
+    share = "ratio" in name or name.startswith("right ")
+    return Column(title=f"{name}, %" if share else name, group=group, percent=share, better=better)
 
 
 def metric_names(sets: Iterable[Mapping[str, Estimate]]) -> list[str]:
@@ -109,6 +114,16 @@ def metric_names(sets: Iterable[Mapping[str, Estimate]]) -> list[str]:
         return 2 if is_score(name) else 3
 
     return sorted(names, key=rank)
+
+
+def _real(names: Sequence[str], sets: Iterable[Mapping[str, Estimate]]) -> tuple[float | None, ...]:
+    """What real pictures have by each metric, where all results agree on it."""
+    values: dict[str, set[float]] = {name: set() for name in names}
+    for metrics in sets:
+        for name, estimate in metrics.items():
+            if estimate.real is not None:
+                values[name].add(estimate.real)
+    return tuple(found.pop() if len(found) == 1 else None for found in values.values())
 
 
 def _costs_cells(costs: Mapping[str, Any]) -> tuple[Cell, ...]:
@@ -138,17 +153,26 @@ _SPEEDS = {
 
 
 def tables(results: Results) -> list[Table]:
-    """All tables that the results have something for."""
-    return [
+    """All tables that the results have something for, each under a name of its own."""
+    found = [
         *table_1(results),
         *table_2(results),
-        *ablations(results),
-        *counts(results),
-        *costs(results),
-        *evaluations(results),
+        *experiments(results),
+        *(table for one in results.experiments for table in claims(one)),
         *sweeps(results),
         *trainings(results),
+        *count_overview(results),
+        *(table for number, one in enumerate(judgments(results), start=1) for table in judgment_tables(one, number)),
+        *costs(results),
+        *speeds(results),
+        *(evaluation_table(one, f"evaluation-{number}") for number, one in enumerate(results.evaluations, start=1)),
     ]
+    taken: dict[str, int] = {}
+    for position, table in enumerate(found):
+        taken[table.name] = taken.get(table.name, 0) + 1
+        if taken[table.name] > 1:
+            found[position] = replace(table, name=f"{table.name}-{taken[table.name]}")
+    return found
 
 
 def table_1(results: Results) -> list[Table]:
@@ -174,13 +198,7 @@ def table_1(results: Results) -> list[Table]:
             found.append(
                 _beside_table_1("ours: counted at the paper's size", rows, costs.file, notes=(paper.FLOPS_NOTE,))
             )
-    return [_numbered(table, number, len(found)) for number, table in enumerate(found, start=1)]
-
-
-def _numbered(table: Table, index: int, total: int) -> Table:
-    if total == 1:
-        return table
-    return Table(**{**vars(table), "name": f"{table.name}-{index}"})
+    return found
 
 
 def _by_protocol(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
@@ -193,7 +211,7 @@ def _by_protocol(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation
 def _beside_table_1(
     group: str,
     ours: Sequence[tuple[Setting, Mapping[str, Estimate], Mapping[str, Any]]],
-    *files: Any,
+    *files: Path,
     notes: tuple[str, ...] = (),
 ) -> Table:
     names = metric_names(metrics for _, metrics, _ in ours)
@@ -223,13 +241,16 @@ def _beside_table_1(
                 row.gflops,
             )
         )
+    real = _real(names, (metrics for _, metrics, _ in ours))
+    if any(value is not None for value in real):
+        rows.append(("real pictures", *real, *(None,) * (len(columns) - 1 - len(real))))
     return Table(
         name="table-1",
         title="Table 1: four settings",
         columns=columns,
         rows=tuple(rows),
         notes=(*notes, paper.CLIP_NOTE),
-        source=", ".join(map(str, files)),
+        sources=files,
     )
 
 
@@ -243,6 +264,7 @@ def table_2(results: Results) -> list[Table]:
         Column(title="fusion"),
         Column(title="conditioning"),
         *(metric_column(name, "ours") for name in names),
+        Column(title="result", group="ours"),
         Column(title="GFLOPs"),
         Column(title="FID-30K", group="the paper"),
         Column(title="CLIP score", group="the paper"),
@@ -256,13 +278,17 @@ def table_2(results: Results) -> list[Table]:
                 setting.fusion if setting else None,
                 setting.conditioning if setting else None,
                 *(one.metrics.get(name) for name in names),
+                one.file,
                 gflops.get("without_attention"),
                 None,
                 None,
             )
         )
+    real = _real(names, (one.metrics for one in results.evaluations))
+    if any(value is not None for value in real):
+        rows.append(("real pictures", None, None, *real, None, None, None, None))
     for row in paper.TABLE_2:
-        empty = (None,) * len(names)
+        empty = (None,) * (len(names) + 1)
         rows.append((row.model, row.fusion, row.path, *empty, row.gflops, row.fid_30k, row.clip_score))
     return [
         Table(
@@ -271,30 +297,54 @@ def table_2(results: Results) -> list[Table]:
             columns=columns,
             rows=tuple(rows),
             notes=(paper.CLIP_NOTE, paper.FLOPS_NOTE),
-            source=", ".join(str(one.file) for one in results.evaluations),
+            sources=tuple(one.file for one in results.evaluations),
         )
     ]
 
 
-def ablations(results: Results) -> list[Table]:
+def experiments(results: Results) -> list[Table]:
+    """A table for each experiment, in their order."""
     found = []
     for experiment in results.experiments:
-        if experiment.name == "table1":
-            continue
         names = metric_names(row.metrics for row in experiment.rows)
         found.append(
             Table(
-                name=f"{experiment.name}-{experiment.scale}",
+                name=f"experiment-{slug(experiment.name)}-{slug(experiment.scale)}",
                 title=f"Experiment {experiment.name}, {experiment.scale}",
                 columns=(Column(title="setting"), *map(metric_column, names), *_costs_columns()),
                 rows=tuple(
-                    (str(row.setting), *(row.metrics.get(name) for name in names), *_costs_cells(row.costs))
+                    (
+                        f"{row.setting}, w = {row.guidance_scale:g}" if experiment.points else str(row.setting),
+                        *(row.metrics.get(name) for name in names),
+                        *_costs_cells(row.costs),
+                    )
                     for row in experiment.rows
                 ),
-                source=str(experiment.file),
+                sources=(experiment.file,),
             )
         )
     return found
+
+
+def claims(experiment: Experiment) -> list[Table]:
+    """What the paper concludes, and what came out."""
+    if not experiment.claims:
+        return []
+    words = {True: "yes", False: "yes, not clearly", None: "yes, with one seed"}
+    rows = []
+    for claim in experiment.claims:
+        word = words[claim.clear]
+        rows.append((claim.text, word if claim.holds else word.replace("yes", "no"), claim.metric, claim.difference))
+    return [
+        Table(
+            name=f"claims-{slug(experiment.name)}-{slug(experiment.scale)}",
+            title="The paper's claims here",
+            columns=tuple(Column(title=title) for title in ("claim", "holds", "by", "difference")),
+            rows=tuple(rows),
+            notes=("Clearly: the 95 % interval of the difference over seeds leaves out 0.",),
+            sources=(experiment.file,),
+        )
+    ]
 
 
 _MEASURES = {
@@ -319,14 +369,42 @@ def judgments(results: Results) -> list[Judgment]:
     return [*inside, *results.judgments]
 
 
-def counts(results: Results) -> list[Table]:
+def count_overview(results: Results) -> list[Table]:
+    """What was counted of each of several models, in a row each."""
     found = []
-    for number, one in enumerate(judgments(results), start=1):
-        for what, scores in (("counts", one.counts), ("relations", one.relations)):
-            if scores:
-                found.append(_scores(f"{what}-{number}", f"{what.capitalize()}: {one.name}", scores, one))
-        if one.counts and "confusion" in one.counts:
-            found.append(confusion(one.counts["confusion"], f"confusion-{number}", one))
+    for what in ("counts", "relations"):
+        chosen = [(one, scores) for one in judgments(results) if (scores := getattr(one, what))]
+        if len(chosen) > 1:
+            measures = [key for key in _MEASURES if any(key in scores["overall"] for _, scores in chosen)]
+            rows = tuple(
+                (one.name, scores["overall"]["pictures"], *(scores["overall"].get(key) for key in measures), one.file)
+                for one, scores in chosen
+            )
+            found.append(
+                Table(
+                    name=what,
+                    title="Object counts" if what == "counts" else "Spatial relations",
+                    columns=(*_score_columns("model", measures), Column(title="result")),
+                    rows=rows,
+                    sources=tuple(one.file for one, _ in chosen),
+                )
+            )
+    return found
+
+
+def _score_columns(first: str, measures: Sequence[str]) -> tuple[Column, ...]:
+    named = (Column(title=_MEASURES[key][0], percent=_MEASURES[key][1], better=_MEASURES[key][2]) for key in measures)
+    return (Column(title=first), Column(title="pictures"), *named)
+
+
+def judgment_tables(one: Judgment, number: int) -> list[Table]:
+    """Counts, their confusion matrix, and relations; what was judged of them."""
+    found = []
+    for what, scores in (("counts", one.counts), ("relations", one.relations)):
+        if scores:
+            found.append(_scores(f"{what}-{number}", f"{what.capitalize()}: {one.name}", scores, one))
+            if "confusion" in scores:
+                found.append(_confusion(scores["confusion"], f"confusion-{number}", one))
     return found
 
 
@@ -339,45 +417,59 @@ def _scores(name: str, title: str, scores: Mapping[str, Any], judgment: Judgment
     return Table(
         name=name,
         title=title,
-        columns=(
-            Column(title="asked"),
-            Column(title="pictures"),
-            *(Column(title=_MEASURES[key][0], percent=_MEASURES[key][1], better=_MEASURES[key][2]) for key in measures),
-        ),
+        columns=_score_columns("asked", measures),
         rows=tuple(
             (label, group["pictures"], *(group.get(key) for key in measures)) for label, group in groups.items()
         ),
-        source=str(judgment.file),
+        sources=(judgment.file,),
     )
 
 
-def confusion(matrix: Mapping[str, Any], name: str, judgment: Judgment) -> Table:
+def _confusion(matrix: Mapping[str, Any], name: str, judgment: Judgment) -> Table:
     return Table(
         name=name,
         title=f"Asked and counted: {judgment.name}",
+        kind="matrix",
         columns=(Column(title="asked"), *(Column(title=str(one), group="counted") for one in matrix["counted"])),
         rows=tuple((asked, *row) for asked, row in matrix["asked"].items()),
-        source=str(judgment.file),
+        sources=(judgment.file,),
     )
 
 
 def costs(results: Results) -> list[Table]:
     return [
         Table(
-            name="costs" if len(results.costs) == 1 else f"costs-{number}",
+            name="costs",
             title="Costs of one picture's forward pass and of one guided sampling step, GFLOPs",
             columns=(Column(title="preset"), *_costs_columns()),
             rows=tuple((name, *_costs_cells(row)) for name, row in one.rows.items()),
             notes=("2 x multiply-adds. Shared: text encoded once a prompt, text-free blocks once for both branches.",),
-            source=str(one.file),
+            sources=(one.file,),
         )
-        for number, one in enumerate(results.costs, start=1)
+        for one in results.costs
     ]
 
 
-def evaluations(results: Results) -> list[Table]:
-    """Every number of every evaluation with all that is told about it."""
-    return [evaluation_table(one, f"evaluation-{number}") for number, one in enumerate(results.evaluations, start=1)]
+def speeds(results: Results) -> list[Table]:
+    """What was measured where evaluations ran."""
+    columns = [Column(title="model"), *_costs_columns(), *(Column(title=title) for title in _SPEEDS.values())]
+    rows = [
+        (one.name, *_costs_cells(one.costs), *(one.costs.get(key) for key in _SPEEDS), one.device, one.file)
+        for one in results.evaluations
+        if one.costs
+    ]
+    if not rows:
+        return []
+    return [
+        Table(
+            name="costs-measured",
+            title="Costs of what was evaluated",
+            columns=(*columns, Column(title="device"), Column(title="result")),
+            rows=tuple(rows),
+            notes=("Speed and memory are of the machine that each result names; the GFLOPs are counted.",),
+            sources=tuple(one.file for one in results.evaluations if one.costs),
+        )
+    ]
 
 
 def evaluation_table(one: Evaluation, name: str) -> Table:
@@ -390,24 +482,24 @@ def evaluation_table(one: Evaluation, name: str) -> Table:
             for metric in metric_names([one.metrics])
             for value in [one.metrics[metric]]
         ),
-        source=str(one.file),
+        sources=(one.file,),
     )
 
 
 def sweeps(results: Results) -> list[Table]:
     found = []
-    for number, sweep in enumerate(results.sweeps, start=1):
+    for sweep in results.sweeps:
         names = metric_names(point.metrics for point in sweep.points)
         found.append(
             Table(
-                name="sweep" if len(results.sweeps) == 1 else f"sweep-{number}",
+                name="sweep",
                 title="Guidance scales",
                 columns=(Column(title="model"), Column(title="guidance scale w"), *map(metric_column, names)),
                 rows=tuple(
                     (point.model, point.guidance_scale, *(point.metrics.get(name) for name in names))
                     for point in sweep.points
                 ),
-                source=str(sweep.file),
+                sources=(sweep.file,),
             )
         )
     return found
@@ -424,7 +516,7 @@ def trainings(results: Results) -> list[Table]:
                     title=f"During training: {run.name}",
                     columns=(Column(title="step"), *map(metric_column, names)),
                     rows=tuple((step, *(metrics.get(name) for name in names)) for step, metrics in run.evaluations),
-                    source=str(run.file),
+                    sources=(run.file,),
                 )
             )
     return found
@@ -444,9 +536,8 @@ def as_markdown(table: Table) -> str:
     heads = [f"{column.group}: {column.title}" if column.group else column.title for column in table.columns]
     rows = [line(plain(cell, column) for cell, column in zip(row, table.columns)) for row in table.rows]
     parts = [f"# {table.title}", "", line(heads), line("---" for _ in heads), *rows]
-    for note in (*table.notes, f"From {table.source}. Brackets: 95 % intervals." if table.source else ""):
-        if note:
-            parts += ["", note]
+    parts += [part for note in table.notes for part in ("", note)]
+    parts += ["", f"From {', '.join(map(str, table.sources))}. Brackets: 95 % intervals."]
     return "\n".join(parts) + "\n"
 
 

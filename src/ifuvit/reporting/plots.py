@@ -1,0 +1,249 @@
+"""Plots as inline SVG: text stays text, and colors come from the page's style, so that they follow light and dark."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jinja2.utils import markupsafe
+
+from ifuvit.reporting.results import Estimate
+from ifuvit.reporting.tables import digits_of, number, plain
+
+Markup = markupsafe.Markup
+
+# A plot is as wide as a phone in these units, so that its letters are read there at their own size.
+_WIDTH, _HEIGHT = 360, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 26, 40
+# Told apart by shape as well as by color; the style sheet has as many colors.
+_MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-5L5 4H-5z", "M0-5.4L5 0L0 5.4L-5 0z")
+COLORS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    x: float
+    y: float
+    x_interval: tuple[float, float] | None = None
+    y_interval: tuple[float, float] | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    name: str
+    points: Sequence[Point]
+    marked: bool = True
+    """Whether every point has a marker; long curves have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    name: str
+    estimate: Estimate
+    color: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A figure of the page."""
+
+    title: str
+    svg: markupsafe.Markup
+    legend: tuple[tuple[str, markupsafe.Markup], ...] = ()
+    note: str = ""
+
+
+class _Axis:
+    """A map from numbers to one coordinate, with ticks where people would put them."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float, *, log: bool = False) -> None:
+        self.log = log
+        self.low, self.high = min(values), max(values)
+        if log:
+            factor = (self.high / self.low) ** 0.04 if self.high > self.low else 1.1
+            self.low, self.high = self.low / factor, self.high * factor
+        else:
+            margin = 0.06 * (self.high - self.low) or 0.05 * abs(self.high) or 1.0
+            self.low, self.high = self.low - margin, self.high + margin
+        self.start, self.end = start, end
+
+    def __call__(self, value: float) -> float:
+        part = (value - self.low) / (self.high - self.low)
+        if self.log:
+            part = math.log(value / self.low) / math.log(self.high / self.low)
+        return round(self.start + part * (self.end - self.start), 2)
+
+    def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
+        """(coordinate, label)."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            for leading in ((1, 2, 5), (1, 3), (1,)):
+                values = [k * 10.0**power for power in powers for k in leading]
+                values = [value for value in values if self.low <= value <= self.high]
+                if len(values) <= wanted + 1:
+                    break
+            return [(self(value), f"{value:,.10g}") for value in values]
+        rough = (self.high - self.low) / wanted
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = power * next(k for k in (1, 2, 2.5, 5, 10) if k * power >= rough * 0.999)
+        first = math.ceil(self.low / step - 1e-9)
+        values = [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        digits += not math.isclose(step * 10**digits, round(step * 10**digits))  # 2.5
+        return [(self(value), number(value, digits)) for value in values]
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "middle", name: str = "") -> markupsafe.Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="{}" class="{}">{}</text>').format(
+        round(x, 2), round(y, 2), anchor, name, text
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, name: str) -> markupsafe.Markup:
+    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(x1, y1, x2, y2, name)
+
+
+def _figure(parts: Sequence[markupsafe.Markup], *, title: str, about: str, height: float) -> markupsafe.Markup:
+    return Markup(
+        '<svg viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title><desc>{}</desc>{}</svg>'
+    ).format(_WIDTH, round(height, 1), f"{title}. {about}", title, about, Markup("").join(parts))
+
+
+def _marker(index: int) -> str:
+    return _MARKERS[index % len(_MARKERS)]
+
+
+def swatch(index: int, *, marked: bool) -> markupsafe.Markup:
+    """A series' sign for the legend."""
+    mark = Markup('<path d="{}" transform="translate(13 6)" class="mark c{}"/>').format(_marker(index), index % COLORS)
+    return Markup('<svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{}{}</svg>').format(
+        _line(1, 6, 25, 6, f"curve c{index % COLORS}"), mark if marked else ""
+    )
+
+
+def line_plot(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    log_y: bool = False,
+    reference: tuple[str, float] | None = None,
+    note: str = "",
+) -> Plot:
+    """Curves with markers and 95 % intervals.
+
+    Args:
+        series: at least one, each with at least one point.
+        reference: label and height of a dashed horizontal line, as the score of real pictures.
+        log_y: logarithmic y axis, if all values allow it.
+    """
+    points = [point for one in series for point in one.points]
+    xs = [x for point in points for x in (point.x, *(point.x_interval or ()))]
+    ys = [y for point in points for y in (point.y, *(point.y_interval or ()))]
+    log_y = log_y and min(ys) > 0
+    if reference is not None:
+        ys.append(reference[1])
+    x_axis = _Axis(xs, _LEFT, _WIDTH - _RIGHT)
+    y_axis = _Axis(ys, _HEIGHT - _BOTTOM, _TOP, log=log_y)
+
+    parts = [_text(2, 12, y_label, anchor="start", name="label")]
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, x_label, name="label"))
+    for y, label in y_axis.ticks():
+        parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "grid"), _text(_LEFT - 6, y + 4, label, anchor="end")]
+    for x, label in x_axis.ticks():
+        parts += [_text(x, _HEIGHT - _BOTTOM + 16, label)]
+    parts.append(_line(_LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, "axis"))
+    if reference is not None:
+        y = y_axis(reference[1])
+        parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "reference")]
+        parts += [_text(_WIDTH - _RIGHT, y - 5 if y > _TOP + 14 else y + 13, reference[0], anchor="end", name="soft")]
+    for index, one in enumerate(series):
+        parts += _curve(one, index, x_axis, y_axis)
+    about = "; ".join(f"{one.name}: {len(one.points)} points, {_ends(one)}" for one in series)
+    svg = _figure(parts, title=title, about=f"{y_label} against {x_label}. {about}", height=_HEIGHT)
+    legend = tuple((one.name, swatch(index, marked=one.marked)) for index, one in enumerate(series))
+    return Plot(title=title, svg=svg, legend=legend, note=note)
+
+
+def _ends(one: Series) -> str:
+    first, last = one.points[0], one.points[-1]
+    return f"from {first.y:.4g} at {first.x:g} to {last.y:.4g} at {last.x:g}"
+
+
+def _curve(
+    one: Series, index: int, x_axis: Callable[[float], float], y_axis: Callable[[float], float]
+) -> list[markupsafe.Markup]:
+    color = f"c{index % COLORS}"
+    places = [(x_axis(point.x), y_axis(point.y)) for point in one.points]
+    path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
+    parts = [Markup('<path d="{}" class="curve {}"/>').format(path, color)]
+    for point, (x, y) in zip(one.points, places):
+        if point.y_interval is not None:
+            parts.append(_line(x, y_axis(point.y_interval[0]), x, y_axis(point.y_interval[1]), f"whisker {color}"))
+        if point.x_interval is not None:
+            parts.append(_line(x_axis(point.x_interval[0]), y, x_axis(point.x_interval[1]), y, f"whisker {color}"))
+    for point, (x, y) in zip(one.points, places):
+        told = f"{one.name}, {point.label or f'{point.x:g}'}: {point.y:.4g}"
+        if one.marked:
+            parts.append(
+                Markup('<path d="{}" transform="translate({} {})" class="mark {}"><title>{}</title></path>').format(
+                    _marker(index), x, y, color, told
+                )
+            )
+        # Labels of one curve are enough to read the others: they have the same scales in the same order.
+        if point.label and index == 0:
+            left = x > _WIDTH - 70
+            parts.append(_text(x - 7 if left else x + 7, y - 6, point.label, anchor="end" if left else "start"))
+    return parts
+
+
+def bar_plot(
+    bars: Sequence[Bar],
+    *,
+    title: str,
+    reference: tuple[str, float] | None = None,
+    percent: bool = False,
+    note: str = "",
+) -> Plot:
+    """Bars from zero with whiskers for 95 % intervals; names and numbers stand above them."""
+    scale = 100.0 if percent else 1.0
+    ends = [scale * end for bar in bars for end in (0.0, bar.estimate.value, *(bar.estimate.interval or ()))]
+    if reference is not None:
+        ends.append(scale * reference[1])
+    low, high = min(ends), max(ends)
+    left, right, row, top = 4, _WIDTH - 10, 36, 6
+
+    def x(value: float) -> float:
+        return round(left + (value - low) / ((high - low) or 1.0) * (right - left), 2)
+
+    height = top + row * len(bars) + (18 if reference is not None else 2)
+    parts = []
+    for index, bar in enumerate(bars):
+        y, end = top + row * index, x(scale * bar.estimate.value)
+        digits = digits_of(bar.estimate, scale)
+        told = number(scale * bar.estimate.value, digits)
+        if bar.estimate.interval is not None:
+            told += " [{}, {}]".format(*(number(scale * bound, digits) for bound in bar.estimate.interval))
+        parts += [
+            _text(left, y + 11, bar.name, anchor="start", name="strong"),
+            _text(right, y + 11, told, anchor="end"),
+        ]
+        parts.append(
+            Markup('<rect x="{}" y="{}" width="{}" height="10" rx="2" class="bar c{}"/>').format(
+                min(x(0), end), y + 17, round(max(abs(end - x(0)), 0.5), 2), bar.color % COLORS
+            )
+        )
+        if bar.estimate.interval is not None:
+            first, last = (x(scale * bound) for bound in bar.estimate.interval)
+            parts += [_line(first, y + 22, last, y + 22, "bound")]
+            parts += [_line(bound, y + 18.5, bound, y + 25.5, "bound") for bound in (first, last)]
+    bottom = top + row * len(bars)
+    parts.append(_line(x(0), top + 14, x(0), bottom - 4, "axis"))
+    if reference is not None:
+        place = x(scale * reference[1])
+        anchor = "end" if place > _WIDTH / 2 else "start"
+        parts += [_line(place, top + 14, place, bottom - 2, "reference")]
+        parts += [_text(place, bottom + 11, reference[0], anchor=anchor, name="soft")]
+    about = "; ".join(f"{bar.name} {plain(bar.estimate)}" for bar in bars)
+    return Plot(title=title, svg=_figure(parts, title=title, about=about, height=height), note=note)
