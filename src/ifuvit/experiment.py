@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
@@ -63,6 +63,8 @@ class ExperimentConfig:
     """Instead of the scale's, for instance a local folder of it."""
     weights: Annotated[tuple[str, ...], arg(metavar="NAME=PATH")] = ()
     """Weights of evaluation networks that are not embedded, as for `ifuvit evaluate`."""
+    detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
+    """For the scale paper: also count objects, by this zero-shot detector, as for `ifuvit evaluate`."""
     steps: Annotated[int | None, arg(metavar="INT")] = None
     """Training steps instead of the recipe's."""
     images: Annotated[int | None, arg(metavar="INT")] = None
@@ -168,16 +170,18 @@ class Plan:
 
     def evaluate_config(self, setting: Setting, seed: int) -> EvaluateConfig:
         """The evaluation of a run at the protocol's guidance scale."""
+        counts: tuple[Literal["counts"], ...] = ("counts",) if self.scale.scenes or self.config.detector else ()
         return EvaluateConfig(
             target=str(self.run_directory(setting, seed)),
             data=self.data,
             out=self.config.out / "results" / f"{setting.name}-seed-{seed}.json",
             protocol=self.scale.protocol,
-            metrics=self.scale.metrics,
+            metrics=("distances", "alignment", *counts, "costs"),
             images=self.config.images or self.scale.images,
             steps=self.scale.sampling_steps,
-            count_images=self.scale.count_images,
+            count_prompts=self.scale.count_prompts,
             weights=self.config.weights,
+            detector=self.config.detector,
             cache=self.cache,
         )
 
@@ -436,7 +440,7 @@ def _check(config: ExperimentConfig) -> None:
     if not (isinstance(before, dict) and before.get("verb") == "experiment"):
         raise InputError(f"{record}: is no experiment; give another --out")
     was, mine = before["config"], to_dict(config)
-    for field in ("name", "scale", "steps", "images", "autoencoder", "text_encoder"):
+    for field in ("name", "scale", "steps", "images", "autoencoder", "text_encoder", "detector"):
         if was.get(field) != mine[field]:
             raise InputError(
                 f"{config.out}: holds an experiment with {field} {was.get(field)}, not {mine[field]}; give another --out"

@@ -15,6 +15,9 @@ from ifuvit.errors import InputError
 from ifuvit.evaluate import EvaluateConfig
 from ifuvit.shipped import find
 
+# What changes an evaluation's numbers besides protocol, data and the model's weights.
+_JUDGES = ("metrics", "statistics", "weights", "counter", "detector")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
@@ -149,7 +152,7 @@ def finished(wanted: EvaluateConfig, data: str) -> dict[str, Any] | None:
     settings = to_dict(wanted)
     same = (
         result["protocol"] == to_dict(wanted.resolved_protocol())
-        and all(result["config"].get(key) == settings[key] for key in ("metrics", "statistics", "weights", "counter"))
+        and all(result["config"].get(key) == settings[key] for key in _JUDGES)
         and result["data"]["sha256"] == data
         and result["target"]["sha256"] == sha256(weights)
     )

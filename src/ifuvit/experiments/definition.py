@@ -86,15 +86,8 @@ class Scale:
     """Pictures judged instead of the protocol's."""
     sampling_steps: int | None = None
     """Solver steps instead of the protocol's."""
-    count_images: int | None = None
-    """Pictures a counting prompt instead of the protocol's."""
-    metrics: tuple[Literal["distances", "alignment", "counts", "costs"], ...] = (
-        "distances",
-        "alignment",
-        "counts",
-        "costs",
-    )
-    """What `ifuvit evaluate` measures."""
+    count_prompts: tuple[str, ...] = ()
+    """Sets of counting prompts instead of the protocol's, as for `ifuvit evaluate`."""
     headline: Mapping[Quantity, str]
     """What a result calls the numbers that claims compare."""
     training_gflops_per_second: float

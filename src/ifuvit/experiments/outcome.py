@@ -111,7 +111,7 @@ def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], results: 
                 "worse": claim.worse,
                 "metric": metric,
                 "difference": difference,
-                "holds": (difference["value"] > 0) == (claim.by == "alignment"),
+                "holds": difference["value"] > 0 if claim.by == "alignment" else difference["value"] < 0,
                 "clear": None if low is None or high is None else low > 0 or high < 0,
             }
         )

@@ -1,0 +1,74 @@
+"""The experiments as values: the paper's settings, found again among the presets at every size."""
+
+import importlib
+from dataclasses import replace
+
+import pytest
+
+from ifuvit.experiments import EXPERIMENTS, SCALES
+from ifuvit.model.presets import presets
+
+SETTINGS = {setting.name: setting for experiment in EXPERIMENTS.values() for setting in experiment.settings}
+
+
+@pytest.mark.parametrize("prefix", ["", "openmoji-"])
+@pytest.mark.parametrize("name", ["concat-early", "concat-intermediate", "cross-early", "cross-intermediate"])
+def test_table_1_settings_are_the_presets(name: str, prefix: str) -> None:
+    for base in ("concat-early", "cross-intermediate"):
+        assert SETTINGS[name].at(presets[prefix + base]) == presets[prefix + name]
+
+
+def test_ablation_covers_both_conditionings_as_the_paper_writes_them() -> None:
+    settings = EXPERIMENTS["ablation"].settings
+    for conditioning in ("concat", "cross"):
+        written = {(s.n_text, s.n_image) for s in settings if s.conditioning == conditioning}
+        assert written == {(0, 0), (1, 0), (0, 4), (1, 4)}
+    middle = SETTINGS["cross-middle"]
+    assert middle.at(presets["openmoji-concat-early"]).n_image == 2  # of depth 6, as 4 of 12
+    assert middle.at(presets["cross-early"]).n_image == 4
+
+
+def test_a_setting_changes_nothing_but_where_text_enters() -> None:
+    base = replace(presets["cross-early"], embed_dim=64, cross_attention="joint", mask_padding=True)
+    model = SETTINGS["cross-middle"].at(base)
+    assert replace(model, conditioning=base.conditioning, n_text=base.n_text, n_image=base.n_image) == base
+
+
+def test_one_name_is_one_setting_in_all_experiments() -> None:
+    """Experiments share runs by the settings' names."""
+    for experiment in EXPERIMENTS.values():
+        for setting in experiment.settings:
+            assert SETTINGS[setting.name] == setting
+        assert len({setting.name for setting in experiment.settings}) == len(experiment.settings)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_says_what_it_is(name: str) -> None:
+    experiment = EXPERIMENTS[name]
+    module = importlib.import_module(f"ifuvit.experiments.{name}")
+    for part in ("Reference:", "Command:", f"ifuvit experiment {name} --scale openmoji", "Cost:", "Expected"):
+        assert part in (module.__doc__ or ""), part
+    names = {setting.name for setting in experiment.settings}
+    assert set(experiment.expected) <= names
+    assert {claim.better for claim in experiment.claims} | {claim.worse for claim in experiment.claims} <= names
+
+
+def test_the_papers_numbers_do_not_contradict_its_claims() -> None:
+    of = {"distance": ("FID-30K", -1), "alignment": ("CLIP score", 1)}
+    for claim in EXPERIMENTS["table1"].claims:
+        if claim.by in of:
+            metric, sign = of[claim.by]
+            expected = EXPERIMENTS["table1"].expected
+            assert sign * (expected[claim.better][metric] - expected[claim.worse][metric]) > 0
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_scales_fit_their_presets(name: str) -> None:
+    from ifuvit.training.recipe import default_config
+
+    scale = SCALES[name]
+    recipe = default_config(scale.preset)
+    model = replace(recipe.model, **scale.model)
+    replace(recipe, model=model, **scale.recipe)
+    for setting in SETTINGS.values():
+        assert setting.at(model).n_image == setting.n_image * model.depth // 12
