@@ -306,7 +306,9 @@ def result_table(result: dict[str, Any]) -> str:
         ("held-out counts", held_out.get("counts"), ("right", "average_error")),
         ("held-out relations", held_out.get("relations"), ("both_kinds", "right")),
     ):
-        for name in names if scores else ():
+        for name in names:
+            if scores is None or name not in scores["overall"]:
+                continue  # not asked for, or not of this kind of counter
             number = scores["overall"][name]
             low, high = number["interval"]
             line = f"{title}: {name.replace('_', ' ')}"

@@ -25,6 +25,7 @@ class Processes:
         from accelerate import PartialState
 
         state = PartialState()
+        assert state.device is not None
         return cls(state.process_index, state.num_processes), state.device
 
     @property

@@ -151,7 +151,7 @@ def _diffusers(target: str, device: "torch.device") -> Target:
 
     half = device.type == "cuda"
     try:
-        pipeline = DiffusionPipeline.from_pretrained(target, torch_dtype=torch.float16 if half else torch.float32)
+        pipeline: Any = DiffusionPipeline.from_pretrained(target, torch_dtype=torch.float16 if half else torch.float32)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{target}: no diffusers pipeline can be loaded ({reason})") from None
