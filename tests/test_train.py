@@ -301,7 +301,7 @@ def test_token_ids_and_states_train_alike(tmp_path):
         for mode in ("states", "tokens")
     ]
     assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=2e-4)
-    with pytest.raises(InputError, match="another version of 'minilm'"):
+    with pytest.raises(InputError, match="another version of the text encoder 'minilm'"):
         other = write_features(tmp_path / "other", text="tokens", **{**text, "text_encoder": "c" * 64})
         run(tiny(other, tmp_path / "run", model=replace(MODEL, text_width=encoder.width)))
 
@@ -358,7 +358,7 @@ def test_running_a_finished_run_again_changes_nothing(data, tmp_path):
     run(config)
     after = {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()}
     assert before.keys() == after.keys()
-    assert [path.name for path in before if before[path] != after[path]] == ["manifest.json"]
+    assert {path.name for path in before if before[path] != after[path]} <= {"manifest.json"}  # it tells the time
 
 
 def test_steps_may_grow(data, tmp_path):
