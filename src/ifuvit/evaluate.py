@@ -276,9 +276,12 @@ def _costs(target: "Target", images_per_second: float | None) -> dict[str, Any]:
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     analytic = cost_of(from_dict(IFUViTConfig, target.setting)) if target.setting is not None else {}
+    training = target.training or {}
     return {
         **analytic,
-        "training_steps_per_second": (target.training or {}).get("steps_per_second"),
+        "training_steps_per_second": round(training["steps"] / training["seconds"], 3)
+        if training.get("seconds")
+        else None,
         "images_per_second": None if images_per_second is None else round(images_per_second, 3),
         "peak_memory_gib": round(memory / 2**30, 3),
     }

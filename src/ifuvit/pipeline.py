@@ -7,6 +7,7 @@ A pipeline directory follows diffusers' layout:
     scheduler/scheduler_config.json     the noise schedule and the default solver
     text_encoder.json                   the text encoder: reference, fingerprint, max_tokens
     vae/                                a diffusers autoencoder; absent where the reference leads to one
+    training.json                       steps, batch size, seed and seconds of the training; absent where unknown
 
 Text encoders are named, not copied: they are frozen, public and large.
 """
@@ -264,6 +265,7 @@ def write_pipeline(
     text_encoder: Mapping[str, Any],
     latent_scale: float,
     vae: "Autoencoder | None" = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a pipeline directory, whole or not at all; one that is there is replaced. No encoder needs to be loaded.
 
@@ -275,6 +277,7 @@ def write_pipeline(
         text_encoder: {"reference", "fingerprint", "max_tokens"}, likewise.
         latent_scale: 1 / standard deviation of the latents in training.
         vae: write this autoencoder into the directory instead of referring to it.
+        training: how the weights came to be, {"steps", "batch_size", "seed", "seconds"}, where that is known.
     """
     with atomic_directory(directory) as path:
         model.save_pretrained(path / "transformer")
@@ -286,6 +289,8 @@ def write_pipeline(
             path / "text_encoder.json",
             {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens")},
         )
+        if training is not None:
+            write_json(path / "training.json", dict(training))
         write_json(
             path / "scheduler" / "scheduler_config.json",
             {

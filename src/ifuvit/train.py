@@ -207,7 +207,7 @@ def run(config: TrainConfig) -> Path:
         whole = checkpoint.gather(model, ema, optimizer, state)
         if main:
             checkpoint.write(config.out, step, whole, keep=config.keep_checkpoints)
-            _write_pipeline(config, features, whole.ema)
+            _write_pipeline(config, features, whole.ema, state)
         accelerator.wait_for_everyone()
 
     # The loop. A batch depends on its step alone, so the loader simply starts at the present one.
@@ -331,8 +331,10 @@ def _log(metrics: Any, line: Mapping[str, Any]) -> None:
     metrics.flush()
 
 
-def _write_pipeline(config: TrainConfig, features: "Features", average: "Mapping[str, Tensor]") -> None:
-    """RUN/pipeline: the averaged weights, and where the encoders are to be found."""
+def _write_pipeline(
+    config: TrainConfig, features: "Features", average: "Mapping[str, Tensor]", state: Mapping[str, Any]
+) -> None:
+    """RUN/pipeline: the averaged weights, where the encoders are to be found, and how far training is."""
     from ifuvit.model.uvit import IFUViT
     from ifuvit.pipeline import write_pipeline
 
@@ -344,12 +346,18 @@ def _write_pipeline(config: TrainConfig, features: "Features", average: "Mapping
         autoencoder=features.autoencoder,
         text_encoder=features.text_encoder,
         latent_scale=features.latent_scale,
+        training={
+            "steps": state["step"],
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+            "seconds": round(state["seconds"], 1),
+        },
     )
 
 
 def _write_samples(config: TrainConfig, pipeline: "Pipeline", step: int) -> None:
     """RUN/samples/step-…png: a grid for fixed prompts and seeds."""
-    from ifuvit.generate import make_grid
+    from ifuvit.grid import make_grid
 
     prompts = [prompt for prompt in config.sample_prompts for _ in range(2)]
     images = pipeline(prompts, num_inference_steps=25, seed=0)

@@ -24,13 +24,12 @@ def pictures(tmp_path):
 
 def test_a_run_tells_its_setting_and_training(tmp_path):
     run = write_tiny_pipeline(tmp_path / "my-run")
-    lines = [{"step": 10, "steps_per_second": 2.0}, {"step": 20, "steps_per_second": 4.0}, {"step": 20, "other": 1}]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3')
-    (run / "config.json").write_text(json.dumps({"seed": 7, "batch_size": 64}))
+    training = {"steps": 20, "batch_size": 64, "seed": 7, "seconds": 10.0}
+    (run / "pipeline/training.json").write_text(json.dumps(training))
     target = open_target(str(run), device=CPU)
     assert (target.name, target.kind) == ("my-run", "ifuvit") and target.painter is not None
     assert target.setting is not None and target.setting["conditioning"] == "cross"
-    assert target.training == {"steps": 20, "seed": 7, "batch_size": 64, "steps_per_second": 3.0}
+    assert target.training == training
 
 
 def test_bare_pictures_and_a_caption_file(pictures, tmp_path):

@@ -1,7 +1,5 @@
 """What is judged: a model that draws (of this package, or a diffusers pipeline), or pictures that are there already."""
 
-import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +46,7 @@ class Target:
     setting: dict[str, Any] | None = None
     """The backbone's configuration."""
     training: dict[str, Any] | None = None
-    """{"steps", "seed", "batch_size", "steps_per_second"} of the run that made it."""
+    """{"steps", "batch_size", "seed", "seconds"} of the run that made it."""
     painter: Painter | None = None
     pictures: list[tuple[Path, str | None]] | None = None
     """Pictures that are there already, each with its prompt or caption if it has one."""
@@ -115,33 +113,9 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         kind="ifuvit",
         sha256=sha256(directory / "transformer" / "model.safetensors"),
         setting=to_dict(pipeline.model.config),
-        training=_training(directory),
+        training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
         painter=paint,
     )
-
-
-def _training(directory: Path) -> dict[str, Any] | None:
-    """How a pipeline was trained, from the run it lies in, or from the `training.json` that shipped ones have."""
-    if (directory / "training.json").is_file():
-        return read_json(directory / "training.json")
-    run = directory.parent
-    if directory.name != "pipeline" or not (run / "metrics.jsonl").is_file():
-        return None
-    steps, speeds = 0, []
-    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line of a run that was killed
-        steps = max(steps, entry.get("step", 0))
-        speeds += [entry["steps_per_second"]] if "steps_per_second" in entry else []
-    config = read_json(run / "config.json") if (run / "config.json").is_file() else {}
-    return {
-        "steps": steps,
-        "seed": config.get("seed"),
-        "batch_size": config.get("batch_size"),
-        "steps_per_second": round(statistics.median(speeds), 3) if speeds else None,
-    }
 
 
 def _diffusers(target: str, device: "torch.device") -> Target:

@@ -37,7 +37,7 @@ class Evaluation:
             size=pipeline.image_size,
             steps=config.evaluate_steps,
             guidance_scale=config.evaluate_guidance_scale,
-            count_prompts=None,
+            count_prompts=(),
         )
         real = RealPictures.open(config.evaluate_data, split=self.protocol.split)
         self.prompts = [caption for _, caption in real.choose(self.protocol.images, self.protocol.caption_seed)]
