@@ -13,7 +13,7 @@ from PIL import Image
 
 from ifuvit import cli, generate
 from ifuvit.errors import InputError
-from ifuvit.generate import GenerateConfig, file_name, make_grid, read_prompts
+from ifuvit.generate import GenerateConfig, file_name, read_prompts
 from tiny_pipeline import write_tiny_pipeline
 
 
@@ -178,18 +178,6 @@ def test_prompts_keep_their_order(tmp_path):
 def test_file_names_are_safe(prompt, name):
     assert file_name(7, 100, prompt) == name
     assert file_name(7, 30_000, prompt).startswith("00007")
-
-
-def test_grid():
-    images = [Image.new("RGB", (64, 64), color) for color in ((200, 0, 0), (0, 200, 0), (0, 0, 200))]
-    grid = make_grid(images, ["a bus", "word " * 60, "x" * 300])
-    factor = 4  # 64 pixels are shown as 256, each as a square
-    assert grid.getpixel((12, 12)) == (200, 0, 0) == grid.getpixel((12 + 64 * factor - 1, 12 + 64 * factor - 1))
-    assert grid.width == 12 + 2 * (64 * factor + 12)
-    label = np.asarray(grid.crop((12, 12 + 256, 12 + 256, 12 + 256 + 40)))
-    assert label.min() < 100  # something is written below the picture
-    assert make_grid(images, ["", "", ""], columns=3).width == 12 + 3 * (64 * factor + 12)
-    assert make_grid([Image.new("RGB", (256, 256))], ["one"]).width == 256 + 24
 
 
 def test_help_needs_no_heavy_import():

@@ -89,6 +89,7 @@ def run(config: GenerateConfig) -> Path:
 
     # Only now what takes seconds to import.
     from ifuvit.diffusion.sampling import check_solver
+    from ifuvit.grid import make_grid
 
     check_solver(config.solver, config.steps)
     out, earlier = _check_out(config.out)
@@ -172,62 +173,6 @@ def file_name(index: int, count: int, prompt: str) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:48].strip("-")
     number = f"{index:0{max(4, len(str(count - 1)))}d}"
     return f"{number}-{slug}.png" if slug else f"{number}.png"
-
-
-def make_grid(images: Sequence["Image"], prompts: Sequence[str], *, columns: int | None = None) -> "Image":
-    """The pictures in rows with their prompts below; small ones are enlarged by a whole factor so that every pixel
-    stays a crisp square.
-
-    Args:
-        images: N >= 1 pictures of one size.
-        prompts: N labels.
-        columns: pictures a row; by default about as many as rows, 8 at most.
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    assert images and len(images) == len(prompts)
-    columns = min(columns or min(8, round(len(images) ** 0.5 + 0.3)), len(images))
-    factor = max(1, round(224 / images[0].width))
-    width, height = images[0].width * factor, images[0].height * factor
-    font, gap, line = ImageFont.load_default(size=14), 12, 18
-    labels = [_wrap(prompt, font, width, lines=3) for prompt in prompts]
-    label_height = max(len(label) for label in labels) * line + 6
-    rows = -(-len(images) // columns)
-    grid = Image.new(
-        "RGB", (gap + columns * (width + gap), gap + rows * (height + label_height + gap)), (250, 250, 250)
-    )
-    draw = ImageDraw.Draw(grid)
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        x = gap + number % columns * (width + gap)
-        y = gap + number // columns * (height + label_height + gap)
-        grid.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
-        for row, text in enumerate(label):
-            draw.text((x, y + height + 4 + row * line), text, fill=(30, 30, 30), font=font)
-    return grid
-
-
-def _wrap(text: str, font: Any, width: int, *, lines: int) -> list[str]:
-    """`text` broken into lines no wider than `width` pixels, the last one shortened if it takes more than `lines`."""
-    rows, rest = [""], text.split()
-    while rest:
-        word = rest.pop(0)
-        longer = f"{rows[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            rows[-1] = longer
-        elif not rows[-1]:  # one word that is wider than the line
-            fits = next(n for n in range(len(word), 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
-            rows[-1] = word[:fits]
-            rest[:0] = [word[fits:]] if word[fits:] else []
-        else:
-            rows.append("")
-            rest.insert(0, word)
-        if len(rows) > lines:
-            rows = rows[:lines]
-            while rows[-1] and font.getlength(rows[-1] + "…") > width:
-                rows[-1] = rows[-1][:-1]
-            rows[-1] += "…"
-            break
-    return rows
 
 
 def _load(directory: Path, config: GenerateConfig) -> "Pipeline":
