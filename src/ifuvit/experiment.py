@@ -158,15 +158,19 @@ class Plan:
         """A run: the preset's recipe with the scale's changes."""
         from ifuvit.training.recipe import default_config
 
-        return replace(
+        recipe = replace(
             default_config(self.scale.preset),
             data=self.features("train"),
             val_data=self.features("val"),
             out=self.run_directory(setting, seed),
             model=self.model(setting),
             seed=seed,
-            **{**self.scale.recipe, **({} if self.config.steps is None else {"steps": self.config.steps})},
+            evaluate_data=self.data,
+            evaluate_protocol=self.scale.protocol,
+            evaluate_weights=self.config.weights,
+            **self.scale.recipe,
         )
+        return recipe if self.config.steps is None else replace(recipe, steps=self.config.steps)
 
     def evaluate_config(self, setting: Setting, seed: int) -> EvaluateConfig:
         """The evaluation of a run at the protocol's guidance scale."""
@@ -323,9 +327,10 @@ class Plan:
 
         config = self.train_config(setting, seed)
         record = config.out / "config.json"
-        if record.is_file() and (steps := read_json(record)["config"]["steps"]) != config.steps:
+        steps = read_json(record).get("config", {}).get("steps") if record.is_file() else config.steps
+        if steps != config.steps:
             raise InputError(
-                f"{config.out}: is a run of {steps:,} steps, not {config.steps:,}; give --steps {steps}, or another --runs"
+                f"{config.out}: is a run of {steps} steps, not {config.steps}; give --steps {steps}, or another --runs"
             )
         train.run(config)
 
@@ -381,12 +386,12 @@ def run(config: ExperimentConfig) -> Path:
         return config.out
     processes, _ = Processes.join()
     for number, stage in enumerate(stages, start=1):
-        if not stage.done():
+        # All processes look before any begins, and then do the same.
+        if processes.sum(int(not stage.done())):
             if processes.first:
                 print(f"[{number}/{len(stages)}] {stage.what}", file=sys.stderr, flush=True)
                 _write(plan, started)
             stage.work()
-        processes.wait()
     if processes.first:
         _write(plan, started)
     return config.out
@@ -458,8 +463,10 @@ def _made(directory: Path, verb: str, config: dict[str, Any], *, free: Collectio
     if not file.is_file():
         return False
     record = read_json(file)
-    return record.get("verb") == verb and all(
-        record["config"].get(name) == value for name, value in config.items() if name not in free
+    return (
+        isinstance(record, dict)
+        and record.get("verb") == verb
+        and all(record["config"].get(name) == value for name, value in config.items() if name not in free)
     )
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,6 @@ def test_scales_fit_their_presets(name: str) -> None:
     scale = SCALES[name]
     recipe = default_config(scale.preset)
     model = replace(recipe.model, **scale.model)
-    replace(recipe, model=model, **scale.recipe)
+    replace(recipe, model=model, evaluate_data=Path("val"), **scale.recipe)
     for setting in SETTINGS.values():
         assert setting.at(model).n_image == setting.n_image * model.depth // 12

@@ -19,7 +19,12 @@ def result(distance: float, score: float, error: float, *, scale: float = 2.0, s
         "protocol": {"guidance_scale": scale},
         "metrics": {"FD": number(distance, floor={"value": 3.0, "n": 9, "how": "train"}), "score": number(score)},
         "counts": {"overall": {"average_error": number(error), "pictures": 20}},
-        "costs": {"parameters": 7, "training_steps_per_second": speed, "gflops": {"with_attention": 0.5}},
+        "costs": {
+            "parameters": 7,
+            "training_steps_per_second": speed,
+            "gflops": {"with_attention": 0.5},
+            "peak_memory_gib": 1.0,
+        },
     }
 
 

@@ -13,6 +13,9 @@ _OF_THE_ESTIMATE = ("value", "interval", "interval_from", "n")
 # Facts about one evaluation's own sampling; over seeds another interval takes their place.
 _OF_ONE_EVALUATION = ("standard_error",)
 
+# Memory is that of the process, which has done more here than one evaluation.
+_OF_THE_PROCESS = ("peak_memory_gib",)
+
 # A judgment's overall scores that stand in the table beside the distances, and their names there.
 _COUNTS = {
     "right": "right kind and count",
@@ -55,6 +58,10 @@ def agreed(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _costs(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in (result["costs"] or {}).items() if name not in _OF_THE_PROCESS}
+
+
 def table(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
     """A row for every setting and guidance scale of which there is a result; means over the seeds that are there."""
     rows = []
@@ -74,7 +81,7 @@ def table(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
                     "guidance_scale": scale,
                     "seeds": [seed for seed, _ in here],
                     "metrics": {name: over_seeds([one[name] for one in metrics]) for name in metrics[0]},
-                    "costs": agreed([result["costs"] or {} for _, result in here]),
+                    "costs": agreed([_costs(result) for _, result in here]),
                 }
             )
     return rows
