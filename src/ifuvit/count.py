@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from ifuvit.artifacts import atomic_directory, now, package_version, read_json, sha256, write_json, write_manifest
+from ifuvit.artifacts import atomic_directory, manifest, now, read_json, sha256, write_json, write_manifest
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device, use_bf16
 from ifuvit.errors import InputError
+from ifuvit.metrics.count_prompts import PROMPT_SETS, PromptSet
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +29,10 @@ TRAIN, JUDGE = "count train", "count judge"
 class CountPromptsConfig:
     """Print a set of prompts, one a line, for `ifuvit generate --prompts-file`."""
 
-    set: Positional[Literal["paper", "all-kinds", "relations", "held-out"]]
+    set: Positional[PromptSet]
     """paper: bus, sheep, person and apple, one to five each (20 prompts). all-kinds: the same of all 42 kinds of OpenMoji
-    Scenes (210). relations: pairs of kinds in four relations (100). held-out: what no training scene shows (99)."""
+    Scenes (210). relations: pairs of kinds in four relations (100). held-out: what no training scene shows (99). coco: for
+    photographs, one to five of 77 kinds of MS-COCO (385)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +128,8 @@ def train(config: CountTrainConfig) -> Path:
     scenes = read_scenes(config.scenes, "train", size=network.image_size)
     validation = read_scenes(config.scenes, "val", size=network.image_size)
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        manifest = config.out / "manifest.json"
-        if not manifest.is_file() or read_json(manifest).get("verb") != TRAIN:
+        earlier = config.out / "manifest.json"
+        if not earlier.is_file() or read_json(earlier).get("verb") != TRAIN:
             raise InputError(f"--out {config.out}: holds something else already; give a new or empty directory")
     reconstruct, autoencoder = None, None
     if config.autoencoder:
@@ -203,18 +205,16 @@ def judge(config: CountJudgeConfig) -> Path:
         counter = load_counter(config.counter, device=device)
     else:
         counter = load_detector(config.detector, threshold=config.threshold, device=device)
-    result = {
-        "verb": JUDGE,
-        "ifuvit_version": package_version(),
-        "config": to_dict(config),
+    result = manifest(
+        JUDGE,
+        to_dict(config),
+        started=started,
         **count_pictures(files, prompts, counter, thresholds=config.thresholds),
-        "generated": {
+        generated={
             "directory": str(config.pictures),
             "manifest_sha256": sha256(config.pictures / "manifest.json"),
         },
-        "started": started,
-        "finished": now(),
-    }
+    )
     write_json(config.out, result)
     return config.out
 
@@ -227,13 +227,11 @@ def read_generated(directory: Path) -> tuple[list[Path], list[str]]:
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; give one that `ifuvit generate` wrote")
-    manifest = read_json(directory / "manifest.json")
+    facts = read_json(directory / "manifest.json")
     try:
-        if manifest["verb"] != "generate":
-            raise InputError(
-                f"{directory}: written by `ifuvit {manifest['verb']}`; give a directory of `ifuvit generate`"
-            )
-        listed = [(directory / str(image["file"]), str(image["prompt"])) for image in manifest["images"]]
+        if facts["verb"] != "generate":
+            raise InputError(f"{directory}: written by `ifuvit {facts['verb']}`; give a directory of `ifuvit generate`")
+        listed = [(directory / str(image["file"]), str(image["prompt"])) for image in facts["images"]]
     except (KeyError, TypeError):
         raise InputError(f"{directory / 'manifest.json'}: not of `ifuvit generate`; it lists no images") from None
     if not listed:
@@ -285,17 +283,16 @@ def _groups(scores: dict[str, Any], by: str) -> dict[str, Any]:
 def errors_table(errors: dict[str, Any]) -> str:
     """A counter's errors as text: in percent of the scenes, exactly right."""
 
-    def percent(part: dict[str, Any] | None, name: str) -> str:
-        return "-" if part is None or part["overall"][name] is None else f"{100 * part['overall'][name]['value']:.2f}"
+    def percent(group: dict[str, Any] | None, name: str) -> str:
+        return f"{100 * group[name]['value']:.2f}" if group else "-"
 
     lines = [f"{'exactly right, %':<16} {'one kind':>9} {'two kinds':>10} {'relation':>9}   by count 1 to 5"]
-    for name, scores in errors.items():
-        singles, pairs = scores["counts"], scores["relations"]
-        by_count = " ".join(
-            percent({"overall": one}, "right") for one in (singles or {"by_count": {}})["by_count"].values()
-        )
-        columns = f"{percent(singles, 'right'):>9} {percent(pairs, 'right_objects'):>10} {percent(pairs, 'right'):>9}"
-        lines.append(f"{name:<16} {columns}   {by_count}")
+    for variant, scores in errors.items():
+        counts, relations = scores["counts"] or {}, scores["relations"] or {}
+        one_kind = percent(counts.get("overall"), "right")
+        two_kinds, placed = (percent(relations.get("overall"), name) for name in ("right_objects", "right"))
+        by_count = " ".join(percent(group, "right") for group in counts.get("by_count", {}).values())
+        lines.append(f"{variant:<16} {one_kind:>9} {two_kinds:>10} {placed:>9}   {by_count}")
     return "\n".join(lines)
 
 
@@ -322,7 +319,7 @@ _HELP = """usage: ifuvit count ACTION [ARGUMENTS]
 Count the objects in pictures that were drawn from prompts like "three sheep" or "a bus left of an apple".
 
 actions:
-  prompts  paper|all-kinds|relations|held-out       print prompts, one a line
+  prompts  paper|all-kinds|relations|held-out|coco  print prompts, one a line
   judge    PICTURES --out RESULT.json               judge what `ifuvit generate` drew from them
   train    --scenes DIR --out COUNTER               train a counter on OpenMoji Scenes, print its error
 
@@ -344,15 +341,13 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"unknown action {action!r}; the actions are {', '.join(_ACTIONS)}")
     config = parse(_ACTIONS[action], rest, prog=f"ifuvit count {action}")
     if isinstance(config, CountPromptsConfig):
-        from ifuvit.metrics.count_prompts import PROMPT_SETS
-
         print("\n".join(PROMPT_SETS[config.set]))
         return
     written = run(config)
     if isinstance(config, CountTrainConfig):
-        manifest = read_json(written / "manifest.json")
-        print(errors_table(manifest["errors"]))
-        print(f"{written}: {manifest['parameters']:,} parameters, trained in {manifest['seconds']:.0f} s")
+        facts = read_json(written / "manifest.json")
+        print(errors_table(facts["errors"]))
+        print(f"{written}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
     else:
         result = read_json(written)
         print(result_table(result))

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ifuvit.data.scenes import (
     KINDS,
@@ -16,6 +16,8 @@ from ifuvit.data.scenes import (
     prompt_for,
     relation_prompt_for,
 )
+
+PromptSet = Literal["paper", "all-kinds", "relations", "held-out", "coco"]
 
 
 class Asked(NamedTuple):
@@ -58,32 +60,27 @@ def parse_prompt(prompt: str) -> Asked | AskedRelation | None:
 
 # ---------------------------------------------------------------------------------------------------- of photographs
 
-_NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
-_NUMBERS |= {"nine": 9, "ten": 10} | {str(number): number for number in range(1, 11)}
-# Where the rules of `_singular` fail.
+_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBERS = {"a": 1, "an": 1}
+_NUMBERS |= {written: count for count, word in enumerate(_WORDS, start=1) for written in (word, str(count))}
+# Plurals for which the rules of `_singular` fail.
 _SINGULARS = {
     **{"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse", "geese": "goose"},
-    **{"knives": "knife", "wolves": "wolf", "calves": "calf", "leaves": "leaf", "loaves": "loaf", "feet": "foot"},
-    **{"teeth": "tooth", "oxen": "ox", "buses": "bus", "shelves": "shelf"},
-    **{"bookcases": "bookcase", "suitcases": "suitcase", "vases": "vase", "horses": "horse", "houses": "house"},
-    **{"noses": "nose", "roses": "rose", "shoes": "shoe", "toes": "toe", "axes": "axe", "cookies": "cookie"},
-    **{"ties": "tie", "pies": "pie", "zombies": "zombie", "movies": "movie", "causes": "cause", "cheeses": "cheese"},
-    **{word: word for word in ("sheep", "fish", "deer", "moose", "bison", "aircraft", "skis", "scissors", "shrimp")},
+    **{"knives": "knife", "wolves": "wolf", "calves": "calf", "leaves": "leaf", "loaves": "loaf", "shelves": "shelf"},
+    **{
+        "feet": "foot",
+        "teeth": "tooth",
+        "oxen": "ox",
+        "shoes": "shoe",
+        "toes": "toe",
+        "canoes": "canoe",
+        "axes": "axe",
+    },
+    **{"cookies": "cookie", "movies": "movie", "zombies": "zombie"},
+    **{word: word for word in ("sheep", "fish", "deer", "moose", "bison", "aircraft", "shrimp")},
 }
-# Ends in s and is one.
-_ONE_IN_S = {
-    "bus",
-    "skis",
-    "scissors",
-    "glass",
-    "cactus",
-    "octopus",
-    "lens",
-    "walrus",
-    "hippopotamus",
-    "canvas",
-    "iris",
-}
+# End in s and are one.
+_ONE_IN_S = frozenset("bus cactus octopus walrus hippopotamus virus lens canvas iris gas".split())
 _NO_NOUNS = frozenset(
     "a an the and or of on in at to with without by for from under over above below behind beside near next left right "
     "is are was were it its this that these those there who which no not".split()
@@ -98,7 +95,7 @@ def _singular(noun: str) -> str | None:
         return None
     if noun.endswith("ies") and len(noun) > 4:
         return noun[:-3] + "y"
-    if noun.endswith(("sses", "shes", "ches", "xes", "zzes", "oes", "uses")):
+    if noun.endswith(("sses", "shes", "ches", "xes", "zzes", "oes", "uses")) and not noun.endswith("ouses"):
         return noun[:-2]
     return noun[:-1]
 
@@ -128,8 +125,29 @@ def parse_noun_phrase(prompt: str) -> Asked | None:
 # --------------------------------------------------------------------------------------------------------------- sets
 
 
-def _all_counts(kinds: tuple[str, ...]) -> tuple[str, ...]:
+# Those of MS-COCO's 80 kinds that can be counted in plain words: not broccoli, scissors and skis.
+_COCO_KINDS = (
+    "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "
+    "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, "
+    "tie, suitcase, frisbee, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, "
+    "tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, carrot, hot dog, "
+    "pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, "
+    "cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, teddy bear, hair drier, toothbrush"
+).split(", ")
+_PLURALS = {"person": "people", "sheep": "sheep", "knife": "knives", "mouse": "mice"}
+
+
+def _scene_counts(kinds: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(prompt_for(kind, count) for kind in kinds for count in range(1, MAX_COUNT + 1))
+
+
+def _coco_counts() -> tuple[str, ...]:
+    prompts = []
+    for kind in _COCO_KINDS:
+        plural = _PLURALS.get(kind, f"{kind}es" if kind.endswith(("s", "sh", "ch")) else f"{kind}s")
+        prompts.append(f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}")
+        prompts += [f"{word} {plural}" for word in _WORDS[1:MAX_COUNT]]
+    return tuple(prompts)
 
 
 def _related_pairs(number: int) -> tuple[tuple[str, str], ...]:
@@ -150,16 +168,18 @@ def _some_held_out(number: int) -> tuple[str, ...]:
     return tuple(prompts)
 
 
-PROMPT_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+PROMPT_SETS: Mapping[PromptSet, tuple[str, ...]] = MappingProxyType(
     {
-        "paper": _all_counts(PAPER_KINDS),
-        "all-kinds": _all_counts(tuple(kind.name for kind in KINDS)),
+        "paper": _scene_counts(PAPER_KINDS),
+        "all-kinds": _scene_counts(tuple(kind.name for kind in KINDS)),
         "relations": tuple(
             relation_prompt_for(a, relation, b) for a, b in _related_pairs(25) for relation in RELATIONS
         ),
         "held-out": _some_held_out(20),
+        "coco": _coco_counts(),
     }
 )
 """Prompts to draw pictures from, in a fixed order. "paper": bus, sheep, person and apple, one to five each. "all-kinds":
 the same of all 42 kinds. "relations": 25 pairs of kinds in four relations, all of which training scenes show. "held-out":
-what no training scene shows, all 19 counts and 20 of each relation."""
+what no training scene shows, all 19 counts and 20 of each relation. "coco": for photographs, one to five of 77 of
+MS-COCO's kinds."""

@@ -14,18 +14,9 @@ import torch
 from ifuvit.artifacts import read_json, sha256
 from ifuvit.data.images import to_tensor
 from ifuvit.errors import InputError
-from ifuvit.metrics.count_prompts import PROMPT_SETS, Asked, AskedRelation, parse_prompt
-from ifuvit.metrics.count_scores import Detection, count_metrics, counts, score
+from ifuvit.metrics.count_prompts import Asked, AskedRelation, parse_prompt
+from ifuvit.metrics.count_scores import Detection, counts, score
 from ifuvit.metrics.counter_network import ObjectCounter, read_squares
-
-__all__ = [
-    "PROMPT_SETS",
-    "PictureCounter",
-    "SceneCounter",
-    "count_metrics",
-    "count_pictures",
-    "load_counter",
-]
 
 _SHIPPED = Path(__file__).parent.parent / "shipped"
 _BATCH_SIZE = 100

@@ -147,6 +147,7 @@ def load_detector(
         InputError: nothing there, no network, or something else than a zero-shot detector.
     """
     import transformers
+    from transformers.utils import logging
 
     # transformers' names are resolved at run time, where type checkers do not see them.
     library: Any = transformers
@@ -157,12 +158,19 @@ def load_detector(
     )
     if not Path(reference).is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", reference):
         raise InputError(f"detector {reference}: no such folder; {advice}")
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         processor = library.AutoProcessor.from_pretrained(reference)
-        model = library.AutoModelForZeroShotObjectDetection.from_pretrained(reference)
+        model, report = library.AutoModelForZeroShotObjectDetection.from_pretrained(reference, output_loading_info=True)
     except Exception as error:  # faults of the network, the hub and broken files have no class in common
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"detector {reference}: cannot be loaded ({why}); {advice}") from None
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"detector {reference}: the weights lack {missing[0]} and {len(missing) - 1} more")
     if not hasattr(processor, "post_process_grounded_object_detection"):
         raise InputError(f"detector {reference}: its processor gives no boxes ({type(processor).__name__}); {advice}")
     return ZeroShotCounter(
