@@ -45,6 +45,8 @@ class Preparation:
 
     size: int | None
     """Pixels of a side of the network's input; None takes pictures at their own size."""
+    smallest: int = 1
+    """The shorter side of the smallest pictures that the network can take."""
     filter: Literal["bilinear", "bicubic"] = "bicubic"
     antialias: bool = True
     """Whether the filter grows with the reduction, as Pillow's do."""
@@ -56,14 +58,22 @@ class Preparation:
     """What each channel, or all, are divided by afterwards."""
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) of 0 ... 255 -> (B, 3, size, size) float32."""
+        """(B, 3, H, W) of 0 ... 255 -> (B, 3, size, size) float32.
+
+        Raises:
+            InputError: pictures smaller than the network takes.
+        """
+        height, width = pictures.shape[-2:]
+        if min(height, width) < self.smallest:
+            raise InputError(f"a picture of {width} x {height}: the network takes none below {self.smallest} pixels")
         x = pictures.float()
-        if self.size is not None:
-            if x.shape[-2:] != (self.size, self.size):
-                sides = (self.size, self.size)
-                x = nn.functional.interpolate(x, sides, mode=self.filter, antialias=self.antialias)
-            if self.rounded:
-                x = x.round().clamp(0, 255)
+        if self.size is not None and (height, width) != (self.size, self.size):
+            # In single precision, torch's weights of the antialiased filter are off by up to 1e-4 (of 1).
+            exact = x.double() if self.antialias and x.device.type != "mps" else x
+            sides = (self.size, self.size)
+            x = nn.functional.interpolate(exact, sides, mode=self.filter, antialias=self.antialias).float()
+        if self.rounded:
+            x = x.round().clamp(0, 255)
         mean, deviation = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.deviation))
         return (x - mean) / deviation
 
@@ -192,7 +202,7 @@ def _load_effnet_lite0(weights: str | Path | None, resize: Resize, device: str |
     _load_state(module.network, Path(weights), "effnet-lite0")
     return FeatureNetwork(
         module,
-        Preparation(size=None, mean=(127.0,), deviation=(128.0,)),
+        Preparation(size=None, smallest=32, mean=(127.0,), deviation=(128.0,)),
         name="EffNetLite0",
         distance="FD-EffNetLite0",
         width=1280,
@@ -365,13 +375,17 @@ def _from_pretrained(name: NetworkName, folder: Path) -> Any:
     from transformers.utils import logging
 
     # Any: transformers' names are resolved at run time, where type checkers do not see them.
-    model_class: Any = {"dinov2": "Dinov2Model", "clip": "CLIPVisionModelWithProjection"}[name]
+    model_class: Any = getattr(transformers, {"dinov2": "Dinov2Model", "clip": "CLIPVisionModelWithProjection"}[name])
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # a whole CLIP model has weights of the text half: no news
     logging.disable_progress_bar()
     try:
-        model, report = getattr(transformers, model_class).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type == "clip":  # the vision half's own configuration may not know the projection's width
+            config.vision_config.projection_dim = config.projection_dim
+            config = config.vision_config
+        model, report = model_class.from_pretrained(
+            folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # broken files give anything from ValueError to a Rust panic's own class
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -181,7 +181,9 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
 def _root(sigma: np.ndarray) -> np.ndarray:
     """A of sigma = A Aᵀ."""
     values, vectors = np.linalg.eigh((sigma + sigma.T) / 2)
-    return vectors * np.sqrt(values.clip(min=0))
+    # Where the covariance is singular, rounding leaves values of this size, whose roots would be felt.
+    values[values < len(sigma) * np.finfo(np.float64).eps * values[-1]] = 0
+    return vectors * np.sqrt(values)
 
 
 def _root_of_features(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +191,9 @@ def _root_of_features(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = np.asarray(features, np.float64)
     mean = values.mean(axis=0)
     values = (values - mean) / np.sqrt(len(values) - 1)
-    return mean, (values if len(values) <= len(mean) else np.linalg.qr(values, mode="r")).T
+    if len(values) > len(mean):
+        values = np.asarray(np.linalg.qr(values, mode="r"))
+    return mean, values.T
 
 
 def _distance(mu1: np.ndarray, root1: np.ndarray, mu2: np.ndarray, root2: np.ndarray) -> float:
@@ -233,8 +237,7 @@ def kernel_distance(
         chosen[0] = 1
         for row in chosen[1:]:
             row[rng.choice(len(row), size, replace=False)] = 1
-    xx, yy = (_kernel_means(side, side, chosen, chosen) for side, chosen in ((x, chosen_x), (y, chosen_y)))
-    values = xx + yy - 2 * _kernel_means(x, y, chosen_x, chosen_y)
+    values = _kernel_means(x, chosen_x) + _kernel_means(y, chosen_y) - 2 * _kernel_means(x, chosen_x, y, chosen_y)
     spread = 1.96 * values[1:].std(ddof=1) * np.sqrt(size / (smaller - size))
     return {
         "value": float(values[0]),
@@ -244,18 +247,23 @@ def kernel_distance(
     }
 
 
-def _kernel_means(x: np.ndarray, y: np.ndarray, chosen_x: np.ndarray, chosen_y: np.ndarray) -> np.ndarray:
-    """Mean of the polynomial kernel over pairs, for each choice of pictures (rows of 0 and 1); pairs of a picture with
-    itself are left out where `x` is `y`."""
-    sums = np.zeros(len(chosen_x))
-    for rows in _blocks(len(x)):
-        kernel = np.asarray(x[rows], np.float64) @ np.asarray(y, np.float64).T / x.shape[1] + 1
+def _kernel_means(
+    pictures: np.ndarray, chosen: np.ndarray, others: np.ndarray | None = None, chosen_others: np.ndarray | None = None
+) -> np.ndarray:
+    """Mean of the polynomial kernel over pairs of a picture and one of the others, or, without others, over pairs of
+    different pictures; one mean for each choice (rows of 0 and 1)."""
+    second = pictures if others is None else others
+    chosen_second = chosen if chosen_others is None else chosen_others
+    columns = second.astype(np.float64).T / pictures.shape[1]
+    sums = np.zeros(len(chosen))
+    for rows in _blocks(len(pictures)):
+        kernel = pictures[rows].astype(np.float64) @ columns + 1
         kernel *= kernel * kernel
-        if x is y:
-            kernel[np.arange(len(kernel)), np.arange(len(x))[rows]] = 0
-        sums += ((chosen_x[:, rows] @ kernel) * chosen_y).sum(axis=1)
-    numbers = chosen_x.sum(axis=1)
-    return sums / (numbers * (numbers - 1 if x is y else chosen_y.sum(axis=1)))
+        if others is None:
+            np.fill_diagonal(kernel[:, rows], 0)
+        sums += ((chosen[:, rows] @ kernel) * chosen_second).sum(axis=1)
+    numbers = chosen.sum(axis=1)
+    return sums / (numbers * (numbers - 1 if others is None else chosen_second.sum(axis=1)))
 
 
 def _blocks(length: int, size: int = 2048) -> Iterator[slice]:
@@ -359,18 +367,27 @@ def distances(
         InputError: the dimensions differ, the statistics are of another network or another resize, or there are fewer
             than 8 pictures.
     """
-    statistics = None
     if isinstance(real, FeatureStatistics):
         _check_origin(real, network)
-        statistics, real = real, real.features
-    for features in (generated, real, other_real):
-        if features is not None and len(features) < 8:
-            raise InputError(f"distances of {len(features)} pictures: give at least 8 on either side")
-    if real is None:
-        assert statistics is not None
-        return _distances_to_statistics(generated, statistics, network, other_real, seed=seed)
-    _check_widths(generated.shape[1], real.shape[1])
+        if real.features is None:
+            _check_sides(generated, other_real)
+            return _distances_to_statistics(generated, real, network, other_real, seed=seed)
+        real = real.features
+    _check_sides(generated, real, other_real)
+    return _distances_to_features(generated, real, network, other_real, seed=seed)
 
+
+def _check_sides(*sides: np.ndarray | None) -> None:
+    given = [side for side in sides if side is not None]
+    for side in given:
+        if len(side) < 8:
+            raise InputError(f"distances of {len(side)} pictures: give at least 8 on either side")
+        _check_widths(given[0].shape[1], side.shape[1])
+
+
+def _distances_to_features(
+    generated: np.ndarray, real: np.ndarray, network: "FeatureNetwork", other_real: np.ndarray | None, *, seed: int
+) -> dict[str, dict[str, Any]]:
     if other_real is None:
         size = min(len(generated), len(real) // 2)
         order = np.random.default_rng(seed).permutation(len(real))
@@ -386,12 +403,14 @@ def distances(
         distance = _halved(lambda features: cmmd(features, real), generated, seed=seed)
         return {network.distance: distance | {"floor": beside(cmmd(some, others))}}
     kernel = kernel_distance(generated, real, seed=seed)
+    kernel_floor = kernel_distance(some, others, subsets=2)["value"]
     frechet = _frechet(generated, _root_of_features(real), seed=seed)
-    precision, recall = _lies_among(generated, real), _lies_among(real, generated)
+    frechet_floor = _distance(*_root_of_features(some), *_root_of_features(others))
+    precision, recall = _lies_among(generated, real).tolist(), _lies_among(real, generated).tolist()
     real_precision, real_recall = precision_recall(others, some)
     return {
-        f"KID{network.suffix}": kernel | {"floor": beside(kernel_distance(some, others, subsets=2)["value"])},
-        network.distance: frechet | {"floor": beside(_distance(*_root_of_features(some), *_root_of_features(others)))},
+        f"KID{network.suffix}": kernel | {"floor": beside(kernel_floor)},
+        network.distance: frechet | {"floor": beside(frechet_floor)},
         f"precision{network.suffix}": estimate(precision) | {"real": beside(real_precision)},
         f"recall{network.suffix}": estimate(recall) | {"real": beside(real_recall)},
     }
