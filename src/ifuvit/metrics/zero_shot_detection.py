@@ -105,8 +105,8 @@ class ZeroShotCounter:
         for one in boxes:
             corners, scores = one["boxes"].float(), one["scores"].float()
             kept = suppress(corners, scores, overlap=self.overlap)
-            centers = ((corners[:, :2] + corners[:, 2:]) / 2).tolist()
-            found.append([Detection(kind, *centers[index], scores[index].item()) for index in kept])
+            x, y = ((corners[kept, :2] + corners[kept, 2:]) / 2).T.tolist()
+            found.append([Detection(kind, *one) for one in zip(x, y, scores[kept].tolist())])
         return found
 
     def facts(self) -> dict[str, Any]:
