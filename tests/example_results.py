@@ -129,9 +129,9 @@ def relations(quality: float) -> dict[str, Any]:
 
 
 COUNTER = {
-    "directory": "counter-openmoji",
+    "name": "openmoji",
     "sha256": "ab" * 32,
-    "errors": {"clean": {"pictures": 2000, "exact": 0.9995}, "blurred": {"pictures": 2000, "exact": 0.9985}},
+    "errors": {name: {"counts": counts(0.999), "relations": relations(0.99)} for name in ("clean", "blurred", "noisy")},
 }
 
 
@@ -177,7 +177,7 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             "target": {
                 "name": name,
                 "kind": "ifuvit",
-                "sha256": f"{setting}-{seed}-{quality}",
+                "sha256": f"{setting}-{seed}",
                 "setting": {
                     **{"latent_size": 16, "latent_channels": 4, "patch_size": 2, "embed_dim": 192, "depth": 6},
                     **{"num_heads": 6, "mlp_ratio": 4.0, "text_width": 384, "text_tokens": 16},
@@ -213,6 +213,10 @@ def write_judgment(file: Path, quality: float) -> Path:
         {
             **{"pictures": 200, "judged": 200, "counts": counts(quality), "relations": None, "not_judged": []},
             **{"judgments": [], "counter": COUNTER, "generated": {"directory": "elsewhere/pictures-of-old"}},
+            "sweep": [
+                {"threshold": threshold, "counts": counts(quality)["overall"], "relations": None}
+                for threshold in (0.1, 0.3)
+            ],
             "verb": "count judge",
         },
     )
@@ -235,21 +239,64 @@ def write_sweep(directory: Path) -> Path:
 def write_experiment(directory: Path, name: str, seeds: tuple[int, ...] = (1234, 1235, 1236)) -> Path:
     settings = SETTINGS if name == "table1" else ABLATION
     runs, table = [], []
-    for position, (setting, (conditioning, n_text, n_image)) in enumerate(settings.items()):
-        quality = 0.45 + 0.3 * position / len(settings)
+    for setting, (conditioning, n_text, n_image) in settings.items():
+        quality = 0.45 + 0.3 * list(ABLATION).index(setting) / len(ABLATION)
         for seed in seeds:
             result = directory / f"{setting}-{seed}.json"
             write_evaluation(result, setting, quality, seed=seed, pictures=seed == seeds[0])
             run = {"setting": setting, "seed": seed, "run": f"runs/{setting}-{seed}", "result": result.name}
             runs.append({**run, "status": "done"})
-        over = {
-            key: estimate(one["value"], 0.01 * one["value"], "bootstrap over seeds", len(seeds))
+        over: dict[str, Any] = {
+            key: {
+                **estimate(one["value"], 0.01 * one["value"], "bootstrap over seeds", len(seeds)),
+                **{fact: one[fact] for fact in ("floor", "real") if fact in one},
+            }
             for key, one in metrics(quality).items()
         }
+        over["right kind and count"] = estimate(quality, 0.05, "bootstrap over seeds", len(seeds))
         row = {"setting": setting, "n_text": n_text, "n_image": n_image, "conditioning": conditioning}
-        table.append({**row, "metrics": over, "costs": costs(setting)})
-    content = {"verb": "experiment", "name": name, "scale": "openmoji", "seeds": list(seeds), "runs": runs}
-    return write(directory / "experiment.json", {**content, "table": table, "expected": {}})
+        table.append({**row, "guidance_scale": 2.0, "metrics": over, "costs": costs(setting)})
+    claims = [
+        {
+            "claim": f"intermediate fusion has the lower distance ({conditioning})",
+            "better": f"{conditioning}-intermediate",
+            "worse": f"{conditioning}-early",
+            "metric": "KID-EffNetLite0",
+            "difference": estimate(-0.0135, 0.004, "bootstrap over seeds", len(seeds)),
+            "holds": True,
+            "clear": clear,
+        }
+        for conditioning, clear in (("concat", True), ("cross", False))
+    ]
+    titles = {"table1": "Early against intermediate fusion", "ablation": "Text block and middle fusion, each alone"}
+    return write(
+        directory / "experiment.json",
+        {
+            **{"verb": "experiment", "name": name, "title": titles[name], "scale": "openmoji", "seeds": list(seeds)},
+            **{"protocol": PROTOCOL, "data": {"where": "scenes", "split": "val"}, "runs": runs, "table": table},
+            **{"claims": claims, "expected": {}},
+        },
+    )
+
+
+def write_guidance_experiment(directory: Path) -> Path:
+    """An experiment whose results are a sweep."""
+    sweep = write_sweep(directory / "sweeps" / "seed-1234")
+    table = [
+        {
+            **{"setting": point["model"], "conditioning": "cross", "n_text": 1, "n_image": [2, 2], "costs": {}},
+            **{"guidance_scale": point["guidance_scale"], "metrics": point["metrics"]},
+        }
+        for point in json.loads(sweep.read_text())["points"]
+    ]
+    run = {"setting": "cross-intermediate", "seed": 1234, "run": "r", "result": "sweeps/seed-1234/sweep.json"}
+    return write(
+        directory / "experiment.json",
+        {
+            **{"verb": "experiment", "name": "guidance_sweep", "title": "Curve", "scale": "openmoji", "seeds": [1234]},
+            **{"runs": [{**run, "status": "done"}], "table": table, "claims": []},
+        },
+    )
 
 
 def write_training(directory: Path, level: float) -> Path:

@@ -42,9 +42,12 @@ def run(config: ReportConfig) -> Path:
 
     if not config.directories:
         raise InputError("no directories; say where the results are, as in `ifuvit report results --out report.html`")
+    beside = tables_directory(config.out)
+    if other := sorted(path.name for path in beside.glob("*") if path.suffix not in (".csv", ".md")):
+        raise InputError(f"{beside}: holds {other[0]}, so it is not of an earlier report; give another --out")
     results = read_results(config.directories)
     page = render(results, title=config.title)
-    with atomic_directory(tables_directory(config.out)) as directory:
+    with atomic_directory(beside) as directory:
         for table in tables(results):
             (directory / f"{table.name}.csv").write_text(as_csv(table), encoding="utf-8")
             (directory / f"{table.name}.md").write_text(as_markdown(table), encoding="utf-8")

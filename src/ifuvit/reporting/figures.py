@@ -26,7 +26,7 @@ def sweep_plots(sweep_points: Sequence[SweepPoint]) -> list[Plot]:
                         y=point.metrics[distance].value,
                         x_interval=point.metrics[score].interval,
                         y_interval=point.metrics[distance].interval,
-                        label=f"w = {point.guidance_scale:g}",
+                        label=f"{point.guidance_scale:g}",
                     )
                     for point in sorted(sweep_points, key=lambda point: point.guidance_scale)
                     if point.model == model and {score, distance} <= point.metrics.keys()
@@ -35,7 +35,15 @@ def sweep_plots(sweep_points: Sequence[SweepPoint]) -> list[Plot]:
                     series.append(Series(name=model, points=points))
             if series:
                 title = f"{distance} against {score} over guidance scales"
-                plots.append(line_plot(series, title=title, x_label=f"{score} →", y_label=f"{distance} ↓ is better"))
+                plots.append(
+                    line_plot(
+                        series,
+                        title=title,
+                        x_label=f"{score}, higher is better",
+                        y_label=f"{distance}, lower is better",
+                        note="Numbers at points: the guidance scale w. Best is low and to the right.",
+                    )
+                )
     return plots
 
 
@@ -99,6 +107,8 @@ def experiment_plots(experiment: Experiment) -> list[Plot]:
         return sweep_plots(experiment.points)
     plots = []
     for name in metric_names(row.metrics for row in experiment.rows):
+        if name.startswith(("precision", "recall")):
+            continue
         bars = [
             Bar(name=str(row.setting), estimate=row.metrics[name], color=int(row.setting.conditioning == "cross"))
             for row in experiment.rows
@@ -121,7 +131,7 @@ def count_plots(results: Results) -> list[Plot]:
     ):
         series = [Series(name=one.name, points=points) for one in chosen if (points := _by_count(one.counts, key))]
         if series:
-            plots.append(line_plot(series, title=title, x_label="asked number of objects", y_label=label))
+            plots.append(line_plot(series, title=title, x_label="asked number of objects", y_label=label, apart=True))
     return plots
 
 

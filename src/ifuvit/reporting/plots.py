@@ -1,7 +1,7 @@
 """Plots as inline SVG: text stays text, and colors come from the page's style, so that they follow light and dark."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2.utils import markupsafe
@@ -75,7 +75,7 @@ class _Axis:
 
     def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
         """(coordinate, label)."""
-        if self.log:
+        if self.log and self.high > 5 * self.low:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for leading in ((1, 2, 5), (1, 3), (1,)):
                 values = [k * 10.0**power for power in powers for k in leading]
@@ -129,6 +129,7 @@ def line_plot(
     y_label: str,
     log_y: bool = False,
     reference: tuple[str, float] | None = None,
+    apart: bool = False,
     note: str = "",
 ) -> Plot:
     """Curves with markers and 95 % intervals.
@@ -137,6 +138,7 @@ def line_plot(
         series: at least one, each with at least one point.
         reference: label and height of a dashed horizontal line, as the score of real pictures.
         log_y: logarithmic y axis, if all values allow it.
+        apart: shift the series a little sideways, so that intervals at the same x can be told apart.
     """
     points = [point for one in series for point in one.points]
     xs = [x for point in points for x in (point.x, *(point.x_interval or ()))]
@@ -157,9 +159,17 @@ def line_plot(
     if reference is not None:
         y = y_axis(reference[1])
         parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "reference")]
-        parts += [_text(_WIDTH - _RIGHT, y - 5 if y > _TOP + 14 else y + 13, reference[0], anchor="end", name="soft")]
+        parts += [_text(_WIDTH - _RIGHT, y - 5 if y > _TOP + 14 else y + 13, reference[0], anchor="end", name="quiet")]
+    taken: list[tuple[float, float]] = []
     for index, one in enumerate(series):
-        parts += _curve(one, index, x_axis, y_axis)
+        shift = 5 * (index - (len(series) - 1) / 2) if apart else 0
+        places = [(x_axis(point.x) + shift, y_axis(point.y)) for point in one.points]
+        parts += _curve(one, index, places, x_axis, y_axis)
+        taken += places if one.marked else []
+    for one in series:
+        for point in one.points:
+            if point.label and (text := _label(point.label, x_axis(point.x), y_axis(point.y), taken)) is not None:
+                parts.append(text)
     about = "; ".join(f"{one.name}: {len(one.points)} points, {_ends(one)}" for one in series)
     svg = _figure(parts, title=title, about=f"{y_label} against {x_label}. {about}", height=_HEIGHT)
     legend = tuple((one.name, swatch(index, marked=one.marked)) for index, one in enumerate(series))
@@ -172,10 +182,9 @@ def _ends(one: Series) -> str:
 
 
 def _curve(
-    one: Series, index: int, x_axis: Callable[[float], float], y_axis: Callable[[float], float]
+    one: Series, index: int, places: Sequence[tuple[float, float]], x_axis: _Axis, y_axis: _Axis
 ) -> list[markupsafe.Markup]:
     color = f"c{index % COLORS}"
-    places = [(x_axis(point.x), y_axis(point.y)) for point in one.points]
     path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
     parts = [Markup('<path d="{}" class="curve {}"/>').format(path, color)]
     for point, (x, y) in zip(one.points, places):
@@ -183,19 +192,25 @@ def _curve(
             parts.append(_line(x, y_axis(point.y_interval[0]), x, y_axis(point.y_interval[1]), f"whisker {color}"))
         if point.x_interval is not None:
             parts.append(_line(x_axis(point.x_interval[0]), y, x_axis(point.x_interval[1]), y, f"whisker {color}"))
-    for point, (x, y) in zip(one.points, places):
-        told = f"{one.name}, {point.label or f'{point.x:g}'}: {point.y:.4g}"
-        if one.marked:
-            parts.append(
-                Markup('<path d="{}" transform="translate({} {})" class="mark {}"><title>{}</title></path>').format(
-                    _marker(index), x, y, color, told
-                )
-            )
-        # Labels of one curve are enough to read the others: they have the same scales in the same order.
-        if point.label and index == 0:
-            left = x > _WIDTH - 70
-            parts.append(_text(x - 7 if left else x + 7, y - 6, point.label, anchor="end" if left else "start"))
+    mark = Markup('<path d="{}" transform="translate({} {})" class="mark {}"><title>{}</title></path>')
+    if one.marked:
+        for point, (x, y) in zip(one.points, places):
+            told = f"{one.name}, {point.label or f'{point.x:g}'}: {point.y:.4g}"
+            parts.append(mark.format(_marker(index), x, y, color, told))
     return parts
+
+
+def _label(text: str, x: float, y: float, taken: list[tuple[float, float]]) -> markupsafe.Markup | None:
+    """`text` beside a point where nothing else is; None if there is no such place. `taken` has what is there."""
+    width = 6 * len(text)
+    for anchor, dx, dy in (("start", 7, -4), ("start", 7, 12), ("end", -7, -4), ("end", -7, 12)):
+        middle = x + dx + (width / 2 if anchor == "start" else -width / 2)
+        inside = _LEFT < middle - width / 2 and middle + width / 2 < _WIDTH and y + dy < _HEIGHT - _BOTTOM
+        free = all(abs(middle - u) > width / 2 + 4 or abs(y + dy - 4 - v) > 9 for u, v in taken)
+        if inside and free:
+            taken += [(middle - width / 4, y + dy - 4), (middle + width / 4, y + dy - 4)]
+            return _text(x + dx, y + dy, text, anchor=anchor, name="quiet")
+    return None
 
 
 def bar_plot(
@@ -244,6 +259,6 @@ def bar_plot(
         place = x(scale * reference[1])
         anchor = "end" if place > _WIDTH / 2 else "start"
         parts += [_line(place, top + 14, place, bottom - 2, "reference")]
-        parts += [_text(place, bottom + 11, reference[0], anchor=anchor, name="soft")]
+        parts += [_text(place, bottom + 11, reference[0], anchor=anchor, name="quiet")]
     about = "; ".join(f"{bar.name} {plain(bar.estimate)}" for bar in bars)
     return Plot(title=title, svg=_figure(parts, title=title, about=about, height=height), note=note)

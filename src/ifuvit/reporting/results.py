@@ -47,7 +47,7 @@ class Setting:
         image_only = self.n_image not in (0, (0, 0))
         if self.n_text and image_only:
             return "intermediate"
-        return "text block only" if self.n_text else "middle fusion only" if image_only else "early"
+        return "text block only" if self.n_text else "middle only" if image_only else "early"
 
     def __str__(self) -> str:
         n_image = self.n_image if isinstance(self.n_image, int) else "+".join(map(str, self.n_image))
@@ -89,6 +89,9 @@ class Judgment:
     counts: Mapping[str, Any] | None
     relations: Mapping[str, Any] | None
     counter: Mapping[str, Any] | None
+    thresholds: tuple[Mapping[str, Any], ...] = ()
+    """Overall scores at other thresholds of a detector."""
+    about: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,7 @@ class Sweep:
 
     file: Path
     protocol: Mapping[str, Any]
+    data: Mapping[str, Any]
     points: tuple[SweepPoint, ...]
     missing: int
     """Points that are not evaluated yet."""
@@ -166,6 +170,13 @@ class Training:
     loss: tuple[tuple[int, float], ...]
     validation: tuple[tuple[int, float], ...]
     evaluations: tuple[tuple[int, Mapping[str, Estimate]], ...]
+    images: int | None
+    """Pictures of each of the evaluations."""
+
+    @property
+    def steps(self) -> int:
+        """The last step that the log tells of."""
+        return max(entries[-1][0] for entries in (self.loss, self.validation, self.evaluations) if entries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +209,12 @@ class Results:
     costs: tuple[Costs, ...] = ()
     pictures: tuple[Pictures, ...] = ()
 
+    @property
+    def alone(self) -> list[Evaluation]:
+        """Evaluations that are no part of an experiment."""
+        inside = {(one.file.parent / run["result"]).resolve() for one in self.experiments for run in one.runs}
+        return [one for one in self.evaluations if one.file.resolve() not in inside]
+
 
 def read_results(directories: Sequence[Path]) -> Results:
     """All results in and below `directories`, in the order given, files of one directory by name.
@@ -226,9 +243,9 @@ def _without_parts(results: Results) -> Results:
                 parts.add((experiment.file.parent / run["result"]).resolve())
     evaluations: list[Evaluation] = []
     left_out: list[Evaluation] = []
-    for one in results.evaluations:
-        same = [other for other in evaluations if one.same_as(other)]
-        if one.file.resolve() in parts or same:
+    alone = results.alone
+    for one in sorted(results.evaluations, key=lambda one: one not in alone):
+        if one.file.resolve() in parts or any(one.same_as(other) for other in evaluations):
             left_out.append(one)
             continue
         if any(one.name == other.name for other in evaluations):
@@ -415,6 +432,8 @@ def _judgment(file: Path, value: Any) -> Judgment:
         counts=_scores(value["counts"]),
         relations=_scores(value["relations"]),
         counter=value.get("counter"),
+        thresholds=tuple(value.get("sweep") or ()),
+        about=f"{value['judged']:,} of {value['pictures']:,} pictures judged",
     )
 
 
@@ -422,6 +441,7 @@ def _sweep(file: Path, value: Any) -> Sweep:
     return Sweep(
         file=file,
         protocol=dict(value["protocol"] or {}),
+        data=dict(value.get("data") or {}),
         points=tuple(
             SweepPoint(
                 model=str(point["model"]),
@@ -470,7 +490,7 @@ def _experiment(file: Path, value: Any) -> Experiment:
 
 def _training(file: Path) -> Training | None:
     """None for a log of something else (train-autoencoder's)."""
-    loss, validation, evaluations = [], [], []
+    loss, validation, evaluations, images = [], [], [], None
     with _reading(file, "log of `ifuvit train`"):
         lines = file.read_text(encoding="utf-8").splitlines()
         for number, text in enumerate(lines, start=1):
@@ -488,6 +508,7 @@ def _training(file: Path) -> Training | None:
             if "validation_loss" in line:
                 validation.append((step, float(line["validation_loss"])))
             if "evaluation" in line:
+                images = line["evaluation"].get("images")
                 evaluations.append((step, _metrics(_estimates(line["evaluation"]["metrics"]))))
     if not (loss or validation or evaluations):
         return None
@@ -497,6 +518,7 @@ def _training(file: Path) -> Training | None:
         loss=tuple(loss),
         validation=tuple(validation),
         evaluations=tuple(evaluations),
+        images=images,
     )
 
 

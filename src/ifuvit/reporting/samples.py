@@ -11,19 +11,20 @@ from ifuvit.errors import InputError
 from ifuvit.reporting.results import Pictures, Results
 
 # As many prompts as are looked at: side by side, and of one model alone.
-_ROWS, _ALONE = 10, 24
+_COLUMNS, _ALONE = 12, 24
+_MODELS = 6
 # Pictures up to this size are kept bit for bit; larger ones become JPEG, so that the page can be mailed.
 _LOSSLESS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Rows of pictures of one prompt and seed, a column for each model."""
+    """Pictures of the same prompts and seeds by several models, or of one model alone."""
 
     models: tuple[str, ...]
     facts: str
     """What all pictures have in common."""
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    columns: tuple[tuple[str, tuple[str, ...]], ...]
     """(prompt, data URI by model)."""
     large: bool
     of: int
@@ -41,7 +42,7 @@ def grids(results: Results) -> list[Grid]:
         key = (tuple(one.choices.items()), tuple((index, prompt) for index, prompt, _ in one.images))
         groups.setdefault(key, []).append(one)
     shared = sorted(groups.values(), key=lambda group: -len(group))
-    return [grid for group in shared if (grid := _grid(group)) is not None]
+    return [grid for group in shared if (grid := _grid(group[:_MODELS])) is not None]
 
 
 def _grid(group: Sequence[Pictures]) -> Grid | None:
@@ -49,7 +50,7 @@ def _grid(group: Sequence[Pictures]) -> Grid | None:
     for position, (_, prompt, _) in enumerate(group[0].images):
         first.setdefault(prompt, position)
     positions = list(first.values())
-    wanted = _ROWS if len(group) > 1 else _ALONE
+    wanted = _COLUMNS if len(group) > 1 else _ALONE
     if len(positions) > wanted:
         positions = [positions[number * len(positions) // wanted] for number in range(wanted)]
     files = [[one.directory / one.images[position][2] for one in group] for position in positions]
@@ -60,7 +61,7 @@ def _grid(group: Sequence[Pictures]) -> Grid | None:
     return Grid(
         models=tuple(one.name for one in group),
         facts=f"{choices['solver']}, {choices['steps']} steps, w = {choices['guidance_scale']:g}, seed {choices['seed']}",
-        rows=tuple((group[0].images[position][1], row) for position, row in zip(positions, uris)),
+        columns=tuple((group[0].images[position][1], row) for position, row in zip(positions, uris)),
         large=any(uri.startswith("data:image/jpeg") for row in uris for uri in row),
         of=len(group[0].images),
         directories=tuple(one.directory for one in group),

@@ -22,6 +22,8 @@ class Column:
     group: str = ""
     percent: bool = False
     """Shares are shown in percent; CSV files keep the share."""
+    text: bool = False
+    """Words, not numbers."""
     better: str = ""
     """"lower", "higher", or nothing."""
 
@@ -64,7 +66,7 @@ def digits_of(estimate: Estimate, scale: float = 1.0) -> int:
         size, significant = abs(scale * estimate.value), 4
     if not 0 < size < math.inf:
         return 1 if scale == 100 else 2
-    return min(max(significant - 1 - math.floor(math.log10(size)), 0), 6)
+    return min(max(significant - 1 - math.floor(math.log10(size) + 1e-9), 0), 6)
 
 
 def number(value: float, digits: int) -> str:
@@ -178,16 +180,20 @@ def tables(results: Results) -> list[Table]:
 def table_1(results: Results) -> list[Table]:
     """The paper's Table 1 beside each experiment of that name, evaluations of its settings and counted costs."""
     found = []
-    for experiment in results.experiments:
-        if experiment.name == "table1":
-            seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
-            rows = [(row.setting, row.metrics, row.costs) for row in experiment.rows]
-            found.append(_beside_table_1(f"ours: {experiment.scale}, {seeds}", rows, experiment.file))
+    for one in results.experiments:
+        if one.name == "table1":
+            seeds = f"{len(one.seeds)} seed{'s' if len(one.seeds) > 1 else ''}"
+            rows = [(row.setting, row.metrics, row.costs) for row in one.rows]
+            found.append(
+                _beside_table_1(f"trained at scale {one.scale}", f"ours: {one.scale}, {seeds}", rows, one.file)
+            )
     if not found:
         for protocol, chosen in _by_protocol(results.evaluations).items():
             rows = [(one.setting, one.metrics, one.costs) for one in chosen if one.setting is not None]
             if rows:
-                found.append(_beside_table_1(f"ours: protocol {protocol}", rows, *(one.file for one in chosen)))
+                found.append(
+                    _beside_table_1("evaluated", f"ours: protocol {protocol}", rows, *(one.file for one in chosen))
+                )
     for costs in results.costs:
         rows = []
         for row in paper.TABLE_1:
@@ -195,9 +201,7 @@ def table_1(results: Results) -> list[Table]:
                 setting = Setting(conditioning=row.conditioning, n_text=row.n_text, n_image=row.n_image)
                 rows.append((setting, {}, own))
         if rows:
-            found.append(
-                _beside_table_1("ours: counted at the paper's size", rows, costs.file, notes=(paper.FLOPS_NOTE,))
-            )
+            found.append(_beside_table_1("counted at the paper's size", "ours", rows, costs.file))
     return found
 
 
@@ -209,31 +213,33 @@ def _by_protocol(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation
 
 
 def _beside_table_1(
+    title: str,
     group: str,
     ours: Sequence[tuple[Setting, Mapping[str, Estimate], Mapping[str, Any]]],
     *files: Path,
-    notes: tuple[str, ...] = (),
 ) -> Table:
-    names = metric_names(metrics for _, metrics, _ in ours)
-    speeds = [key for key in _SPEEDS if any(costs.get(key) is not None for _, _, costs in ours)]
+    names = _headline_names(metrics for _, metrics, _ in ours)
+    counted = {"parameters": "parameters", "training_steps_per_second": "training steps/s"}
+    shown = {key: name for key, name in counted.items() if any(costs.get(key) is not None for _, _, costs in ours)}
     printed = ("FID-30K", "CLIP score", "parameters", "training steps/s", "GFLOPs")
     columns = (
-        Column(title="setting"),
+        Column(title="setting", text=True),
         *(metric_column(name, group) for name in names),
-        *_costs_columns(group),
-        *(Column(title=_SPEEDS[key], group=group) for key in speeds),
+        *(Column(title=title, group=group) for title in (*shown.values(), "GFLOPs", "with attention products")),
         *(Column(title=title, group="the paper") for title in printed),
     )
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for row in paper.TABLE_1:
         match = [one for one in ours if (one[0].conditioning, one[0].fusion) == (row.conditioning, row.fusion)]
-        setting, metrics, costs = match[0] if match else (None, {}, {})
+        _, metrics, costs = match[0] if match else (None, {}, {})
+        gflops = costs.get("gflops") or {}
         rows.append(
             (
                 f"{row.conditioning}, {row.fusion}",
                 *(metrics.get(name) for name in names),
-                *_costs_cells(costs),
-                *(costs.get(key) for key in speeds),
+                *(costs.get(key) for key in shown),
+                gflops.get("without_attention"),
+                gflops.get("with_attention"),
                 row.fid_30k,
                 row.clip_score,
                 row.parameters,
@@ -246,58 +252,52 @@ def _beside_table_1(
         rows.append(("real pictures", *real, *(None,) * (len(columns) - 1 - len(real))))
     return Table(
         name="table-1",
-        title="Table 1: four settings",
+        title=f"Table 1: four settings, {title}",
         columns=columns,
         rows=tuple(rows),
-        notes=(*notes, paper.CLIP_NOTE),
+        notes=(paper.CLIP_NOTE, paper.FLOPS_NOTE),
         sources=files,
     )
 
 
+def _headline_names(sets: Iterable[Mapping[str, Estimate]]) -> list[str]:
+    """Distances and scores, which the paper's tables have; all else stands in the result's own table."""
+    return [name for name in metric_names(sets) if is_distance(name) or is_score(name)]
+
+
 def table_2(results: Results) -> list[Table]:
-    """The paper's Table 2, and a row for everything evaluated."""
-    if not results.evaluations:
+    """The paper's Table 2, and a row for each model evaluated; experiments' own tables have theirs."""
+    chosen = results.alone or results.evaluations
+    if not chosen:
         return []
-    names = metric_names(one.metrics for one in results.evaluations)
+    names = _headline_names(one.metrics for one in chosen)
     columns = (
-        Column(title="model"),
-        Column(title="fusion"),
-        Column(title="conditioning"),
+        Column(title="model", text=True),
+        Column(title="fusion", text=True),
         *(metric_column(name, "ours") for name in names),
-        Column(title="result", group="ours"),
-        Column(title="GFLOPs"),
-        Column(title="FID-30K", group="the paper"),
-        Column(title="CLIP score", group="the paper"),
+        Column(title="GFLOPs", group="ours"),
+        Column(title="result", group="ours", text=True),
+        *(Column(title=title, group="the paper") for title in ("FID-30K", "CLIP score", "GFLOPs")),
     )
     rows: list[tuple[Cell, ...]] = []
-    for one in results.evaluations:
-        setting, gflops = one.setting, one.costs.get("gflops") or {}
-        rows.append(
-            (
-                one.name,
-                setting.fusion if setting else None,
-                setting.conditioning if setting else None,
-                *(one.metrics.get(name) for name in names),
-                one.file,
-                gflops.get("without_attention"),
-                None,
-                None,
-            )
-        )
-    real = _real(names, (one.metrics for one in results.evaluations))
+    for one in chosen:
+        words = f"{one.setting.fusion}, {one.setting.conditioning}" if one.setting else None
+        gflops = (one.costs.get("gflops") or {}).get("without_attention")
+        rows.append((one.name, words, *(one.metrics.get(name) for name in names), gflops, one.file, None, None, None))
+    real = _real(names, (one.metrics for one in chosen))
     if any(value is not None for value in real):
-        rows.append(("real pictures", None, None, *real, None, None, None, None))
+        rows.append(("real pictures", None, *real, None, None, None, None, None))
     for row in paper.TABLE_2:
-        empty = (None,) * (len(names) + 1)
-        rows.append((row.model, row.fusion, row.path, *empty, row.gflops, row.fid_30k, row.clip_score))
+        empty = (None,) * (len(names) + 2)
+        rows.append((row.model, f"{row.fusion}, {row.path}", *empty, row.fid_30k, row.clip_score, row.gflops))
     return [
         Table(
             name="table-2",
-            title="Table 2: against other models",
+            title="Table 2: beside other models",
             columns=columns,
             rows=tuple(rows),
             notes=(paper.CLIP_NOTE, paper.FLOPS_NOTE),
-            sources=tuple(one.file for one in results.evaluations),
+            sources=tuple(one.file for one in chosen),
         )
     ]
 
@@ -310,8 +310,8 @@ def experiments(results: Results) -> list[Table]:
         found.append(
             Table(
                 name=f"experiment-{slug(experiment.name)}-{slug(experiment.scale)}",
-                title=f"Experiment {experiment.name}, {experiment.scale}",
-                columns=(Column(title="setting"), *map(metric_column, names), *_costs_columns()),
+                title=f"{experiment.title}, scale {experiment.scale}",
+                columns=(Column(title="setting", text=True), *map(metric_column, names), *_costs_columns()),
                 rows=tuple(
                     (
                         f"{row.setting}, w = {row.guidance_scale:g}" if experiment.points else str(row.setting),
@@ -339,7 +339,9 @@ def claims(experiment: Experiment) -> list[Table]:
         Table(
             name=f"claims-{slug(experiment.name)}-{slug(experiment.scale)}",
             title="The paper's claims here",
-            columns=tuple(Column(title=title) for title in ("claim", "holds", "by", "difference")),
+            columns=tuple(
+                Column(title=title, text=title != "difference") for title in ("claim", "holds", "by", "difference")
+            ),
             rows=tuple(rows),
             notes=("Clearly: the 95 % interval of the difference over seeds leaves out 0.",),
             sources=(experiment.file,),
@@ -347,15 +349,21 @@ def claims(experiment: Experiment) -> list[Table]:
     ]
 
 
+# Titles of the scores in their order; all are shares but the average error.
 _MEASURES = {
-    "right_kind": ("right kind, %", True, "higher"),
-    "right_count": ("right count, %", True, "higher"),
-    "right": ("both, %", True, "higher"),
-    "average_error": ("average error (Eq. 9)", False, "lower"),
-    "match_ratio": ("match ratio, % (Eq. 10)", True, "higher"),
-    "both_kinds": ("both kinds, %", True, "higher"),
-    "right_objects": ("right objects, %", True, "higher"),
-    "placed_if_both_kinds": ("relation if both kinds, %", True, "higher"),
+    "counts": {
+        "right_kind": "right kind, %",
+        "right_count": "right number, %",
+        "right": "both, %",
+        "average_error": "average error (Eq. 9)",
+        "match_ratio": "match ratio, % (Eq. 10)",
+    },
+    "relations": {
+        "both_kinds": "both kinds, %",
+        "right_objects": "right objects, %",
+        "right": "and relation, %",
+        "placed_if_both_kinds": "relation if both kinds, %",
+    },
 }
 
 
@@ -364,9 +372,8 @@ def judgments(results: Results) -> list[Judgment]:
     inside = [
         Judgment(file=one.file, name=one.name, counts=one.counts, relations=one.relations, counter=one.counter)
         for one in results.evaluations
-        if one.counts or one.relations
     ]
-    return [*inside, *results.judgments]
+    return [one for one in (*inside, *results.judgments) if one.counts or one.relations]
 
 
 def count_overview(results: Results) -> list[Table]:
@@ -375,7 +382,7 @@ def count_overview(results: Results) -> list[Table]:
     for what in ("counts", "relations"):
         chosen = [(one, scores) for one in judgments(results) if (scores := getattr(one, what))]
         if len(chosen) > 1:
-            measures = [key for key in _MEASURES if any(key in scores["overall"] for _, scores in chosen)]
+            measures = [key for key in _MEASURES[what] if any(key in scores["overall"] for _, scores in chosen)]
             rows = tuple(
                 (one.name, scores["overall"]["pictures"], *(scores["overall"].get(key) for key in measures), one.file)
                 for one, scores in chosen
@@ -384,7 +391,7 @@ def count_overview(results: Results) -> list[Table]:
                 Table(
                     name=what,
                     title="Object counts" if what == "counts" else "Spatial relations",
-                    columns=(*_score_columns("model", measures), Column(title="result")),
+                    columns=(*_score_columns("model", what, measures), Column(title="result", text=True)),
                     rows=rows,
                     sources=tuple(one.file for one, _ in chosen),
                 )
@@ -392,32 +399,77 @@ def count_overview(results: Results) -> list[Table]:
     return found
 
 
-def _score_columns(first: str, measures: Sequence[str]) -> tuple[Column, ...]:
-    named = (Column(title=_MEASURES[key][0], percent=_MEASURES[key][1], better=_MEASURES[key][2]) for key in measures)
-    return (Column(title=first), Column(title="pictures"), *named)
+def _score_columns(first: str, what: str, measures: Sequence[str]) -> tuple[Column, ...]:
+    titles = {key: _MEASURES[what][key] for key in measures}
+    named = (
+        Column(title=title, percent="%" in title, better="lower" if "error" in title else "higher")
+        for title in titles.values()
+    )
+    return (Column(title=first, text=True), Column(title="pictures"), *named)
 
 
 def judgment_tables(one: Judgment, number: int) -> list[Table]:
-    """Counts, their confusion matrix, and relations; what was judged of them."""
+    """Counts, their confusion matrix, and relations; then the counter's own errors and its other thresholds."""
     found = []
     for what, scores in (("counts", one.counts), ("relations", one.relations)):
         if scores:
-            found.append(_scores(f"{what}-{number}", f"{what.capitalize()}: {one.name}", scores, one))
+            found.append(_scores(what, number, scores, one))
             if "confusion" in scores:
                 found.append(_confusion(scores["confusion"], f"confusion-{number}", one))
+    for name, title, rows in (
+        ("counter", "The counter's own error on real pictures", _errors(one)),
+        ("thresholds", "By the detector's threshold", [(f"{part['threshold']:g}", part) for part in one.thresholds]),
+    ):
+        if rows:
+            found.append(_overall(f"{name}-{number}", title, rows, one))
     return found
 
 
-def _scores(name: str, title: str, scores: Mapping[str, Any], judgment: Judgment) -> Table:
+def _errors(one: Judgment) -> list[tuple[str, Mapping[str, Any]]]:
+    errors = (one.counter or {}).get("errors") or {}
+    return [
+        (name, {what: part and part["overall"] for what, part in scores.items() if what in _MEASURES})
+        for name, scores in errors.items()
+        if any(scores.get(what) for what in _MEASURES)
+    ]
+
+
+def _overall(name: str, title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], judgment: Judgment) -> Table:
+    """Overall scores of counts and relations side by side, a row for each of several conditions."""
+    parts = [what for what in _MEASURES if any(row.get(what) for _, row in rows)]
+    columns = [Column(title="pictures", text=True)]
+    for what in parts:
+        columns += [replace(column, group=what) for column in _score_columns("", what, list(_MEASURES[what]))[1:]]
+    return Table(
+        name=name,
+        title=title,
+        columns=tuple(columns),
+        rows=tuple(
+            (
+                label,
+                *(
+                    cell
+                    for what in parts
+                    for part in [row.get(what) or {}]
+                    for cell in (part.get("pictures"), *(part.get(key) for key in _MEASURES[what]))
+                ),
+            )
+            for label, row in rows
+        ),
+        sources=(judgment.file,),
+    )
+
+
+def _scores(what: str, number: int, scores: Mapping[str, Any], judgment: Judgment) -> Table:
     groups = {"all": scores["overall"]}
     for key, values in scores.items():
         if key.startswith("by_") and (len(values) > 1 or key != "by_combination"):
             groups |= {f"{key[3:]} {value}" if key == "by_count" else value: group for value, group in values.items()}
-    measures = [key for key in _MEASURES if key in scores["overall"]]
+    measures = [key for key in _MEASURES[what] if key in scores["overall"]]
     return Table(
-        name=name,
-        title=title,
-        columns=_score_columns("asked", measures),
+        name=f"{what}-{number}",
+        title=f"{what.capitalize()}: {judgment.name}",
+        columns=_score_columns("asked", what, measures),
         rows=tuple(
             (label, group["pictures"], *(group.get(key) for key in measures)) for label, group in groups.items()
         ),
@@ -430,7 +482,10 @@ def _confusion(matrix: Mapping[str, Any], name: str, judgment: Judgment) -> Tabl
         name=name,
         title=f"Asked and counted: {judgment.name}",
         kind="matrix",
-        columns=(Column(title="asked"), *(Column(title=str(one), group="counted") for one in matrix["counted"])),
+        columns=(
+            Column(title="asked", text=True),
+            *(Column(title=str(one), group="counted") for one in matrix["counted"]),
+        ),
         rows=tuple((asked, *row) for asked, row in matrix["asked"].items()),
         sources=(judgment.file,),
     )
@@ -441,7 +496,7 @@ def costs(results: Results) -> list[Table]:
         Table(
             name="costs",
             title="Costs of one picture's forward pass and of one guided sampling step, GFLOPs",
-            columns=(Column(title="preset"), *_costs_columns()),
+            columns=(Column(title="preset", text=True), *_costs_columns()),
             rows=tuple((name, *_costs_cells(row)) for name, row in one.rows.items()),
             notes=("2 x multiply-adds. Shared: text encoded once a prompt, text-free blocks once for both branches.",),
             sources=(one.file,),
@@ -464,7 +519,7 @@ def speeds(results: Results) -> list[Table]:
         Table(
             name="costs-measured",
             title="Costs of what was evaluated",
-            columns=(*columns, Column(title="device"), Column(title="result")),
+            columns=(*columns, Column(title="device", text=True), Column(title="result", text=True)),
             rows=tuple(rows),
             notes=("Speed and memory are of the machine that each result names; the GFLOPs are counted.",),
             sources=tuple(one.file for one in results.evaluations if one.costs),
@@ -476,7 +531,10 @@ def evaluation_table(one: Evaluation, name: str) -> Table:
     return Table(
         name=name,
         title=one.name,
-        columns=tuple(Column(title=title) for title in ("metric", "value", "n", "interval from", "real", "which")),
+        columns=tuple(
+            Column(title=title, text=title in ("metric", "interval from", "which"))
+            for title in ("metric", "value", "n", "interval from", "real", "which")
+        ),
         rows=tuple(
             (metric, value, value.n, value.interval_from, value.real, value.real_how)
             for metric in metric_names([one.metrics])
