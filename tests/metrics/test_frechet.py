@@ -196,7 +196,7 @@ def test_kernel_distance_of_unequal_sides_and_in_blocks(monkeypatch):
     expected = sum(within) - 2 * np.mean([kernel(a, b) for a in x for b in y])
     found = kernel_distance(x, y)
     assert found["value"] == pytest.approx(expected, rel=1e-6)
-    assert found["n"] == 30 and found["interval_from"] == "100 random subsets of 15 pictures"
+    assert found["n"] == 30 and found["interval_from"] == "100 random subsets of 15 against 25 pictures"
     blocks = frechet._blocks
     monkeypatch.setattr(frechet, "_blocks", lambda length: blocks(length, 7))
     assert kernel_distance(x, y)["value"] == pytest.approx(found["value"], rel=1e-12)
@@ -327,5 +327,5 @@ def test_frechet_intervals_are_as_wide_as_other_pictures_would_make_them():
 
 
 def test_kernel_intervals_are_as_wide_as_other_pictures_would_make_them():
-    sets = [(cloud(60, seed=seed, shift=0.5), cloud(60, seed=seed + 500)) for seed in range(60)]
+    sets = [(cloud(60, seed=seed, shift=0.5), cloud(120, seed=seed + 500)) for seed in range(60)]
     check_widths([kernel_distance(generated, real) for generated, real in sets])

@@ -210,13 +210,15 @@ def kernel_distance(
     """Kernel distance (KID): the unbiased squared maximum mean discrepancy with the kernel (xᵀy / D + 1)³.
 
     The value is that of all pairs of pictures. The interval comes from random subsets of both sides, drawn without
-    replacement: the deviation between subsets of m out of n pictures, times √(m / (n - m)), is that between sets of n.
+    replacement: the deviation between subsets of a share f of the pictures, times √(f / (1 - f)), is that between whole
+    sets.
 
     Args:
         x: (N, D)
         y: (M, D)
         subsets: how many subsets.
-        subset_size: pictures in each of them; half of the smaller side if that is fewer.
+        subset_size: pictures of the smaller side in each of them, but at most half of that side; of the other side
+            the same share.
         seed: of the subsets.
 
     Returns:
@@ -229,20 +231,21 @@ def kernel_distance(
     smaller = min(len(x), len(y))
     if smaller < 4:
         raise InputError(f"a kernel distance of {smaller} pictures: give at least 4 on either side")
-    size = min(subset_size, smaller // 2)
+    fraction = min(0.5, subset_size / smaller)
+    sizes = [round(fraction * len(side)) for side in (x, y)]
     rng = np.random.default_rng(seed)
     # Row 0 chooses all pictures, the others a subset each.
     chosen_x, chosen_y = (np.zeros((subsets + 1, len(side))) for side in (x, y))
-    for chosen in (chosen_x, chosen_y):
+    for chosen, size in zip((chosen_x, chosen_y), sizes):
         chosen[0] = 1
         for row in chosen[1:]:
             row[rng.choice(len(row), size, replace=False)] = 1
     values = _kernel_means(x, chosen_x) + _kernel_means(y, chosen_y) - 2 * _kernel_means(x, chosen_x, y, chosen_y)
-    spread = 1.96 * values[1:].std(ddof=1) * np.sqrt(size / (smaller - size))
+    spread = 1.96 * values[1:].std(ddof=1) * np.sqrt(fraction / (1 - fraction))
     return {
         "value": float(values[0]),
         "interval": [float(values[0] - spread), float(values[0] + spread)],
-        "interval_from": f"{subsets} random subsets of {size} pictures",
+        "interval_from": f"{subsets} random subsets of {sizes[0]} against {sizes[1]} pictures",
         "n": len(x),
     }
 
