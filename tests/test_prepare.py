@@ -15,11 +15,12 @@ from PIL import Image
 import ifuvit.prepare
 from ifuvit.artifacts import read_json
 from ifuvit.config import from_dict, to_dict
+from ifuvit.data.encoding import ALONE, Share, latent_scale
 from ifuvit.data.features import Features
 from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.encoders.text_encoder import Tokens
 from ifuvit.errors import InputError
-from ifuvit.prepare import ALONE, CocoConfig, FolderConfig, Share, encode, latent_scale, main, make_plan, read_source
+from ifuvit.prepare import CocoConfig, FolderConfig, encode, main, read_source
 
 TESTS = Path(__file__).parent
 
@@ -308,13 +309,6 @@ def test_folder_goes_the_same_way(tmp_path):
     assert [features.caption_text(row) for row in range(2)] == ["picture a", "picture b"]
     # White is 1 in every channel; the stand-in's first mean is 3 x + 1.
     assert (features.moments([0])[0, 0] == 4).all()
-
-
-def test_plan_numbers_captions_by_first_appearance(coco):
-    plan = make_plan(read_source(coco))
-    assert plan.captions[:4] == ["cap 0", "longer than 8: 0", "cap 1", "longer than 8: 1"]
-    assert plan.rows[7] == [0, plan.captions.index("longer than 8: 7")]
-    assert make_plan(read_source(coco)).digest == plan.digest
 
 
 def work(values, seconds):

@@ -4,43 +4,44 @@ Phases:
 1. Plan. All captions are read; distinct ones get rows in the order of their first appearance. The plan depends on the
    data alone, so that every process and every restart makes the same one.
 2. Shards of pictures are encoded to posterior moments, then shards of distinct captions to token ids and states.
-   Batches never cross a shard's end: neither a restart nor the number of processes changes what is computed together.
    Process r of n (RANK and WORLD_SIZE, as torchrun and accelerate set them) makes every n-th shard.
 3. Process 0 waits for all shards and writes the tables and the manifest.
 """
 
-import hashlib
 import itertools
-import json
 import math
-import os
 import shutil
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tyro
 
-from ifuvit.artifacts import now, write_text
+from ifuvit.artifacts import now
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
+from ifuvit.data.encoding import (
+    ALONE,
+    Share,
+    encode_captions,
+    encode_pictures,
+    latent_scale,
+    shard_ranges,
+    to_numpy,
+)
 from ifuvit.data.features import FORMAT, FeatureWriter, to_half
-from ifuvit.data.images import Picture, center_crop_resize, load_image
+from ifuvit.data.images import Picture
+from ifuvit.data.plan import Plan, Skips, make_plan, skip_entry
 from ifuvit.devices import find_device
 from ifuvit.errors import InputError
 
 if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 LARGEST_DEFAULT_SIZE = 256
 """Pixels. Stable Diffusion's autoencoders were trained on up to 1024; the paper, like U-ViT, encodes 256."""
@@ -128,49 +129,6 @@ class DatasetConfig(PrepareConfig):
     caption, captions, text, txt or json.caption."""
 
 
-class Plan(NamedTuple):
-    """What is to be encoded, in which order."""
-
-    pictures: list[Picture]
-    """Those that have captions."""
-    captions: list[str]
-    """The distinct captions, in the order of their first appearance."""
-    rows: list[list[int]]
-    """For every picture, the rows of its captions."""
-    skipped: list[dict[str, str]]
-    """Empty captions, and pictures without any other."""
-    listed: int
-    """Pictures the source listed."""
-    digest: str
-    """SHA-256 over ids and captions."""
-
-
-class Share(NamedTuple):
-    """Which process this is, out of how many."""
-
-    rank: int = 0
-    count: int = 1
-
-    @classmethod
-    def from_environment(cls) -> "Share":
-        """RANK and WORLD_SIZE, as torchrun, accelerate launch and schedulers set them.
-
-        Raises:
-            InputError: they are not numbers, or do not go together.
-        """
-        values = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-        try:
-            rank, count = map(int, values)
-        except ValueError:
-            rank, count = -1, 0
-        if not 0 <= rank < count:
-            raise InputError(f"RANK={values[0]} and WORLD_SIZE={values[1]} in the environment do not go together")
-        return cls(rank, count)
-
-
-ALONE = Share()
-
-
 def main(arguments: list[str]) -> None:
     """Run the verb from command line arguments."""
     sources: dict[str, type[PrepareConfig]] = {"coco": CocoConfig, "folder": FolderConfig, "dataset": DatasetConfig}
@@ -233,24 +191,6 @@ def read_source(config: PrepareConfig) -> list[Picture]:
     raise TypeError(f"{type(config).__name__} names no source")
 
 
-def make_plan(pictures: Sequence[Picture]) -> Plan:
-    """Clean the captions (whitespace becomes single spaces), leave out empty ones, and number the distinct ones."""
-    digest = hashlib.sha256()
-    numbers: dict[str, int] = {}
-    kept, rows, skipped = [], [], []
-    for picture in pictures:
-        captions = [" ".join(caption.split()) for caption in picture.captions]
-        digest.update(repr((picture.id, captions)).encode("utf-8", "surrogatepass"))
-        good = [caption for caption in captions if caption]
-        if good:
-            kept.append(picture)
-            rows.append([numbers.setdefault(caption, len(numbers)) for caption in good])
-            skipped += [_skip(picture, "empty", "caption")] * (len(captions) - len(good))
-        else:
-            skipped.append(_skip(picture, picture.problem or ("only empty captions" if captions else "no caption")))
-    return Plan(kept, list(numbers), rows, skipped, len(pictures), digest.hexdigest())
-
-
 def encode(
     config: PrepareConfig,
     pictures: Sequence[Picture],
@@ -277,8 +217,8 @@ def encode(
     latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
     sizes = _predicted_sizes(plan, latents, text_encoder.max_tokens, text_encoder.width)
     text = config.text or _choose_text(sizes)
-    image_shards = _ranges(len(plan.pictures), config.shard_size)
-    text_shards = _ranges(len(plan.captions), config.shard_size)
+    image_shards = shard_ranges(len(plan.pictures), config.shard_size)
+    text_shards = shard_ranges(len(plan.captions), config.shard_size)
     settings = {
         "format": FORMAT,
         "pictures_and_captions": plan.digest,
@@ -301,16 +241,34 @@ def encode(
         _wait(lambda: writer.check(settings), "process 0 has not begun")
 
     limit = config.max_skipped if config.max_skipped is not None else max(10, plan.listed // 100)
-    skips = _Skips(config.out, limit, plan.skipped)
-    skips.check([_skip(picture, picture.problem) for picture in plan.pictures if picture.problem])
-    _encode_pictures(writer, plan.pictures, image_shards, config, size, autoencoder, skips, share)
-    _encode_captions(writer, plan.captions, text_shards, config.batch_size, text, text_encoder, share)
+    skips = Skips(config.out, limit, plan.skipped)
+    skips.check([skip_entry(picture, picture.problem) for picture in plan.pictures if picture.problem])
+    encode_pictures(
+        writer,
+        plan.pictures,
+        image_shards,
+        autoencoder,
+        skips,
+        share,
+        size=size,
+        batch_size=config.batch_size,
+        workers=config.workers,
+    )
+    encode_captions(
+        writer,
+        plan.captions,
+        text_shards,
+        text_encoder,
+        share,
+        states=text == "states",
+        batch_size=config.batch_size,
+    )
     if share.rank:
         return config.out
     image_facts = _all_shards(writer, "moments", len(image_shards))
     text_facts = _all_shards(writer, "text", len(text_shards))
     skipped = plan.skipped + [entry for facts in image_facts for entry in facts["skipped"]]
-    _Skips(config.out, limit, skipped).check()
+    Skips(config.out, limit, skipped).check()
     broken = {position for facts in image_facts for position in facts["broken"]}
     kept = [position for position in range(len(plan.pictures)) if position not in broken]
     if not kept:
@@ -322,9 +280,9 @@ def encode(
     writer.finish(
         shards={"moments": image_facts, "text": text_facts},
         arrays={
-            "null_states": to_half(_numpy(text_encoder.encode(null))[0]),
-            "null_mask": _numpy(null.mask)[0].astype(np.bool_),
-            "null_ids": _numpy(null.ids)[0].astype(np.int32),
+            "null_states": to_half(to_numpy(text_encoder.encode(null))[0]),
+            "null_mask": to_numpy(null.mask)[0].astype(np.bool_),
+            "null_ids": to_numpy(null.ids)[0].astype(np.int32),
             "caption_starts": np.cumsum([0, *map(len, rows)], dtype=np.int64),
             "caption_rows": np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64),
         },
@@ -367,193 +325,6 @@ def encode(
     left_out = f"; {len(skipped):,} left out, see {config.out / 'skipped.jsonl'}" if skipped else "; none left out"
     _say(share, f"{len(kept):,} pictures, latent scale {scale:.5f}{left_out}")
     return config.out
-
-
-def latent_scale(shards: Iterable[dict[str, Any]]) -> float:
-    """1 / standard deviation of latents drawn from the posteriors, over all pictures, channels and places.
-
-    By the law of total variance no draw is needed: Var z = E[mean^2 + variance] - (E mean)^2. The sums are those that
-    `_encode_pictures` records, added in the order of the shards.
-
-    Raises:
-        InputError: the latents do not vary.
-    """
-    count = total = squares = 0.0
-    for facts in shards:
-        count, total, squares = count + facts["count"], total + facts["sum"], squares + facts["sum_squares"]
-    variance = squares / count - (total / count) ** 2
-    if not variance > 0:
-        raise InputError("the latents of all pictures are the same constant: this is no autoencoder to train on")
-    return variance**-0.5
-
-
-def _encode_pictures(
-    writer: FeatureWriter,
-    pictures: Sequence[Picture],
-    shards: Sequence[range],
-    config: PrepareConfig,
-    size: int,
-    autoencoder: "Autoencoder",
-    skips: "_Skips",
-    share: Share,
-) -> None:
-    import torch
-
-    mine = range(share.rank, len(shards), share.count)
-    done = {shard: facts for shard in mine if (facts := writer.done("moments", shard)) is not None}
-    for facts in done.values():
-        skips.add(facts["skipped"])
-    todo = [shard for shard in mine if shard not in done]
-    latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
-    with (
-        ThreadPoolExecutor(config.workers) as pool,
-        _progress("pictures", share, sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in done)) as bar,
-    ):
-        wanted = (pictures[position] for shard in todo for position in shards[shard])
-        loaded = _ahead(pool, lambda picture: _load(picture, size), wanted, 4 * config.batch_size)
-        for shard in todo:
-            if writer.finished:
-                return
-            moments, skipped, broken = [np.empty((0, *latents), np.float16)], [], []
-            # Batches are of the readable pictures of a shard, in order: they depend on nothing but the data.
-            good = _readable(itertools.islice(loaded, len(shards[shard])), shards[shard], pictures, skipped, broken)
-            for batch in _batches(good, config.batch_size):
-                pixels = torch.from_numpy(np.stack([array for _, array in batch])).permute(0, 3, 1, 2)
-                values = _numpy(autoencoder.moments(pixels.float() / 127.5 - 1))
-                if not np.isfinite(values).all():
-                    bad = next(picture for (picture, _), value in zip(batch, values) if not np.isfinite(value).all())
-                    raise InputError(f"picture {bad.id}: the autoencoder gives infinite or undefined latents for it")
-                moments.append(to_half(values))
-                bar.update(len(batch))
-            skips.add(skipped)
-            skips.check()
-            bar.update(len(skipped))
-            stored = np.concatenate(moments)
-            mean, log_variance = np.split(stored.astype(np.float64), 2, axis=1)
-            writer.write_shard(
-                "moments",
-                shard,
-                {"moments": stored},
-                rows=len(stored),
-                skipped=skipped,
-                broken=broken,
-                count=mean.size,
-                sum=float(mean.sum()),
-                sum_squares=float((mean**2 + np.exp(log_variance)).sum()),
-            )
-
-
-def _encode_captions(
-    writer: FeatureWriter,
-    captions: Sequence[str],
-    shards: Sequence[range],
-    batch_size: int,
-    text: str,
-    text_encoder: "TextEncoder",
-    share: Share,
-) -> None:
-    mine = range(share.rank, len(shards), share.count)
-    todo = [shard for shard in mine if writer.done("text", shard) is None]
-    total, remaining = sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in todo)
-    with _progress("captions", share, total, total - remaining) as bar:
-        for shard in todo:
-            if writer.finished:
-                return
-            arrays: dict[str, list[np.ndarray]] = {"ids": [], "masks": []}
-            truncated = 0
-            for rows in _batches(shards[shard], batch_size):
-                tokens = text_encoder.tokenize([captions[row] for row in rows])
-                truncated += tokens.truncated
-                arrays["ids"].append(_numpy(tokens.ids).astype(np.int32))
-                arrays["masks"].append(_numpy(tokens.mask).astype(np.bool_))
-                if text == "states":
-                    states = _numpy(text_encoder.encode(tokens))
-                    if not np.isfinite(states).all():
-                        first = captions[rows[0]]
-                        raise InputError(f"the text encoder gives infinite or undefined states near {first!r}")
-                    arrays.setdefault("states", []).append(to_half(states))
-                bar.update(len(rows))
-            stored = {folder: np.concatenate(parts) for folder, parts in arrays.items()}
-            writer.write_shard("text", shard, stored, rows=len(shards[shard]), truncated=truncated)
-
-
-class _Skips:
-    """Counts what is left out, and stops past a limit."""
-
-    def __init__(self, out: Path, limit: int, entries: Iterable[dict[str, str]]) -> None:
-        self.out, self.limit, self.entries = out, limit, list(entries)
-
-    def add(self, entries: Iterable[dict[str, str]]) -> None:
-        self.entries += entries
-
-    def check(self, coming: Sequence[dict[str, str]] = ()) -> None:
-        """Raises InputError past the limit. `coming`: what will be left out, known beforehand."""
-        entries = [*self.entries, *coming]
-        if len(entries) <= self.limit:
-            return
-        lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-        write_text(self.out / "skipped.jsonl", "".join(lines))
-        first = entries[0]
-        raise InputError(
-            f"{len(entries):,} pictures or captions cannot be used (the first: {first['what']} {first['id']}: "
-            f"{first['reason']}), more than --max-skipped {self.limit}; {self.out / 'skipped.jsonl'} lists them"
-        )
-
-
-def _readable(
-    loaded: Iterable[np.ndarray | str],
-    positions: range,
-    pictures: Sequence[Picture],
-    skipped: list[dict[str, str]],
-    broken: list[int],
-) -> Iterator[tuple[Picture, np.ndarray]]:
-    for position, result in zip(positions, loaded, strict=True):
-        if isinstance(result, str):
-            skipped.append(_skip(pictures[position], result))
-            broken.append(position)
-        else:
-            yield pictures[position], result
-
-
-def _skip(picture: Picture, reason: str, what: str = "picture") -> dict[str, str]:
-    return {"id": picture.id, "what": what, "reason": reason}
-
-
-def _load(picture: Picture, size: int) -> np.ndarray | str:
-    """The pixels (size, size, 3) uint8, or the reason why there are none."""
-    try:
-        source = picture.source if isinstance(picture.source, Path) else picture.source()
-        image = load_image(source, name=None if isinstance(source, Path) else f"picture {picture.id}")
-    except InputError as error:
-        return str(error)
-    return np.asarray(center_crop_resize(image, size))
-
-
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
-    """`map` in threads, in order, at most `ahead` results in memory."""
-    futures: deque[Future[T]] = deque()
-    for item in items:
-        futures.append(pool.submit(function, item))
-        if len(futures) >= ahead:
-            yield futures.popleft().result()
-    while futures:
-        yield futures.popleft().result()
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
-
-
-def _ranges(count: int, size: int | None) -> list[range]:
-    """0 ... count - 1 in shards. The number of files is kept low, for each costs an open file while training."""
-    size = size or max(1024, math.ceil(count / 256))
-    return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
 
 
 def _predicted_sizes(plan: Plan, latents: tuple[int, int, int], length: int, width: int) -> dict[str, int]:
@@ -610,19 +381,6 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.1f} GB"
-
-
-def _progress(what: str, share: Share, total: int, done: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(
-        desc=what if share.count == 1 else f"{what} (process 0 of {share.count})",
-        total=total,
-        initial=done,
-        unit=" " + what,
-        disable=share.rank > 0 or done == total,
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    )
 
 
 def _all_shards(writer: FeatureWriter, kind: str, count: int) -> list[dict[str, Any]]:

@@ -1,0 +1,253 @@
+"""Pictures to posterior moments and captions to token ids and states, shard by shard.
+
+Batches never cross a shard's end: neither a restart nor the number of processes changes what is computed together.
+"""
+
+import itertools
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ifuvit.data.features import FeatureWriter, to_half
+from ifuvit.data.images import Picture, center_crop_resize, load_image
+from ifuvit.data.plan import Skips, skip_entry
+from ifuvit.errors import InputError
+
+if TYPE_CHECKING:
+    from ifuvit.encoders.autoencoder import Autoencoder
+    from ifuvit.encoders.text_encoder import TextEncoder
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class Share(NamedTuple):
+    """Which process this is, out of how many."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def from_environment(cls) -> "Share":
+        """RANK and WORLD_SIZE, as torchrun, accelerate launch and schedulers set them.
+
+        Raises:
+            InputError: they are not numbers, or do not go together.
+        """
+        values = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        try:
+            rank, count = map(int, values)
+        except ValueError:
+            rank, count = -1, 0
+        if not 0 <= rank < count:
+            raise InputError(f"RANK={values[0]} and WORLD_SIZE={values[1]} in the environment do not go together")
+        return cls(rank, count)
+
+
+ALONE = Share()
+
+
+def shard_ranges(count: int, size: int | None) -> list[range]:
+    """0 ... count - 1 in shards. The number of files is kept low, for each costs an open file while training."""
+    size = size or max(1024, math.ceil(count / 256))
+    return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
+
+
+def encode_pictures(
+    writer: FeatureWriter,
+    pictures: Sequence[Picture],
+    shards: Sequence[range],
+    autoencoder: "Autoencoder",
+    skips: Skips,
+    share: Share,
+    *,
+    size: int,
+    batch_size: int,
+    workers: int,
+) -> None:
+    """Encode this process's shards that are not there yet. Each records its sums for `latent_scale`, what was "skipped",
+    and the positions of "broken" pictures.
+
+    Args:
+        writer: of the features.
+        pictures: the plan's.
+        shards: ranges of their positions.
+        autoencoder: encodes.
+        skips: counts what is left out.
+        share: which process this is.
+        size: pixels of a side after the square center crop.
+        batch_size: pictures encoded at a time.
+        workers: threads that read pictures.
+
+    Raises:
+        InputError: too much was left out, or latents are not finite.
+    """
+    import torch
+
+    mine = range(share.rank, len(shards), share.count)
+    done = {shard: facts for shard in mine if (facts := writer.done("moments", shard)) is not None}
+    for facts in done.values():
+        skips.add(facts["skipped"])
+    todo = [shard for shard in mine if shard not in done]
+    latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        _progress("pictures", share, sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in done)) as bar,
+    ):
+        wanted = (pictures[position] for shard in todo for position in shards[shard])
+        loaded = _ahead(pool, lambda picture: _load(picture, size), wanted, 4 * batch_size)
+        for shard in todo:
+            if writer.finished:
+                return
+            moments, skipped, broken = [np.empty((0, *latents), np.float16)], [], []
+            # Batches are of the readable pictures of a shard, in order: they depend on nothing but the data.
+            good = _readable(itertools.islice(loaded, len(shards[shard])), shards[shard], pictures, skipped, broken)
+            for batch in _batches(good, batch_size):
+                pixels = torch.from_numpy(np.stack([array for _, array in batch])).permute(0, 3, 1, 2)
+                values = to_numpy(autoencoder.moments(pixels.float() / 127.5 - 1))
+                if not np.isfinite(values).all():
+                    bad = next(picture for (picture, _), value in zip(batch, values) if not np.isfinite(value).all())
+                    raise InputError(f"picture {bad.id}: the autoencoder gives infinite or undefined latents for it")
+                moments.append(to_half(values))
+                bar.update(len(batch))
+            skips.add(skipped)
+            skips.check()
+            bar.update(len(skipped))
+            stored = np.concatenate(moments)
+            mean, log_variance = np.split(stored.astype(np.float64), 2, axis=1)
+            writer.write_shard(
+                "moments",
+                shard,
+                {"moments": stored},
+                rows=len(stored),
+                skipped=skipped,
+                broken=broken,
+                count=mean.size,
+                sum=float(mean.sum()),
+                sum_squares=float((mean**2 + np.exp(log_variance)).sum()),
+            )
+
+
+def encode_captions(
+    writer: FeatureWriter,
+    captions: Sequence[str],
+    shards: Sequence[range],
+    text_encoder: "TextEncoder",
+    share: Share,
+    *,
+    states: bool,
+    batch_size: int,
+) -> None:
+    """Encode this process's shards of distinct captions that are not there yet: to token ids, and to `states` too.
+
+    Raises:
+        InputError: states are not finite.
+    """
+    mine = range(share.rank, len(shards), share.count)
+    todo = [shard for shard in mine if writer.done("text", shard) is None]
+    total, remaining = sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in todo)
+    with _progress("captions", share, total, total - remaining) as bar:
+        for shard in todo:
+            if writer.finished:
+                return
+            arrays: dict[str, list[np.ndarray]] = {"ids": [], "masks": []}
+            truncated = 0
+            for rows in _batches(shards[shard], batch_size):
+                tokens = text_encoder.tokenize([captions[row] for row in rows])
+                truncated += tokens.truncated
+                arrays["ids"].append(to_numpy(tokens.ids).astype(np.int32))
+                arrays["masks"].append(to_numpy(tokens.mask).astype(np.bool_))
+                if states:
+                    values = to_numpy(text_encoder.encode(tokens))
+                    if not np.isfinite(values).all():
+                        first = captions[rows[0]]
+                        raise InputError(f"the text encoder gives infinite or undefined states near {first!r}")
+                    arrays.setdefault("states", []).append(to_half(values))
+                bar.update(len(rows))
+            stored = {folder: np.concatenate(parts) for folder, parts in arrays.items()}
+            writer.write_shard("text", shard, stored, rows=len(shards[shard]), truncated=truncated)
+
+
+def latent_scale(shards: Iterable[dict[str, Any]]) -> float:
+    """1 / standard deviation of latents drawn from the posteriors, over all pictures, channels and places.
+
+    By the law of total variance no draw is needed: Var z = E[mean^2 + variance] - (E mean)^2. The sums are those that
+    `encode_pictures` records, added in the order of the shards.
+
+    Raises:
+        InputError: the latents do not vary.
+    """
+    count = total = squares = 0.0
+    for facts in shards:
+        count, total, squares = count + facts["count"], total + facts["sum"], squares + facts["sum_squares"]
+    variance = squares / count - (total / count) ** 2
+    if not variance > 0:
+        raise InputError("the latents of all pictures are the same constant: this is no autoencoder to train on")
+    return variance**-0.5
+
+
+def _readable(
+    loaded: Iterable[np.ndarray | str],
+    positions: range,
+    pictures: Sequence[Picture],
+    skipped: list[dict[str, str]],
+    broken: list[int],
+) -> Iterator[tuple[Picture, np.ndarray]]:
+    for position, result in zip(positions, loaded, strict=True):
+        if isinstance(result, str):
+            skipped.append(skip_entry(pictures[position], result))
+            broken.append(position)
+        else:
+            yield pictures[position], result
+
+
+def _load(picture: Picture, size: int) -> np.ndarray | str:
+    """The pixels (size, size, 3) uint8, or the reason why there are none."""
+    try:
+        source = picture.source if isinstance(picture.source, Path) else picture.source()
+        image = load_image(source, name=None if isinstance(source, Path) else f"picture {picture.id}")
+    except InputError as error:
+        return str(error)
+    return np.asarray(center_crop_resize(image, size))
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
+    """`map` in threads, in order, at most `ahead` results in memory."""
+    futures: deque[Future[T]] = deque()
+    for item in items:
+        futures.append(pool.submit(function, item))
+        if len(futures) >= ahead:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _progress(what: str, share: Share, total: int, done: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        desc=what if share.count == 1 else f"{what} (process 0 of {share.count})",
+        total=total,
+        initial=done,
+        unit=" " + what,
+        disable=share.rank > 0 or done == total,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+    )
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """A tensor of any device as an array."""
+    return tensor.detach().cpu().numpy()
