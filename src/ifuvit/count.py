@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ifuvit.artifacts import atomic_directory, manifest, now, read_json, sha256, write_json, write_manifest
 from ifuvit.cli import parse
@@ -45,10 +45,10 @@ class CountJudgeConfig:
     """JSON file to write."""
     counter: str = "openmoji"
     """Of OpenMoji Scenes' kinds: the shipped one's name, or a directory that `ifuvit count train` wrote."""
-    detector: str | None = None
+    detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
     """For photographs, instead of a counter: a zero-shot detector of transformers, by folder or hub id, as
     google/owlv2-base-patch16-ensemble. It judges prompts like "two dogs" of any kind."""
-    threshold: float | None = None
+    threshold: Annotated[float | None, arg(metavar="FLOAT")] = None
     """Least score of a detector's box that counts; fix it before you see the result. Default: 0.1 for OWLv2, 0.25 for
     Grounding DINO."""
     thresholds: tuple[float, ...] = ()
