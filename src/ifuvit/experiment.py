@@ -241,7 +241,8 @@ class Plan:
 
     def looked(self) -> bool:
         """Whether the judges have seen the real pictures."""
-        return self.cache.is_dir() and any(self.cache.iterdir())
+        record = self.cache / "judges.json"
+        return self.drawn() and record.is_file() and read_json(record) == self._judges()
 
     def trained(self, setting: Setting, seed: int) -> bool:
         """Whether a run has reached its last step."""
@@ -263,6 +264,15 @@ class Plan:
     def evaluated(self, setting: Setting, seed: int) -> bool:
         """Whether all evaluations of a run are finished."""
         return len(self.results(setting, seed)) == len(self.evaluations(setting, seed))
+
+    def _judges(self) -> dict[str, Any]:
+        """What the real side's features depend on."""
+        config = self.evaluate_config(self.experiment.settings[0], FIRST_SEED)
+        return {
+            "protocol": to_dict(config.resolved_protocol()),
+            "weights": list(config.weights),
+            "data": self._real_side,
+        }
 
     @cached_property
     def _real_side(self) -> str:
@@ -318,9 +328,11 @@ class Plan:
             RealPictures.open(self.data, split=protocol.split),
             device=device,
             weights=dict(item.split("=", 1) for item in config.weights),
-            cache=config.cache,
+            cache=self.cache,
             processes=processes,
         )
+        if processes.first:
+            write_json(self.cache / "judges.json", self._judges())
 
     def _train(self, setting: Setting, seed: int) -> None:
         from ifuvit import train
@@ -427,6 +439,7 @@ def _write(plan: Plan, started: str) -> None:
         protocol=judged.get("protocol"),
         data=judged.get("data"),
         runs=runs,
+        headline=dict(plan.scale.headline),
         table=table(experiment, results),
         claims=verdicts(experiment, plan.scale.headline, results),
         expected={"source": experiment.source, "rows": {name: dict(row) for name, row in experiment.expected.items()}},

@@ -104,9 +104,20 @@ def test_verdicts_compare_seed_by_seed() -> None:
     }
     nearer, aligned, counts = verdicts(EXPERIMENT, HEADLINE, results)
     assert nearer["difference"]["value"] == pytest.approx(-1.5) and nearer["difference"]["n"] == 2
-    assert nearer["holds"] and nearer["clear"]
+    # -1 and -2: Student's interval of two values, 12.706 standard errors to each side.
+    assert nearer["difference"]["interval"] == pytest.approx([-1.5 - 12.706 * 0.5, -1.5 + 12.706 * 0.5], rel=1e-4)
+    assert nearer["holds"] and nearer["clear"] is False
     assert aligned["difference"]["value"] == pytest.approx(0.1) and aligned["holds"] and not aligned["clear"]
     assert counts["metric"] == "average error of counts" and not counts["holds"] and counts["clear"] is False
+
+
+def test_a_verdict_is_clear_when_seeds_agree() -> None:
+    results = {
+        "early": {seed: [result(10 + seed, 0.2, 0.6)] for seed in range(3)},
+        "late": {seed: [result(9 + seed + 0.1 * seed, 0.2, 0.6)] for seed in range(3)},
+    }
+    nearer = verdicts(EXPERIMENT, HEADLINE, results)[0]
+    assert nearer["difference"]["value"] == pytest.approx(-0.9) and nearer["holds"] and nearer["clear"] is True
 
 
 def test_verdict_of_one_seed_or_none() -> None:
@@ -121,11 +132,15 @@ def test_verdict_of_one_seed_or_none() -> None:
 
 def test_summary() -> None:
     results = {"early": {1: [result(10, 0.2, 0.6)]}, "late": {1: [result(9, 0.2, 0.7)]}}
-    outcome = {"table": table(EXPERIMENT, results), "claims": verdicts(EXPERIMENT, HEADLINE, results)}
+    outcome = {
+        "headline": HEADLINE,
+        "table": table(EXPERIMENT, results),
+        "claims": verdicts(EXPERIMENT, HEADLINE, results),
+    }
     text = summary(outcome)
-    assert "10 [9, 11]" in text and "nearer: yes, with one seed (FD -1)" in text
-    assert "counts: no, with one seed (average error of counts +0.1)" in text
-    assert summary({"table": [], "claims": []}).strip() == "setting"
+    assert "10 [9, 11]" in text and "nearer: yes, in one seed (FD -1)" in text
+    assert "counts: no, in one seed (average error of counts 0.1)" in text
+    assert "early" not in summary({**outcome, "table": [], "claims": []})
 
 
 def test_expected_numbers_are_json() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ifuvit.experiments.definition import Experiment, Quantity
 from ifuvit.metrics.intervals import estimate
 
@@ -90,8 +92,9 @@ def table(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
 def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], results: Results) -> list[dict[str, Any]]:
     """What the results say of the experiment's claims; those for which results or the number are missing are left out.
 
-    Each is {"claim", "better", "worse", "metric", "difference": better - worse as an estimate over seeds, "holds": whether its
-    sign is the claimed one, "clear": whether its interval leaves out 0 (None for one seed, which has no interval)}.
+    Each is {"claim", "better", "worse", "metric", "difference": better - worse as an estimate over the seeds that both have,
+    "holds": whether its sign is the claimed one, "clear": whether its interval leaves out 0 (None for one seed, which has
+    no interval)}.
     """
     found = []
     for claim in experiment.claims:
@@ -107,10 +110,8 @@ def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], results: 
         differences = [better[seed] - worse[seed] for seed in better if seed in worse]
         if not differences:
             continue
-        difference = estimate(differences, over="seeds")
-        if len(differences) == 1:
-            difference |= {"interval": None, "interval_from": "one seed"}
-        low, high = difference["interval"] or (None, None)
+        difference = _mean_difference(differences)
+        interval = difference["interval"]
         found.append(
             {
                 "claim": claim.text,
@@ -119,15 +120,33 @@ def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], results: 
                 "metric": metric,
                 "difference": difference,
                 "holds": difference["value"] > 0 if claim.by == "alignment" else difference["value"] < 0,
-                "clear": None if low is None or high is None else low > 0 or high < 0,
+                "clear": None if interval is None else interval[0] > 0 or interval[1] < 0,
             }
         )
     return found
 
 
+def _mean_difference(differences: Sequence[float]) -> dict[str, Any]:
+    """A mean of N >= 1 paired differences. The interval is Student's: the bootstrap's would be far too narrow for a claim
+    from the two or three seeds that one can afford."""
+    from scipy.stats import t
+
+    count = len(differences)
+    mean = float(np.mean(differences))
+    if count == 1:
+        return {"value": mean, "interval": None, "interval_from": "one seed", "n": 1}
+    half = float(t.ppf(0.975, count - 1) * np.std(differences, ddof=1) / count**0.5)
+    return {
+        "value": mean,
+        "interval": [mean - half, mean + half],
+        "interval_from": "Student's t over seeds",
+        "n": count,
+    }
+
+
 def summary(outcome: Mapping[str, Any]) -> str:
-    """The table and the claims of an experiment.json as text."""
-    columns = list(outcome["table"][0]["metrics"]) if outcome["table"] else []
+    """The main numbers of an experiment.json's table and its claims, as text."""
+    columns = list(outcome["headline"].values())
     scales = {row["guidance_scale"] for row in outcome["table"]}
     lines = [" ".join([f"{'setting':<24}", *(f"{name:>26}" for name in columns)])]
     for row in outcome["table"]:
@@ -136,9 +155,9 @@ def summary(outcome: Mapping[str, Any]) -> str:
         lines.append(" ".join([f"{name:<24}", *(f"{cell:>26}" for cell in cells)]))
     for entry in outcome["claims"]:
         found = "yes" if entry["holds"] else "no"
-        if not entry["clear"]:
-            found += ", but not clearly" if entry["clear"] is False else ", with one seed"
-        lines.append(f"{entry['claim']}: {found} ({entry['metric']} {entry['difference']['value']:+.4g})")
+        if entry["clear"] is not True:
+            found += ", in one seed" if entry["clear"] is None else ", within what seeds differ by"
+        lines.append(f"{entry['claim']}: {found} ({entry['metric']} {_cell(entry['difference'])})")
     return "\n".join(lines)
 
 
