@@ -39,8 +39,8 @@ PROTOCOL = {
     "steps": 25,
     "guidance_scale": 2.0,
     "seed": 0,
-    "count_prompts": "paper",
-    "count_images": 10,
+    "count_prompts": [["paper", 10], ["relations", 1], ["held-out", 1]],
+    "counts_scenes": True,
     "count_guidance_scale": 4.0,
 }
 
@@ -61,7 +61,7 @@ def metrics(quality: float) -> dict[str, Any]:
         "FD-EffNetLite0": estimate(
             210 - 90 * quality, 6.2, "10 disjoint subsets", floor={"value": 41.3, "n": 1000, "how": how}
         ),
-        "precision-EffNetLite0": estimate(0.5 + 0.2 * quality, 0.02),
+        "precision-EffNetLite0": estimate(0.5 + 0.2 * quality, 0.02, real={"value": 0.78, "n": 1000, "how": how}),
         "recall-EffNetLite0": estimate(0.4 + 0.2 * quality, 0.02),
         "TwoTower score": {
             **estimate(0.35 + 0.12 * quality, 0.0061),
@@ -71,7 +71,7 @@ def metrics(quality: float) -> dict[str, Any]:
                 "x2.5": 0.9,
                 "truncated": 0,
                 "prefix": "",
-                "real": 0.512,
+                "real": {"value": 0.512, "n": 1000, "how": "real pictures with their own captions"},
             },
         },
     }
@@ -190,7 +190,9 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             "data": {"where": "scenes", "split": "val", "pictures": 2000, "left_out": 0, "sha256": "ef" * 32},
             "metrics": metrics(quality),
             "counts": counts(quality),
+            "all_kinds": None,
             "relations": relations(quality),
+            "held_out": {"counts": counts(quality / 2), "relations": relations(quality / 2)},
             "counter": COUNTER,
             "costs": {
                 **costs(setting),
@@ -255,7 +257,7 @@ def write_experiment(directory: Path, name: str, seeds: tuple[int, ...] = (1234,
         }
         over["right kind and count"] = estimate(quality, 0.05, "bootstrap over seeds", len(seeds))
         row = {"setting": setting, "n_text": n_text, "n_image": n_image, "conditioning": conditioning}
-        table.append({**row, "guidance_scale": 2.0, "metrics": over, "costs": costs(setting)})
+        table.append({**row, "guidance_scale": 2.0, "seeds": list(seeds), "metrics": over, "costs": costs(setting)})
     claims = [
         {
             "claim": f"intermediate fusion has the lower distance ({conditioning})",

@@ -51,7 +51,7 @@ def test_estimates(everything: Path) -> None:
     assert distance.interval == pytest.approx((0.0379, 0.0461))
     assert distance.real == 0.00021
     assert distance.real_how is not None and "other pictures" in distance.real_how
-    assert (score.real, score.real_how) == (0.512, "the real pairs")
+    assert (score.real, score.real_how) == (0.512, "real pictures with their own captions")
 
 
 @pytest.mark.parametrize(

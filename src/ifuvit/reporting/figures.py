@@ -50,7 +50,8 @@ def sweep_plots(sweep_points: Sequence[SweepPoint]) -> list[Plot]:
 def training_plots(results: Results) -> list[Plot]:
     """Distances and scores during training (Fig. 3, left and middle), then losses."""
     plots = []
-    names = metric_names(metrics for run in results.trainings for _, metrics in run.evaluations)
+    trainings = results.trainings[:COLORS]
+    names = metric_names(metrics for run in trainings for _, metrics in run.evaluations)
     for name in names:
         if not (is_distance(name) or is_score(name)):
             continue
@@ -63,7 +64,7 @@ def training_plots(results: Results) -> list[Plot]:
                     if name in metrics
                 ],
             )
-            for run in results.trainings
+            for run in trainings
             if any(name in metrics for _, metrics in run.evaluations)
         ]
         better = "lower is better" if is_distance(name) else "higher is better"
@@ -73,7 +74,7 @@ def training_plots(results: Results) -> list[Plot]:
                 title=f"{name} during training",
                 x_label="training step",
                 y_label=f"{name}, {better}",
-                reference=_reference([metrics for run in results.trainings for _, metrics in run.evaluations], name),
+                reference=_reference([metrics for run in trainings for _, metrics in run.evaluations], name),
             )
         )
     for title, label, attribute, marked in (
@@ -82,7 +83,7 @@ def training_plots(results: Results) -> list[Plot]:
     ):
         series = [
             Series(name=run.name, points=_thinned(values), marked=marked)
-            for run in results.trainings
+            for run in trainings
             if (values := getattr(run, attribute))
         ]
         if series:
@@ -123,13 +124,16 @@ def experiment_plots(experiment: Experiment) -> list[Plot]:
 
 def count_plots(results: Results) -> list[Plot]:
     """Match ratio and average error by the asked count (Fig. 5, right)."""
-    chosen = [one for one in judgments(results) if one.counts and one.counts.get("by_count")][:COLORS]
+    whole = [one for one in judgments(results) if one.counts and one.counts.get("by_count")]
+    chosen = [one for one in whole if one.name in {model.name for model in (*results.evaluations, *results.judgments)}]
     plots = []
     for key, title, label in (
         ("match_ratio", "Match ratio by asked count", "share of pictures, higher is better"),
         ("average_error", "Average error by asked count", "objects, lower is better"),
     ):
-        series = [Series(name=one.name, points=points) for one in chosen if (points := _by_count(one.counts, key))]
+        series = [
+            Series(name=one.name, points=points) for one in chosen[:COLORS] if (points := _by_count(one.counts, key))
+        ]
         if series:
             plots.append(line_plot(series, title=title, x_label="asked number of objects", y_label=label, apart=True))
     return plots

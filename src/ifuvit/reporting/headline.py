@@ -81,10 +81,9 @@ def _of_experiment(experiment: Experiment) -> Headline | None:
     if row is None:
         return None
     early = rows.get(("concat", "early"))
-    seeds = f"{len(experiment.seeds)} training seed{'s' if len(experiment.seeds) > 1 else ''}"
     return Headline(
         name=row.name,
-        about=f"{_in_words(str(row.setting))}; experiment {experiment.name} at scale {experiment.scale}, {seeds}.",
+        about=f"{_in_words(str(row.setting))}; experiment {experiment.name} at scale {experiment.scale}, {experiment.trained}.",
         tiles=[*_metric_tiles(row.metrics), *_cost_tiles(row.costs, early.costs if early is not None else None)],
     )
 

@@ -24,6 +24,9 @@ def render(results: Results, *, title: str) -> str:
         undefined=jinja2.StrictUndefined,
     )
     listed, drawn = sources(results), grids(results)
+    judged: dict[Path, list[tables.Table]] = {}
+    for number, one in enumerate(tables.judgments(results), start=1):
+        judged.setdefault(one.file, []).extend(tables.judgment_tables(one, number))
     environment.globals |= {
         "plain": plain,
         "number": tables.number,
@@ -49,10 +52,7 @@ def render(results: Results, *, title: str) -> str:
         "counts": {
             "plots": figures.count_plots(results),
             "overview": tables.count_overview(results),
-            "judged": [
-                (one.name, tables.judgment_tables(one, number))
-                for number, one in enumerate(tables.judgments(results), start=1)
-            ],
+            "judged": judged,
         },
         "costs": [*tables.costs(results), *tables.speeds(results)],
         "sources": listed,

@@ -63,7 +63,7 @@ class _Axis:
             factor = (self.high / self.low) ** 0.04 if self.high > self.low else 1.1
             self.low, self.high = self.low / factor, self.high * factor
         else:
-            margin = 0.06 * (self.high - self.low) or 0.05 * abs(self.high) or 1.0
+            margin = 0.06 * (self.high - self.low) or 0.05 * abs(self.high) or 0.1
             self.low, self.high = self.low - margin, self.high + margin
         self.start, self.end = start, end
 
@@ -253,12 +253,14 @@ def bar_plot(
             first, last = (x(scale * bound) for bound in bar.estimate.interval)
             parts += [_line(first, y + 22, last, y + 22, "bound")]
             parts += [_line(bound, y + 18.5, bound, y + 25.5, "bound") for bound in (first, last)]
-    bottom = top + row * len(bars)
-    parts.append(_line(x(0), top + 14, x(0), bottom - 4, "axis"))
+        parts.append(_line(x(0), y + 15, x(0), y + 29, "axis"))
+        if reference is not None:
+            place = x(scale * reference[1])
+            parts.append(_line(place, y + 15, place, y + 31, "reference"))
     if reference is not None:
-        place = x(scale * reference[1])
-        anchor = "end" if place > _WIDTH / 2 else "start"
-        parts += [_line(place, top + 14, place, bottom - 2, "reference")]
-        parts += [_text(place, bottom + 11, reference[0], anchor=anchor, name="quiet")]
+        anchor = "end" if x(scale * reference[1]) > _WIDTH / 2 else "start"
+        parts.append(
+            _text(x(scale * reference[1]), top + row * len(bars) + 11, reference[0], anchor=anchor, name="quiet")
+        )
     about = "; ".join(f"{bar.name} {plain(bar.estimate)}" for bar in bars)
     return Plot(title=title, svg=_figure(parts, title=title, about=about, height=height), note=note)

@@ -104,19 +104,21 @@ def _protocol(protocol: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         told.append(_SIDES[protocol["reference"]])
     if data.get("where"):
         told.append(f"data {data['where']}" + (f" ({data['split']})" if data.get("split") else ""))
-    if protocol.get("count_prompts"):
-        told.append(
-            f"counts: prompts {protocol['count_prompts']!r}, {protocol.get('count_images')} pictures each, "
-            f"w = {protocol.get('count_guidance_scale')}"
-        )
+    if sets := protocol.get("count_prompts"):
+        counted = ", ".join(f"{name} x {pictures}" for name, pictures in sets)
+        told.append(f"counting prompts: {counted}; w = {protocol['count_guidance_scale']:g}")
     return "; ".join(told)
 
 
 def _facts(**sets: Mapping[str, Any]) -> dict[str, str]:
     """Plain values by name, with what they belong to."""
     return {
-        f"{of}: {key.replace('_', ' ')}": ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        f"{of}: {key.replace('_', ' ')}": _word(value)
         for of, values in sets.items()
         for key, value in values.items()
         if value is not None and value != "" and not isinstance(value, (dict, Estimate))
     }
+
+
+def _word(value: Any) -> str:
+    return ", ".join(map(_word, value)) if isinstance(value, list) else str(value)

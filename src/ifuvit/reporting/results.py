@@ -67,7 +67,10 @@ class Evaluation:
     data: Mapping[str, Any]
     metrics: Mapping[str, Estimate]
     counts: Mapping[str, Any] | None
+    all_kinds: Mapping[str, Any] | None
     relations: Mapping[str, Any] | None
+    held_out: Mapping[str, Any]
+    """Counts and relations of combinations that occur in no training picture."""
     counter: Mapping[str, Any] | None
     costs: Mapping[str, Any]
     pictures: Path | None
@@ -119,6 +122,8 @@ class ExperimentRow:
     name: str
     setting: Setting
     guidance_scale: float | None
+    seeds: tuple[int, ...]
+    """Those that there are results of."""
     metrics: Mapping[str, Estimate]
     costs: Mapping[str, Any]
 
@@ -149,6 +154,13 @@ class Experiment:
     data: Mapping[str, Any]
     rows: tuple[ExperimentRow, ...]
     claims: tuple[Claim, ...]
+
+    @property
+    def trained(self) -> str:
+        """How many seeds its rows have: "3 seeds"."""
+        numbers = sorted({len(row.seeds) for row in self.rows}) or [0]
+        told = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
+        return f"{told} seed" if told == "1" else f"{told} seeds"
 
     @property
     def points(self) -> tuple[SweepPoint, ...]:
@@ -235,12 +247,16 @@ def read_results(directories: Sequence[Path]) -> Results:
 
 def _without_parts(results: Results) -> Results:
     """What a sweep or an experiment has made is told by its table: its parts are left out, but for the evaluations of an
-    experiment's first seed, whose counts and pictures are shown. The same weights under the same protocol stand once."""
+    experiment's first seed, whose counts, pictures and losses are shown. The same weights under the same protocol stand once."""
     parts = {point.result.resolve() for sweep in results.sweeps for point in sweep.points if point.result is not None}
+    shown: set[Path] = set()
     for experiment in results.experiments:
         for run in experiment.runs:
+            files = {(experiment.file.parent / run[key]).resolve() for key in ("result", "run")}
+            if run["seed"] == experiment.seeds[0]:
+                shown |= files
             if run["seed"] != experiment.seeds[0] or experiment.points:
-                parts.add((experiment.file.parent / run["result"]).resolve())
+                parts |= files
     evaluations: list[Evaluation] = []
     left_out: list[Evaluation] = []
     alone = results.alone
@@ -251,11 +267,13 @@ def _without_parts(results: Results) -> Results:
         if any(one.name == other.name for other in evaluations):
             one = replace(one, name=f"{one.name} ({one.file.stem})")
         evaluations.append(one)
+    later_seeds = parts - shown
     unseen = {one.pictures.resolve().parent for one in left_out if one.pictures is not None}
     return replace(
         results,
         evaluations=tuple(evaluations),
         sweeps=tuple(one for one in results.sweeps if one.file.resolve() not in parts),
+        trainings=tuple(run for run in results.trainings if run.file.resolve().parent not in later_seeds),
         pictures=tuple(one for one in results.pictures if one.directory.resolve().parent not in unseen),
     )
 
@@ -349,9 +367,11 @@ def _estimates(value: Any) -> Any:
     floor, real = known.pop("floor", None), known.pop("real", None)
     how = None
     if floor is not None:
-        real, how = floor["value"], f"real against real at {floor['n']}: {floor['how']}"
+        real, how = floor["value"], floor["how"]
+    elif isinstance(real, dict):
+        real, how = real["value"], real["how"]
     elif real is not None:
-        real, how = (real["value"] if isinstance(real, dict) else real), "the real pairs"
+        how = "the real pairs"
     interval = known.pop("interval")
     return Estimate(
         value=float(known.pop("value")),
@@ -416,7 +436,9 @@ def _evaluation(file: Path, value: Any) -> Evaluation:
         data=dict(value["data"]),
         metrics=_metrics(value["metrics"]),
         counts=_scores(value.get("counts")),
+        all_kinds=_scores(value.get("all_kinds")),
         relations=_scores(value.get("relations")),
+        held_out={key: _scores(scores) for key, scores in (value.get("held_out") or {}).items()},
         counter=value.get("counter"),
         costs=dict(value.get("costs") or {}),
         pictures=file.parent / value["pictures"] if value.get("pictures") else None,
@@ -470,6 +492,7 @@ def _experiment(file: Path, value: Any) -> Experiment:
                 name=row["setting"],
                 setting=_setting(row),
                 guidance_scale=row.get("guidance_scale"),
+                seeds=tuple(row.get("seeds", value["seeds"])),
                 metrics=_metrics(row["metrics"]),
                 costs=dict(row.get("costs") or {}),
             )

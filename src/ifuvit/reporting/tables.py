@@ -118,14 +118,18 @@ def metric_names(sets: Iterable[Mapping[str, Estimate]]) -> list[str]:
     return sorted(names, key=rank)
 
 
-def _real(names: Sequence[str], sets: Iterable[Mapping[str, Estimate]]) -> tuple[float | None, ...]:
+def _real(names: Sequence[str], sets: Iterable[Mapping[str, Estimate]]) -> tuple[Estimate | None, ...]:
     """What real pictures have by each metric, where all results agree on it."""
-    values: dict[str, set[float]] = {name: set() for name in names}
+    values: dict[str, set[float | None]] = {name: set() for name in names}
     for metrics in sets:
-        for name, estimate in metrics.items():
-            if estimate.real is not None:
-                values[name].add(estimate.real)
-    return tuple(found.pop() if len(found) == 1 else None for found in values.values())
+        for name in values.keys() & metrics.keys():
+            values[name].add(metrics[name].real)
+    return tuple(_bare(found.pop() if len(found) == 1 else None) for found in values.values())
+
+
+def _bare(value: float | None) -> Estimate | None:
+    """A number of which no interval is known."""
+    return None if value is None else Estimate(value=value)
 
 
 def _costs_cells(costs: Mapping[str, Any]) -> tuple[Cell, ...]:
@@ -182,10 +186,9 @@ def table_1(results: Results) -> list[Table]:
     found = []
     for one in results.experiments:
         if one.name == "table1":
-            seeds = f"{len(one.seeds)} seed{'s' if len(one.seeds) > 1 else ''}"
             rows = [(row.setting, row.metrics, row.costs) for row in one.rows]
             found.append(
-                _beside_table_1(f"trained at scale {one.scale}", f"ours: {one.scale}, {seeds}", rows, one.file)
+                _beside_table_1(f"trained at scale {one.scale}", f"ours: {one.scale}, {one.trained}", rows, one.file)
             )
     if not found:
         for protocol, chosen in _by_protocol(results.evaluations).items():
@@ -368,12 +371,15 @@ _MEASURES = {
 
 
 def judgments(results: Results) -> list[Judgment]:
-    """Counts and relations, of `count judge` and of evaluations."""
-    inside = [
-        Judgment(file=one.file, name=one.name, counts=one.counts, relations=one.relations, counter=one.counter)
-        for one in results.evaluations
-    ]
-    return [one for one in (*inside, *results.judgments) if one.counts or one.relations]
+    """Counts and relations, of evaluations and of `count judge`; an evaluation may have several sets of prompts."""
+    found = []
+    for one in results.evaluations:
+        main = Judgment(file=one.file, name=one.name, counts=one.counts, relations=one.relations, counter=one.counter)
+        every = replace(main, name=f"{one.name}, all kinds", counts=one.all_kinds, relations=None, counter=None)
+        counted, related = one.held_out.get("counts"), one.held_out.get("relations")
+        held = replace(main, name=f"{one.name}, held-out combinations", counts=counted, relations=related, counter=None)
+        found += [main, every, held]
+    return [one for one in (*found, *results.judgments) if one.counts or one.relations]
 
 
 def count_overview(results: Results) -> list[Table]:
@@ -532,11 +538,11 @@ def evaluation_table(one: Evaluation, name: str) -> Table:
         name=name,
         title=one.name,
         columns=tuple(
-            Column(title=title, text=title in ("metric", "interval from", "which"))
-            for title in ("metric", "value", "n", "interval from", "real", "which")
+            Column(title=title, text=title in ("metric", "interval from", "how"))
+            for title in ("metric", "value", "n", "interval from", "real pictures", "how")
         ),
         rows=tuple(
-            (metric, value, value.n, value.interval_from, value.real, value.real_how)
+            (metric, value, value.n, value.interval_from, _bare(value.real), value.real_how)
             for metric in metric_names([one.metrics])
             for value in [one.metrics[metric]]
         ),
@@ -604,9 +610,10 @@ def as_csv(table: Table) -> str:
     extras: dict[int, list[str]] = {}
     for position, _ in enumerate(table.columns):
         estimates = [row[position] for row in table.rows if isinstance(row[position], Estimate)]
-        extras[position] = ["low", "high", "n"] if estimates else []
-        if any(isinstance(one, Estimate) and one.real is not None for one in estimates):
-            extras[position].append("real")
+        known = {"low": "interval", "high": "interval", "n": "n", "real": "real"}
+        extras[position] = [
+            extra for extra, field in known.items() if any(getattr(one, field) is not None for one in estimates)
+        ]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head: list[str] = []
