@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 .PHONY: help install install-dev demo test test-slow lint format types train-smoke wheel clean
 
 help:
-	@echo "make demo         install, draw the 24 prompts of examples/demo-prompts.txt with the shipped model"
+	@echo "make demo         install, draw pictures with the shipped model, count objects in 100 of them, write the report"
 	@echo "make test         the tests (test-slow: those that take long)"
 	@echo "make lint         ruff's checks and format (make format applies them)"
 	@echo "make types        pyright"
@@ -36,8 +36,14 @@ install-dev: $(VENV)/.installed-dev
 
 demo: $(VENV)/.installed
 	$(BIN)/ifuvit generate --prompts-file examples/demo-prompts.txt --out demo
+	$(BIN)/ifuvit count prompts paper > demo/paper-prompts.txt
+	$(BIN)/ifuvit generate --prompts-file demo/paper-prompts.txt --images-per-prompt 5 --steps 25 --out demo/counting
+	$(BIN)/ifuvit count judge demo/counting --out demo/counts.json
+	$(BIN)/ifuvit report results demo --out demo/report.html
 	@echo
-	@echo "Open in a browser: $(CURDIR)/demo/index.html"
+	@echo "Open in a browser:"
+	@echo "  $(CURDIR)/demo/index.html    the pictures"
+	@echo "  $(CURDIR)/demo/report.html   how good the model is, what it costs, and how sure that is"
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "$(MARKS)" $(PYTEST_FLAGS)

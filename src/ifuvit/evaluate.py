@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -14,7 +14,8 @@ from ifuvit.artifacts import manifest, now, read_json, write_json
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
-from ifuvit.evaluation.protocols import PromptSet, Protocol, protocols
+from ifuvit.evaluation.protocols import Protocol, protocols
+from ifuvit.metrics.count_prompts import PROMPT_SETS, PromptSet
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +102,8 @@ class EvaluateConfig:
 
 def _prompt_set(item: str) -> tuple[PromptSet, int]:
     name, _, images = item.partition("=")
-    if name not in get_args(PromptSet) or not images.isdigit() or int(images) < 1:
-        raise InputError(f"--count-prompts {item}: give SET=INT with a set of {', '.join(get_args(PromptSet))}")
+    if name not in PROMPT_SETS or not images.isdigit() or int(images) < 1:
+        raise InputError(f"--count-prompts {item}: give SET=INT with a set of {', '.join(PROMPT_SETS)}")
     return name, int(images)  # type: ignore[return-value]
 
 
@@ -168,7 +169,6 @@ def run(config: EvaluateConfig) -> Path:
     # The pictures of counting prompts; of given pictures, those whose captions can be counted by.
     counted: dict[str, Any] = {}
     if counter is not None:
-        from ifuvit.metrics.count_prompts import PROMPT_SETS
         from ifuvit.metrics.object_count import count_pictures
 
         if target.painter is None:

@@ -10,8 +10,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from ifuvit.errors import InputError
-
-PromptSet = Literal["paper", "all-kinds", "relations", "held-out"]
+from ifuvit.metrics.count_prompts import PromptSet
 
 
 @dataclass(frozen=True, kw_only=True)
