@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ifuvit.evaluation.processes import Processes
     from ifuvit.evaluation.targets import Target
+    from ifuvit.metrics.frechet import FeatureStatistics
     from ifuvit.metrics.object_count import PictureCounter
 
 Metric = Literal["distances", "alignment", "counts", "costs"]
@@ -121,7 +122,6 @@ def run(config: EvaluateConfig) -> Path:
     from ifuvit.evaluation.real import RealPictures
     from ifuvit.evaluation.scoring import Judges
     from ifuvit.evaluation.targets import open_target
-    from ifuvit.metrics.frechet import FeatureStatistics
 
     started, protocol = now(), config.resolved_protocol()
     if config.out.is_dir():
@@ -144,7 +144,7 @@ def run(config: EvaluateConfig) -> Path:
         metrics=config.metrics,
         device=device,
         weights=dict(item.split("=", 1) for item in config.weights),
-        statistics=None if config.statistics is None else FeatureStatistics.load(config.statistics),
+        statistics=_statistics(config, protocol),
         cache=config.cache,
         processes=processes,
     )
@@ -211,6 +211,20 @@ def run(config: EvaluateConfig) -> Path:
         write_json(config.out, result)
     processes.wait()
     return config.out
+
+
+def _statistics(config: EvaluateConfig, protocol: Protocol) -> "FeatureStatistics | None":
+    from ifuvit.metrics.frechet import FeatureStatistics
+
+    if config.statistics is None:
+        return None
+    statistics = FeatureStatistics.load(config.statistics)
+    if (size := statistics.facts.get("size", protocol.size)) != protocol.size:
+        raise InputError(
+            f"--statistics {config.statistics}: of pictures of size {size}, but the protocol has {protocol.size}; make them "
+            f"with `ifuvit reference-stats --size {protocol.size}`"
+        )
+    return statistics
 
 
 def _counter(config: EvaluateConfig, protocol: Protocol, device: "torch.device") -> "PictureCounter | None":
