@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import example_results
+from ifuvit.artifacts import sha256
 from ifuvit.errors import InputError
 from ifuvit.reporting.results import Setting, read_results
 
@@ -120,3 +121,12 @@ def test_truncated_manifest_of_pictures(tmp_path: Path) -> None:
     manifest.write_text(json.dumps({"verb": "generate", "images": [{"file": "a.png"}], "config": {}}))
     with pytest.raises(InputError, match=r"manifest\.json: .*'model' is missing"):
         read_results([tmp_path])
+
+
+def test_a_judgment_has_the_name_of_its_pictures_model(tmp_path: Path) -> None:
+    directory = example_results.write_generated(tmp_path / "pictures", "runs/mine", 100)
+    file = example_results.write_judgment(tmp_path / "counts.json", 0.5)
+    result = json.loads(file.read_text())
+    result["generated"] = {"directory": "pictures", "manifest_sha256": sha256(directory / "manifest.json")}
+    file.write_text(json.dumps(result))
+    assert [one.name for one in read_results([tmp_path]).judgments] == ["mine (pictures)"]

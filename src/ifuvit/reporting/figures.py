@@ -97,7 +97,8 @@ def _thinned(values: Sequence[tuple[int, float]]) -> list[Point]:
 
 
 def _reference(sets: Sequence[Mapping[str, Estimate]], name: str) -> tuple[str, float] | None:
-    values = {metrics[name].real for metrics in sets if name in metrics and metrics[name].real is not None}
+    """What real pictures have, where all agree on it."""
+    values = {real for metrics in sets if name in metrics and (real := metrics[name].real) is not None}
     return ("real pictures", values.pop()) if len(values) == 1 else None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ifuvit.artifacts import read_json
+from ifuvit.artifacts import read_json, sha256
 from ifuvit.errors import InputError
 
 _OURS = re.compile(r'"verb"\s*:\s*"(evaluate|sweep|experiment|count judge|generate|train)"')
@@ -95,6 +95,8 @@ class Judgment:
     thresholds: tuple[Mapping[str, Any], ...] = ()
     """Overall scores at other thresholds of a detector."""
     about: str = ""
+    pictures: str = ""
+    """SHA-256 of the manifest of the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,10 +270,15 @@ def _without_parts(results: Results) -> Results:
             one = replace(one, name=f"{one.name} ({one.file.stem})")
         evaluations.append(one)
     later_seeds = parts - shown
+    models = {sha256(one.directory / "manifest.json"): one.name for one in results.pictures}
     unseen = {one.pictures.resolve().parent for one in left_out if one.pictures is not None}
     return replace(
         results,
         evaluations=tuple(evaluations),
+        judgments=tuple(
+            replace(one, name=f"{models[one.pictures]} ({one.name})") if one.pictures in models else one
+            for one in results.judgments
+        ),
         sweeps=tuple(one for one in results.sweeps if one.file.resolve() not in parts),
         trainings=tuple(run for run in results.trainings if run.file.resolve().parent not in later_seeds),
         pictures=tuple(one for one in results.pictures if one.directory.resolve().parent not in unseen),
@@ -456,6 +463,7 @@ def _judgment(file: Path, value: Any) -> Judgment:
         counter=value.get("counter"),
         thresholds=tuple(value.get("sweep") or ()),
         about=f"{value['judged']:,} of {value['pictures']:,} pictures judged",
+        pictures=value.get("generated", {}).get("manifest_sha256", ""),
     )
 
 
