@@ -16,7 +16,7 @@ from ifuvit import train_autoencoder as verb
 from ifuvit.data.images import to_tensor
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.errors import InputError
-from ifuvit.train_autoencoder import TrainAutoencoderConfig
+from ifuvit.training.autoencoder import TrainAutoencoderConfig, build_vae
 
 TINY = {"size": 16, "channels": (8, 8), "batch_size": 4, "precision": "fp32", "device": "cpu", "log_every": 1}
 
@@ -196,7 +196,7 @@ def test_psnr_and_kl_against_their_definitions():
 
 def test_evaluate_measures_what_is_reconstructed(pictures):
     config = configure(pictures, pictures)
-    vae = verb.build_vae(config).eval()
+    vae = build_vae(config).eval()
     array = np.stack([np.asarray(Image.open(path)) for path in sorted(pictures.iterdir())[:5]])
     measured = verb.evaluate(vae, array, batch_size=2)
     images = to_tensor(array)
@@ -211,13 +211,13 @@ def test_evaluate_measures_what_is_reconstructed(pictures):
 
 def test_initial_weights_depend_on_the_seed_alone(pictures):
     first, again, other = (
-        verb.build_vae(configure(pictures, pictures, seed=seed)).encoder.conv_in.weight for seed in (3, 3, 4)
+        build_vae(configure(pictures, pictures, seed=seed)).encoder.conv_in.weight for seed in (3, 3, 4)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_default_network_is_small_and_has_no_attention(pictures):
-    vae = verb.build_vae(TrainAutoencoderConfig(images=(pictures,), out=pictures))
+    vae = build_vae(TrainAutoencoderConfig(images=(pictures,), out=pictures))
     assert 0.6e6 < sum(parameter.numel() for parameter in vae.parameters()) < 0.7e6
     assert not any("Attention" in type(module).__name__ for module in vae.modules())
     assert vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean.shape == (1, 4, 16, 16)

@@ -77,8 +77,8 @@ def _fonts(characters: set[str]) -> Iterator[Font]:
 
 def _lacking(font: Font, characters: set[str]) -> set[str]:
     """The characters for which a font draws the box that stands for any character it does not have."""
-    box = bytes(font.getmask("\U0010ffff"))
-    return {character for character in characters if bytes(font.getmask(character)) == box}
+    box = bytes(font.getmask("\U0010ffff"))  # type: ignore[arg-type]
+    return {character for character in characters if bytes(font.getmask(character)) == box}  # type: ignore[arg-type]
 
 
 def _wrap(text: str, font: Font, width: int, *, lines: int) -> list[str]:
