@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ifuvit.errors import InputError
 from ifuvit.experiments import EXPERIMENTS
 from ifuvit.experiments.definition import Claim, Experiment, Setting
 from ifuvit.experiments.outcome import agreed, over_seeds, summary, table, verdicts
@@ -15,7 +16,7 @@ def number(value: float, **facts: Any) -> dict[str, Any]:
 
 def result(distance: float, score: float, error: float, *, scale: float = 2.0, speed: float = 2.0) -> dict[str, Any]:
     return {
-        "target": {"setting": {"n_text": 1, "n_image": 2}},
+        "target": {"name": "run", "setting": {"n_text": 1, "n_image": 2}},
         "protocol": {"guidance_scale": scale},
         "metrics": {"FD": number(distance, floor={"value": 3.0, "n": 9, "how": "train"}), "score": number(score)},
         "counts": {"overall": {"average_error": number(error), "pictures": 20}},
@@ -95,6 +96,14 @@ def test_table_has_a_row_for_every_guidance_scale() -> None:
     points = [result(5, 0.1, 0.1, scale=4.0), result(3, 0.1, 0.1, scale=1.0)]
     rows = table(EXPERIMENT, {"early": {1: points, 2: points[:1]}, "late": {1: [], 2: []}})
     assert [(row["guidance_scale"], row["seeds"]) for row in rows] == [(1.0, [1]), (4.0, [1, 2])]
+
+
+def test_results_of_different_networks_do_not_stand_in_one_table() -> None:
+    old, new = result(10, 0.2, 0.6), result(9, 0.2, 0.6)
+    old["metrics"]["FD"]["network"], new["metrics"]["FD"]["network"] = "abc", "def"
+    for results in ({"early": {1: [old], 2: [new]}, "late": {}}, {"early": {1: [old]}, "late": {1: [new]}}):
+        with pytest.raises(InputError, match="FD: run and run were judged by different versions"):
+            table(EXPERIMENT, results)
 
 
 def test_verdicts_compare_seed_by_seed() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ifuvit.errors import InputError
 from ifuvit.experiments.definition import Experiment, Quantity
 from ifuvit.metrics.intervals import estimate
 
@@ -60,12 +61,29 @@ def agreed(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _check_networks(results: Results) -> None:
+    first: dict[str, tuple[str, Any]] = {}
+    for result in (one for by_seed in results.values() for of_seed in by_seed.values() for one in of_seed):
+        for metric, number in result["metrics"].items():
+            name, network = first.setdefault(metric, (result["target"]["name"], number.get("network")))
+            if number.get("network") != network:
+                raise InputError(
+                    f"{metric}: {name} and {result['target']['name']} were judged by different versions of its network; "
+                    "delete the older results to have them judged again"
+                )
+
+
 def _costs(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in (result["costs"] or {}).items() if name not in _OF_THE_PROCESS}
 
 
 def table(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
-    """A row for every setting and guidance scale of which there is a result; means over the seeds that are there."""
+    """A row for every setting and guidance scale of which there is a result; means over the seeds that are there.
+
+    Raises:
+        InputError: results of different versions of a judging network, whose numbers cannot stand in one table.
+    """
+    _check_networks(results)
     rows = []
     for setting in experiment.settings:
         found = [(seed, result) for seed, of_seed in results[setting.name].items() for result in of_seed]
