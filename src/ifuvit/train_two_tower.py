@@ -5,10 +5,15 @@ symmetric contrastive loss of CLIP (Radford et al. 2021) with two changes. A bat
 that show the same kinds of objects, so that only the count, the relation or the background tells a picture from its
 neighbors. And a caption that also describes another picture of the batch is no counterexample there.
 
+Generated pictures come out of an autoencoder, whose slight faults change the features of a network trained on photographs
+a lot. So only a third of the training pictures are seen as they were drawn; the others are disturbed, or encoded and
+decoded.
+
 Takes about ten minutes of one CPU core and is not resumable: the directory appears when it is whole. Every random draw
 depends on (seed, epoch or step) alone, so the same command gives the same weights on the same machine.
 """
 
+import functools
 import itertools
 import math
 import time
@@ -22,7 +27,7 @@ import numpy as np
 from ifuvit.artifacts import atomic_directory, now, read_json, sha256, write_json, write_manifest
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
-from ifuvit.data.images import load_image
+from ifuvit.data.images import load_image, to_tensor
 from ifuvit.devices import find_device, use_bf16
 from ifuvit.errors import InputError
 from ifuvit.metrics.caption_tests import Scenes, describes, measure, plain_prompts, read_scenes, table
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.metrics.two_tower import PictureMaps, TwoTower
 
@@ -45,17 +51,21 @@ class TrainTwoTowerConfig:
     """Directory that `ifuvit scenes` wrote."""
     out: Path
     """Directory to write; a two-tower model already there is replaced."""
-    pictures: int = 20_000
-    """Training pictures to use (the first ones), at most."""
+    pictures: int = 12_000
+    """Training pictures to use, at most."""
+    relations: float = 0.5
+    """Share of them that show two kinds of objects. Relations are harder to learn than counts, and rarer in the data."""
     captions: int = 2
-    """Captions of each to use: the plainest, and others in turn."""
-    steps: int = 1200
+    """Captions of each picture to use: the plainest, and others in turn."""
+    autoencoder: str = "openmoji"
+    """A third of the pictures are seen as this autoencoder decodes them: a shipped name, a run, a folder or a hub id."""
+    steps: int = 700
     """Training steps."""
-    batch_size: int = 256
+    batch_size: int = 192
     """Pictures a step, each with one of its captions."""
     group: int = 8
     """Pictures in a row that show the same kinds of objects."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Peak learning rate of AdamW; it is reached after a twentieth of the steps and falls to 0 along a cosine."""
     weight_decay: float = 0.05
     """Of AdamW."""
@@ -70,6 +80,8 @@ class TrainTwoTowerConfig:
         for name in ("pictures", "captions", "steps", "group"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if not 0 <= self.relations <= 1:
+            raise InputError(f"--relations {self.relations}: must be from 0 to 1")
         if self.batch_size < 2:
             raise InputError(f"--batch-size {self.batch_size}: must be at least 2, for each picture needs another one")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -212,6 +224,7 @@ def run(config: TrainTwoTowerConfig) -> Path:
     """
     import torch
 
+    from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.metrics.two_tower import PictureMaps, TwoTower, TwoTowerAlignment, TwoTowerConfig
 
@@ -221,7 +234,9 @@ def run(config: TrainTwoTowerConfig) -> Path:
         if not manifest.is_file() or read_json(manifest).get("verb") != VERB:
             raise InputError(f"--out {config.out}: holds something else already; give a new or empty directory")
     device = find_device(config.device)
-    scenes = read_scenes(config.scenes, "train", pictures=config.pictures, captions=config.captions)
+    scenes = read_scenes(
+        config.scenes, "train", pictures=config.pictures, relations=config.relations, captions=config.captions
+    )
     validation = read_scenes(config.scenes, "val", captions=config.captions)
     if len(scenes.files) < 2 or not validation.files:
         raise InputError(f"{config.scenes}: too few pictures; training needs two, and one for validation")
@@ -236,7 +251,9 @@ def run(config: TrainTwoTowerConfig) -> Path:
     )
     torch.manual_seed(config.seed)
     model = TwoTowerAlignment(TwoTower(towers).to(device), maps, text_encoder)
-    losses = fit(model.tower, scenes, _maps_of(scenes.files, maps), *_states_of(scenes.captions, text_encoder), config)
+    autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
+    seen = _maps_of(scenes.files, maps, functools.partial(_varied, autoencoder=autoencoder, seed=config.seed))
+    losses = fit(model.tower, scenes, seen, *_states_of(scenes.captions, text_encoder), config)
     # Measured as it is stored.
     with torch.no_grad():
         for parameter in model.tower.parameters():
@@ -244,12 +261,17 @@ def run(config: TrainTwoTowerConfig) -> Path:
     seconds, processor = time.monotonic() - began, time.process_time() - processor
 
     prompts = plain_prompts(validation.meanings)
-    pictures = _embed(model.tower.pictures, _maps_of(validation.files, maps), device=device)
     captions, plain = (
         _embed(model.tower.captions, *_states_of(texts, text_encoder), device=device)
         for texts in (validation.captions, prompts)
     )
-    measured = measure(validation, pictures, captions, dict(zip(prompts, plain)), seed=config.seed)
+    pictures, decoded = (
+        _embed(model.tower.pictures, _maps_of(validation.files, maps, view), device=device)
+        for view in (lambda images, _: images, lambda images, _: _reconstruct(images, autoencoder))
+    )
+    by_prompt = dict(zip(prompts, plain))
+    measured = measure(validation, pictures, captions, by_prompt, seed=config.seed)
+    measured["decoded"] = measure(validation, decoded, captions, by_prompt, seed=config.seed)["all"]
     rows = [of_picture[0] for of_picture in validation.rows]
     with atomic_directory(config.out) as directory:
         model.save_pretrained(directory)
@@ -274,27 +296,52 @@ def run(config: TrainTwoTowerConfig) -> Path:
             threads=torch.get_num_threads(),
             seconds=round(seconds, 1),
             processor_seconds=round(processor, 1),
+            autoencoder={"reference": autoencoder.reference, "fingerprint": autoencoder.fingerprint},
             mean_cosine={
-                "of pictures with their plainest captions": float((pictures * captions[rows]).sum(1).mean()),
-                "of pictures with other pictures' captions": float(
-                    (pictures * np.roll(captions[rows], 1, axis=0)).sum(1).mean()
-                ),
+                "pictures with their plainest captions": float((pictures * captions[rows]).sum(1).mean()),
+                "the same, decoded by the autoencoder": float((decoded * captions[rows]).sum(1).mean()),
+                "pictures with another's": float((pictures * np.roll(captions[rows], 1, axis=0)).sum(1).mean()),
             },
             right=measured,
         )
     return config.out
 
 
-def _maps_of(files: Sequence[Path], maps: "PictureMaps", batch_size: int = 64) -> "Tensor":
-    """(N, P, F) float16 on the CPU."""
+def _maps_of(
+    files: Sequence[Path], maps: "PictureMaps", view: "Callable[[Tensor, int], Tensor]", batch_size: int = 63
+) -> "Tensor":
+    """What the frozen network sees of pictures of one size: (N, P, F) float16 on the CPU. `view` is given a batch of them,
+    (B, 3, H, W) in [-1, 1], and the number of the first, and gives what is shown to the network."""
     import torch
+    from PIL import Image
     from tqdm import tqdm
 
     result = torch.empty((len(files), maps.cells, maps.features), dtype=torch.float16)
     for start in tqdm(range(0, len(files), batch_size), desc="pictures", unit="batch", disable=None, leave=False):
-        pixels = torch.stack([maps.preprocess(load_image(file)) for file in files[start : start + batch_size]])
-        result[start : start + batch_size] = maps(pixels)
+        drawn = [np.asarray(load_image(file)) for file in files[start : start + batch_size]]
+        if len({picture.shape for picture in drawn}) > 1:
+            raise InputError(f"{files[start].parent}: the pictures are of different sizes; draw them with one --size")
+        shown = view(to_tensor(np.stack(drawn)), start)
+        pixels = ((shown + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        result[start : start + batch_size] = maps(torch.stack([maps.preprocess(Image.fromarray(p)) for p in pixels]))
     return result
+
+
+def _varied(images: "Tensor", start: int, *, autoencoder: "Autoencoder", seed: int) -> "Tensor":
+    """Of every three pictures one as it is, one disturbed, one decoded by the autoencoder."""
+    from ifuvit.metrics.counter_training import disturb
+
+    images = images.clone()
+    images[1::3] = disturb(images[1::3], np.random.default_rng([seed, 2, start]))
+    images[2::3] = _reconstruct(images[2::3], autoencoder)
+    return images
+
+
+def _reconstruct(images: "Tensor", autoencoder: "Autoencoder") -> "Tensor":
+    if not len(images):
+        return images
+    moments = autoencoder.moments(images.to(autoencoder.vae.device))
+    return autoencoder.decode(moments[:, : autoencoder.channels]).clamp(-1, 1).to(images.device)
 
 
 def _states_of(captions: Sequence[str], text_encoder: "TextEncoder", batch_size: int = 64) -> "tuple[Tensor, Tensor]":

@@ -104,10 +104,22 @@ class Scenes(NamedTuple):
 
 
 def read_scenes(
-    directory: Path, split: Literal["train", "val"], *, pictures: int | None = None, captions: int | None = None
+    directory: Path,
+    split: Literal["train", "val"],
+    *,
+    pictures: int | None = None,
+    relations: float | None = None,
+    captions: int | None = None,
 ) -> Scenes:
-    """The first `pictures` of a split, each with `captions` of its captions: the plainest, and others in turn, so that
-    all ways of saying occur. By default all of both.
+    """One split.
+
+    Args:
+        directory: what `ifuvit scenes` wrote.
+        split: which.
+        pictures: take the first so many at most; all by default.
+        relations: of these, the share that shows two kinds of objects (fewer if there are not as many); as they come by
+            default.
+        captions: of each picture take the plainest and, in turn, others, so that all ways of saying occur; all by default.
 
     Raises:
         InputError: missing, broken or empty annotations, or pictures of other things than OpenMoji Scenes.
@@ -116,11 +128,17 @@ def read_scenes(
     path = annotations / f"instances_{split}.json"
     if not path.is_file():
         raise InputError(f"{directory}: holds no scenes ({path} is missing); `ifuvit scenes --out DIR` draws some")
-    chosen = read_coco(directory / "images" / split, annotations / f"captions_{split}.json")[:pictures]
+    chosen = read_coco(directory / "images" / split, annotations / f"captions_{split}.json")
     content = read_json(path)
     try:
         names = {item["id"]: item["name"] for item in content["categories"]}
         records = {str(image["id"]): image for image in content["images"]}
+        if relations is None or pictures is None:
+            chosen = chosen[:pictures]
+        else:
+            related = [one for one in chosen if records[one.id]["relation"]][: round(relations * pictures)]
+            others = [one for one in chosen if not records[one.id]["relation"]][: pictures - len(related)]
+            chosen = related + others
         objects: dict[str, list[str]] = {identity: [] for identity in records}
         for item in content["annotations"]:
             objects[str(item["image_id"])].append(names[item["category_id"]])

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import avg_pool2d, normalize, pixel_unshuffle
 
 from ifuvit.artifacts import atomic_path, read_json, write_json
 from ifuvit.config import from_dict, to_dict
@@ -38,21 +38,21 @@ _LAST_BLOCKS = (4, 10)
 class TwoTowerConfig:
     """The two transformers."""
 
-    cells: int = 64
+    cells: int = 16
     """P, cells of a picture's map."""
-    cell_features: int = 152
+    cell_features: int = 608
     """F, features of a cell."""
     tokens: int = 16
     """L, tokens of a caption."""
     token_width: int = 384
     """D, width of a token's state."""
-    width: int = 192
+    width: int = 128
     """Of both transformers."""
     picture_depth: int = 2
     """Blocks of the picture's transformer."""
-    caption_depth: int = 1
+    caption_depth: int = 2
     """Blocks of the caption's transformer."""
-    heads: int = 6
+    heads: int = 4
     """Attention heads of a block."""
     embedding: int = 128
     """E, width of the common space."""
@@ -124,15 +124,15 @@ class PictureMaps:
     """The frozen EfficientNet-Lite0, up to two stages that still know where things are.
 
     Pictures are seen at 128 x 128 pixels, twice the size they are drawn at, for the network was trained on larger things.
-    A cell is 16 x 16 of these pixels: 112 features of the stage with that stride, and the means of 40 features of the
-    stage before, whose stride is half of it.
+    There 16 x 16 of these pixels have 112 features of the stage with that stride, and the means of 40 features of the stage
+    before, whose stride is half of it. A cell is 2 x 2 of these, side by side: few cells make the transformer cheap.
     """
 
     size = 128
     """Side of the square that pictures are resized to, pixels."""
-    cells = 64
+    cells = 16
     """P"""
-    features = 152
+    features = 608
     """F"""
 
     def __init__(self, *, device: str | torch.device = "cpu") -> None:
@@ -167,7 +167,7 @@ class PictureMaps:
             if number in _LAST_BLOCKS:
                 stages.append(x)
         fine, coarse = stages
-        maps = torch.cat([coarse, avg_pool2d(fine, 2)], dim=1)
+        maps = pixel_unshuffle(torch.cat([coarse, avg_pool2d(fine, 2)], dim=1), 2)
         return maps.flatten(2).transpose(1, 2)
 
 
