@@ -126,7 +126,8 @@ def test_tables_as_files(made: Path) -> None:
     assert directory.name == "report-tables"
     names = {path.stem for path in directory.glob("*.csv")}
     assert names == {path.stem for path in directory.glob("*.md")}
-    assert {"table-1", "table-2", "experiment-ablation-openmoji", "sweep", "counts", "confusion-1", "costs"} <= names
+    assert {"table-1", "table-2", "experiment-ablation-openmoji", "sweep", "counts", "costs"} <= names
+    assert {"confusion-openmoji-cross-intermediate", "evaluation-openmoji-concat-middle"} <= names
     with open(directory / "table-2.csv", newline="") as file:
         ours, *others = list(csv.DictReader(file))
     assert ours["model"] == "openmoji-cross-intermediate"
@@ -135,8 +136,8 @@ def test_tables_as_files(made: Path) -> None:
     assert float(ours["ours: KID-EffNetLite0 real"]) == pytest.approx(0.00021)
     assert ours["ours: result"].endswith("evaluation.json")
     assert [row["the paper: FID-30K"] for row in others if row["model"] == "U-ViT-Small"] == ["5.98"]
-    text = (directory / "counts-1.md").read_text()
-    assert "| all | 200 | 88 [76, 100] |" in text
+    text = (directory / "counts-openmoji-cross-intermediate.md").read_text()
+    assert "| all | 200 | 88.0 [76.0, 100.0] |" in text
     assert "evaluation.json" in text
 
 

@@ -36,9 +36,9 @@ def run(config: ReportConfig) -> Path:
     Raises:
         InputError: no directories, one is missing, no results in them, or a result that is broken.
     """
-    from ifuvit.reporting.page import render
-    from ifuvit.reporting.results import read_results
-    from ifuvit.reporting.tables import as_csv, as_markdown, tables
+    from ifuvit.reporting.page import all_tables, render
+    from ifuvit.reporting.reading import read_results
+    from ifuvit.reporting.tables import as_csv, as_markdown
 
     if not config.directories:
         raise InputError("no directories; say where the results are, as in `ifuvit report results --out report.html`")
@@ -48,7 +48,7 @@ def run(config: ReportConfig) -> Path:
     results = read_results(config.directories)
     page = render(results, title=config.title)
     with atomic_directory(beside) as directory:
-        for table in tables(results):
+        for table in all_tables(results):
             (directory / f"{table.name}.csv").write_text(as_csv(table), encoding="utf-8")
             (directory / f"{table.name}.md").write_text(as_markdown(table), encoding="utf-8")
     write_text(config.out, page)

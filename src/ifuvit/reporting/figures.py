@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ifuvit.reporting.counting import judgments
 from ifuvit.reporting.plots import COLORS, Bar, Plot, Point, Series, bar_plot, line_plot
 from ifuvit.reporting.results import Estimate, Experiment, Results, SweepPoint
-from ifuvit.reporting.tables import is_distance, is_score, judgments, metric_column, metric_names
+from ifuvit.reporting.tables import is_distance, is_score, metric_column, metric_names
 
 # A curve longer than this shows every so-manieth of its points.
 _MAX_POINTS = 400
@@ -125,8 +126,7 @@ def experiment_plots(experiment: Experiment) -> list[Plot]:
 
 def count_plots(results: Results) -> list[Plot]:
     """Match ratio and average error by the asked count (Fig. 5, right)."""
-    whole = [one for one in judgments(results) if one.counts and one.counts.get("by_count")]
-    chosen = [one for one in whole if one.name in {model.name for model in (*results.evaluations, *results.judgments)}]
+    chosen = [one for one in judgments(results) if one.counts and one.counts.get("by_count") and not one.part]
     plots = []
     for key, title, label in (
         ("match_ratio", "Match ratio by asked count", "share of pictures, higher is better"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ifuvit.reporting import tables
+from ifuvit.reporting.counting import judgments
 from ifuvit.reporting.results import Estimate, Evaluation, Experiment, Results
 
 
@@ -47,7 +48,7 @@ def headline(results: Results) -> Headline:
             return found
     if results.evaluations:
         return _of_evaluation(results.evaluations[0], results)
-    for one in tables.judgments(results):
+    for one in judgments(results):
         if one.counts:
             about = "Pictures whose objects were counted; there is no evaluation of their model here."
             return Headline(name=one.name, about=about, tiles=_count_tiles(one.counts))

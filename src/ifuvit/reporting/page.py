@@ -1,15 +1,16 @@
-"""The page: one HTML file that needs no other."""
+"""What the report holds: the page, one HTML file that needs no other, and all tables."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ifuvit.artifacts import now, package_version
-from ifuvit.reporting import figures, paper, tables
+from ifuvit.reporting import comparison, counting, figures, measured, paper, tables
 from ifuvit.reporting.headline import headline
 from ifuvit.reporting.provenance import sources
 from ifuvit.reporting.results import Estimate, Results
 from ifuvit.reporting.samples import grids
-from ifuvit.reporting.tables import plain
+from ifuvit.reporting.tables import Table, plain
 
 
 def render(results: Results, *, title: str) -> str:
@@ -24,9 +25,9 @@ def render(results: Results, *, title: str) -> str:
         undefined=jinja2.StrictUndefined,
     )
     listed, drawn = sources(results), grids(results)
-    judged: dict[Path, list[tables.Table]] = {}
-    for number, one in enumerate(tables.judgments(results), start=1):
-        judged.setdefault(one.file, []).extend(tables.judgment_tables(one, number))
+    judged: dict[Path, list[Table]] = {}
+    for one in counting.judgments(results):
+        judged.setdefault(one.file, []).extend(counting.judgment_tables(one))
     environment.globals |= {
         "plain": plain,
         "number": tables.number,
@@ -38,23 +39,19 @@ def render(results: Results, *, title: str) -> str:
         "title": title,
         "paper_source": paper.SOURCE,
         "headline": headline(results),
-        "compared": [*tables.table_1(results), *tables.table_2(results)],
+        "compared": [*comparison.table_1(results), *comparison.table_2(results)],
         "experiments": [
-            {"experiment": one, "plots": figures.experiment_plots(one), "table": table, "claims": tables.claims(one)}
-            for one, table in zip(results.experiments, tables.experiments(results))
+            {"experiment": one, "plots": figures.experiment_plots(one), "table": table, "claims": measured.claims(one)}
+            for one, table in zip(results.experiments, measured.experiments(results))
         ],
         "sweeps": [
             {"sweep": one, "plots": figures.sweep_plots(one.points), "table": table}
-            for one, table in zip(results.sweeps, tables.sweeps(results))
+            for one, table in zip(results.sweeps, measured.sweeps(results))
         ],
-        "training": {"plots": figures.training_plots(results), "tables": tables.trainings(results)},
+        "training": {"plots": figures.training_plots(results), "tables": measured.trainings(results)},
         "grids": drawn,
-        "counts": {
-            "plots": figures.count_plots(results),
-            "overview": tables.count_overview(results),
-            "judged": judged,
-        },
-        "costs": [*tables.costs(results), *tables.speeds(results)],
+        "counts": {"plots": figures.count_plots(results), "overview": counting.overview(results), "judged": judged},
+        "costs": [*measured.costs(results), *measured.speeds(results)],
         "sources": listed,
         "missing": missing(results, any(len(grid.models) > 1 for grid in drawn)),
         "made": now(),
@@ -85,7 +82,7 @@ def missing(results: Results, side_by_side: bool) -> list[tuple[str, str]]:
             "ifuvit train ... --evaluate-every N --evaluate-data DIR",
         ),
         (not results.trainings, "losses", "ifuvit train ..., whose metrics.jsonl is read"),
-        (not tables.judgments(results), "object counts", "ifuvit count judge PICTURES --out RESULT.json"),
+        (not counting.judgments(results), "object counts", "ifuvit count judge PICTURES --out RESULT.json"),
         (not results.costs, "costs of all presets", "ifuvit costs --json > costs.json"),
         (
             not side_by_side,
@@ -94,3 +91,26 @@ def missing(results: Results, side_by_side: bool) -> list[tuple[str, str]]:
         ),
     ]
     return [(what, command) for absent, what, command in wishes if absent]
+
+
+def all_tables(results: Results) -> list[Table]:
+    """All tables that the results have something for, each under a name of its own."""
+    found = [
+        *comparison.table_1(results),
+        *comparison.table_2(results),
+        *measured.experiments(results),
+        *(table for one in results.experiments for table in measured.claims(one)),
+        *measured.sweeps(results),
+        *measured.trainings(results),
+        *counting.overview(results),
+        *(table for one in counting.judgments(results) for table in counting.judgment_tables(one)),
+        *measured.costs(results),
+        *measured.speeds(results),
+        *map(measured.evaluation_table, results.evaluations),
+    ]
+    taken: dict[str, int] = {}
+    for position, table in enumerate(found):
+        taken[table.name] = taken.get(table.name, 0) + 1
+        if taken[table.name] > 1:
+            found[position] = replace(table, name=f"{table.name}-{taken[table.name]}")
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jinja2.utils import markupsafe
 
 from ifuvit.reporting.results import Estimate
-from ifuvit.reporting.tables import digits_of, number, plain
+from ifuvit.reporting.tables import Column, number, plain
 
 Markup = markupsafe.Markup
 
@@ -222,7 +222,7 @@ def bar_plot(
     note: str = "",
 ) -> Plot:
     """Bars from zero with whiskers for 95 % intervals; names and numbers stand above them."""
-    scale = 100.0 if percent else 1.0
+    scale = 100 if percent else 1
     ends = [scale * end for bar in bars for end in (0.0, bar.estimate.value, *(bar.estimate.interval or ()))]
     if reference is not None:
         ends.append(scale * reference[1])
@@ -236,10 +236,7 @@ def bar_plot(
     parts = []
     for index, bar in enumerate(bars):
         y, end = top + row * index, x(scale * bar.estimate.value)
-        digits = digits_of(bar.estimate, scale)
-        told = number(scale * bar.estimate.value, digits)
-        if bar.estimate.interval is not None:
-            told += " [{}, {}]".format(*(number(scale * bound, digits) for bound in bar.estimate.interval))
+        told = plain(bar.estimate, Column(title="", percent=percent))
         parts += [
             _text(left, y + 11, bar.name, anchor="start", name="strong"),
             _text(right, y + 11, told, anchor="end"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ifuvit.reporting import tables
+from ifuvit.reporting.measured import evaluation_table
 from ifuvit.reporting.results import Estimate, Results
 from ifuvit.reporting.tables import Table
 
@@ -38,9 +38,9 @@ def sources(results: Results) -> list[Source]:
                 setting=one.target.get("setting") or {},
                 run={"device": one.device, "finished": one.finished},
             ),
-            table=tables.evaluation_table(one, f"evaluation-{number}"),
+            table=evaluation_table(one),
         )
-        for number, one in enumerate(results.evaluations, start=1)
+        for one in results.evaluations
     ]
     for one in results.judgments:
         found.append(

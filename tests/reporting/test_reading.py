@@ -8,7 +8,8 @@ import pytest
 import example_results
 from ifuvit.artifacts import sha256
 from ifuvit.errors import InputError
-from ifuvit.reporting.results import Setting, read_results
+from ifuvit.reporting.reading import read_results
+from ifuvit.reporting.results import Setting
 
 
 @pytest.fixture(scope="module")
