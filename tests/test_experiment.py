@@ -340,3 +340,39 @@ def test_command_line(
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_real_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stands in for anything: one setting of a few steps, interrupted in training, and once more for nothing."""
+    import signal
+
+    from ifuvit.training import checkpoint
+
+    small = {"steps": 6, "save_every": 2, "validate_every": 0, "evaluate_every": 0, "warmup_steps": 2, "batch_size": 4}
+    scale = replace(SCALES["smoke"], recipe=small, scenes=(32, 40), images=20, sampling_steps=2)
+    monkeypatch.setattr(experiment, "SCALES", {"smoke": scale})
+    write, written = checkpoint.write, []
+
+    def write_and_terminate(*arguments: Any, **keywords: Any) -> Path:
+        written.append(write(*arguments, **keywords))
+        if len(written) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return written[-1]
+
+    monkeypatch.setattr(checkpoint, "write", write_and_terminate)
+    config = smoke(tmp_path / "out", only=("cross-intermediate",))
+    with pytest.raises(SystemExit) as stop:
+        experiment.run(config)
+    assert stop.value.code == 143
+    assert read_json(config.out / "experiment.json")["table"] == []
+    experiment.run(config)
+    found = read_json(config.out / "experiment.json")
+    (row,) = found["table"]
+    assert row["setting"] == "cross-intermediate" and row["n_image"] == 2 and row["costs"]["parameters"] > 0
+    assert set(found["headline"].values()) <= set(row["metrics"])
+    assert row["metrics"]["KID-EffNetLite0"]["floor"]["n"] == 20
+    before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
+    experiment.run(config)
+    after = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
+    assert {path for path in after if after[path] != before.get(path)} == {config.out / "experiment.json"}
