@@ -131,11 +131,11 @@ def test_tables_as_files(made: Path) -> None:
     with open(directory / "table-2.csv", newline="") as file:
         ours, *others = list(csv.DictReader(file))
     assert ours["model"] == "openmoji-cross-intermediate"
-    assert float(ours["ours: KID-EffNetLite0"]) == pytest.approx(0.042)
-    assert float(ours["ours: KID-EffNetLite0 low"]) == pytest.approx(0.0379)
-    assert float(ours["ours: KID-EffNetLite0 real"]) == pytest.approx(0.00021)
-    assert ours["ours: result"].endswith("evaluation.json")
-    assert [row["the paper: FID-30K"] for row in others if row["model"] == "U-ViT-Small"] == ["5.98"]
+    assert float(ours["KID-EffNetLite0 (ours)"]) == pytest.approx(0.042)
+    assert float(ours["KID-EffNetLite0 (ours) low"]) == pytest.approx(0.0379)
+    assert float(ours["KID-EffNetLite0 (ours) real"]) == pytest.approx(0.00021)
+    assert ours["result (ours)"].endswith("evaluation.json")
+    assert [row["FID-30K (the paper)"] for row in others if row["model"] == "U-ViT-Small"] == ["5.98"]
     text = (directory / "counts-openmoji-cross-intermediate.md").read_text()
     assert "| all | 200 | 88.0 [76.0, 100.0] |" in text
     assert "evaluation.json" in text
@@ -166,6 +166,27 @@ def test_a_few_results_make_a_page_that_tells_what_is_missing(
     for command in ("ifuvit evaluate", "ifuvit experiment table1", "ifuvit sweep", "ifuvit costs --json"):
         assert command in last
     assert "ifuvit count judge" not in last
+
+
+def test_work_that_has_only_begun(tmp_path: Path) -> None:
+    """A sweep and an experiment without results yet, and pictures of unknown origin that were only compared."""
+    sweep = {"verb": "sweep", "protocol": None, "data": None, "points": [], "missing": [{}]}
+    example_results.write(tmp_path / "sweep.json", sweep)
+    runs = [{"setting": "cross-early", "seed": 1, "run": "r", "result": "r.json", "status": "missing"}]
+    experiment = {"verb": "experiment", "name": "table1", "scale": "paper", "seeds": [1], "runs": runs, "table": []}
+    example_results.write(tmp_path / "experiment.json", experiment)
+    file = example_results.write_evaluation(tmp_path / "pictures.json", "cross-early", 0.4, pictures=False)
+    result = json.loads(file.read_text())
+    result["target"] = {"name": "pictures", "kind": "pictures", "sha256": None, "setting": None, "training": None}
+    for name in ("counts", "all_kinds", "relations", "held_out", "counter", "costs"):
+        result[name] = None
+    file.write_text(json.dumps(result))
+    page = Page(run(ReportConfig(directories=(tmp_path,), out=tmp_path / "page.html")).read_text(encoding="utf-8"))
+    first = page.text.partition("The paper's tables")[0]
+    assert "judged under protocol quick." in first
+    assert "training run" not in first
+    assert "1 points are not evaluated yet" in page.text
+    assert "0 of 1 runs done" in page.text
 
 
 def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:

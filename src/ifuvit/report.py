@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ifuvit.artifacts import atomic_directory, write_text
 from ifuvit.cli import parse
@@ -16,7 +17,7 @@ class ReportConfig:
     experiment and count judge, training logs (metrics.jsonl), costs.json, and pictures of generate. What is not there is
     left out. The tables are written beside it as CSV and Markdown. Nothing is computed."""
 
-    directories: Positional[tuple[Path, ...]] = ()
+    directories: Positional[Annotated[tuple[Path, ...], arg(metavar="[DIR ...]")]] = ()
     """Where the results are; subdirectories are searched, too. Of several models the first one found opens the page."""
     out: Path = Path("report.html")
     """HTML file to write. The tables go into a directory beside it: report-tables/ for report.html."""

@@ -44,7 +44,7 @@ def test_files() -> None:
         columns=(Column(title="model"), Column(title="both, %", percent=True), Column(title="GFLOPs", group="ours")),
         rows=(("a|b", Estimate(value=0.5, interval=(0.4, 0.6), n=10), 1.25), ("c", None, None)),
     )
-    assert as_csv(table) == "model,both,both low,both high,both n,ours: GFLOPs\na|b,0.5,0.4,0.6,10,1.25\nc,,,,,\n"
+    assert as_csv(table) == "model,both,both low,both high,both n,GFLOPs (ours)\na|b,0.5,0.4,0.6,10,1.25\nc,,,,,\n"
     assert "| a\\|b | 50.0 [40.0, 60.0] | 1.25 |" in as_markdown(table)
     assert "| c | - | - |" in as_markdown(table)
 

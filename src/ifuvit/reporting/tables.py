@@ -26,6 +26,11 @@ class Column:
     better: str = ""
     """"lower", "higher", or nothing."""
 
+    @property
+    def full_title(self) -> str:
+        """With its group, for forms that have one line of headings."""
+        return f"{self.title} ({self.group})" if self.group else self.title
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -132,7 +137,7 @@ def as_markdown(table: Table) -> str:
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    heads = [f"{column.group}: {column.title}" if column.group else column.title for column in table.columns]
+    heads = [column.full_title for column in table.columns]
     rows = [line(plain(cell, column) for cell, column in zip(row, table.columns)) for row in table.rows]
     parts = [f"# {table.title}", "", line(heads), line("---" for _ in heads), *rows]
     parts += [part for note in table.notes for part in ("", note)]
@@ -152,7 +157,7 @@ def as_csv(table: Table) -> str:
     """One column a value; beside estimates their interval, n and the value of real pictures, as far as they are known."""
     columns: list[list[Any]] = []
     for position, column in enumerate(table.columns):
-        title = (f"{column.group}: {column.title}" if column.group else column.title).replace(", %", "")
+        title = column.full_title.replace(", %", "")
         cells = [row[position] for row in table.rows]
         columns.append([title, *(cell.value if isinstance(cell, Estimate) else cell for cell in cells)])
         for name, of in _BESIDE.items():
