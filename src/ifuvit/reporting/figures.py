@@ -8,7 +8,7 @@ from ifuvit.reporting.plots import COLORS, Bar, Plot, Point, Series, bar_plot, l
 from ifuvit.reporting.results import Estimate, Experiment, Results, SweepPoint
 from ifuvit.reporting.tables import is_distance, is_score, metric_column, metric_names
 
-# A curve longer than this shows every so-manieth of its points.
+# A curve longer than this shows every n-th of its points.
 _MAX_POINTS = 400
 
 
