@@ -21,7 +21,7 @@ from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
 from ifuvit.evaluate import EvaluateConfig
-from ifuvit.evaluation.processes import Processes
+from ifuvit.processes import Processes
 from ifuvit.experiments import EXPERIMENTS, SCALES, Setting
 from ifuvit.experiments.outcome import summary, table, verdicts
 
@@ -356,21 +356,27 @@ class Plan:
         return all(self.evaluated(setting, seed) for setting in settings)
 
     def _training_seconds(self, setting: Setting, seed: int) -> float:
-        """By FLOPs: at the speed of the runs that are finished, or else at the one measured for the scale."""
+        """Predicted by FLOPs, for the steps after the newest checkpoint."""
         from ifuvit.training.checkpoint import saved_steps
 
-        finished = [
-            (self._training_flops(self.train_config(setting, seed)), read_json(directory / "manifest.json"))
-            for setting in self.experiment.settings
-            for seed in self.seeds
-            if self.trained(setting, seed) and (directory := self.run_directory(setting, seed))
-        ]
-        speed = self.scale.training_gflops_per_second * 1e9
-        if spent := sum(record["training_seconds"] for _, record in finished):
-            speed = sum(flops for flops, _ in finished) / spent
         config = self.train_config(setting, seed)
         done = max(saved_steps(config.out), default=0)
-        return (1 - done / config.steps) * self._training_flops(config) / speed
+        return (1 - done / config.steps) * self._training_flops(config) / self.training_speed[0]
+
+    @cached_property
+    def training_speed(self) -> tuple[float, str]:
+        """FLOPs a second, and where that is from: the runs that are finished, or else what was measured for the scale."""
+        flops, seconds, count = 0.0, 0.0, 0
+        for setting in self.experiment.settings:
+            for seed in self.seeds:
+                if self.trained(setting, seed):
+                    config = self.train_config(setting, seed)
+                    flops += self._training_flops(config)
+                    seconds += read_json(config.out / "manifest.json")["training_seconds"]
+                    count += 1
+        if seconds:
+            return flops / seconds, f"{count} finished run{'s' if count > 1 else ''} here"
+        return self.scale.training_gflops_per_second * 1e9, self.scale.machine
 
     @staticmethod
     def _training_flops(config: "TrainConfig") -> float:
@@ -498,7 +504,9 @@ def _overview(plan: Plan, stages: Sequence[Stage]) -> str:
         lines.append(
             f"  {'done' if done else 'missing':<8} {stage.what:<72} {'' if done else _duration(stage.seconds):>9}".rstrip()
         )
-    lines += ["", f"missing: about {_duration(left)}, predicted from {scale.machine}" if left else "nothing is missing"]
+    source = plan.training_speed[1]
+    told = f"missing: about {_duration(left)}; training as fast as on {source}, all else estimated"
+    lines += ["", told if left else "nothing is missing"]
     return "\n".join(lines)
 
 

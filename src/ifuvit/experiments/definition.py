@@ -93,8 +93,8 @@ class Scale:
     training_gflops_per_second: float
     """Training speed, counting 3 forward passes a step with attention products, for predictions."""
     preparation_seconds: float
-    """Of the scenes and all features."""
+    """Of scenes, features and the real side; an estimate."""
     evaluation_seconds: float
-    """Of one evaluation of one run."""
+    """Of one evaluation of one run; an estimate."""
     machine: str
-    """What those speeds were measured on."""
+    """What the training speed was measured on."""

@@ -166,11 +166,15 @@ def summary(outcome: Mapping[str, Any]) -> str:
     """The main numbers of an experiment.json's table and its claims, as text."""
     columns = list(outcome["headline"].values())
     scales = {row["guidance_scale"] for row in outcome["table"]}
-    lines = [" ".join([f"{'setting':<24}", *(f"{name:>26}" for name in columns)])]
-    for row in outcome["table"]:
-        name = row["setting"] + (f", w = {row['guidance_scale']:g}" if len(scales) > 1 else "")
-        cells = [_cell(row["metrics"].get(column)) for column in columns]
-        lines.append(" ".join([f"{name:<24}", *(f"{cell:>26}" for cell in cells)]))
+    lines = [["setting", *columns]] + [
+        [
+            row["setting"] + (f", w = {row['guidance_scale']:g}" if len(scales) > 1 else ""),
+            *(_cell(row["metrics"].get(column)) for column in columns),
+        ]
+        for row in outcome["table"]
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
     for entry in outcome["claims"]:
         found = "yes" if entry["holds"] else "no"
         if entry["clear"] is not True:

@@ -68,7 +68,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 training_gflops_per_second=45_000,
                 preparation_seconds=4 * 3600,
                 evaluation_seconds=2 * 3600,
-                machine="the paper's GPUs (which it does not name), by its iterations per second",
+                machine="the paper's GPUs by its iterations per second (it does not name them)",
             ),
         )
     }
