@@ -1,6 +1,8 @@
 """The sweep: every model at every guidance scale, once; partial files; what is done again and what is not."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +34,7 @@ def config(tmp_path: Path, data: Path) -> SweepConfig:
     )
 
 
-def changed(config: SweepConfig, **fields) -> SweepConfig:
-    from dataclasses import replace
-
+def changed(config: SweepConfig, **fields: Any) -> SweepConfig:
     return replace(config, **fields)
 
 
@@ -132,6 +132,9 @@ def test_refuses_before_it_evaluates(config: SweepConfig, evaluations: Evaluatio
         sweep.run(changed(config, targets=(*config.targets, "nowhere")))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no sweep"):
+        sweep.run(changed(config, out=tmp_path / "other"))
+    (tmp_path / "other" / "sweep.json").write_text("[]")
     with pytest.raises(InputError, match="is no sweep"):
         sweep.run(changed(config, out=tmp_path / "other"))
     with pytest.raises(InputError, match="must be a finite number"):

@@ -73,7 +73,7 @@ def run(config: SweepConfig) -> Path:
     Raises:
         InputError: an unknown model, a directory that holds something else, or whatever `ifuvit evaluate` refuses.
     """
-    from ifuvit.evaluation.processes import Processes
+    from ifuvit.processes import Processes
 
     started = now()
     for target in config.targets:
@@ -83,6 +83,7 @@ def run(config: SweepConfig) -> Path:
     data = fingerprint(points[0][2])
     results = [finished(wanted, data) for _, _, wanted in points]
     processes, _ = Processes.join()
+    processes.wait()  # all have looked before one writes
 
     def write() -> None:
         done = [(point, result) for point, result in zip(points, results) if result is not None]
@@ -179,8 +180,10 @@ def labels(targets: Sequence[str]) -> dict[str, str]:
 
 def _check(out: Path) -> None:
     """Refuse a directory that holds something else."""
-    if (out / "sweep.json").is_file() and read_json(out / "sweep.json").get("verb") == "sweep":
-        return
+    if (out / "sweep.json").is_file():
+        before = read_json(out / "sweep.json")
+        if isinstance(before, dict) and before.get("verb") == "sweep":
+            return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is no sweep; give another --out")
 
@@ -208,7 +211,7 @@ def main(arguments: list[str]) -> None:
     """Entry point of the verb."""
     config = parse(SweepConfig, arguments, prog="ifuvit sweep")
     out = run(config)
-    from ifuvit.evaluation.processes import Processes
+    from ifuvit.processes import Processes
 
     if Processes.join()[0].first:
         print(f"{out / 'sweep.json'}: {len(config.targets)} models, {len(config.guidance_scale)} guidance scales each")
