@@ -21,9 +21,9 @@ from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
 from ifuvit.evaluate import EvaluateConfig
-from ifuvit.processes import Processes
 from ifuvit.experiments import EXPERIMENTS, SCALES, Setting
 from ifuvit.experiments.outcome import summary, table, verdicts
+from ifuvit.processes import Processes
 
 if TYPE_CHECKING:
     from ifuvit.model.uvit import IFUViTConfig
