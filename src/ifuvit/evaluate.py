@@ -20,10 +20,10 @@ from ifuvit.metrics.count_prompts import PROMPT_SETS, PromptSet
 if TYPE_CHECKING:
     import torch
 
-    from ifuvit.evaluation.processes import Processes
     from ifuvit.evaluation.targets import Target
     from ifuvit.metrics.frechet import FeatureStatistics
     from ifuvit.metrics.object_count import PictureCounter
+    from ifuvit.processes import Processes
 
 Metric = Literal["distances", "alignment", "counts", "costs"]
 
@@ -118,10 +118,10 @@ def run(config: EvaluateConfig) -> Path:
         InputError: a target, data or weights that cannot be used, or too few pictures for the protocol.
     """
     from ifuvit.devices import find_device
-    from ifuvit.evaluation.processes import Processes
     from ifuvit.evaluation.real import RealPictures
     from ifuvit.evaluation.scoring import Judges
     from ifuvit.evaluation.targets import open_target
+    from ifuvit.processes import Processes
 
     started, protocol = now(), config.resolved_protocol()
     if config.out.is_dir():
@@ -346,7 +346,7 @@ def main(arguments: list[str]) -> None:
     """Entry point of the verb."""
     config = parse(EvaluateConfig, arguments, prog="ifuvit evaluate")
     out = run(config)
-    from ifuvit.evaluation.processes import Processes
+    from ifuvit.processes import Processes
 
     if Processes.join()[0].first:
         print(result_table(read_json(out)))

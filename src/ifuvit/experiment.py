@@ -309,8 +309,8 @@ class Plan:
         return stages
 
     def _draw(self) -> None:
-        if Processes.join()[0].first:
-            scenes.run(self.scenes_config())
+        processes, _ = Processes.join()
+        processes.together(lambda: scenes.run(self.scenes_config()) if processes.first else None)
 
     def _prepare(self, split: str) -> None:
         prepare.run(self.prepare_config(split))
@@ -405,7 +405,7 @@ def run(config: ExperimentConfig) -> Path:
     processes, _ = Processes.join()
     for number, stage in enumerate(stages, start=1):
         # All processes look before any begins, and then do the same.
-        if processes.sum(int(not stage.done())):
+        if not all(processes.together(stage.done)):
             if processes.first:
                 print(f"[{number}/{len(stages)}] {stage.what}", file=sys.stderr, flush=True)
                 _write(plan, started)

@@ -70,9 +70,9 @@ def run(config: ReferenceStatsConfig) -> Path:
     if len(files) < 2:
         raise InputError(f"{described['where']}: {len(files)} usable pictures; statistics need at least 2")
     # Imported late: torch takes seconds, which a mistyped path should not cost.
-    from ifuvit.evaluation.processes import Processes
     from ifuvit.metrics.feature_networks import extract_features, extract_statistics, load_feature_network
     from ifuvit.metrics.frechet import FeatureStatistics
+    from ifuvit.processes import Processes
 
     processes, own = Processes.join()
     device = own if config.device == "auto" and processes.count > 1 else find_device(config.device)

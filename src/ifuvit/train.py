@@ -164,7 +164,7 @@ def run(config: TrainConfig) -> Path:
     # What draws pictures: all processes for an evaluation, the main process alone for sample grids.
     pipeline = evaluation = None
     if config.evaluate_every:
-        from ifuvit.evaluation.processes import Processes
+        from ifuvit.processes import Processes
         from ifuvit.training.evaluation import Evaluation
 
         pipeline = load_pipeline(config, features, device)

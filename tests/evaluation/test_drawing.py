@@ -8,8 +8,8 @@ from PIL import Image
 
 from ifuvit.errors import InputError
 from ifuvit.evaluation.drawing import draw
-from ifuvit.evaluation.processes import Processes
 from ifuvit.evaluation.targets import Settings, open_target
+from ifuvit.processes import Processes
 from tiny_pipeline import write_tiny_pipeline
 
 SETTINGS = Settings(solver="dpm++", steps=2, guidance_scale=2.0, seed=0)

@@ -7,8 +7,8 @@ from typing import Any
 from ifuvit.artifacts import atomic_path, read_json, write_json
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
-from ifuvit.evaluation.processes import Processes
 from ifuvit.evaluation.targets import Settings, Target
+from ifuvit.processes import Processes
 
 
 def draw(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ifuvit.artifacts import atomic_path
-from ifuvit.evaluation.processes import Processes
 from ifuvit.evaluation.protocols import Protocol
 from ifuvit.evaluation.real import RealPictures
+from ifuvit.processes import Processes, in_order
 
 if TYPE_CHECKING:
     import torch
@@ -133,8 +133,8 @@ class Judges:
         self, model: "AlignmentModel", files: Sequence[Path], captions: Sequence[str]
     ) -> tuple[np.ndarray, int]:
         share = self.processes.share
-        mine, truncated = model.cosines(share(files), share(captions), size=self.protocol.size)
-        return self.processes.gather(mine, len(files)), self.processes.sum(truncated)
+        parts = self.processes.together(lambda: model.cosines(share(files), share(captions), size=self.protocol.size))
+        return in_order([cosines for cosines, _ in parts]), sum(truncated for _, truncated in parts)
 
 
 def _key(fingerprint: str, protocol: Protocol, files: Sequence[Path]) -> str:

@@ -22,6 +22,7 @@ from ifuvit.artifacts import read_json, sha256
 from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.errors import InputError
 from ifuvit.metrics.frechet import FeatureStatistics
+from ifuvit.processes import Processes, in_order
 
 NetworkName = Literal["effnet-lite0", "inception", "dinov2", "clip"]
 Resize = Literal["network", "clean"]
@@ -432,21 +433,18 @@ def extract_features(
     Raises:
         InputError: a file is missing, is no picture, or its features are not finite.
     """
-    rank, count = _process()
+    processes = Processes.present()
+    mine = processes.share(files)
 
     def work() -> np.ndarray:
-        mine = np.empty((len(files[rank::count]), network.width), np.float32)
+        features = np.empty((len(mine), network.width), np.float32)
         start = 0
-        for batch in _stream(network, files[rank::count], size, batch_size, workers, progress and rank == 0):
-            mine[start : start + len(batch)] = batch
+        for batch in _stream(network, mine, size, batch_size, workers, progress and processes.first):
+            features[start : start + len(batch)] = batch
             start += len(batch)
-        return mine
+        return features
 
-    parts = _together(work)
-    features = np.empty((len(files), network.width), np.float32)
-    for number, part in enumerate(parts):
-        features[number::count] = part
-    return features
+    return in_order(processes.together(work))
 
 
 def extract_statistics(
@@ -460,16 +458,17 @@ def extract_statistics(
 ) -> FeatureStatistics:
     """Mean and covariance of the features of picture files, which are not kept. Arguments, errors and processes as
     with `extract_features`."""
-    rank, count = _process()
+    processes = Processes.present()
+    mine = processes.share(files)
 
     def work() -> FeatureStatistics:
-        mine = FeatureStatistics(network.width)
-        for batch in _stream(network, files[rank::count], size, batch_size, workers, progress and rank == 0):
-            mine.update(batch)
-        return mine
+        statistics = FeatureStatistics(network.width)
+        for batch in _stream(network, mine, size, batch_size, workers, progress and processes.first):
+            statistics.update(batch)
+        return statistics
 
     whole = FeatureStatistics(network.width)
-    for part in _together(work):
+    for part in processes.together(work):
         whole.merge(part)
     return whole
 
@@ -518,32 +517,3 @@ def _ahead(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-# ---------------------------------------------------------------------------------------------------------- processes
-
-
-def _process() -> tuple[int, int]:
-    """Which process this is, out of how many."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _together(work: Callable[[], Any]) -> list[Any]:
-    """What `work` returns in each process, in the order of their ranks, in all of them. An InputError of one is raised
-    by all: the others would wait for it forever."""
-    count = _process()[1]
-    if count == 1:
-        return [work()]
-    try:
-        mine: Any = work()
-    except InputError as error:
-        mine = error
-    gathered: list[Any] = [None] * count
-    torch.distributed.all_gather_object(gathered, mine)
-    for result in gathered:
-        if isinstance(result, InputError):
-            raise result
-    return gathered

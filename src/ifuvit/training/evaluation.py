@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ifuvit.artifacts import atomic_path
-from ifuvit.evaluation.processes import Processes
 from ifuvit.evaluation.protocols import protocols
 from ifuvit.evaluation.real import RealPictures
 from ifuvit.evaluation.scoring import Judges
+from ifuvit.processes import Processes
 from ifuvit.training.recipe import TrainConfig
 
 if TYPE_CHECKING:

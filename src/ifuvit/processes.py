@@ -1,0 +1,84 @@
+"""The processes that work together under `accelerate launch` or `torchrun`: who does which share, and gathering."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ifuvit.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of one launch."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def join(cls) -> "tuple[Processes, torch.device]":
+        """Meet the other processes of the launch, if there are any. Also gives this process's own device."""
+        from accelerate import PartialState
+
+        state = PartialState()
+        assert state.device is not None
+        return cls(state.process_index, state.num_processes), state.device
+
+    @classmethod
+    def present(cls) -> "Processes":
+        """Those that have met already; this one alone if none have."""
+        import torch.distributed as dist
+
+        met = dist.is_available() and dist.is_initialized()
+        return cls(dist.get_rank(), dist.get_world_size()) if met else cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """This process's items: every `count`-th from its rank on."""
+        return list(items[self.rank :: self.count])
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+
+    def together(self, work: Callable[[], T]) -> list[T]:
+        """What `work` returns in each process, by rank, in all of them.
+
+        Raises:
+            InputError: of any process, in all of them: the others would wait for it forever.
+        """
+        if self.count == 1:
+            return [work()]
+        import torch.distributed as dist
+
+        try:
+            mine: T | InputError = work()
+        except InputError as error:
+            mine = error
+        results: list = [None] * self.count
+        dist.all_gather_object(results, mine)
+        for result in results:
+            if isinstance(result, InputError):
+                raise result
+        return results
+
+
+def in_order(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The rows that the processes made of their `share`s, by rank, in the order of the shared items."""
+    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
