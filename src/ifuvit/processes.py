@@ -24,9 +24,10 @@ class Processes:
     @classmethod
     def join(cls) -> "tuple[Processes, torch.device]":
         """Meet the other processes of the launch, if there are any. Also gives this process's own device."""
+        import torch
         from accelerate import PartialState
 
-        state = PartialState()
+        state = PartialState(cpu=not torch.accelerator.is_available())
         assert state.device is not None
         return cls(state.process_index, state.num_processes), state.device
 
