@@ -1,11 +1,23 @@
 """What captions tell of scenes, and the tests of true against false captions with embeddings made by hand."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
-from ifuvit.data.scenes import draw_scene, write_scenes
+from ifuvit.data.scenes import KINDS, RELATIONS, draw_scene, prompt_for, relation_prompt_for, write_scenes
 from ifuvit.errors import InputError
-from ifuvit.metrics.caption_tests import Meaning, describes, measure, plain_prompts, read_scenes, table, told
+from ifuvit.metrics.caption_tests import (
+    Meaning,
+    _retrieval,
+    describes,
+    measure,
+    plain_prompts,
+    read_scenes,
+    table,
+    told,
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +112,10 @@ def test_fewer_pictures_and_captions(directory):
         for number, rows in enumerate(some.rows)
     ]
     assert second == [1, 2, 3, 4, 1]
+    half = read_scenes(directory, "train", pictures=10, relations=0.5)
+    assert len(half.files) == 10 and sum(meaning.relation is not None for meaning in half.meanings) == 5
+    # Not as many relations as asked for: others fill up.
+    assert len(read_scenes(directory, "train", pictures=28, relations=0.9).files) == 28
 
 
 def test_a_perfect_model_is_right_and_a_blind_one_guesses(directory):
@@ -121,12 +137,8 @@ def test_a_perfect_model_is_right_and_a_blind_one_guesses(directory):
         if meaning.relation:
             a, b = meaning.objects
             for first, second in ((a, b), (b, a)):
-                for relation in ("left of", "right of", "above", "below"):
-                    from ifuvit.data.scenes import relation_prompt_for
-
+                for relation in RELATIONS:
                     meanings[relation_prompt_for(first, relation, second)] = Meaning((first, second), relation, None)
-    from ifuvit.data.scenes import KINDS, prompt_for
-
     for kind in KINDS:
         for count in range(1, 6):
             meanings[prompt_for(kind.name, count)] = Meaning((kind.name,) * count, None, None)
@@ -151,8 +163,6 @@ def test_retrieval_counts_any_true_caption(directory):
     # Pictures are told apart by their objects alone, as the plainest captions of one kind are: many share one.
     pictures = np.eye(3000, dtype=np.float32)[scenes.shown[:, 0]]
     captions = np.eye(3000, dtype=np.float32)[scenes.told[:, 0]]
-    from ifuvit.metrics.caption_tests import _retrieval
-
     same = np.flatnonzero([meaning.relation is None for meaning in scenes.meanings])
     found = _retrieval(scenes, pictures, captions, same, len(same), 0)
     assert found == {"draws": 1, "caption of a picture": 1.0, "picture of a caption": 1.0}
@@ -162,9 +172,6 @@ def test_retrieval_counts_any_true_caption(directory):
 def test_other_data_is_refused(tmp_path, directory):
     with pytest.raises(InputError, match="holds no scenes"):
         read_scenes(tmp_path, "train")
-    import json
-    import shutil
-
     shutil.copytree(directory, tmp_path / "copy")
     path = tmp_path / "copy" / "annotations" / "instances_val.json"
     content = json.loads(path.read_text())

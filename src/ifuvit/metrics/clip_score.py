@@ -51,8 +51,11 @@ class AlignmentModel(ABC):
     """What the score is called: "CLIP score" is CLIP's alone."""
     prefix: str
     """Put before every caption."""
-    fingerprint: str
-    """SHA-256 over everything the score depends on."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, over all weights and settings that the score depends on."""
 
     @abstractmethod
     def preprocess(self, picture: Image.Image) -> torch.Tensor:
@@ -234,7 +237,7 @@ class CLIP(AlignmentModel):
         )
 
     @cached_property
-    def fingerprint(self) -> str:  # type: ignore[override]
+    def fingerprint(self) -> str:
         """SHA-256 over the contents of weights, configuration and tokenizer."""
         names = sorted(path.name for path in self.folder.glob("*.safetensors"))
         names += [name for name in _FILES if (self.folder / name).is_file()]

@@ -236,7 +236,7 @@ class TwoTowerAlignment(AlignmentModel):
         return {"efficientnet-lite0": self.maps.fingerprint, "minilm": self.text_encoder.fingerprint}
 
     @cached_property
-    def fingerprint(self) -> str:  # type: ignore[override]
+    def fingerprint(self) -> str:
         """SHA-256 over the values of all weights in half precision, the configuration and the frozen networks."""
         digest = hashlib.sha256(repr((to_dict(self.tower.config), self.frozen())).encode())
         for name, value in sorted(self.tower.state_dict().items()):
