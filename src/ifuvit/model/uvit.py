@@ -247,13 +247,16 @@ class IFUViT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """U-ViT's initialization: truncated normal (0.02) linear layers and position embeddings, zero biases."""
+        """U-ViT's initialization: truncated normal (0.02) linear layers and position embeddings, zero biases. One thing
+        differs: the last convolution starts as the identity. From a random kernel it may learn to send one latent channel
+        through a shifted tap, and that channel is lost at the border for good (docs/decisions.md)."""
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        nn.init.dirac_(self.final_layer.weight)
 
     # The figure of the paper, in three parts: the text's own path, the image's own path, and what both share.
 
