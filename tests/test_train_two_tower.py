@@ -126,7 +126,7 @@ def test_mistakes_are_told(scenes, tmp_path):
     ):
         with pytest.raises(InputError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
             TrainTwoTowerConfig(scenes=scenes, out=tmp_path / "out", **wrong)
-    with pytest.raises(InputError, match="not finite at step 1"):
+    with pytest.raises(InputError, match="not finite at step 2"):
         run(TrainTwoTowerConfig(scenes=scenes, out=tmp_path / "hot", **{**TINY, "learning_rate": 1e30, "steps": 9}))
 
 

@@ -310,7 +310,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
     # Any: transformers' names are resolved at run time, where type checkers do not see them.
     model_class: Any = transformers.CLIPModel
-    tokenizer_class: Any = transformers.CLIPTokenizerFast
+    tokenizer_class: Any = transformers.CLIPTokenizerFast  # type: ignore[attr-defined]
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -2,7 +2,8 @@
 
 Two small transformers, trained by `ifuvit train-two-tower` on training scenes alone, stand on two frozen networks:
 EfficientNet-Lite0 (ImageNet) gives a map of a picture, MiniLM gives the states of a caption. They know drawn objects of
-42 kinds, how many there are and where they stand, and nothing else. It is not CLIP, and its score is no CLIP score.
+42 kinds and how many there are, and nothing else; the shipped model does not tell which of two objects is on the left
+or above (docs/alignment.md). It is not CLIP, and its score is no CLIP score.
 
 Shapes: B pictures or captions, P cells of a picture's map, F features of a cell, L tokens of a caption, D the width of
 their states, E the width of the common space.
@@ -147,8 +148,9 @@ class PictureMaps:
         """The central square of an RGB picture, resized (bilinear), as (3, 128, 128) uint8."""
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        box = (left, top, left + side, top + side)
-        pixels = np.array(picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
+        # Cropped first: with a box to resize from, Pillow's filter reaches beyond it.
+        square = picture.crop((left, top, left + side, top + side))
+        pixels = np.array(square.resize((self.size, self.size), Image.Resampling.BILINEAR))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     @torch.no_grad()
