@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,8 +142,7 @@ class PictureMaps:
         self.fingerprint = network.fingerprint
         """SHA-256 of the weights"""
         self._prepare = network.preparation
-        # Several times faster so on CPUs.
-        self._network = network.module.network.to(memory_format=torch.channels_last)  # type: ignore[union-attr, call-arg, operator]
+        self._network: Any = network.module.network
 
     def preprocess(self, picture: Image.Image) -> torch.Tensor:
         """The central square of an RGB picture, resized (bilinear), as (3, 128, 128) uint8."""
