@@ -198,9 +198,9 @@ def test_clip(tmp_path, pictures):
 )
 def test_transformers_without_weights(name, model, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=f"{name}: no weights here; download them .`hf download {model}"):
+    with pytest.raises(InputError, match=f"{name} weights {model}: it is not on this machine; .*`hf download {model}"):
         load_feature_network(name)
-    with pytest.raises(InputError, match="no such folder of weights: /absent"):
+    with pytest.raises(InputError, match="weights /absent: no such folder; give a folder or a hub id"):
         load_feature_network(name, weights="/absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no config.json"):

@@ -185,7 +185,7 @@ def test_mistakes_are_told_on_one_line(detectors, photographs, tmp_path):
         return str(caught.value)
 
     assert "no such folder" in refused("--detector", tmp_path / "none")
-    assert "cannot be loaded" in refused("--detector", tmp_path)
+    assert "no config.json" in refused("--detector", tmp_path)
     assert "a counter has its own" in refused("--threshold", 0.3)
     assert "threshold 1.2" in refused("--detector", detectors / "owlv2", "--threshold", 1.2)
     with pytest.raises(InputError, match="threshold 0"):

@@ -7,16 +7,14 @@ import itertools
 import math
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ifuvit.data.features import FeatureWriter, to_half
-from ifuvit.data.images import Picture, center_crop_resize, load_image
+from ifuvit.data.images import Picture, center_crop_resize, load_image, read_ahead
 from ifuvit.data.plan import Skips, skip_entry
 from ifuvit.errors import InputError
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -97,12 +94,9 @@ def encode_pictures(
         skips.add(facts["skipped"])
     todo = [shard for shard in mine if shard not in done]
     latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        _progress("pictures", share, sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in done)) as bar,
-    ):
+    with _progress("pictures", share, sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in done)) as bar:
         wanted = (pictures[position] for shard in todo for position in shards[shard])
-        loaded = _ahead(pool, lambda picture: _load(picture, size), wanted, 4 * batch_size)
+        loaded = read_ahead(lambda picture: _load(picture, size), wanted, workers=workers, ahead=4 * batch_size)
         for shard in todo:
             if writer.finished:
                 return
@@ -216,17 +210,6 @@ def _load(picture: Picture, size: int) -> np.ndarray | str:
     except InputError as error:
         return str(error)
     return np.asarray(center_crop_resize(image, size))
-
-
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
-    """`map` in threads, in order, at most `ahead` results in memory."""
-    futures: deque[Future[T]] = deque()
-    for item in items:
-        futures.append(pool.submit(function, item))
-        if len(futures) >= ahead:
-            yield futures.popleft().result()
-    while futures:
-        yield futures.popleft().result()
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -3,10 +3,12 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,6 +17,9 @@ from ifuvit.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,22 @@ def center_crop_resize(image: Image.Image, size: int) -> Image.Image:
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def read_ahead(read: Callable[[S], T], items: Iterable[S], *, workers: int, ahead: int) -> Iterator[T]:
+    """`read` of each item, in order, by threads that are up to `ahead` items further on. What they have not begun when the
+    caller stops is left."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
+    try:
+        pending: deque[Future[T]] = deque()
+        for item in items:
+            pending.append(pool.submit(read, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def to_tensor(pictures: np.ndarray) -> "torch.Tensor":

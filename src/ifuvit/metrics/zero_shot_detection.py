@@ -5,7 +5,6 @@ count, except that of boxes which overlap too much only the surest does (non-max
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ifuvit.data.images import load_image
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import Asked, AskedRelation, parse_noun_phrase
 from ifuvit.metrics.count_scores import Detection
+from ifuvit.pretrained import check_whole, find_folder, loading
 
 OVERLAP = 0.5
 """Intersection over union from which on two boxes are one object."""
@@ -147,32 +147,20 @@ def load_detector(
         InputError: nothing there, no network, or something else than a zero-shot detector.
     """
     import transformers
-    from transformers.utils import logging
 
-    # transformers' names are resolved at run time, where type checkers do not see them.
+    # Any: transformers' names are resolved at run time, where type checkers do not see them.
     library: Any = transformers
-    reference = str(reference)
     advice = (
-        "give a folder or hub id of a zero-shot detector with its processor, as google/owlv2-base-patch16-ensemble; "
-        "where there is no network, `hf download ID --local-dir FOLDER` elsewhere and give the folder"
+        "give a folder or hub id of a zero-shot detector with its processor, such as google/owlv2-base-patch16-ensemble"
     )
-    if not Path(reference).is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", reference):
-        raise InputError(f"detector {reference}: no such folder; {advice}")
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        processor = library.AutoProcessor.from_pretrained(reference)
-        model, report = library.AutoModelForZeroShotObjectDetection.from_pretrained(reference, output_loading_info=True)
-    except Exception as error:  # faults of the network, the hub and broken files have no class in common
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"detector {reference}: cannot be loaded ({why}); {advice}") from None
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"detector {reference}: the weights lack {missing[0]} and {len(missing) - 1} more")
+    # Whatever lies beside the weights: processors are spread over files of many names.
+    folder = find_folder(str(reference), what="detector", advice=advice, files=["*.json", "*.txt"])
+    with loading(f"detector {reference}"):
+        processor = library.AutoProcessor.from_pretrained(folder)
+        model, report = library.AutoModelForZeroShotObjectDetection.from_pretrained(folder, output_loading_info=True)
+    check_whole(report, what=f"detector {reference}")
     if not hasattr(processor, "post_process_grounded_object_detection"):
         raise InputError(f"detector {reference}: its processor gives no boxes ({type(processor).__name__}); {advice}")
     return ZeroShotCounter(
-        model.to(device), processor, name=reference, threshold=threshold, overlap=overlap, batch_size=batch_size
+        model.to(device), processor, name=str(reference), threshold=threshold, overlap=overlap, batch_size=batch_size
     )
