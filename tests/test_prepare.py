@@ -15,12 +15,13 @@ from PIL import Image
 import ifuvit.prepare
 from ifuvit.artifacts import read_json
 from ifuvit.config import from_dict, to_dict
-from ifuvit.data.encoding import ALONE, Share, latent_scale
+from ifuvit.data.encoding import ALONE, latent_scale
 from ifuvit.data.features import Features
 from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.encoders.text_encoder import Tokens
 from ifuvit.errors import InputError
 from ifuvit.prepare import CocoConfig, FolderConfig, encode, main, read_source
+from ifuvit.processes import Processes
 
 TESTS = Path(__file__).parent
 
@@ -192,10 +193,10 @@ def test_any_order_of_any_number_of_processes(coco):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ifuvit.prepare, "PATIENCE", 0.01)
         with pytest.raises(InputError, match="shards are missing"):
-            prepare(together, Share(0, 3))
-    prepare(together, Share(2, 3))
-    prepare(together, Share(1, 3))
-    prepare(together, Share(0, 3))
+            prepare(together, Processes(0, 3))
+    prepare(together, Processes(2, 3))
+    prepare(together, Processes(1, 3))
+    prepare(together, Processes(0, 3))
     assert content(together.out) == content(alone)
 
 
@@ -293,7 +294,7 @@ def test_bad_environment(monkeypatch, rank, count):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", count)
     with pytest.raises(InputError, match="WORLD_SIZE"):
-        Share.from_environment()
+        Processes.from_environment()
 
 
 def test_folder_goes_the_same_way(tmp_path):
@@ -314,7 +315,9 @@ def test_folder_goes_the_same_way(tmp_path):
 def work(values, seconds):
     """What a process started by `start` does."""
     config = from_dict(CocoConfig, json.loads(values))
-    encode(config, read_source(config), FakeAutoencoder(float(seconds)), FakeTextEncoder(), Share.from_environment())
+    encode(
+        config, read_source(config), FakeAutoencoder(float(seconds)), FakeTextEncoder(), Processes.from_environment()
+    )
 
 
 def start(config, environment=None, seconds=0.0):

@@ -26,7 +26,6 @@ from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.data.encoding import (
     ALONE,
-    Share,
     encode_captions,
     encode_pictures,
     latent_scale,
@@ -38,6 +37,7 @@ from ifuvit.data.images import Picture
 from ifuvit.data.plan import Plan, Skips, make_plan, skip_entry
 from ifuvit.devices import find_device
 from ifuvit.errors import InputError
+from ifuvit.processes import Processes
 
 if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder
@@ -144,7 +144,7 @@ def main(arguments: list[str]) -> None:
     if source not in sources:
         raise InputError(f"unknown source {source!r}; the sources are {', '.join(sources)}")
     directory = run(parse(sources[source], rest, prog=f"ifuvit prepare {source}"))
-    if Share.from_environment().rank == 0:
+    if Processes.from_environment().rank == 0:
         print(f"features: {directory}")
 
 
@@ -155,7 +155,7 @@ def run(config: PrepareConfig) -> Path:
         InputError: the source cannot be read, an encoder cannot be found, the directory has other features, the disk
             is too small, or too much had to be skipped.
     """
-    share = Share.from_environment()
+    share = Processes.from_environment()
     pictures = read_source(config)
     _say(share, f"{len(pictures):,} pictures listed; loading the encoders")
     # Imported late: torch, diffusers and transformers take seconds, which a mistyped path should not cost.
@@ -196,7 +196,7 @@ def encode(
     pictures: Sequence[Picture],
     autoencoder: "Autoencoder",
     text_encoder: "TextEncoder",
-    share: Share = ALONE,
+    share: Processes = ALONE,
 ) -> Path:
     """`run` with the source read and the encoders loaded. Returns before the features are finished in all processes
     but process 0.
@@ -407,6 +407,6 @@ def _wait(ready: Callable[[], bool], problem: str) -> None:
         time.sleep(0.2)
 
 
-def _say(share: Share, text: str) -> None:
+def _say(share: Processes, text: str) -> None:
     if share.rank == 0:
         print(text, file=sys.stderr, flush=True)

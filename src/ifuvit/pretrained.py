@@ -43,7 +43,11 @@ def find_folder(
         )
     except Exception as error:  # every fault of the network and of the hub, whose classes vary with versions
         # A set HF_HUB_OFFLINE, no network, an unknown id, a gated model: the way out is the same.
-        why = f"it cannot be had from the Hugging Face hub ({type(error).__name__})" if fetch else "it is not on this machine"
+        why = (
+            f"it cannot be had from the Hugging Face hub ({type(error).__name__})"
+            if fetch
+            else "it is not on this machine"
+        )
         raise InputError(
             f"{what} {hub_id}: {why}; download it where there is a network (`hf download {hub_id} --local-dir FOLDER`) and "
             f"give the folder{'' if fetch else ', or give the id itself to have it downloaded'}"

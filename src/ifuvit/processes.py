@@ -1,5 +1,6 @@
 """The processes that work together under `accelerate launch` or `torchrun`: who does which share, and gathering."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -38,6 +39,23 @@ class Processes:
 
         met = dist.is_available() and dist.is_initialized()
         return cls(dist.get_rank(), dist.get_world_size()) if met else cls()
+
+    @classmethod
+    def from_environment(cls) -> "Processes":
+        """Those of RANK and WORLD_SIZE, as torchrun, accelerate launch and schedulers set them, without meeting: for work
+        that is divided through the disk.
+
+        Raises:
+            InputError: they are not numbers, or do not go together.
+        """
+        values = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        try:
+            rank, count = map(int, values)
+        except ValueError:
+            rank, count = -1, 0
+        if not 0 <= rank < count:
+            raise InputError(f"RANK={values[0]} and WORLD_SIZE={values[1]} in the environment do not go together")
+        return cls(rank, count)
 
     @property
     def first(self) -> bool:

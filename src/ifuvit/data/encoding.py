@@ -5,11 +5,10 @@ Batches never cross a shard's end: neither a restart nor the number of processes
 
 import itertools
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from ifuvit.data.features import FeatureWriter, to_half
 from ifuvit.data.images import Picture, center_crop_resize, load_image, read_ahead
 from ifuvit.data.plan import Skips, skip_entry
 from ifuvit.errors import InputError
+from ifuvit.processes import Processes
 
 if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder
@@ -25,30 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Share(NamedTuple):
-    """Which process this is, out of how many."""
-
-    rank: int = 0
-    count: int = 1
-
-    @classmethod
-    def from_environment(cls) -> "Share":
-        """RANK and WORLD_SIZE, as torchrun, accelerate launch and schedulers set them.
-
-        Raises:
-            InputError: they are not numbers, or do not go together.
-        """
-        values = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-        try:
-            rank, count = map(int, values)
-        except ValueError:
-            rank, count = -1, 0
-        if not 0 <= rank < count:
-            raise InputError(f"RANK={values[0]} and WORLD_SIZE={values[1]} in the environment do not go together")
-        return cls(rank, count)
-
-
-ALONE = Share()
+ALONE = Processes()
 
 
 def shard_ranges(count: int, size: int | None) -> list[range]:
@@ -63,7 +40,7 @@ def encode_pictures(
     shards: Sequence[range],
     autoencoder: "Autoencoder",
     skips: Skips,
-    share: Share,
+    share: Processes,
     *,
     size: int,
     batch_size: int,
@@ -134,7 +111,7 @@ def encode_captions(
     captions: Sequence[str],
     shards: Sequence[range],
     text_encoder: "TextEncoder",
-    share: Share,
+    share: Processes,
     *,
     states: bool,
     batch_size: int,
@@ -218,7 +195,7 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _progress(what: str, share: Share, total: int, done: int) -> Any:
+def _progress(what: str, share: Processes, total: int, done: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(
