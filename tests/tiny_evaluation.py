@@ -10,6 +10,7 @@ from PIL import Image
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.text_encoder import TextEncoder
 from ifuvit.evaluation.scoring import Judges
+from ifuvit.processes import in_order
 from tiny_pipeline import TOKENS, write_text_encoder, write_vae
 from tiny_training import MODEL, write_features
 
@@ -63,8 +64,12 @@ class Brightness:
 
     def distances(self, files):
         """Each process looks at its share, as the judges do."""
-        mine = np.array([np.asarray(Image.open(file)).mean() for file in self.processes.share(files)])
-        return {"brightness": {"value": float(self.processes.gather(mine, len(files)).mean()), "interval": [0.0, 1.0]}}
+
+        def look():
+            return np.array([np.asarray(Image.open(file)).mean() for file in self.processes.share(files)])
+
+        brightness = in_order(self.processes.together(look))
+        return {"brightness": {"value": float(brightness.mean()), "interval": [0.0, 1.0]}}
 
     def alignment(self, files, captions):
         assert [file.name for file in files] == [f"{index:05d}.png" for index in range(len(captions))]
