@@ -467,7 +467,7 @@ def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, 
         tiny(data, tmp_path / "run", evaluate_every=5)
     with pytest.raises(InputError, match="evaluate_images=0: must be at least 1"):
         tiny(data, tmp_path / "run", evaluate_images=0)
-    with pytest.raises(InputError, match="evaluate_weights 'x.pth': give NAME=PATH"):
+    with pytest.raises(InputError, match="--evaluate-weights x.pth: give NAME=PATH"):
         tiny(data, tmp_path / "run", evaluate_weights=("x.pth",))
     with pytest.raises(InputError, match="6 usable pictures, fewer than the 7"):
         run(judged(judged_data, tmp_path / "few", evaluate_images=7))

@@ -1,6 +1,8 @@
 """Where a verb computes, and in which precision."""
 
 import os
+import resource
+import sys
 from typing import TYPE_CHECKING, Literal
 
 from ifuvit.errors import InputError
@@ -30,6 +32,16 @@ def find_device(name: str) -> "torch.device":
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from None
+
+
+def peak_memory(device: "torch.device") -> int:
+    """The most memory there has been in use, in bytes: of the GPU, else of this process."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def use_bf16(precision: Literal["auto", "fp32", "bf16"], device: "torch.device") -> bool:

@@ -1,7 +1,6 @@
 """`ifuvit evaluate`: say how good a model or a directory of pictures is, under a named protocol."""
 
 import os
-import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from ifuvit.artifacts import manifest, now, read_json, write_json
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
-from ifuvit.evaluation.protocols import Protocol, protocols
+from ifuvit.evaluation.protocols import Protocol, protocols, read_weights
 from ifuvit.metrics.count_prompts import PROMPT_SETS, PromptSet
 
 if TYPE_CHECKING:
@@ -84,9 +83,7 @@ class EvaluateConfig:
             raise InputError("--metrics: give at least one of distances, alignment, counts, costs")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"--batch-size {self.batch_size}: must be at least 1")
-        for item in self.weights:
-            if "=" not in item:
-                raise InputError(f"--weights {item}: give NAME=PATH, as inception=pt_inception-2015-12-05-6726825d.pth")
+        read_weights(self.weights)
         self.resolved_protocol()  # refuses impossible values
 
     def resolved_protocol(self) -> Protocol:
@@ -143,7 +140,7 @@ def run(config: EvaluateConfig) -> Path:
         real,
         metrics=config.metrics,
         device=device,
-        weights=dict(item.split("=", 1) for item in config.weights),
+        weights=read_weights(config.weights),
         statistics=_statistics(config, protocol),
         cache=config.cache,
         processes=processes,
@@ -203,7 +200,7 @@ def run(config: EvaluateConfig) -> Path:
             if "held-out" in counted
             else None,
             counter=None if counter is None else counter.facts(),
-            costs=_costs(target, images_per_second) if "costs" in config.metrics else None,
+            costs=_costs(target, images_per_second, device) if "costs" in config.metrics else None,
             pictures=None if shown is None else os.path.relpath(shown, config.out.parent),
             processes=processes.count,
             device=str(device),
@@ -277,18 +274,13 @@ def _draw(
     )
 
 
-def _costs(target: "Target", images_per_second: float | None) -> dict[str, Any]:
-    """What the target takes: from its configuration alone, from its run's log, and measured here."""
-    import torch
-
+def _costs(target: "Target", images_per_second: float | None, device: "torch.device") -> dict[str, Any]:
+    """What the target takes: from its configuration alone, from its training's record, and measured here."""
     from ifuvit.config import from_dict
+    from ifuvit.devices import peak_memory
     from ifuvit.metrics.cost import cost_of
     from ifuvit.model.uvit import IFUViTConfig
 
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        memory = torch.cuda.max_memory_allocated()
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     analytic = cost_of(from_dict(IFUViTConfig, target.setting)) if target.setting is not None else {}
     training = target.training or {}
     return {
@@ -297,7 +289,7 @@ def _costs(target: "Target", images_per_second: float | None) -> dict[str, Any]:
         if training.get("seconds")
         else None,
         "images_per_second": None if images_per_second is None else round(images_per_second, 3),
-        "peak_memory_gib": round(memory / 2**30, 3),
+        "peak_memory_gib": round(peak_memory(device) / 2**30, 3),
     }
 
 

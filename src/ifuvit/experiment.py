@@ -21,6 +21,7 @@ from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
 from ifuvit.evaluate import EvaluateConfig
+from ifuvit.evaluation.protocols import read_weights
 from ifuvit.experiments import EXPERIMENTS, SCALES, Setting
 from ifuvit.experiments.outcome import summary, table, verdicts
 from ifuvit.processes import Processes
@@ -327,7 +328,7 @@ class Plan:
             protocol,
             RealPictures.open(self.data, split=protocol.split),
             device=device,
-            weights=dict(item.split("=", 1) for item in config.weights),
+            weights=read_weights(config.weights),
             cache=self.cache,
             processes=processes,
         )

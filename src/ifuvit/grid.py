@@ -1,5 +1,6 @@
 """Pictures in rows with their prompts below."""
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -69,10 +70,8 @@ def _fonts(characters: set[str]) -> Iterator[Font]:
         wanted = " ".join(f"{ord(character):x}" for character in sorted(characters))
         asked = ["fc-match", "--format", "%{file}\n%{index}", f":charset={wanted}"]
         answer = subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
-        try:
+        with contextlib.suppress(OSError, ValueError, IndexError):  # a format that Pillow does not read
             yield ImageFont.truetype(answer[0], _HEIGHT, index=int(answer[1]))
-        except (OSError, ValueError, IndexError):
-            pass  # a format that Pillow does not read
 
 
 def _lacking(font: Font, characters: set[str]) -> set[str]:

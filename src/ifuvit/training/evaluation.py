@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ifuvit.artifacts import atomic_path
-from ifuvit.evaluation.protocols import protocols
+from ifuvit.evaluation.protocols import protocols, read_weights
 from ifuvit.evaluation.real import RealPictures
 from ifuvit.evaluation.scoring import Judges
 from ifuvit.processes import Processes
@@ -46,7 +46,7 @@ class Evaluation:
             self.protocol,
             real,
             device=pipeline.device,
-            weights=dict(item.split("=", 1) for item in config.evaluate_weights),
+            weights=read_weights(config.evaluate_weights),
             processes=processes,
         )
 

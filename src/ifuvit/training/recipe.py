@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ifuvit.errors import InputError
+from ifuvit.evaluation.protocols import read_weights
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViTConfig
 
@@ -130,9 +131,7 @@ class TrainConfig:
             )
         if not math.isfinite(self.evaluate_guidance_scale):
             raise InputError(f"evaluate_guidance_scale={self.evaluate_guidance_scale}: must be a finite number")
-        for item in self.evaluate_weights:
-            if "=" not in item:
-                raise InputError(f"evaluate_weights {item!r}: give NAME=PATH, as inception=FILE.pth")
+        read_weights(self.evaluate_weights, option="--evaluate-weights")
 
 
 # The embedded default learns in the hour of a laptop what the paper's recipe spreads over a million steps: a higher rate

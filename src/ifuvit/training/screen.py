@@ -1,8 +1,6 @@
 """The screen before the first step: what is trained, on what, and how long it will take."""
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ifuvit.devices import peak_memory
 from ifuvit.metrics import cost
 from ifuvit.training.recipe import TrainConfig
 
@@ -49,19 +48,11 @@ def trial(
             torch.cuda.synchronize()
         elapsed = min(elapsed, time.monotonic() - begun)
     model.zero_grad(set_to_none=True)
-    cuda = accelerator.device.type == "cuda"
-    used = torch.cuda.max_memory_allocated() if cuda else _resident()
     return {
         "seconds": elapsed * parts * whole / len(batch["latents"]),
-        "memory": used,
+        "memory": peak_memory(accelerator.device),
         "pictures": len(batch["latents"]),
     }
-
-
-def _resident() -> int:
-    """The most memory this process has had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def screen(
