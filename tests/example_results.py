@@ -113,6 +113,13 @@ def counts(quality: float) -> dict[str, Any]:
         "by_count": {str(count): group(40, 0.2 * count) for count in range(1, 6)},
         "by_object": {kind: group(50, 0.5) for kind in KINDS},
         "by_combination": {"in training": group(150, 0.5), "held out": group(50, 0.9)},
+        "cells": {
+            kind: {
+                str(count): {key: group(10, 0.2 * count)[key] for key in ("pictures", "match_ratio", "average_error")}
+                for count in range(1, 6)
+            }
+            for kind in KINDS
+        },
         "confusion": {"counted": ["0", "1", "2", "3", "4", "5", "more"], "asked": confusion},
     }
 

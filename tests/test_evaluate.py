@@ -155,7 +155,7 @@ def test_too_few_or_bare_pictures(scenes, tmp_path):
 
 @pytest.mark.multiprocess
 def test_two_processes_give_the_numbers_of_one(model, scenes, tmp_path):
-    arguments = ["--metrics", "distances", "alignment", "--batch-size", "2"]
+    arguments = ["--metrics", "distances", "alignment", "counts", "--count-prompts", "paper=1", "--batch-size", "2"]
     alone = judge(model, scenes, tmp_path / "alone.json", *arguments)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -181,3 +181,4 @@ def test_two_processes_give_the_numbers_of_one(model, scenes, tmp_path):
     assert two["processes"] == 2
     for name, number in alone["metrics"].items():
         assert two["metrics"][name]["value"] == pytest.approx(number["value"], rel=1e-4), name
+    assert two["counts"] == alone["counts"] and two["counts"]["overall"]["pictures"] == 20

@@ -127,7 +127,11 @@ def test_tables_as_files(made: Path) -> None:
     names = {path.stem for path in directory.glob("*.csv")}
     assert names == {path.stem for path in directory.glob("*.md")}
     assert {"table-1", "table-2", "experiment-ablation-openmoji", "sweep", "counts", "costs"} <= names
-    assert {"confusion-openmoji-cross-intermediate", "evaluation-openmoji-concat-middle"} <= names
+    assert {
+        "confusion-openmoji-cross-intermediate",
+        "cells-openmoji-cross-intermediate",
+        "evaluation-openmoji-concat-middle",
+    } <= names
     with open(directory / "table-2.csv", newline="") as file:
         ours, *others = list(csv.DictReader(file))
     assert ours["model"] == "openmoji-cross-intermediate"

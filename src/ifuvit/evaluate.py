@@ -169,14 +169,14 @@ def run(config: EvaluateConfig) -> Path:
         from ifuvit.metrics.object_count import count_pictures
 
         if target.painter is None:
-            counted["paper"] = count_pictures(files, prompts, counter)
+            counted["paper"] = count_pictures(files, prompts, counter, processes=processes)
         else:
             for name, number in protocol.count_prompts:
                 prompts = [prompt for prompt in PROMPT_SETS[name] for _ in range(number)]
                 scale = protocol.count_guidance_scale
                 files, speed = _draw(protocol, target, prompts, kept / name, scale, batch_size, processes)
                 images_per_second = images_per_second or speed
-                counted[name] = count_pictures(files, prompts, counter)
+                counted[name] = count_pictures(files, prompts, counter, processes=processes)
 
     if processes.first:
         result = manifest(

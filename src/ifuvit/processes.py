@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
@@ -95,9 +95,14 @@ class Processes:
         return results
 
 
-def in_order(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The rows that the processes made of their `share`s, by rank, in the order of the shared items."""
-    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+@overload
+def in_order(parts: Sequence[np.ndarray]) -> np.ndarray: ...
+@overload
+def in_order(parts: Sequence[list[T]]) -> list[T]: ...
+def in_order(parts: Sequence) -> Any:
+    """What the processes made of their `share`s, by rank, in the order of the shared items: rows or a list."""
+    first, length = parts[0], sum(map(len, parts))
+    whole = np.empty((length, *first.shape[1:]), first.dtype) if isinstance(first, np.ndarray) else [None] * length
     for rank, part in enumerate(parts):
         whole[rank :: len(parts)] = part
     return whole

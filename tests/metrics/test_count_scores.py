@@ -43,6 +43,16 @@ def test_count_metrics_by_hand():
         "5": {"average_error": 4.0, "match_ratio": 0.0},
     }
     assert values(metrics["by_object"]["bus"]) == {"average_error": 0.5, "match_ratio": 0.5}
+    assert {kind: {count: values(one) for count, one in row.items()} for kind, row in metrics["cells"].items()} == {
+        "bus": {
+            "1": {"average_error": 1.0, "match_ratio": 0.0},
+            "3": {"average_error": 0.0, "match_ratio": 1.0},
+        },
+        "sheep": {
+            "3": {"average_error": 3.0, "match_ratio": 0.0},
+            "5": {"average_error": 4.0, "match_ratio": 0.0},
+        },
+    }
     assert metrics["confusion"]["counted"] == ["0", "1", "2", "3", "4", "5", "more"]
     assert metrics["confusion"]["asked"] == {
         "1": [0, 0, 1, 0, 0, 0, 0],

@@ -7,7 +7,7 @@ from typing import Any
 from ifuvit.artifacts import atomic_path, read_json, write_json
 from ifuvit.config import to_dict
 from ifuvit.errors import InputError
-from ifuvit.evaluation.targets import Settings, Target
+from ifuvit.evaluation.targets import Painter, Settings, Target
 from ifuvit.processes import Processes
 
 
@@ -38,12 +38,8 @@ def draw(
     Raises:
         InputError: the directory has pictures of something else.
     """
-    import time
-
-    from tqdm import tqdm
-
     assert target.painter is not None
-    files = [directory / f"{index:05d}.png" for index in range(len(prompts))]
+    files = picture_files(directory, len(prompts))
     manifest: dict[str, Any] = {
         "verb": "evaluate",
         "of": {"name": target.name, "sha256": target.sha256},
@@ -56,16 +52,44 @@ def draw(
     if processes.first:
         _claim(directory, manifest)
     processes.wait()
+    speed = paint(target.painter, prompts, files, settings, batch_size=batch_size, processes=processes, label=label)
+    return files, speed
+
+
+def picture_files(directory: Path, number: int) -> list[Path]:
+    """The files of so many pictures: 00000.png, ..."""
+    return [directory / f"{index:05d}.png" for index in range(number)]
+
+
+def paint(
+    painter: Painter,
+    prompts: Sequence[str],
+    files: Sequence[Path],
+    settings: Settings,
+    *,
+    batch_size: int,
+    processes: Processes,
+    label: str,
+    anew: bool = False,
+    keep_bar: bool = True,
+) -> float | None:
+    """Draw one picture a prompt into its file, all processes together; those that are there stay, but for `anew`.
+
+    Returns:
+        pictures per second of this process; None if nothing was left to draw.
+    """
+    import time
+
+    from tqdm import tqdm
 
     batches = [range(start, min(start + batch_size, len(files))) for start in range(0, len(files), batch_size)]
     # Shared before looking at what is there, for others are drawing already. A batch that was killed is drawn again.
-    batches = [batch for batch in processes.share(batches) if not all(files[index].is_file() for index in batch)]
+    mine = [batch for batch in processes.share(batches) if anew or not all(files[index].is_file() for index in batch)]
     begun, drawn = time.monotonic(), 0
-    with tqdm(
-        total=sum(map(len, batches)), desc=label, unit="picture", disable=None if processes.first else True
-    ) as bar:
-        for batch in batches:
-            images = target.painter([prompts[index] for index in batch], batch.start, settings, batch_size)
+    hidden = None if processes.first else True  # None: shown on a terminal
+    with tqdm(total=sum(map(len, mine)), desc=label, unit="picture", leave=keep_bar, disable=hidden) as bar:
+        for batch in mine:
+            images = painter([prompts[index] for index in batch], batch.start, settings, batch_size)
             for index, image in zip(batch, images, strict=True):
                 with atomic_path(files[index]) as path:
                     image.save(path, format="PNG", compress_level=1)
@@ -73,7 +97,7 @@ def draw(
             bar.update(len(batch))
     speed = drawn / (time.monotonic() - begun) if drawn else None
     processes.wait()
-    return files, speed
+    return speed
 
 
 def _claim(directory: Path, manifest: dict[str, Any]) -> None:

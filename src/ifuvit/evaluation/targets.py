@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from ifuvit.pipeline import Pipeline
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -90,11 +92,8 @@ def open_target(
     raise AssertionError
 
 
-def _ifuvit(target: str, device: "torch.device") -> Target:
-    from ifuvit.pipeline import Pipeline
-
-    directory = find(target)
-    pipeline = Pipeline.from_pretrained(directory, device=device)
+def painter_of(pipeline: "Pipeline") -> Painter:
+    """A pipeline of this package as a painter."""
 
     def paint(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
         return pipeline(
@@ -107,6 +106,14 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
             batch_size=batch_size,
         )
 
+    return paint
+
+
+def _ifuvit(target: str, device: "torch.device") -> Target:
+    from ifuvit.pipeline import Pipeline
+
+    directory = find(target)
+    pipeline = Pipeline.from_pretrained(directory, device=device)
     name = directory.parent.name if directory.name == "pipeline" else directory.name
     return Target(
         name=name,
@@ -114,7 +121,7 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         sha256=sha256(directory / "transformer" / "model.safetensors"),
         setting=to_dict(pipeline.model.config),
         training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
-        painter=paint,
+        painter=painter_of(pipeline),
     )
 
 

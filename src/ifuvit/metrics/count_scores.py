@@ -62,12 +62,13 @@ def count_metrics(
         objects: how many objects of any kind of OpenMoji Scenes each picture shows, where they were looked for.
 
     Returns:
-        {"overall": scores, "by_count": {"1": scores, ...}, "by_object": {kind: scores, ...}, "confusion": {"counted":
-        ["0", ..., "more"], "asked": {"1": pictures by what was counted, ...}}}. Scores are {"pictures",
-        "average_error": mean |counted - asked| (Eq. 9), "match_ratio": share with counted equal to asked (Eq. 10)},
-        estimates; None where there are no pictures. With `objects` the scores also have "right_kind" (there are
-        objects, all of the asked kind), "right_count" (as many objects as asked, of whatever kinds) and "right" (both),
-        and "by_combination" tells combinations "in training" scenes from "held out" ones.
+        {"overall": scores, "by_count": {"1": scores, ...}, "by_object": {kind: scores, ...}, "cells": {kind: {"1":
+        scores, ...}, ...}, "confusion": {"counted": ["0", ..., "more"], "asked": {"1": pictures by what was counted,
+        ...}}}. Scores are {"pictures", "average_error": mean |counted - asked| (Eq. 9), "match_ratio": share with counted
+        equal to asked (Eq. 10)}, estimates; None where there are no pictures. With `objects` the scores also have
+        "right_kind" (there are objects, all of the asked kind), "right_count" (as many objects as asked, of whatever
+        kinds) and "right" (both), but not those of the cells; and "by_combination" tells combinations "in training"
+        scenes from "held out" ones.
 
     Raises:
         InputError: the arguments differ in length.
@@ -84,10 +85,15 @@ def count_metrics(
         values["right"] = [float(number == total == count) for (_, count), number, total in found]
     values["average_error"] = [float(abs(number - count)) for (_, count), number in zip(asked, counted)]
     values["match_ratio"] = [float(number == count) for (_, count), number in zip(asked, counted)]
-    result = {
+    equations = {name: values[name] for name in ("average_error", "match_ratio")}
+    result: dict[str, Any] = {
         "overall": _means(values, range(len(asked))),
         "by_count": _means_by([count for _, count in asked], values),
         "by_object": _means_by([kind for kind, _ in asked], values),
+        "cells": {
+            kind: _means_by([count if one == kind else None for one, count in asked], equations)
+            for kind in sorted({kind for kind, _ in asked})
+        },
     }
     if objects is not None:
         result["by_combination"] = _means_by([_combination(is_held_out_count(*one)) for one in asked], values)
@@ -160,9 +166,10 @@ def _means(values: Mapping[str, Sequence[float | None]], places: Sequence[int]) 
 
 
 def _means_by(keys: Sequence[Any], values: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
-    """`_means` of every group of pictures with the same key."""
+    """`_means` of every group of pictures with the same key; those whose key is None are in none."""
     return {
-        str(key): _means(values, [place for place, one in enumerate(keys) if one == key]) for key in sorted(set(keys))
+        str(key): _means(values, [place for place, one in enumerate(keys) if one == key])
+        for key in sorted(set(keys) - {None})
     }
 
 

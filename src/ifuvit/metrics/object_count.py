@@ -17,6 +17,7 @@ from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import Asked, AskedRelation, parse_prompt
 from ifuvit.metrics.count_scores import Detection, counts, score
 from ifuvit.metrics.counter_network import ObjectCounter, read_squares
+from ifuvit.processes import Processes, in_order
 
 _SHIPPED = Path(__file__).parent.parent / "shipped"
 _BATCH_SIZE = 100
@@ -98,7 +99,12 @@ def load_counter(reference: str | Path = "openmoji", *, device: str | torch.devi
 
 
 def count_pictures(
-    files: Sequence[Path], prompts: Sequence[str], counter: PictureCounter, *, thresholds: Sequence[float] = ()
+    files: Sequence[Path],
+    prompts: Sequence[str],
+    counter: PictureCounter,
+    *,
+    thresholds: Sequence[float] = (),
+    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Judge whether pictures show what their prompts ask for.
 
@@ -107,6 +113,7 @@ def count_pictures(
         prompts: what each was drawn from. Those that the counter cannot read are not judged, but listed.
         counter: of `load_counter` or `zero_shot_detection.load_detector`. Its own threshold gives the scores.
         thresholds: others that the main scores are told for as well.
+        processes: those that call this together and look at a share of the pictures each; alone by default.
 
     Returns:
         {"pictures", "judged", "counts", "relations" (see `ifuvit.metrics.count_scores.score`), "sweep": for every one
@@ -125,7 +132,10 @@ def count_pictures(
     read = [(file, prompt, counter.parse(prompt)) for file, prompt in zip(files, prompts)]
     judged = [(file, prompt, asked) for file, prompt, asked in read if asked is not None]
     asked = [one for *_, one in judged]
-    every = counter.find([file for file, *_ in judged], asked, threshold=min([counter.threshold, *thresholds]))
+    processes = processes or Processes()
+    shown, wanted = processes.share([file for file, *_ in judged]), processes.share(asked)
+    least = min([counter.threshold, *thresholds])
+    every = in_order(processes.together(lambda: counter.find(shown, wanted, threshold=least)))
 
     def at(threshold: float) -> list[list[Detection]]:
         return [[one for one in objects if one.score >= threshold] for objects in every]

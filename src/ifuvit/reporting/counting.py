@@ -72,11 +72,13 @@ def _score_columns(first: str, what: str, measures: Sequence[str]) -> tuple[Colu
 
 
 def judgment_tables(one: Judgment) -> list[Table]:
-    """Counts, their confusion matrix, and relations; then the counter's own errors and its other thresholds."""
+    """Counts, their cells and confusion matrix, and relations; then the counter's own errors and its other thresholds."""
     found = []
     for what, scores in (("counts", one.counts), ("relations", one.relations)):
         if scores:
             found.append(_scores(what, scores, one))
+            if scores.get("cells"):
+                found.append(_cells(scores["cells"], one))
             if "confusion" in scores:
                 found.append(_confusion(scores["confusion"], one))
     for name, title, rows in (
@@ -138,6 +140,35 @@ def _scores(what: str, scores: Mapping[str, Any], judgment: Judgment) -> Table:
         ),
         sources=(judgment.file,),
     )
+
+
+def _cells(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], judgment: Judgment) -> Table:
+    """Both equations' scores by kind and count: of the paper's prompts its 20 cells."""
+    counts = sorted({count for of_kind in cells.values() for count in of_kind}, key=int)
+    measures = {"match_ratio": "match ratio, % (Eq. 10)", "average_error": "average error (Eq. 9)"}
+    return Table(
+        name=f"cells-{slug(judgment.title)}",
+        title=f"By object and asked count: {judgment.title}",
+        columns=(
+            Column(title="object", text=True),
+            *(
+                Column(title=count, group=title, percent="%" in title)
+                for title in measures.values()
+                for count in counts
+            ),
+        ),
+        rows=tuple(
+            (kind, *(of_kind.get(count, {}).get(measure) for measure in measures for count in counts))
+            for kind, of_kind in cells.items()
+        ),
+        notes=(f"{_pictures(cells)} pictures a cell.",),
+        sources=(judgment.file,),
+    )
+
+
+def _pictures(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    numbers = sorted({scores["pictures"] for of_kind in cells.values() for scores in of_kind.values()})
+    return " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
 
 
 def _confusion(matrix: Mapping[str, Any], judgment: Judgment) -> Table:

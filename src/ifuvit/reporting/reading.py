@@ -223,10 +223,12 @@ def _scores(value: Any) -> Any:
     """Counts or relations, checked as far as tables need them."""
     if value is None:
         return None
-    for name, groups in value.items():
-        for group in [groups] if name == "overall" else groups.values() if name.startswith("by_") else []:
-            int(group["pictures"])
-    value["overall"]
+    groups = [value["overall"]]
+    groups += [group for name, by in value.items() if name.startswith("by_") for group in by.values()]
+    for of_kind in value.get("cells", {}).values():
+        groups += [group for count, group in of_kind.items() if int(count)]
+    for group in groups:
+        int(group["pictures"])
     if "confusion" in value:
         columns = len(value["confusion"]["counted"])
         if any(len(row) != columns for row in value["confusion"]["asked"].values()):

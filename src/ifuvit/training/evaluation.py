@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.artifacts import atomic_path
+from ifuvit.evaluation.drawing import paint, picture_files
 from ifuvit.evaluation.protocols import protocols, read_weights
 from ifuvit.evaluation.real import RealPictures
 from ifuvit.evaluation.scoring import Judges
+from ifuvit.evaluation.targets import Settings, painter_of
 from ifuvit.processes import Processes
 from ifuvit.training.recipe import TrainConfig
 
@@ -41,7 +42,14 @@ class Evaluation:
         )
         real = RealPictures.open(config.evaluate_data, split=self.protocol.split)
         self.prompts = [caption for _, caption in real.choose(self.protocol.images, self.protocol.caption_seed)]
-        self.files = [config.out / "evaluation" / f"{index:05d}.png" for index in range(len(self.prompts))]
+        self.files = picture_files(config.out / "evaluation", len(self.prompts))
+        self.painter = painter_of(pipeline)
+        self.settings = Settings(
+            solver=self.protocol.solver,
+            steps=self.protocol.steps,
+            guidance_scale=self.protocol.guidance_scale,
+            seed=self.protocol.seed,
+        )
         self.judges = Judges.load(
             self.protocol,
             real,
@@ -56,31 +64,20 @@ class Evaluation:
         Returns:
             "images", "guidance_scale", "steps", and "metrics": estimates by name.
         """
-        self._draw()
+        paint(
+            self.painter,
+            self.prompts,
+            self.files,
+            self.settings,
+            batch_size=16 if self.pipeline.device.type == "cpu" else 64,
+            processes=self.processes,
+            label="evaluate",
+            anew=True,
+            keep_bar=False,
+        )
         return {
             "images": self.protocol.images,
             "guidance_scale": self.protocol.guidance_scale,
             "steps": self.protocol.steps,
             "metrics": self.judges.distances(self.files) | self.judges.alignment(self.files, self.prompts),
         }
-
-    def _draw(self) -> None:
-        from tqdm import tqdm
-
-        size = 16 if self.pipeline.device.type == "cpu" else 64
-        mine = self.processes.share(range(0, len(self.prompts), size))
-        hidden = None if self.processes.first else True  # None: shown on a terminal
-        for start in tqdm(mine, desc="evaluate", unit="batch", leave=False, disable=hidden):
-            images = self.pipeline(
-                self.prompts[start : start + size],
-                guidance_scale=self.protocol.guidance_scale,
-                num_inference_steps=self.protocol.steps,
-                solver=self.protocol.solver,
-                seed=self.protocol.seed,
-                first_index=start,
-                batch_size=size,
-            )
-            for file, image in zip(self.files[start : start + size], images, strict=True):
-                with atomic_path(file) as path:
-                    image.save(path, format="PNG")
-        self.processes.wait()
