@@ -7,11 +7,11 @@ stage.
 
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -24,6 +24,7 @@ from ifuvit.evaluate import EvaluateConfig
 from ifuvit.evaluation.protocols import read_weights
 from ifuvit.experiments import EXPERIMENTS, SCALES, Setting
 from ifuvit.experiments.outcome import summary, table, verdicts
+from ifuvit.experiments.outlook import Stage, TrainingSpeed, overview
 from ifuvit.processes import Processes
 
 if TYPE_CHECKING:
@@ -91,18 +92,6 @@ class ExperimentConfig:
             )
         if SCALES[self.scale].scenes is not None and self.data is not None:
             raise InputError(f"--data {self.data}: is for --scale paper; {self.scale} draws its own scenes")
-
-
-class Stage(NamedTuple):
-    """A part of an experiment: the call of one verb."""
-
-    what: str
-    done: Callable[[], bool]
-    """Whether its result is on the disk."""
-    work: Callable[[], None]
-    """Does it, or goes on with it."""
-    seconds: float
-    """What is predicted to be left of it."""
 
 
 class Plan:
@@ -279,6 +268,12 @@ class Plan:
     def _real_side(self) -> str:
         return sweep.fingerprint(self.evaluate_config(self.experiment.settings[0], FIRST_SEED))
 
+    @cached_property
+    def training_speed(self) -> TrainingSpeed:
+        """That of this experiment's finished runs, or else of the scale."""
+        runs = [(setting, seed) for setting in self.experiment.settings for seed in self.seeds]
+        return TrainingSpeed.of(self.scale, [self.train_config(*run) for run in runs if self.trained(*run)])
+
     # ------------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> list[Stage]:
@@ -298,7 +293,8 @@ class Plan:
             for setting in settings:
                 run = f"{setting.name}, seed {seed}"
                 done, work = partial(self.trained, setting, seed), partial(self._train, setting, seed)
-                stages.append(Stage(f"train {run}", done, work, self._training_seconds(setting, seed)))
+                seconds = self.training_speed.seconds_left(self.train_config(setting, seed))
+                stages.append(Stage(f"train {run}", done, work, seconds))
                 if not self.experiment.guidance_scales:
                     done, work = partial(self.evaluated, setting, seed), partial(self._evaluate, setting, seed)
                     stages.append(Stage(f"evaluate {run}", done, work, self.scale.evaluation_seconds))
@@ -356,35 +352,6 @@ class Plan:
     def _swept(self, settings: Sequence[Setting], seed: int) -> bool:
         return all(self.evaluated(setting, seed) for setting in settings)
 
-    def _training_seconds(self, setting: Setting, seed: int) -> float:
-        """Predicted by FLOPs, for the steps after the newest checkpoint."""
-        from ifuvit.training.checkpoint import saved_steps
-
-        config = self.train_config(setting, seed)
-        done = max(saved_steps(config.out), default=0)
-        return (1 - done / config.steps) * self._training_flops(config) / self.training_speed[0]
-
-    @cached_property
-    def training_speed(self) -> tuple[float, str]:
-        """FLOPs a second, and where that is from: the runs that are finished, or else what was measured for the scale."""
-        flops, seconds, count = 0.0, 0.0, 0
-        for setting in self.experiment.settings:
-            for seed in self.seeds:
-                if self.trained(setting, seed):
-                    config = self.train_config(setting, seed)
-                    flops += self._training_flops(config)
-                    seconds += read_json(config.out / "manifest.json")["training_seconds"]
-                    count += 1
-        if seconds:
-            return flops / seconds, f"{count} finished run{'s' if count > 1 else ''} here"
-        return self.scale.training_gflops_per_second * 1e9, self.scale.machine
-
-    @staticmethod
-    def _training_flops(config: "TrainConfig") -> float:
-        from ifuvit.metrics.cost import forward_flops
-
-        return 3.0 * forward_flops(config.model).total * config.batch_size * config.steps
-
 
 def run(config: ExperimentConfig) -> Path:
     """Do what is missing of an experiment. Under `accelerate launch` or `torchrun` all processes call it together.
@@ -401,7 +368,7 @@ def run(config: ExperimentConfig) -> Path:
     _check(config)
     stages = plan.stages()
     if config.dry_run:
-        print(_overview(plan, stages))
+        print(overview(plan.experiment, plan.scale, len(plan.seeds), stages, plan.training_speed))
         return config.out
     processes, _ = Processes.join()
     for number, stage in enumerate(stages, start=1):
@@ -488,33 +455,6 @@ def _made(directory: Path, verb: str, config: dict[str, Any], *, free: Collectio
         and record.get("verb") == verb
         and all(record["config"].get(name) == value for name, value in config.items() if name not in free)
     )
-
-
-def _overview(plan: Plan, stages: Sequence[Stage]) -> str:
-    """What --dry-run prints."""
-    experiment, scale = plan.experiment, plan.scale
-    lines = [
-        f"{experiment.name}: {experiment.title} ({len(experiment.settings)} settings x {len(plan.seeds)} seeds)",
-        f"scale {scale.name}: {scale.about}",
-        "",
-    ]
-    left = 0.0
-    for stage in stages:
-        done = stage.done()
-        left += 0 if done else stage.seconds
-        lines.append(
-            f"  {'done' if done else 'missing':<8} {stage.what:<72} {'' if done else _duration(stage.seconds):>9}".rstrip()
-        )
-    source = plan.training_speed[1]
-    told = f"missing: about {_duration(left)}; training as fast as on {source}, all else estimated"
-    lines += ["", told if left else "nothing is missing"]
-    return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def main(arguments: list[str]) -> None:
