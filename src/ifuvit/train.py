@@ -26,16 +26,10 @@ from ifuvit.training.inputs import (
     load_text_encoder,
     split,
 )
-from ifuvit.training.processes import (
-    check_launch,
-    gradients_meet,
-    register_forward_methods,
-    should_stop,
-    whole_norm,
-)
+from ifuvit.training.processes import check_launch, should_stop
 from ifuvit.training.recipe import TrainConfig, default_config, learning_rate_at
 from ifuvit.training.run_directory import claim
-from ifuvit.training.signals import leave_signals, noting_signals
+from ifuvit.training.signals import noting_signals
 from ifuvit.training.trackers import check_installed, flat
 
 if TYPE_CHECKING:
@@ -59,17 +53,15 @@ def run(config: TrainConfig) -> Path:
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from torch import Tensor, nn
-    from torch.utils.data import DataLoader
+    from torch import Tensor
     from tqdm import tqdm
 
     from ifuvit.data.features import Features
-    from ifuvit.diffusion.loss import denoising_loss
     from ifuvit.model.uvit import IFUViT
     from ifuvit.training import checkpoint
-    from ifuvit.training.batches import Batches, noisy_latents, text_states
-    from ifuvit.training.ema import EMA
+    from ifuvit.training.batches import Batches, load
     from ifuvit.training.screen import screen, trial
+    from ifuvit.training.step import TrainingStep
     from ifuvit.training.validation import validate
 
     # The data: prepared features, some of them held out where there are no others for validation.
@@ -99,26 +91,16 @@ def run(config: TrainConfig) -> Path:
             f"batch_size={config.batch_size} is not a multiple of {processes} processes x gradient_accumulation={parts}"
         )
 
-    # The model, its average and the optimizer.
+    # The model, and how it learns from a batch.
     torch.manual_seed(config.seed)
-    model: nn.Module = IFUViT(config.model)
+    model = IFUViT(config.model)
     model.gradient_checkpointing = config.gradient_checkpointing
     loaded = None
     if config.init_from is not None and not checkpoint.saved_steps(config.out):
         loaded = initialize(model, config.init_from)
-    model.to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    model, prepared = accelerator.prepare(model, optimizer)
-    optimizer = prepared.optimizer
-    ema = EMA(model, config.ema, ramp=config.ema_ramp)
     text_encoder = None if features.text_mode == "states" else load_text_encoder(features, device)
-    register_forward_methods(model)
+    train_step = TrainingStep(config, model, accelerator, text_encoder)
+    model, optimizer, ema = train_step.model, train_step.optimizer, train_step.ema
 
     # Where the run stands.
     if main and not config.dry_run:
@@ -146,14 +128,8 @@ def run(config: TrainConfig) -> Path:
         world_size=processes,
     )
 
-    def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
-        """The loss of a micro-batch; everything the network learns from is in this line and in `denoising_loss`."""
-        noisy, text = noisy_latents(batch), text_states(batch, text_encoder)
-        predicted = model(noisy, batch["timesteps"], text, batch["text_mask"])
-        return denoising_loss(predicted, batch["noise"], batch["timesteps"], config.snr_gamma)
-
     # One screen before the first step.
-    tried = trial(accelerator, model, batches, loss_of, parts)
+    tried = trial(accelerator, model, batches, train_step.loss_of, parts)
     if main:
         print(screen(config, features, len(train_pictures), accelerator, step, tried, loaded), file=sys.stderr)
     if config.dry_run:
@@ -211,15 +187,7 @@ def run(config: TrainConfig) -> Path:
         accelerator.wait_for_everyone()
 
     # The loop. A batch depends on its step alone, so the loader simply starts at the present one.
-    workers = config.workers if config.workers is not None else (0 if device.type == "cpu" else 4)
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(step, config.steps),  # type: ignore[arg-type]
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=leave_signals,
-    )
+    loader = load(batches, range(step, config.steps), workers=config.workers, device=device)
     metrics = open(config.out / "metrics.jsonl", "a", encoding="utf-8") if main else None
     bar = tqdm(
         total=config.steps,
@@ -232,7 +200,6 @@ def run(config: TrainConfig) -> Path:
     losses: list[tuple[int, Tensor, Tensor]] = []
     begun = interval_begun = time.monotonic()
     waited, interval_first = 0.0, step
-    parameters = list(model.parameters())
     model.train()
     with noting_signals() as stop, bar, checkpoint.full_disk_told(config.out, lambda: step):
         ready = time.monotonic()
@@ -240,24 +207,10 @@ def run(config: TrainConfig) -> Path:
             waited += time.monotonic() - ready
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
-            # Forward and backward, in parts if memory asks for it.
-            total = torch.zeros((), device=device)
-            for part in range(parts):
-                micro = {name: tensor.chunk(parts)[part] for name, tensor in batch.items()}
-                with gradients_meet(accelerator, model, last=part == parts - 1):
-                    loss = loss_of(micro) / parts
-                    accelerator.backward(loss)
-                total += loss.detach()
-
-            # Update.
-            norm = whole_norm(accelerator.clip_grad_norm_(parameters, config.gradient_clip or math.inf))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(config, step)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            ema.update(step)
+            # Learn.
+            loss, norm = train_step(batch, step)
             step += 1
-            losses.append((step, total, norm))
+            losses.append((step, loss, norm))
 
             # Report.
             if due(config.log_every):

@@ -11,12 +11,13 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ifuvit.data.features import Features
 from ifuvit.diffusion.schedule import NUM_TIMESTEPS, add_noise
 from ifuvit.encoders.autoencoder import sample_posterior
 from ifuvit.encoders.text_encoder import TextEncoder, Tokens
+from ifuvit.training.signals import leave_signals
 
 _SHUFFLE, _TRAIN, _VALIDATE = 0, 1, 2  # independent streams of one seed
 
@@ -76,6 +77,23 @@ class Batches(Dataset):
         dropped = np.array([d.random() < self.caption_dropout for d in draws])
         timesteps = np.array([d.integers(1, NUM_TIMESTEPS, endpoint=True) for d in draws])
         return _collate(self.features, pictures, captions, dropped, timesteps, draws)
+
+
+def load(batches: Batches, steps: range, *, workers: int | None, device: torch.device) -> DataLoader:
+    """The batches of these steps, in order, on the CPU.
+
+    Args:
+        workers: processes that make them ahead of time; 0 makes them when asked for. None is 0 on a CPU, else 4.
+        device: where they will go; for a GPU they lie in pinned memory.
+    """
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,  # type: ignore[arg-type]
+        num_workers=workers if workers is not None else (0 if device.type == "cpu" else 4),
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals,
+    )
 
 
 def validation_batch(features: Features, pictures: np.ndarray, seed: int, first: int) -> dict[str, Tensor]:
