@@ -29,6 +29,7 @@ VERBS = {
     "train-two-tower": ("ifuvit.train_two_tower", "train the embedded model of text-image alignment"),
     "count": ("ifuvit.count", "count objects in pictures of OpenMoji Scenes' kinds"),
     "costs": ("ifuvit.costs", "print parameters and GFLOPs of any setting"),
+    "bench": ("ifuvit.bench", "time training, sampling, preparation and feature extraction"),
     "convert": ("ifuvit.convert", "turn an official U-ViT checkpoint into a model directory"),
 }
 

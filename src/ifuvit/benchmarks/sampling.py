@@ -1,0 +1,127 @@
+"""Guided sampling steps: this package's with what both branches share computed once, plainly as two passes, and U-ViT's.
+
+A step is one evaluation of the guided network. What the solver adds is the same for all and is left out; text is encoded
+once a prompt and timed by itself.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ifuvit.benchmarks import reference as uvit
+from ifuvit.benchmarks.reference import as_uvit
+from ifuvit.benchmarks.timing import Contestant, Step
+from ifuvit.metrics.cost import guided_step_flops, text_flops
+from ifuvit.model.uvit import EncodedText, IFUViT, IFUViTConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from ifuvit.benchmarks.reference import Reference
+
+GUIDANCE_SCALE = 2.0
+"""The standard w; any but 1 takes the same time."""
+
+
+@contextmanager
+def sampling(accelerator: "Accelerator") -> Iterator[None]:
+    """As the pipeline samples: without gradients, and under one autocast for all steps of a picture, so that weights are
+    converted once."""
+    with torch.no_grad(), accelerator.autocast():
+        yield
+
+
+class Guided:
+    """A backbone with random weights, and what a step of sampling takes.
+
+    Args:
+        batch: of `random_batch`; its last caption plays the null caption.
+    """
+
+    def __init__(self, config: IFUViTConfig, batch: Mapping[str, Tensor], *, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.latents, self.timesteps = batch["latents"], batch["timesteps"]
+        self.states, self.mask = batch["text_states"].float(), batch["text_mask"]
+        self.null_states, self.null_mask = self.states[-1:], self.mask[-1:]
+        self.model = IFUViT(config).to(self.latents.device).eval()
+        self.text, self.null = self.encode(), self.model.encode_text(self.null_states, self.null_mask)
+
+    def encode(self) -> EncodedText:
+        """The prompts, as once a picture."""
+        return self.model.encode_text(self.states, self.mask)
+
+    def shared(self) -> Tensor:
+        """A step as the pipeline takes it."""
+        return self.model.guided(self.latents, self.timesteps, self.text, self.null, guidance_scale=GUIDANCE_SCALE)
+
+    def plain(self) -> Tensor:
+        """The same as two whole forward passes, as the formula says."""
+        conditional = self.model(self.latents, self.timesteps, self.states, self.mask)
+        null_states, null_mask = self.null_states.expand_as(self.states), self.null_mask.expand_as(self.mask)
+        null = self.model(self.latents, self.timesteps, null_states, null_mask)
+        return null + GUIDANCE_SCALE * (conditional - null)
+
+
+def sampling_contestants(
+    configs: Mapping[str, IFUViTConfig],
+    reference: "Reference | None",
+    batch: Mapping[str, Tensor],
+    accelerator: "Accelerator",
+    *,
+    seed: int,
+) -> list[Contestant]:
+    """U-ViT's own guided step, if there is a checkout, and of each setting the plain and the shared one and the encoding
+    of its prompts. The steps are compared with U-ViT's, or with the first setting's plain one.
+
+    Args:
+        configs: by name; all of one size.
+        batch: on the accelerator's device.
+        accelerator: says which precision.
+        seed: of the weights.
+    """
+    images = len(batch["latents"])
+    first = next(iter(configs))
+    base = f"{first}, plain" if reference is None else uvit.NAME
+    contestants = []
+    if reference is not None:
+        size = as_uvit(configs[first])
+
+        def theirs() -> Step:
+            model = accelerator.prepare(reference.build(size).eval())
+            text = batch["text_states"].float()
+            latents, timesteps = batch["latents"], batch["timesteps"]
+            return lambda: uvit.guided_step(model, latents, timesteps, text, text[-1], GUIDANCE_SCALE)
+
+        flops = guided_step_flops(size, shared=False).total * images
+        contestants.append(Contestant(name=uvit.NAME, prepare=theirs, images=images, flops=flops, within=torch.no_grad))
+    for name, config in configs.items():
+        ways = {
+            "plain": (Guided.plain, guided_step_flops(config, shared=False)),
+            "shared": (Guided.shared, guided_step_flops(config, shared=True)),
+            "text once a prompt": (Guided.encode, text_flops(config)),
+        }
+        for way, (take, flops) in ways.items():
+            called = f"{name}, {way}"
+            contestants.append(
+                Contestant(
+                    name=called,
+                    prepare=lambda take=take, config=config: partial(take, Guided(config, batch, seed=seed)),
+                    images=images,
+                    flops=flops.total * images,
+                    base=None if called == base or take is Guided.encode else base,
+                    within=lambda: sampling(accelerator),
+                )
+            )
+    return contestants
+
+
+def difference(config: IFUViTConfig, batch: Mapping[str, Tensor], accelerator: "Accelerator", *, seed: int) -> float:
+    """How far the shared step is from the plain one: the largest difference over the largest output."""
+    with sampling(accelerator):
+        guided = Guided(config, batch, seed=seed)
+        plain = guided.plain()
+        return float((guided.shared() - plain).abs().max() / plain.abs().max())

@@ -1,0 +1,88 @@
+"""Training steps: this package's, as `ifuvit train` takes them, and U-ViT's."""
+
+from collections.abc import Mapping
+from itertools import count
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ifuvit.benchmarks import reference as uvit
+from ifuvit.benchmarks.reference import as_uvit
+from ifuvit.benchmarks.timing import Contestant, Step
+from ifuvit.diffusion.schedule import NUM_TIMESTEPS
+from ifuvit.metrics.cost import forward_flops
+from ifuvit.model.uvit import IFUViT, IFUViTConfig
+from ifuvit.training.recipe import TrainConfig
+from ifuvit.training.step import TrainingStep
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from ifuvit.benchmarks.reference import Reference
+
+
+def random_batch(config: IFUViTConfig, batch_size: int, *, seed: int, device: torch.device) -> dict[str, Tensor]:
+    """A batch as `ifuvit.training.batches.Batches` gives it from features with text states, of random numbers. What the
+    numbers are does not change how long a step takes."""
+    c, draw = config, torch.Generator().manual_seed(seed)
+    shape = (batch_size, c.latent_channels, c.latent_size, c.latent_size)
+    batch = {
+        "latents": torch.randn(shape, generator=draw),
+        "noise": torch.randn(shape, generator=draw),
+        "timesteps": torch.randint(1, NUM_TIMESTEPS + 1, (batch_size,), generator=draw),
+        "text_states": torch.randn(batch_size, c.text_tokens, c.text_width, generator=draw).half(),
+        "text_mask": torch.rand(batch_size, c.text_tokens, generator=draw) < 0.5,
+    }
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def training_contestants(
+    recipes: Mapping[str, TrainConfig],
+    reference: "Reference | None",
+    batch: Mapping[str, Tensor],
+    accelerator: "Accelerator",
+) -> list[Contestant]:
+    """U-ViT's own training step, if there is a checkout, and that of each recipe, all on the same batch. They are compared
+    with U-ViT's, or with the first recipe's.
+
+    Args:
+        recipes: by name; all models of one size.
+        batch: on the accelerator's device.
+        accelerator: says which precision.
+    """
+    images = len(batch["latents"])
+    first = next(iter(recipes))
+    base = first if reference is None else uvit.NAME
+
+    def ours(recipe: TrainConfig) -> Step:
+        torch.manual_seed(recipe.seed)
+        step, steps = TrainingStep(recipe, IFUViT(recipe.model), accelerator), count()
+        step.model.train()
+        return lambda: step(batch, next(steps))
+
+    contestants = [
+        Contestant(
+            name=name,
+            prepare=lambda recipe=recipe: ours(recipe),
+            images=images,
+            flops=training_flops(recipe.model, images),
+            base=None if name == base else base,
+        )
+        for name, recipe in recipes.items()
+    ]
+    if reference is not None:
+        size = as_uvit(recipes[first].model)
+
+        def theirs() -> Step:
+            step = uvit.ReferenceStep(reference.build(size).train(), accelerator)
+            return lambda: step(batch)
+
+        flops = training_flops(size, images)
+        contestants.insert(0, Contestant(name=uvit.NAME, prepare=theirs, images=images, flops=flops))
+    return contestants
+
+
+def training_flops(config: IFUViTConfig, images: int) -> float:
+    """A forward pass, and twice as much for the gradients of inputs and of weights."""
+    return 3.0 * forward_flops(config).total * images
