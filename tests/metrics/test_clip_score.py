@@ -1,6 +1,5 @@
 """CLIP score with a tiny random CLIP built here, offline, against transformers' own forward pass and preprocessing."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,26 +9,10 @@ from PIL import Image
 
 from ifuvit.errors import InputError
 from ifuvit.metrics.clip_score import CLIP, AlignmentModel, clip_score, load_alignment_model
+from tiny_clip import text_config, write_tokenizer
 
 CAPTIONS = ["three sheep on grass", "a bus", "sheep " * 30]
 LIMIT = 20
-
-
-def _write_tokenizer(folder):
-    """CLIP's byte-level BPE with an alphabet of letters, most of them a token of their own."""
-    letters = "abcdefghijklmnopqrstuvwxyz,"
-    vocab = {token: number for number, token in enumerate([*letters, *(letter + "</w>" for letter in letters)])}
-    merges = ["s h", "sh e", "e p</w>", "she ep</w>", "u s</w>", "b us</w>"]
-    for merge in merges:
-        vocab.setdefault(merge.replace(" ", ""), len(vocab))
-    vocab["<|startoftext|>"] = len(vocab)
-    vocab["<|endoftext|>"] = len(vocab)
-    (folder / "vocab.json").write_text(json.dumps(vocab))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    special = {f"{name}_token": "<|endoftext|>" for name in ("unk", "eos", "pad")}
-    values = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LIMIT, "bos_token": "<|startoftext|>", **special}
-    (folder / "tokenizer_config.json").write_text(json.dumps(values))
-    return vocab
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +20,9 @@ def folder(tmp_path_factory):
     from transformers import CLIPConfig, CLIPModel
 
     folder = tmp_path_factory.mktemp("clip")
-    vocab = _write_tokenizer(folder)
-    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {
-        **sizes,
-        "vocab_size": len(vocab),
-        "max_position_embeddings": LIMIT,
-        "bos_token_id": vocab["<|startoftext|>"],
-        "eos_token_id": vocab["<|endoftext|>"],
-        "pad_token_id": vocab["<|endoftext|>"],
-    }
-    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    text = text_config(write_tokenizer(folder, max_tokens=LIMIT), max_tokens=LIMIT)
+    vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"image_size": 32, "patch_size": 8}
     torch.manual_seed(0)
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).save_pretrained(folder)
     return folder
