@@ -149,20 +149,26 @@ def fit(
     import torch
     from tqdm import tqdm
 
+    from ifuvit.metrics.descent import Descent
+
     device = tower.log_scale.device
     half = use_bf16(config.precision, device)
     shown = scenes.shown
     size = min(config.batch_size, len(scenes.files))
-    optimizer = torch.optim.AdamW(
-        tower.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+    descent = Descent(
+        tower,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        warmup=config.steps // 20,
+        clip=1.0,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.98),
     )
     batches = _batches(scenes, size, config.group, config.seed)
     log = []
     tower.train()
     with tqdm(range(config.steps), unit="step", desc="training", disable=None) as bar:
         for step in bar:
-            for settings in optimizer.param_groups:
-                settings["lr"] = config.learning_rate * _schedule(step, config.steps)
             numbers, rows = next(batches)
             true = describes(scenes.told[rows], shown[numbers])
             excused = torch.from_numpy(true & ~np.eye(size, dtype=bool)).to(device)
@@ -170,15 +176,7 @@ def fit(
                 pictures, captions = tower(*(_to(device, part) for part in (maps[numbers], states[rows], masks[rows])))
             similarity = (tower.log_scale.exp() * captions @ pictures.T).masked_fill(excused, -math.inf)
             loss = contrastive_loss(similarity)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-            if not torch.isfinite(norm):
-                raise InputError(
-                    f"the gradient is not finite at step {step + 1}; try a learning rate below {config.learning_rate:g} "
-                    "or --precision fp32"
-                )
-            optimizer.step()
+            descent.step(loss)
             with torch.no_grad():
                 tower.log_scale.clamp_(max=math.log(100))  # CLIP's bound
             if step % 50 == 49 or step == config.steps - 1:
@@ -203,13 +201,6 @@ def _batches(scenes: Scenes, size: int, group: int, seed: int) -> Iterator[tuple
         numbers, left = left[:size], left[size:]
         rng = np.random.default_rng([seed, 1, step])
         yield numbers, np.array([rng.choice(captions[number]) for number in numbers])
-
-
-def _schedule(step: int, steps: int) -> float:
-    warm = max(1, steps // 20)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 # ----------------------------------------------------------------------------------------------------------- the verb
