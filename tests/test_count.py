@@ -10,11 +10,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ifuvit import count as verb
-from ifuvit.count import CountTrainConfig, result_table
+from ifuvit.count import CountTrainConfig
 from ifuvit.data.scenes import write_scenes
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PROMPT_SETS, Asked, AskedRelation
 from ifuvit.metrics.count_scores import Detection, score
+from ifuvit.metrics.count_tables import result_table
 from ifuvit.metrics.counter_network import ObjectCounter, ObjectCounterConfig
 
 TINY = {"steps": 3, "batch_size": 4, "width": 8, "precision": "fp32"}
