@@ -15,6 +15,7 @@ from ifuvit import artifacts
 from ifuvit.artifacts import (
     atomic_directory,
     atomic_path,
+    check_replaceable,
     is_full_disk,
     read_json,
     sha256,
@@ -207,3 +208,17 @@ def test_manifest(tmp_path: Path) -> None:
     assert started.endswith("+00:00")  # UTC
     assert manifest["ifuvit_version"] == artifacts.package_version()
     assert set(manifest["machine"]) == {"platform", "processor", "cpus", "python"}
+
+
+def test_a_verb_replaces_its_own_results_alone(tmp_path: Path) -> None:
+    check_replaceable(tmp_path / "new", "train")
+    check_replaceable(tmp_path, "train")
+    (tmp_path / "model").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        check_replaceable(tmp_path, "train")
+    with pytest.raises(InputError, match="holds something else"):
+        check_replaceable(tmp_path / "model", "train")
+    write_manifest(tmp_path, "train", {}, started=artifacts.now())
+    check_replaceable(tmp_path, "train")
+    with pytest.raises(InputError, match="holds something else"):
+        check_replaceable(tmp_path, "prepare")

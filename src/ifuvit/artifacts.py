@@ -159,6 +159,18 @@ def manifest(verb: str, config: Mapping[str, Any], *, started: str, **facts: Any
     }
 
 
+def check_replaceable(directory: Path, verb: str) -> None:
+    """Let a verb write a whole directory in the place of an empty one or of its own earlier result, and of nothing else.
+
+    Raises:
+        InputError: `directory` holds something else.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        earlier = directory / "manifest.json"
+        if not earlier.is_file() or read_json(earlier).get("verb") != verb:
+            raise InputError(f"--out {directory}: holds something else already; give a new or empty directory")
+
+
 def write_manifest(directory: str | Path, verb: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> None:
     """Write `manifest` as `manifest.json` into the directory that the verb wrote."""
     write_json(Path(directory) / "manifest.json", manifest(verb, config, started=started, **facts))

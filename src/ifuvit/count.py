@@ -5,23 +5,28 @@ Training takes minutes on two CPU cores and is not resumable: the directory appe
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ifuvit.artifacts import atomic_directory, manifest, now, read_json, sha256, write_json, write_manifest
+from ifuvit.artifacts import (
+    atomic_directory,
+    check_replaceable,
+    manifest,
+    now,
+    read_json,
+    sha256,
+    write_json,
+    write_manifest,
+)
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device, use_bf16
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PROMPT_SETS, PromptSet
 from ifuvit.metrics.count_tables import errors_table, result_table
-
-if TYPE_CHECKING:
-    import torch
 
 TRAIN, JUDGE = "count train", "count judge"
 
@@ -120,6 +125,7 @@ def train(config: CountTrainConfig) -> Path:
     """Train a counter; see `run`."""
     import torch
 
+    from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.metrics.counter_network import ObjectCounterConfig
     from ifuvit.metrics.counter_training import BLUR_PIXELS, NOISE, measure, read_scenes, train_counter
 
@@ -128,13 +134,8 @@ def train(config: CountTrainConfig) -> Path:
     network = ObjectCounterConfig(width=config.width)
     scenes = read_scenes(config.scenes, "train", size=network.image_size)
     validation = read_scenes(config.scenes, "val", size=network.image_size)
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        earlier = config.out / "manifest.json"
-        if not earlier.is_file() or read_json(earlier).get("verb") != TRAIN:
-            raise InputError(f"--out {config.out}: holds something else already; give a new or empty directory")
-    reconstruct, autoencoder = None, None
-    if config.autoencoder:
-        reconstruct, autoencoder = _reconstruction(config.autoencoder, device)
+    check_replaceable(config.out, TRAIN)
+    autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device) if config.autoencoder else None
 
     bf16 = use_bf16(config.precision, device)
     began, processor = time.monotonic(), time.process_time()
@@ -151,7 +152,9 @@ def train(config: CountTrainConfig) -> Path:
     seconds, processor = time.monotonic() - began, time.process_time() - processor
     # What is measured is what is stored: weights in half precision.
     counter = counter.half().float()
-    errors = measure(counter, validation, seed=config.seed, reconstruct=reconstruct)
+    errors = measure(
+        counter, validation, seed=config.seed, reconstruct=autoencoder.reconstruct if autoencoder else None
+    )
     with atomic_directory(config.out) as directory:
         counter.save_pretrained(directory, dtype=torch.float16)
         write_json(directory / "losses.json", losses)
@@ -170,24 +173,16 @@ def train(config: CountTrainConfig) -> Path:
             threads=torch.get_num_threads(),
             seconds=round(seconds, 1),
             processor_seconds=round(processor, 1),
-            disturbances={"blur_pixels": BLUR_PIXELS, "noise": NOISE, "autoencoder": autoencoder},
+            disturbances={
+                "blur_pixels": BLUR_PIXELS,
+                "noise": NOISE,
+                "autoencoder": {"reference": autoencoder.reference, "fingerprint": autoencoder.fingerprint}
+                if autoencoder
+                else None,
+            },
             errors=errors,
         )
     return config.out
-
-
-def _reconstruction(
-    reference: str, device: "torch.device"
-) -> "tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, str]]":
-    """Encoding and decoding by an autoencoder, and what tells which one it is."""
-    from ifuvit.encoders.autoencoder import Autoencoder
-
-    autoencoder = Autoencoder.from_pretrained(reference, device=device)
-
-    def reconstruct(images: "torch.Tensor") -> "torch.Tensor":
-        return autoencoder.decode(autoencoder.moments(images)[:, : autoencoder.channels]).clamp(-1, 1)
-
-    return reconstruct, {"reference": autoencoder.reference, "fingerprint": autoencoder.fingerprint}
 
 
 # ------------------------------------------------------------------------------------------------------------ judging

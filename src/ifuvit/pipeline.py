@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ifuvit.artifacts import atomic_directory, package_version, read_json, write_json
+from ifuvit.data.images import to_pictures
 from ifuvit.diffusion.sampling import (
     SCHEDULE,
     STOCHASTIC,
@@ -231,8 +232,7 @@ class Pipeline:
             )
         with torch.autocast(self.device.type, enabled=False):
             pixels = self.autoencoder.decode(latents.float() / self.latent_scale)
-        array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
-        return [Image.fromarray(picture) for picture in array]
+        return [Image.fromarray(picture) for picture in to_pictures(pixels)]
 
     @property
     def image_size(self) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from ifuvit.artifacts import atomic_directory, atomic_path, now, read_json, write_json, write_manifest
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
-from ifuvit.data.images import to_tensor
+from ifuvit.data.images import to_pictures, to_tensor
 from ifuvit.data.picture_arrays import find_pictures, fingerprint, load_pictures
 from ifuvit.devices import find_device, use_bf16
 from ifuvit.errors import InputError
@@ -254,8 +254,7 @@ def _write_grid(vae: "AutoencoderKL", pictures: np.ndarray, path: Path, columns:
     pictures = np.asarray(pictures[: columns * rows])
     with torch.no_grad():
         latents = vae.encode(to_tensor(pictures).to(vae.device)).latent_dist.mean  # type: ignore[union-attr]
-        images = vae.decode(latents).sample.clamp(-1, 1)  # type: ignore[union-attr]
-    remade = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        remade = to_pictures(vae.decode(latents).sample)  # type: ignore[union-attr]
     size, gap = pictures.shape[1], 2
     lines = math.ceil(len(pictures) / columns)
     sheet = np.full((2 * lines * (size + gap) + gap, columns * (size + gap) + gap, 3), 255, np.uint8)

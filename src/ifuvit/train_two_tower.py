@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ifuvit.artifacts import atomic_directory, now, read_json, sha256, write_json, write_manifest
+from ifuvit.artifacts import atomic_directory, check_replaceable, now, read_json, sha256, write_json, write_manifest
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
-from ifuvit.data.images import load_image, to_tensor
+from ifuvit.data.images import load_image, to_pictures, to_tensor
 from ifuvit.devices import find_device, use_bf16
 from ifuvit.errors import InputError
 from ifuvit.metrics.caption_tests import Scenes, describes, measure, plain_prompts, read_scenes, table
@@ -220,10 +220,7 @@ def run(config: TrainTwoTowerConfig) -> Path:
     from ifuvit.metrics.two_tower import PictureMaps, TwoTower, TwoTowerAlignment, TwoTowerConfig
 
     started = now()
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        manifest = config.out / "manifest.json"
-        if not manifest.is_file() or read_json(manifest).get("verb") != VERB:
-            raise InputError(f"--out {config.out}: holds something else already; give a new or empty directory")
+    check_replaceable(config.out, VERB)
     device = find_device(config.device)
     scenes = read_scenes(
         config.scenes, "train", pictures=config.pictures, relations=config.relations, captions=config.captions
@@ -258,7 +255,7 @@ def run(config: TrainTwoTowerConfig) -> Path:
     )
     pictures, decoded = (
         _embed(model.tower.pictures, _maps_of(validation.files, maps, view), device=device)
-        for view in (lambda images, _: images, lambda images, _: _reconstruct(images, autoencoder))
+        for view in (lambda images, _: images, lambda images, _: autoencoder.reconstruct(images))
     )
     by_prompt = dict(zip(prompts, plain))
     measured = measure(validation, pictures, captions, by_prompt, seed=config.seed)
@@ -313,8 +310,9 @@ def _maps_of(
         if len({picture.shape for picture in drawn}) > 1:
             raise InputError(f"{files[start].parent}: the pictures are of different sizes; draw them with one --size")
         shown = view(to_tensor(np.stack(drawn)), start)
-        pixels = ((shown + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        result[start : start + batch_size] = maps(torch.stack([maps.preprocess(Image.fromarray(p)) for p in pixels]))
+        result[start : start + batch_size] = maps(
+            torch.stack([maps.preprocess(Image.fromarray(picture)) for picture in to_pictures(shown)])
+        )
     return result
 
 
@@ -324,15 +322,9 @@ def _varied(images: "Tensor", start: int, *, autoencoder: "Autoencoder", seed: i
 
     images = images.clone()
     images[1::3] = disturb(images[1::3], np.random.default_rng([seed, 2, start]))
-    images[2::3] = _reconstruct(images[2::3], autoencoder)
+    if len(images) > 2:
+        images[2::3] = autoencoder.reconstruct(images[2::3]).to(images.device)
     return images
-
-
-def _reconstruct(images: "Tensor", autoencoder: "Autoencoder") -> "Tensor":
-    if not len(images):
-        return images
-    moments = autoencoder.moments(images.to(autoencoder.vae.device))
-    return autoencoder.decode(moments[:, : autoencoder.channels]).clamp(-1, 1).to(images.device)
 
 
 def _states_of(captions: Sequence[str], text_encoder: "TextEncoder", batch_size: int = 64) -> "tuple[Tensor, Tensor]":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ifuvit.data.images import center_crop_resize, load_image, to_tensor
+from ifuvit.data.images import center_crop_resize, load_image, to_pictures, to_tensor
 from ifuvit.errors import InputError
 
 
@@ -81,3 +81,5 @@ def test_tensors_span_minus_one_to_one():
     assert tensor.shape == (2, 3, 3, 4) and str(tensor.dtype) == "torch.float32"
     assert tensor.min() == -1 and tensor.max() == 1
     assert np.array_equal(np.rint((tensor.numpy() + 1) * 127.5), pictures[:, ::-1].transpose(0, 3, 1, 2))
+    assert np.array_equal(to_pictures(tensor), pictures[:, ::-1])
+    assert to_pictures(3 * tensor).min() == 0 and to_pictures(3 * tensor).max() == 255

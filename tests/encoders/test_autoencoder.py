@@ -49,6 +49,7 @@ def test_moments_and_decode_are_diffusers_own(vae, folder):
     latents = torch.randn(3, 4, 4, 6)
     with torch.no_grad():
         assert torch.equal(autoencoder.decode(latents), vae.decode(latents).sample)
+        assert torch.equal(autoencoder.reconstruct(images), vae.decode(posterior.mean).sample.clamp(-1, 1))
     assert autoencoder.channels == 4 and autoencoder.factor == 4
     assert autoencoder.image_size == vae.config.sample_size
 

@@ -97,6 +97,14 @@ def to_tensor(pictures: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
+def to_pictures(images: "torch.Tensor") -> np.ndarray:
+    """(B, 3, H, W) -> (B, H, W, 3) uint8: the inverse of `to_tensor`, where values beyond [-1, 1] become 0 or 255."""
+    import torch
+
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round()
+    return pixels.to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.

@@ -183,6 +183,15 @@ class Autoencoder:
             raise InputError(f"latents of shape {tuple(latents.shape)}: expected (B, {self.channels}, h, w)")
         return self.vae.decode(latents.to(self.vae.device, torch.float32)).sample  # type: ignore[union-attr]
 
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) as they come out again, decoded from the posterior's mean and clamped to [-1, 1]; on the
+        autoencoder's device.
+
+        Raises:
+            InputError: a shape that `moments` refuses.
+        """
+        return self.decode(self.moments(images)[:, : self.channels]).clamp(-1, 1)
+
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write a diffusers folder (config.json, diffusion_pytorch_model.safetensors). With `dtype=torch.float16` it
         takes half the room; the values are rounded, so the fingerprint of what is loaded from there is another."""
