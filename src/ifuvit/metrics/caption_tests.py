@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ifuvit.artifacts import read_json
 from ifuvit.data.coco import read_coco
 from ifuvit.data.scenes import (
     BACKGROUNDS,
@@ -22,6 +21,7 @@ from ifuvit.data.scenes import (
     RELATIONS,
     Relation,
     prompt_for,
+    read_annotations,
     relation_prompt_for,
 )
 from ifuvit.errors import InputError
@@ -125,32 +125,21 @@ def read_scenes(
         InputError: missing, broken or empty annotations, or pictures of other things than OpenMoji Scenes.
     """
     annotations = directory / "annotations"
-    path = annotations / f"instances_{split}.json"
-    if not path.is_file():
-        raise InputError(f"{directory}: holds no scenes ({path} is missing); `ifuvit scenes --out DIR` draws some")
+    scenes = {str(identity): scene for identity, scene in read_annotations(directory, split).items()}
     chosen = read_coco(directory / "images" / split, annotations / f"captions_{split}.json")
-    content = read_json(path)
-    try:
-        names = {item["id"]: item["name"] for item in content["categories"]}
-        records = {str(image["id"]): image for image in content["images"]}
-        if relations is None or pictures is None:
-            chosen = chosen[:pictures]
-        else:
-            related = [one for one in chosen if records[one.id]["relation"]][: round(relations * pictures)]
-            others = [one for one in chosen if not records[one.id]["relation"]][: pictures - len(related)]
-            chosen = related + others
-        objects: dict[str, list[str]] = {identity: [] for identity in records}
-        for item in content["annotations"]:
-            objects[str(item["image_id"])].append(names[item["category_id"]])
-        meanings = [
-            Meaning(tuple(objects[one.id]), records[one.id]["relation"], records[one.id]["background"])
-            for one in chosen
-        ]
-        for meaning in meanings:
-            meaning.codes()
-        held_out = np.array([records[one.id]["held_out"] for one in chosen], bool)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: not the annotations of OpenMoji Scenes ({error!r})") from None
+    if unknown := next((one for one in chosen if one.id not in scenes), None):
+        raise InputError(f"{annotations}: instances_{split}.json has no picture {unknown.id}, which has captions")
+    if relations is None or pictures is None:
+        chosen = chosen[:pictures]
+    else:
+        related = [one for one in chosen if scenes[one.id].relation][: round(relations * pictures)]
+        others = [one for one in chosen if not scenes[one.id].relation][: pictures - len(related)]
+        chosen = related + others
+    meanings = [
+        Meaning(tuple(kind for kind, _ in scene.objects), scene.relation, scene.background)
+        for scene in (scenes[one.id] for one in chosen)
+    ]
+    held_out = np.array([scenes[one.id].held_out for one in chosen], bool)
     places: dict[str, int] = {}
     codes: list[tuple[int, int, int]] = []
     rows: list[list[int]] = []

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ifuvit.artifacts import read_json
 from ifuvit.data.images import to_tensor
-from ifuvit.data.scenes import KIND_INDEX, KINDS, Relation
+from ifuvit.data.scenes import KIND_INDEX, KINDS, Relation, read_annotations
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import Asked, AskedRelation
 from ifuvit.metrics.count_scores import Detection, score
@@ -48,33 +47,22 @@ def read_scenes(directory: Path, split: Literal["train", "val"], *, size: int) -
     Raises:
         InputError: missing, broken or empty annotations, or pictures of another size.
     """
-    path = directory / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        raise InputError(f"{directory}: holds no scenes ({path} is missing); `ifuvit scenes --out DIR` draws some")
-    content = read_json(path)
-    try:
-        names = {item["id"]: item["name"] for item in content["categories"]}
-        if unknown := sorted(set(names.values()) - set(KIND_INDEX)):
-            raise InputError(f"{path}: unknown kind {unknown[0]!r}; only OpenMoji Scenes can be counted")
-        files, places = [], {}
-        for number, image in enumerate(content["images"]):
-            if (image["width"], image["height"]) != (size, size):
-                raise InputError(
-                    f"{path}: {image['file_name']} has {image['width']} x {image['height']} pixels; the counter is made "
-                    f"for {size} x {size}, draw scenes with --size {size}"
-                )
-            files.append(directory / "images" / split / image["file_name"])
-            places[image["id"]] = number
-        objects: list[list[tuple[int, tuple[float, float, float, float]]]] = [[] for _ in files]
-        for item in content["annotations"]:
-            x, y, w, h = map(float, item["bbox"])
-            objects[places[item["image_id"]]].append((KIND_INDEX[names[item["category_id"]]], (x, y, w, h)))
-        relations = [image["relation"] for image in content["images"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not the annotations of OpenMoji Scenes ({error!r})") from None
-    if not files:
-        raise InputError(f"{path}: lists no pictures; `ifuvit scenes` draws them with --train and --val")
-    return Scenes(files, objects, relations)
+    scenes = list(read_annotations(directory, split).values())
+    if not scenes:
+        raise InputError(
+            f"{directory}: has no pictures of the split {split}; `ifuvit scenes` draws them with --{split}"
+        )
+    for scene in scenes:
+        if scene.size != (size, size):
+            raise InputError(
+                f"{scene.file}: has {scene.size[0]} x {scene.size[1]} pixels; the counter is made for {size} x {size}, "
+                f"draw scenes with --size {size}"
+            )
+    return Scenes(
+        files=[scene.file for scene in scenes],
+        objects=[[(KIND_INDEX[kind], box) for kind, box in scene.objects] for scene in scenes],
+        relations=[scene.relation for scene in scenes],
+    )
 
 
 def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -7,7 +7,8 @@ with a spatial relation (the rest), on one of six backgrounds, with five caption
 Some combinations, (kind, count) and (kind, relation, kind), are held out: they occur in the split "val" only. Which
 ones does not depend on the seed, so the training set of any seed is free of them.
 
-`contents` has what a scene can show, `captions` what is said of it; `drawing` makes it, `writing` makes a data set.
+`contents` has what a scene can show, `captions` what is said of it; `drawing` makes it, `writing` makes a data set, and
+`reading` reads one back.
 
 OpenMoji is licensed CC BY-SA 4.0; so are the pictures drawn here.
 """
@@ -28,6 +29,7 @@ from ifuvit.data.scenes.contents import (
     is_held_out_relation,
 )
 from ifuvit.data.scenes.drawing import Scene, Split, draw_scene, object_sizes, openmoji_version
+from ifuvit.data.scenes.reading import WrittenScene, read_annotations
 from ifuvit.data.scenes.writing import held_out, write_scenes
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Relation",
     "Scene",
     "Split",
+    "WrittenScene",
     "draw_scene",
     "held_out",
     "is_held_out_count",
@@ -51,6 +54,7 @@ __all__ = [
     "object_sizes",
     "openmoji_version",
     "prompt_for",
+    "read_annotations",
     "relation_prompt_for",
     "write_scenes",
 ]

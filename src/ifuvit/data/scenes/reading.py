@@ -1,0 +1,60 @@
+"""Reading back what the annotations of a written data set tell of its pictures."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ifuvit.artifacts import read_json
+from ifuvit.data.scenes.contents import BACKGROUNDS, KIND_INDEX, RELATIONS, Relation
+from ifuvit.data.scenes.drawing import Split
+from ifuvit.errors import InputError
+
+
+class WrittenScene(NamedTuple):
+    """A picture on the disk, and what is known about it; like `Scene`, but without captions."""
+
+    file: Path
+    size: tuple[int, int]
+    """Width and height in pixels."""
+    objects: tuple[tuple[str, tuple[float, float, float, float]], ...]
+    relation: Relation | None
+    background: str
+    held_out: bool
+
+
+def read_annotations(directory: Path, split: Split) -> dict[int, WrittenScene]:
+    """The pictures of one split by their ids.
+
+    Raises:
+        InputError: missing or broken annotations, or pictures of other things than OpenMoji Scenes.
+    """
+    path = directory / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        raise InputError(f"{directory}: holds no scenes ({path} is missing); `ifuvit scenes --out DIR` draws some")
+    content = read_json(path)
+    try:
+        names = {item["id"]: item["name"] for item in content["categories"]}
+        objects: dict[int, list[tuple[str, tuple[float, float, float, float]]]]
+        objects = {image["id"]: [] for image in content["images"]}
+        for item in content["annotations"]:
+            x, y, w, h = map(float, item["bbox"])
+            objects[item["image_id"]].append((names[item["category_id"]], (x, y, w, h)))
+        scenes = {
+            image["id"]: WrittenScene(
+                file=directory / "images" / split / image["file_name"],
+                size=(image["width"], image["height"]),
+                objects=tuple(objects[image["id"]]),
+                relation=image["relation"],
+                background=image["background"],
+                held_out=image["held_out"],
+            )
+            for image in content["images"]
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not the annotations of OpenMoji Scenes ({error!r})") from None
+    backgrounds = {background.name for background in BACKGROUNDS}
+    for scene in scenes.values():
+        kinds = {kind for kind, _ in scene.objects}
+        known = kinds <= KIND_INDEX.keys() and scene.background in backgrounds
+        if not (kinds and known and scene.relation in (None, *RELATIONS)):
+            raise InputError(f"{path}: not the annotations of OpenMoji Scenes (see {scene.file.name})")
+    return scenes
