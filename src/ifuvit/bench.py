@@ -1,7 +1,8 @@
-"""`ifuvit bench`: how fast training and sampling are on this machine, against each other and against U-ViT's own code."""
+"""`ifuvit bench`: how fast training, sampling, preparation and feature extraction are on this machine, and against what."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from ifuvit.artifacts import manifest, now, read_json, write_json
@@ -41,8 +42,7 @@ class BenchConfig:
     def __post_init__(self) -> None:
         if self.out.is_dir():
             raise InputError(f"--out {self.out}: is a directory; give the name of a JSON file")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads {self.threads}: must be at least 1")
+        _at_least_one(self, "threads")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must not be negative")
 
@@ -66,8 +66,7 @@ class BenchModelsConfig(BenchConfig):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise InputError(f"--{name} {' '.join(values)}: name at least one, and none twice")
-        if self.batch_size < 1:
-            raise InputError(f"--batch-size {self.batch_size}: must be at least 1")
+        _at_least_one(self, "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +77,68 @@ class BenchTrainConfig(BenchModelsConfig):
 @dataclass(frozen=True, kw_only=True)
 class BenchSampleConfig(BenchModelsConfig):
     """Time steps of guided sampling: with what both branches share computed once, and plainly as two forward passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchPrepareConfig(BenchConfig):
+    """Time `ifuvit prepare` on pictures and captions of OpenMoji Scenes, against its encoders alone, and training's loader on
+    features of the paper's size (random ones, 134 KB a sample, written to a temporary directory and read from cache)."""
+
+    images: int = 256
+    """Pictures to draw and encode."""
+    size: int | None = None
+    """Pixels of their sides; default: what the autoencoder was trained on, but 256 at most."""
+    autoencoder: str = "openmoji"
+    """As for `ifuvit prepare`."""
+    text_encoder: str = "minilm"
+    """As for `ifuvit prepare`."""
+    batch_size: int = 64
+    """Pictures, and captions, encoded at a time."""
+    workers: int = 4
+    """Threads that read pictures."""
+    samples: int = 1024
+    """Samples that the loader reads a step."""
+    loader_batch_size: int = 256
+    """Samples of a batch."""
+    loader_workers: int = 0
+    """Processes of the loader. Their start is part of a step, so give more --samples with them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "images", "size", "batch_size", "workers", "loader_batch_size")
+        if self.samples < self.loader_batch_size:
+            raise InputError(f"--samples {self.samples}: fewer than --loader-batch-size {self.loader_batch_size}")
+        if self.loader_workers < 0:
+            raise InputError(f"--loader-workers {self.loader_workers}: must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchFeaturesConfig(BenchConfig):
+    """Time the extraction of features for distances from picture files, against the feature network alone."""
+
+    network: Literal["effnet-lite0", "inception", "dinov2", "clip"] = "effnet-lite0"
+    """As for `ifuvit reference-stats`."""
+    weights: str | None = None
+    """Its weights, where they are not embedded."""
+    images: int = 256
+    """Pictures (OpenMoji Scenes) to draw and look at."""
+    size: int = 64
+    """Pixels of their sides."""
+    batch_size: int = 64
+    """Pictures at a time."""
+    workers: int = 4
+    """Threads that read pictures."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "images", "size", "batch_size", "workers")
+
+
+def _at_least_one(config: BenchConfig, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
 
 
 def run(config: BenchConfig) -> Path:
@@ -176,6 +237,67 @@ def _sample(config: BenchSampleConfig, rules: "Rules", device: "torch.device") -
     }
 
 
+def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
+    from ifuvit.benchmarks.pictures import draw_pictures
+    from ifuvit.benchmarks.preparation import (
+        caption_contestants,
+        loader_contestant,
+        picture_contestants,
+        write_random_features,
+    )
+    from ifuvit.benchmarks.results import measure
+    from ifuvit.encoders.autoencoder import Autoencoder
+    from ifuvit.encoders.text_encoder import TextEncoder
+    from ifuvit.model.presets import presets
+    from ifuvit.prepare import LARGEST_DEFAULT_SIZE
+
+    autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
+    text_encoder = TextEncoder.from_pretrained(config.text_encoder, device=device)
+    size = config.size or min(autoencoder.image_size, LARGEST_DEFAULT_SIZE)
+    if size % autoencoder.factor:
+        raise InputError(f"--size {size}: not a multiple of {autoencoder.factor}, the autoencoder's factor")
+    with TemporaryDirectory() as directory:
+        pictures = draw_pictures(Path(directory), config.images, size=size, seed=config.seed)
+        captions = list(dict.fromkeys(caption for picture in pictures for caption in picture.captions))
+        features = write_random_features(
+            Path(directory) / "features", presets["cross-intermediate"], config.samples, seed=config.seed
+        )
+        contests = {
+            f"pictures of {size} pixels": picture_contestants(
+                autoencoder, pictures, size=size, batch_size=config.batch_size, workers=config.workers
+            ),
+            "captions": caption_contestants(text_encoder, captions, batch_size=config.batch_size),
+            "features of the paper's size": [
+                loader_contestant(
+                    features,
+                    batch_size=config.loader_batch_size,
+                    batches=config.samples // config.loader_batch_size,
+                    workers=config.loader_workers,
+                    device=device,
+                    seed=config.seed,
+                )
+            ],
+        }
+        return {"results": {name: measure(contestants, rules, device) for name, contestants in contests.items()}}
+
+
+def _features(config: BenchFeaturesConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
+    from ifuvit.benchmarks.extraction import extraction_contestants
+    from ifuvit.benchmarks.pictures import draw_pictures
+    from ifuvit.benchmarks.results import measure
+    from ifuvit.metrics.feature_networks import load_feature_network
+
+    network = load_feature_network(config.network, weights=config.weights, device=device)
+    with TemporaryDirectory() as directory:
+        pictures = draw_pictures(Path(directory), config.images, size=config.size, seed=config.seed)
+        files = [Path(directory) / f"{picture.id}.png" for picture in pictures]
+        contestants = extraction_contestants(network, files, batch_size=config.batch_size, workers=config.workers)
+        return {
+            "network": network.facts(),
+            "results": {f"{network.name}, pictures of {config.size} pixels": measure(contestants, rules, device)},
+        }
+
+
 def _settings(names: tuple[str, ...]) -> "dict[str, IFUViTConfig]":
     """Presets of one size, by name."""
     from ifuvit.benchmarks.reference import as_uvit
@@ -195,13 +317,10 @@ def result_table(result: dict[str, Any]) -> str:
 
     hardware = result["hardware"]
     lines = [f"{hardware['name']} ({hardware['device']}), {hardware['threads']} threads, torch {hardware['torch']}"]
-    for precision, measured in result["results"].items():
-        peak = measured["peak"]
-        lines += [
-            "",
-            f"{precision}; peak {peak['flops_per_second'] / 1e9:,.4g} GFLOP/s ({peak['of']})",
-            *table(measured["rows"]),
-        ]
+    for title, measured in result["results"].items():
+        if peak := measured["peak"]:
+            title += f"; peak {peak['flops_per_second'] / 1e9:,.4g} GFLOP/s ({peak['of']})"
+        lines += ["", title, *table(measured["rows"])]
     return "\n".join(lines)
 
 
@@ -210,14 +329,21 @@ _HELP = """usage: ifuvit bench ACTION [ARGUMENTS]
 Time this package on this machine. What is compared takes turns in rounds, on the same tensors, in one run.
 
 actions:
-  train     --settings PRESETS --out RESULT.json   training steps
-  sample    --settings PRESETS --out RESULT.json   steps of guided sampling
+  train      --settings PRESETS --out RESULT.json   training steps
+  sample     --settings PRESETS --out RESULT.json   steps of guided sampling
+  prepare    --out RESULT.json                      encoding of pictures and captions, and training's loader
+  features   --out RESULT.json                      feature extraction for distances
 
 --against CHECKOUT lets the official code of U-ViT take part in train and sample.
 
 `ifuvit bench ACTION --help` tells an action's arguments."""
-_ACTIONS: dict[str, type[BenchConfig]] = {"train": BenchTrainConfig, "sample": BenchSampleConfig}
-_MEASURES: dict[str, Any] = {"train": _train, "sample": _sample}
+_ACTIONS: dict[str, type[BenchConfig]] = {
+    "train": BenchTrainConfig,
+    "sample": BenchSampleConfig,
+    "prepare": BenchPrepareConfig,
+    "features": BenchFeaturesConfig,
+}
+_MEASURES: dict[str, Any] = {"train": _train, "sample": _sample, "prepare": _prepare, "features": _features}
 
 
 def main(arguments: list[str]) -> None:

@@ -68,7 +68,7 @@ def product_contestants(
             return lambda: gradient @ weight
         return lambda: gradient.T @ x
 
-    return [Contestant(name=p.name, prepare=lambda p=p: prepare(p), images=batch_size, flops=p.flops) for p in chosen]
+    return [Contestant(name=p.name, prepare=lambda p=p: prepare(p), items=batch_size, flops=p.flops) for p in chosen]
 
 
 def peak(timings: dict[str, Timing], chosen: Iterable[Product]) -> dict[str, Any]:

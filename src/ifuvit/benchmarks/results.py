@@ -10,10 +10,14 @@ from ifuvit.benchmarks.timing import Contestant, Rules, Timing, compete, speedup
 from ifuvit.model.uvit import IFUViTConfig
 
 
-def measure(contestants: Sequence[Contestant], rules: Rules, device: torch.device) -> list[dict[str, Any]]:
-    """Time contestants against each other; a row for each."""
+def measure(contestants: Sequence[Contestant], rules: Rules, device: torch.device) -> dict[str, Any]:
+    """Time contestants against each other.
+
+    Returns:
+        {"peak": None, "rows"}.
+    """
     timings = compete(contestants, rules, device)
-    return [row(contestant, timings) for contestant in contestants]
+    return {"peak": None, "rows": [row(contestant, timings) for contestant in contestants]}
 
 
 def measure_models(
@@ -36,7 +40,7 @@ def measure_models(
     Returns:
         {"peak", "rows"}.
     """
-    images = contestants[0].images
+    images = contestants[0].items
     chosen = products(configs, images, training=training)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     timings = compete([*contestants, *product_contestants(chosen, dtype, device, images)], rules, device)
@@ -62,7 +66,9 @@ def row(contestant: Contestant, timings: Mapping[str, Timing], peak: float | Non
         "seconds": {"median": seconds, "quartiles": list(timing.quartiles), "rounds": list(timing.seconds)},
         "steps_a_turn": timing.steps,
         "steps_per_second": 1 / seconds,
-        "images_per_second": contestant.images / seconds,
+        "items": contestant.items,
+        "unit": contestant.unit,
+        "items_per_second": contestant.items / seconds,
         "flops": contestant.flops,
         "flops_per_second": rate,
         "share_of_peak": None if rate is None or peak is None else rate / peak,
@@ -73,13 +79,10 @@ def row(contestant: Contestant, timings: Mapping[str, Timing], peak: float | Non
     }
 
 
-def table(rows: Iterable[Mapping[str, Any]], *, images: str = "images/s") -> list[str]:
-    """Rows as lines of text; a column that would be empty is left out.
-
-    Args:
-        images: what the third column counts.
-    """
-    columns = ("", "seconds a step [quartiles]", "steps/s", images, "GFLOP/s", "of peak", "GiB", "times as fast")
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows (of one unit) as lines of text; a column that would be empty is left out."""
+    unit = rows[0]["unit"]
+    columns = ("", "seconds a step [quartiles]", "steps/s", f"{unit}/s", "GFLOP/s", "of peak", "GiB", "times as fast")
     lines = [columns, *map(_cells, rows)]
     used = [i for i in range(len(columns)) if any(line[i] for line in lines[1:])]
     widths = {i: max(len(line[i]) for line in lines) for i in used}
@@ -97,7 +100,7 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
         row["name"],
         f"{row['seconds']['median']:.4g} [{low:.4g}, {high:.4g}]",
         f"{row['steps_per_second']:.4g}",
-        f"{row['images_per_second']:.4g}",
+        f"{row['items_per_second']:.4g}",
         "" if row["flops_per_second"] is None else f"{row['flops_per_second'] / 1e9:,.4g}",
         "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.1%}",
         "" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**30:.2f}",

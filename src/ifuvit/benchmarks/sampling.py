@@ -97,7 +97,7 @@ def sampling_contestants(
             return lambda: uvit.guided_step(model, latents, timesteps, text, text[-1], GUIDANCE_SCALE)
 
         flops = guided_step_flops(size, shared=False).total * images
-        contestants.append(Contestant(name=uvit.NAME, prepare=theirs, images=images, flops=flops, within=torch.no_grad))
+        contestants.append(Contestant(name=uvit.NAME, prepare=theirs, items=images, flops=flops, within=torch.no_grad))
     for name, config in configs.items():
         ways = {
             "plain": (Guided.plain, guided_step_flops(config, shared=False)),
@@ -110,7 +110,7 @@ def sampling_contestants(
                 Contestant(
                     name=called,
                     prepare=lambda take=take, config=config: partial(take, Guided(config, batch, seed=seed)),
-                    images=images,
+                    items=images,
                     flops=flops.total * images,
                     base=None if called == base or take is Guided.encode else base,
                     within=lambda: sampling(accelerator),

@@ -29,8 +29,9 @@ class Contestant:
     name: str
     prepare: Callable[[], Step]
     """Makes the step that is timed. What it allocates counts as the contestant's memory."""
-    images: int
-    """Pictures (or captions, or samples) a step."""
+    items: int
+    """How many pictures, or whatever `unit` says, a step deals with."""
+    unit: str = "images"
     flops: float | None = None
     """Floating point operations a step, if they are known."""
     base: str | None = None

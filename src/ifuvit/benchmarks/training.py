@@ -65,7 +65,7 @@ def training_contestants(
         Contestant(
             name=name,
             prepare=lambda recipe=recipe: ours(recipe),
-            images=images,
+            items=images,
             flops=training_flops(recipe.model, images),
             base=None if name == base else base,
         )
@@ -79,7 +79,7 @@ def training_contestants(
             return lambda: step(batch)
 
         flops = training_flops(size, images)
-        contestants.insert(0, Contestant(name=uvit.NAME, prepare=theirs, images=images, flops=flops))
+        contestants.insert(0, Contestant(name=uvit.NAME, prepare=theirs, items=images, flops=flops))
     return contestants
 
 

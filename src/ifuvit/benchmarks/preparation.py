@@ -1,0 +1,157 @@
+"""Encoding pictures and captions into features, against the encoders alone; and reading features back for training."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ifuvit.benchmarks.timing import Contestant, Step
+from ifuvit.data.encoding import ALONE, encode_captions, encode_pictures
+from ifuvit.data.features import Features, FeatureWriter
+from ifuvit.data.images import Picture, load_image, to_tensor
+from ifuvit.data.plan import Skips
+from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.training.batches import Batches, load
+
+if TYPE_CHECKING:
+    from ifuvit.encoders.autoencoder import Autoencoder
+    from ifuvit.encoders.text_encoder import TextEncoder
+
+
+def picture_contestants(
+    autoencoder: "Autoencoder", pictures: Sequence[Picture], *, size: int, batch_size: int, workers: int
+) -> list[Contestant]:
+    """The autoencoder alone, and what `ifuvit prepare` does: read, crop, encode, write.
+
+    Args:
+        pictures: files of `size` x `size` pixels. A step deals with all of them.
+        batch_size: pictures at a time, for both.
+        workers: threads that read.
+    """
+
+    def alone() -> Step:
+        arrays = np.stack([np.asarray(load_image(picture.source)) for picture in pictures])  # type: ignore[arg-type]
+        parts = to_tensor(arrays).split(batch_size)
+
+        def step() -> None:
+            for part in parts:
+                autoencoder.moments(part)
+
+        return step
+
+    def prepare() -> None:
+        with _writer() as writer:
+            encode_pictures(
+                writer,
+                pictures,
+                [range(len(pictures))],
+                autoencoder,
+                Skips(writer.directory, 0, []),
+                ALONE,
+                size=size,
+                batch_size=batch_size,
+                workers=workers,
+            )
+
+    return [
+        Contestant(name="autoencoder alone", prepare=alone, items=len(pictures)),
+        Contestant(name="prepared", prepare=lambda: prepare, items=len(pictures), base="autoencoder alone"),
+    ]
+
+
+def caption_contestants(text_encoder: "TextEncoder", captions: Sequence[str], *, batch_size: int) -> list[Contestant]:
+    """The text encoder alone, and what `ifuvit prepare` does: tokenize, encode, write states."""
+
+    def alone() -> Step:
+        parts = [
+            text_encoder.tokenize(captions[first : first + batch_size]) for first in range(0, len(captions), batch_size)
+        ]
+
+        def step() -> None:
+            for part in parts:
+                text_encoder.encode(part)
+
+        return step
+
+    def prepare() -> None:
+        with _writer() as writer:
+            encode_captions(
+                writer, captions, [range(len(captions))], text_encoder, ALONE, states=True, batch_size=batch_size
+            )
+
+    count = len(captions)
+    return [
+        Contestant(name="text encoder alone", prepare=alone, items=count, unit="captions"),
+        Contestant(name="prepared", prepare=lambda: prepare, items=count, unit="captions", base="text encoder alone"),
+    ]
+
+
+def loader_contestant(
+    features: Features, *, batch_size: int, batches: int, workers: int, device: torch.device, seed: int
+) -> Contestant:
+    """Training's loader: batches from features that lie in the system's file cache after the first step.
+
+    Args:
+        batches: a step; where `workers` make them, a step also starts and ends these processes.
+        device: where the batches would go.
+    """
+    stream = Batches(features, np.arange(len(features)), seed=seed, batch_size=batch_size, caption_dropout=0.1)
+
+    def step() -> None:
+        for _ in load(stream, range(batches), workers=workers, device=device):
+            pass
+
+    return Contestant(name="loader", prepare=lambda: step, items=batches * batch_size, unit="samples")
+
+
+def write_random_features(directory: Path, config: IFUViTConfig, samples: int, *, seed: int) -> Features:
+    """Features of random numbers in the shapes that a model takes: one caption a picture, text states in half precision."""
+    c, rng = config, np.random.default_rng(seed)
+    shape = (samples, c.text_tokens, c.text_width)
+    arrays = {
+        "ids": np.zeros(shape[:2], np.int32),
+        "masks": np.ones(shape[:2], np.bool_),
+        "states": rng.standard_normal(shape, np.float32).astype(np.float16),
+    }
+    moments = rng.standard_normal((samples, 2 * c.latent_channels, c.latent_size, c.latent_size), np.float32)
+    writer = FeatureWriter(directory)
+    writer.begin({})
+    none = {"reference": "none", "fingerprint": "0" * 64}
+    writer.finish(
+        shards={
+            "moments": [writer.write_shard("moments", 0, {"moments": moments.astype(np.float16)}, rows=samples)],
+            "text": [writer.write_shard("text", 0, arrays, rows=samples)],
+        },
+        arrays={
+            "null_states": arrays["states"][0],
+            "null_mask": arrays["masks"][0],
+            "null_ids": arrays["ids"][0],
+            "caption_starts": np.arange(samples + 1),
+            "caption_rows": np.arange(samples),
+        },
+        captions=[str(row) for row in range(samples)],
+        image_ids=[str(row) for row in range(samples)],
+        skipped=[],
+        config={},
+        started="",
+        facts={
+            "size": 8 * c.latent_size,
+            "text": "states",
+            "latent_scale": 1.0,
+            "autoencoder": {**none, "channels": c.latent_channels, "factor": 8},
+            "text_encoder": {**none, "width": c.text_width, "max_tokens": c.text_tokens},
+        },
+    )
+    return Features.open(directory)
+
+
+@contextlib.contextmanager
+def _writer():
+    """A place for features that is gone afterwards; the bars of those that write them are not shown."""
+    with TemporaryDirectory() as directory, contextlib.redirect_stderr(io.StringIO()):
+        yield FeatureWriter(directory)
