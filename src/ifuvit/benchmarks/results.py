@@ -80,9 +80,19 @@ def row(contestant: Contestant, timings: Mapping[str, Timing], peak: float | Non
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows (of one unit) as lines of text; a column that would be empty is left out."""
+    """Rows of one contest as lines of text; a column that would be empty is left out."""
     unit = rows[0]["unit"]
-    columns = ("", "seconds a step [quartiles]", "steps/s", f"{unit}/s", "GFLOP/s", "of peak", "GiB", "times as fast")
+    base = next((row["speedup"]["over"] for row in rows if row["speedup"]), "")
+    columns = (
+        "",
+        "seconds a step [quartiles]",
+        "steps/s",
+        f"{unit}/s",
+        "GFLOP/s",
+        "of peak",
+        "GiB",
+        f"times as fast as {base}",
+    )
     lines = [columns, *map(_cells, rows)]
     used = [i for i in range(len(columns)) if any(line[i] for line in lines[1:])]
     widths = {i: max(len(line[i]) for line in lines) for i in used}

@@ -36,7 +36,7 @@ def sampling(accelerator: "Accelerator") -> Iterator[None]:
 
 
 class Guided:
-    """A backbone with random weights, and what a step of sampling takes.
+    """A backbone with random weights, large enough for text to matter, and what a step of sampling takes.
 
     Args:
         batch: of `random_batch`; its last caption plays the null caption.
@@ -48,6 +48,9 @@ class Guided:
         self.states, self.mask = batch["text_states"].float(), batch["text_mask"]
         self.null_states, self.null_mask = self.states[-1:], self.mask[-1:]
         self.model = IFUViT(config).to(self.latents.device).eval()
+        for parameter in self.model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
         self.text, self.null = self.encode(), self.model.encode_text(self.null_states, self.null_mask)
 
     def encode(self) -> EncodedText:

@@ -1,0 +1,158 @@
+"""`ifuvit bench`: the file, the table, and one line for mistakes."""
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ifuvit import bench
+from ifuvit.benchmarks.reference import as_uvit
+from ifuvit.errors import InputError
+from ifuvit.metrics.cost import forward_flops
+from stand_in_uvit import write_checkout
+from tiny_training import MODEL
+
+PRESETS = {"concat-early": as_uvit(MODEL), "cross-intermediate": MODEL, "deep": replace(MODEL, depth=4)}
+QUICK = ["--rounds", "6", "--warmup", "2", "--turn-seconds", "0", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def tiny_presets(monkeypatch):
+    for home in ("ifuvit.model.presets", "ifuvit.training.recipe"):
+        monkeypatch.setattr(f"{home}.presets", PRESETS)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return str(write_checkout(tmp_path / "checkout"))
+
+
+def measured(tmp_path, action, *arguments):
+    out = tmp_path / "result.json"
+    bench.main([action, *QUICK, "--out", str(out), *arguments])
+    return json.loads(out.read_text())
+
+
+def check_rows(rows):
+    """What every row's numbers have to do with each other."""
+    by_name = {row["name"]: row for row in rows}
+    for row in rows:
+        seconds = row["seconds"]
+        assert len(seconds["rounds"]) == 6 and seconds["median"] == statistics.median(seconds["rounds"])
+        low, high = seconds["quartiles"]
+        assert min(seconds["rounds"]) <= low <= seconds["median"] <= high <= max(seconds["rounds"])
+        assert row["steps_per_second"] == pytest.approx(1 / seconds["median"])
+        assert row["items_per_second"] == pytest.approx(row["items"] / seconds["median"])
+        if row["flops"] is not None:
+            assert row["flops_per_second"] == pytest.approx(row["flops"] / seconds["median"])
+        if row["speedup"] is not None:
+            base = by_name[row["speedup"]["over"]]["seconds"]["rounds"]
+            ratios = [theirs / mine for mine, theirs in zip(seconds["rounds"], base)]
+            assert row["speedup"]["value"] == pytest.approx(statistics.median(ratios))
+            assert row["speedup"]["interval"] == pytest.approx([min(ratios), max(ratios)])
+
+
+def test_train_against_a_checkout(tmp_path, capsys, checkout):
+    result = measured(tmp_path, "train", "--batch-size", "2", "--against", checkout)
+    assert result["verb"] == "bench train" and result["config"]["batch_size"] == 2
+    assert set(result["results"]) == {"fp32", "bf16"}
+    for contest in result["results"].values():
+        rows = contest["rows"]
+        assert [row["name"] for row in rows] == ["U-ViT", "concat-early", "cross-intermediate"]
+        check_rows(rows)
+        assert rows[2]["flops"] == 6 * forward_flops(MODEL).total and rows[0]["flops"] == rows[1]["flops"]
+        for row in rows:
+            assert row["share_of_peak"] == row["flops_per_second"] / contest["peak"]["flops_per_second"]
+        assert contest["peak"]["flops_per_second"] == max(contest["peak"]["products"].values())
+    assert result["reference"]["attention"] == "stand-in"
+    assert result["reference"]["differences"]["fp32"] == {"concat-early": 0}  # the stand-in is that setting
+    assert {"device", "name", "torch", "threads"} <= set(result["hardware"])
+    assert result["process_peak_memory"] > 2**20
+    printed = capsys.readouterr().out
+    assert "times as fast as U-ViT" in printed and "fp32; peak" in printed and "bf16; peak" in printed
+    assert max(map(len, printed.splitlines())) <= 120
+
+
+def test_train_alone_compares_with_the_first(tmp_path, capsys):
+    result = measured(tmp_path, "train", "--settings", "cross-intermediate", "concat-early", "--precision", "fp32")
+    assert list(result["results"]) == ["fp32"] and result["reference"] is None
+    first, second = result["results"]["fp32"]["rows"]
+    assert first["speedup"] is None and second["speedup"]["over"] == "cross-intermediate"
+    assert "times as fast as cross-intermediate" in capsys.readouterr().out
+
+
+def test_sample(tmp_path, checkout):
+    result = measured(tmp_path, "sample", "--batch-size", "2", "--precision", "fp32", "--against", checkout)
+    rows = result["results"]["fp32"]["rows"]
+    check_rows(rows)
+    assert [row["name"] for row in rows][:3] == ["U-ViT", "concat-early, plain", "concat-early, shared"]
+    assert all(difference < 1e-5 for difference in result["shared_from_plain"]["fp32"].values())
+    assert not any("gradient" in name for name in result["results"]["fp32"]["peak"]["products"])
+
+
+@pytest.mark.slow
+def test_prepare(tmp_path):
+    result = measured(tmp_path, "prepare", "--images", "2", "--samples", "4", "--loader-batch-size", "2")
+    assert list(result["results"]) == ["pictures of 64 pixels", "captions", "features of the paper's size"]
+    for contest in result["results"].values():
+        check_rows(contest["rows"])
+    assert result["results"]["features of the paper's size"]["rows"][0]["unit"] == "samples"
+
+
+def test_features(tmp_path, capsys):
+    result = measured(tmp_path, "features", "--images", "2", "--size", "32")
+    (contest,) = result["results"].values()
+    check_rows(contest["rows"])
+    assert [row["name"] for row in contest["rows"]] == ["network alone", "extract_features"]
+    assert result["network"]["name"] == "EffNetLite0" and "GFLOP/s" not in capsys.readouterr().out
+
+
+def test_threads_are_put_back(tmp_path):
+    import torch
+
+    before = torch.get_num_threads()
+    result = measured(tmp_path, "train", "--precision", "fp32", "--threads", str(before + 1))
+    assert result["hardware"]["threads"] == before + 1 and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fly"], "unknown action 'fly'; the actions are train, sample, prepare, features"),
+        (["train"], "--out"),
+        (["train", "--settings", "concat-late"], "--settings concat-late: unknown; the presets are concat-early"),
+        (["train", "--settings", "concat-early", "deep"], "of different sizes"),
+        (["sample", "--settings", "deep", "deep"], "none twice"),
+        (["sample", "--precision"], "name at least one"),
+        (["train", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["train", "--rounds", "0"], "--rounds 0: must be at least 1"),
+        (["train", "--threads", "0"], "--threads 0: must be at least 1"),
+        (["train", "--seed", "-1"], "--seed -1: must not be negative"),
+        (["train", "--against", "nowhere"], "nowhere: no libs/uvit_t2i.py there"),
+        (["features", "--images", "0"], "--images 0: must be at least 1"),
+        (["features", "--weights", "nowhere.pth"], "nowhere.pth: no such file"),
+        (["prepare", "--samples", "100"], "--samples 100: fewer than --loader-batch-size 256"),
+        (["prepare", "--size", "30"], "--size 30: not a multiple of 4"),
+        (["prepare", "--autoencoder", "nowhere"], "nowhere: no such autoencoder"),
+    ],
+    ids=" ".join,
+)
+def test_mistakes(tmp_path, arguments, says):
+    out = [] if arguments == ["train"] or arguments == ["fly"] else ["--out", str(tmp_path / "result.json")]
+    with pytest.raises(InputError) as error:
+        bench.main([*arguments, *out])
+    assert says in str(error.value) and not (tmp_path / "result.json").exists()
+
+
+def test_out_that_is_a_directory(tmp_path):
+    with pytest.raises(InputError, match="is a directory; give the name of a JSON file"):
+        bench.main(["train", "--out", str(tmp_path)])
+
+
+def test_help_loads_nothing_heavy():
+    script = "import sys; from ifuvit.bench import main; main(['--help']); print('torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert printed.startswith("usage: ifuvit bench ACTION") and printed.endswith("False\n")
