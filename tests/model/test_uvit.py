@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import reference_uvit
 from ifuvit.errors import InputError
@@ -211,13 +211,24 @@ def test_initialization_is_uvits() -> None:
     torch.manual_seed(0)
     for name, parameter in IFUViT(replace(TINY, embed_dim=64)).named_parameters():
         if name.startswith(("patch_embed", "final_layer")):
-            continue  # convolutions keep PyTorch's
+            continue  # convolutions keep PyTorch's, but for the last one's kernel
         if "norm" in name:
             assert (parameter == (1 if name.endswith("weight") else 0)).all(), name
         elif name.endswith("bias"):
             assert (parameter == 0).all(), name
         else:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
+
+
+def test_last_convolution_starts_as_the_identity_with_the_gain_of_a_random_kernel() -> None:
+    model = IFUViT(TINY)
+    latents = torch.randn(2, TINY.latent_channels, 8, 8)
+    out = model.final_layer(latents) - model.final_layer.bias.view(1, -1, 1, 1)
+    torch.testing.assert_close(out, latents / 3**0.5)
+    torch.manual_seed(0)
+    random = nn.Conv2d(128, 128, 3, padding=1, bias=False)
+    gain = random(torch.randn(4, 128, 16, 16))[:, :, 1:-1, 1:-1].std().item()
+    assert gain == pytest.approx(3**-0.5, rel=0.05)
 
 
 # --- what the text reaches ---

@@ -248,8 +248,9 @@ class IFUViT(nn.Module):
 
     def init_weights(self) -> None:
         """U-ViT's initialization: truncated normal (0.02) linear layers and position embeddings, zero biases. One thing
-        differs: the last convolution starts as the identity. From a random kernel it may learn to send one latent channel
-        through a shifted tap, and that channel is lost at the border for good (docs/decisions.md)."""
+        differs: the last convolution starts as the identity, shrunk to the gain of U-ViT's random kernel. From a random
+        kernel it may learn to send one latent channel through a shifted tap, and that channel is lost at the border for
+        good; with a gain of 1 the output layers learn too fast (docs/decisions.md)."""
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -257,6 +258,7 @@ class IFUViT(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.dirac_(self.final_layer.weight)
+        self.final_layer.weight.data /= math.sqrt(3)
 
     # The figure of the paper, in three parts: the text's own path, the image's own path, and what both share.
 
