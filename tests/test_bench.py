@@ -68,7 +68,8 @@ def test_train_against_a_checkout(tmp_path, capsys, checkout):
             assert row["share_of_peak"] == row["flops_per_second"] / contest["peak"]["flops_per_second"]
         assert contest["peak"]["flops_per_second"] == max(contest["peak"]["products"].values())
     assert result["reference"]["attention"] == "stand-in"
-    assert result["reference"]["differences"]["fp32"] == {"concat-early": 0}  # the stand-in is that setting
+    # The stand-in is that setting.
+    assert result["results"]["fp32"]["differences"] == {"from_uvit": {"concat-early": 0}}
     assert {"device", "name", "torch", "threads"} <= set(result["hardware"])
     assert result["process_peak_memory"] > 2**20
     printed = capsys.readouterr().out
@@ -85,11 +86,14 @@ def test_train_alone_compares_with_the_first(tmp_path, capsys):
 
 
 def test_sample(tmp_path, checkout):
+    names = ("concat-early", "cross-intermediate")
     result = measured(tmp_path, "sample", "--batch-size", "2", "--precision", "fp32", "--against", checkout)
     rows = result["results"]["fp32"]["rows"]
     check_rows(rows)
     assert [row["name"] for row in rows][:3] == ["U-ViT", "concat-early, plain", "concat-early, shared"]
-    assert all(difference < 1e-5 for difference in result["shared_from_plain"]["fp32"].values())
+    differences = result["results"]["fp32"]["differences"]
+    assert differences["from_uvit"] == {"concat-early": 0} and set(differences["from_plain"]) == set(names)
+    assert all(difference < 1e-5 for difference in differences["from_plain"].values())
     assert not any("gradient" in name for name in result["results"]["fp32"]["peak"]["products"])
 
 

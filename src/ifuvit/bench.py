@@ -177,64 +177,45 @@ def run(config: BenchConfig) -> Path:
     return config.out
 
 
-def _train(config: BenchTrainConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
+def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
+    """Training or sampling steps, in one precision after the other."""
     from ifuvit.benchmarks.machine import make_accelerator
-    from ifuvit.benchmarks.reference import as_uvit, difference, load_reference
+    from ifuvit.benchmarks.reference import as_uvit, difference_from_uvit, load_reference
     from ifuvit.benchmarks.results import measure_models
+    from ifuvit.benchmarks.sampling import difference_from_plain, sampling_contestants
     from ifuvit.benchmarks.training import random_batch, training_contestants
     from ifuvit.training.recipe import default_config
 
+    training, seed = isinstance(config, BenchTrainConfig), config.seed
     configs = _settings(config.settings)
     reference = None if config.against is None else load_reference(config.against)
-    batch = random_batch(next(iter(configs.values())), config.batch_size, seed=config.seed, device=device)
-    results, differences = {}, {}
+    batch = random_batch(next(iter(configs.values())), config.batch_size, seed=seed, device=device)
+    results = {}
     for precision in config.precision:
         accelerator = make_accelerator(precision, device)
+        differences = {}
         if reference is not None:
-            differences[precision] = {
-                name: difference(setting, reference, batch, accelerator)
+            differences["from_uvit"] = {
+                name: difference_from_uvit(setting, reference, batch, accelerator)
                 for name, setting in configs.items()
                 if setting == as_uvit(setting)
             }
-        recipes = {
-            name: replace(default_config(name), batch_size=config.batch_size, precision=precision, seed=config.seed)
-            for name in configs
+        if training:
+            recipes = {
+                name: replace(default_config(name), batch_size=config.batch_size, precision=precision, seed=seed)
+                for name in configs
+            }
+            contestants = training_contestants(recipes, reference, batch, accelerator)
+        else:
+            differences["from_plain"] = {
+                name: difference_from_plain(setting, batch, accelerator, seed=seed) for name, setting in configs.items()
+            }
+            contestants = sampling_contestants(configs, reference, batch, accelerator, seed=seed)
+        results[precision] = {
+            **measure_models(contestants, configs.values(), rules, device, precision=precision, training=training),
+            "differences": differences,
         }
-        contestants = training_contestants(recipes, reference, batch, accelerator)
-        results[precision] = measure_models(
-            contestants, configs.values(), rules, device, precision=precision, training=True
-        )
-    return {
-        "results": results,
-        "reference": None if reference is None else {**reference.facts(), "differences": differences},
-    }
-
-
-def _sample(config: BenchSampleConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
-    from ifuvit.benchmarks.machine import make_accelerator
-    from ifuvit.benchmarks.reference import load_reference
-    from ifuvit.benchmarks.results import measure_models
-    from ifuvit.benchmarks.sampling import difference, sampling_contestants
-    from ifuvit.benchmarks.training import random_batch
-
-    configs = _settings(config.settings)
-    reference = None if config.against is None else load_reference(config.against)
-    batch = random_batch(next(iter(configs.values())), config.batch_size, seed=config.seed, device=device)
-    results, differences = {}, {}
-    for precision in config.precision:
-        accelerator = make_accelerator(precision, device)
-        differences[precision] = {
-            name: difference(setting, batch, accelerator, seed=config.seed) for name, setting in configs.items()
-        }
-        contestants = sampling_contestants(configs, reference, batch, accelerator, seed=config.seed)
-        results[precision] = measure_models(
-            contestants, configs.values(), rules, device, precision=precision, training=False
-        )
-    return {
-        "results": results,
-        "shared_from_plain": differences,
-        "reference": None if reference is None else reference.facts(),
-    }
+    return {"results": results, "reference": None if reference is None else reference.facts()}
 
 
 def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
@@ -343,7 +324,7 @@ _ACTIONS: dict[str, type[BenchConfig]] = {
     "prepare": BenchPrepareConfig,
     "features": BenchFeaturesConfig,
 }
-_MEASURES: dict[str, Any] = {"train": _train, "sample": _sample, "prepare": _prepare, "features": _features}
+_MEASURES: dict[str, Any] = {"train": _models, "sample": _models, "prepare": _prepare, "features": _features}
 
 
 def main(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.reference import as_uvit, guided_step, load_reference
-from ifuvit.benchmarks.sampling import GUIDANCE_SCALE, Guided, difference, sampling, sampling_contestants
+from ifuvit.benchmarks.sampling import GUIDANCE_SCALE, Guided, difference_from_plain, sampling, sampling_contestants
 from ifuvit.benchmarks.timing import Rules, compete
 from ifuvit.benchmarks.training import random_batch, training_contestants
 from ifuvit.data.features import Features
@@ -134,9 +134,9 @@ def test_shared_plain_and_u_vit_s_steps_are_one_function(reference, batch) -> No
 
 def test_difference_notices_a_shared_step_that_is_another(batch, monkeypatch) -> None:
     accelerator = make_accelerator("fp32", CPU)
-    assert difference(MODEL, batch, accelerator, seed=0) < 1e-5
+    assert difference_from_plain(MODEL, batch, accelerator, seed=0) < 1e-5
     monkeypatch.setattr(Guided, "shared", lambda self: 1.5 * self.plain())
-    assert difference(MODEL, batch, accelerator, seed=0) == pytest.approx(0.5, abs=1e-6)
+    assert difference_from_plain(MODEL, batch, accelerator, seed=0) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_sampling_is_without_gradients_and_in_the_precision_asked_for() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from ifuvit.benchmarks.machine import make_accelerator
-from ifuvit.benchmarks.reference import ReferenceStep, as_uvit, difference, guided_step, load_reference
+from ifuvit.benchmarks.reference import ReferenceStep, as_uvit, difference_from_uvit, guided_step, load_reference
 from ifuvit.benchmarks.training import random_batch
 from ifuvit.diffusion.schedule import add_noise
 from ifuvit.errors import InputError
@@ -64,14 +64,14 @@ def test_mistakes(tmp_path) -> None:
 
 def test_difference_is_that_of_the_same_weights(reference, batch) -> None:
     accelerator = make_accelerator("fp32", CPU)
-    assert difference(UVIT, reference, batch, accelerator) == 0
+    assert difference_from_uvit(UVIT, reference, batch, accelerator) == 0
 
     class Louder(reference.module.UViT):
         def forward(self, x, timesteps, context):
             return super().forward(x, timesteps, context) * 1.25
 
     reference.module.UViT = Louder
-    assert difference(UVIT, reference, batch, accelerator) == pytest.approx(0.2, abs=1e-6)
+    assert difference_from_uvit(UVIT, reference, batch, accelerator) == pytest.approx(0.2, abs=1e-6)
 
 
 def test_training_step_is_that_of_its_trainer(reference, batch) -> None:

@@ -115,7 +115,7 @@ def as_uvit(config: IFUViTConfig) -> IFUViTConfig:
 
 
 @torch.no_grad()
-def difference(
+def difference_from_uvit(
     config: IFUViTConfig, reference: Reference, batch: Mapping[str, Tensor], accelerator: "Accelerator"
 ) -> float:
     """How far this package's predictions are from those of the checkout with the same weights: the largest difference over

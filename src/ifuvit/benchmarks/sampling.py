@@ -122,7 +122,9 @@ def sampling_contestants(
     return contestants
 
 
-def difference(config: IFUViTConfig, batch: Mapping[str, Tensor], accelerator: "Accelerator", *, seed: int) -> float:
+def difference_from_plain(
+    config: IFUViTConfig, batch: Mapping[str, Tensor], accelerator: "Accelerator", *, seed: int
+) -> float:
     """How far the shared step is from the plain one: the largest difference over the largest output."""
     with sampling(accelerator):
         guided = Guided(config, batch, seed=seed)

@@ -5,6 +5,7 @@ brings back what the others have displaced: in a real run a contestant follows o
 to round (A B C, C B A, ...), so a machine that slows down steadily favors nobody.
 """
 
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -111,6 +112,7 @@ def compete(
         synchronize(device)
         return (clock() - begun) / steps
 
+    gc.collect()  # models of an earlier contest, which may be in cycles
     ready: list[tuple[Contestant, Step, int]] = []
     memory: dict[str, int | None] = {}
     for contestant in contestants:
