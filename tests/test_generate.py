@@ -139,6 +139,7 @@ def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
         (["a bus", "--images-per-prompt", "-1"], "--images-per-prompt -1"),
         (["a bus", "--seed", "-1"], "--seed -1"),
         (["a bus", "--guidance-scale", "nan"], "--guidance-scale nan"),
+        (["a bus", "--guidance-interval", "0.8", "0.3"], "--guidance-interval 0.8 0.3"),
         (["a bus", "--model", "magic"], "no model 'magic'"),
         (["a bus", "--out", "empty.txt/below"], "cannot be written"),
         (["a bus", "--out", "empty.txt"], "cannot be written"),

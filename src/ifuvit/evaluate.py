@@ -52,6 +52,8 @@ class EvaluateConfig:
     options."""
     guidance_scale: Annotated[float | None, arg(metavar="FLOAT")] = None
     """The standard w (the paper's s = w - 1), instead of the protocol's."""
+    guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH")] = None
+    """The part of the noise range that is guided, in n / 1000, instead of the protocol's (all of it)."""
     steps: Annotated[int | None, arg(metavar="INT")] = None
     """Solver steps, instead of the protocol's."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
@@ -89,7 +91,7 @@ class EvaluateConfig:
     def resolved_protocol(self) -> Protocol:
         """The protocol with this configuration's changes, which its name then tells."""
         base = protocols[self.protocol]
-        given = {name: getattr(self, name) for name in ("images", "guidance_scale", "steps", "seed")}
+        given = {name: getattr(self, name) for name in ("images", "guidance_scale", "guidance_interval", "steps", "seed")}
         changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
         told = [f"{name}={value}" for name, value in changes.items()]
         if self.count_prompts:
@@ -267,7 +269,13 @@ def _draw(
         target,
         prompts,
         directory,
-        Settings(solver=protocol.solver, steps=protocol.steps, guidance_scale=guidance_scale, seed=protocol.seed),
+        Settings(
+            solver=protocol.solver,
+            steps=protocol.steps,
+            guidance_scale=guidance_scale,
+            guidance_interval=protocol.guidance_interval,
+            seed=protocol.seed,
+        ),
         batch_size=batch_size,
         processes=processes,
         label=directory.name,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ifuvit.artifacts import atomic_directory, package_version, read_json, write_json
 from ifuvit.data.images import to_pictures
+from ifuvit.diffusion.guidance import EVERYWHERE, Interval
 from ifuvit.diffusion.sampling import (
     SCHEDULE,
     STOCHASTIC,
@@ -150,6 +151,7 @@ class Pipeline:
         *,
         negative_prompt: str | None = None,
         guidance_scale: float = 4.0,
+        guidance_interval: Interval = EVERYWHERE,
         num_inference_steps: int = 50,
         seed: int = 0,
         solver: str = "dpm++",
@@ -163,6 +165,7 @@ class Pipeline:
             prompts: N captions. Identical ones are encoded once and give different pictures.
             negative_prompt: takes the null caption's place in guidance.
             guidance_scale: the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper's s is w - 1.
+            guidance_interval: (low, high); the steps with low <= n / 1000 <= high are guided, the others take one branch.
             num_inference_steps: evaluations of the guided network a picture.
             seed: picture i starts from noise that depends on (seed, first_index + i) alone.
             solver: see `ifuvit.diffusion.sampling`.
@@ -174,8 +177,8 @@ class Pipeline:
             N RGB pictures.
 
         Raises:
-            InputError: prompts given as one string, an unknown solver, an impossible number of steps, batch size,
-                seed or index, or half precision that overflowed.
+            InputError: prompts given as one string, an unknown solver, an impossible number of steps, interval, batch
+                size, seed or index, or half precision that overflowed.
 
         Warns:
             UserWarning: prompts longer than the text encoder's limit, counted; their ends are not seen.
@@ -210,6 +213,7 @@ class Pipeline:
                     text.rows(torch.tensor([row[prompt] for prompt in batch], device=self.device)),
                     null_text,
                     guidance_scale=guidance_scale,
+                    guidance_interval=guidance_interval,
                     num_inference_steps=num_inference_steps,
                     solver=solver,
                     generators=image_generators(seed, indices) if solver in STOCHASTIC else None,

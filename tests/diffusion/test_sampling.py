@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -152,11 +154,38 @@ def test_grid_of_the_paper():
     assert scheduler.order_list == [1, 2, 3] * 16 + [1, 2]
 
 
+def test_guidance_in_an_interval():
+    """Guided are the steps whose n / 1000 is inside, both ends included; the others take the conditional branch alone."""
+    data, noise = GaussianData(torch.ones(1)), torch.zeros(2, 1, 2, 2)
+    sample(data, noise, None, None, guidance_scale=3.0, guidance_interval=(0.1, 0.5005), num_inference_steps=10)
+    levels = [timesteps[0].item() / 1000 for timesteps, _ in data.seen]
+    assert [scale for _, scale in data.seen] == [3.0 if 0.1 <= level <= 0.5005 else 1.0 for level in levels]
+    assert sum(scale == 3.0 for _, scale in data.seen) == 5
+
+
+def test_guidance_beside_its_interval_is_none(network):
+    model, noise, text, null_text, _ = network
+    draw = partial(sample, model, noise, text, null_text, num_inference_steps=4)
+    alone, everywhere = draw(guidance_scale=1.0), draw(guidance_scale=4.0)
+    assert torch.equal(draw(guidance_scale=4.0, guidance_interval=(0.0, 0.0)), alone)  # n begins at 1
+    assert torch.equal(draw(guidance_scale=4.0, guidance_interval=(0.0, 1.0)), everywhere)
+    assert not torch.equal(alone, everywhere)
+
+
 @pytest.mark.parametrize(
-    "change", [{"solver": "magic"}, {"num_inference_steps": 0}, {"num_inference_steps": 1001}, {"solver": "euler-a"}]
+    "change",
+    [
+        {"solver": "magic"},
+        {"num_inference_steps": 0},
+        {"num_inference_steps": 1001},
+        {"solver": "euler-a"},
+        {"guidance_interval": (0.5, 0.4)},
+        {"guidance_interval": (0.0, 1.1)},
+        {"guidance_interval": (float("nan"), 1.0)},
+    ],
 )
 def test_mistakes(change):
-    with pytest.raises(InputError, match="magic|steps|generator"):
+    with pytest.raises(InputError, match="magic|steps|generator|noise range"):
         sample(GaussianData(torch.ones(1)), torch.zeros(1, 1, 2, 2), None, None, **change)
     with pytest.raises(InputError, match="-1"):
         initial_noise((2,), -1, [0])

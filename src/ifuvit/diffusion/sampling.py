@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval, scale_at
 from ifuvit.diffusion.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, alphas_cumprod
 from ifuvit.errors import InputError
 
@@ -147,6 +148,7 @@ def sample(
     null_text: Any,
     *,
     guidance_scale: float = 4.0,
+    guidance_interval: Interval = EVERYWHERE,
     num_inference_steps: int = 50,
     solver: str = "dpm++",
     generators: Sequence[torch.Generator] | None = None,
@@ -160,6 +162,7 @@ def sample(
         text: the prompts, encoded by `model.encode_text`, batch B.
         null_text: the null caption or a negative prompt, encoded likewise, batch B.
         guidance_scale: the standard w: uncond + w (cond - uncond), so 1 is no guidance. The paper's s is w - 1.
+        guidance_interval: (low, high); the steps with low <= n / 1000 <= high are guided, the others take one branch.
         num_inference_steps: evaluations of the guided network, 1 … 1000.
         solver: one of `SOLVERS`.
         generators: B generators, needed by a stochastic solver only. See `image_generators`.
@@ -170,9 +173,10 @@ def sample(
         latent scale).
 
     Raises:
-        InputError: an unknown solver, an impossible number of steps, or a stochastic solver without one generator an
-            image.
+        InputError: an unknown solver, an impossible number of steps or interval, or a stochastic solver without one
+            generator an image.
     """
+    check_interval(guidance_interval)
     scheduler = make_scheduler(solver, num_inference_steps, noise.device)
     draws: dict[str, Any] = {}
     if solver in STOCHASTIC:
@@ -187,9 +191,13 @@ def sample(
     for done, t in enumerate(scheduler.timesteps, start=1):
         if solver == "dpm++":
             scheduler.register_to_config(solver_type=_stage_formula(scheduler.order_list, done - 1))
-        timesteps = (t.float() + TIME_OFFSET).expand(len(latents))
+        n = t.float() + TIME_OFFSET
         predicted = model.guided(
-            scheduler.scale_model_input(latents, t), timesteps, text, null_text, guidance_scale=guidance_scale
+            scheduler.scale_model_input(latents, t),
+            n.expand(len(latents)),
+            text,
+            null_text,
+            guidance_scale=scale_at(float(n) / NUM_TIMESTEPS, guidance_scale, guidance_interval),
         )
         latents = scheduler.step(predicted.float(), t, latents, return_dict=False, **draws)[0]
         if callback is not None:

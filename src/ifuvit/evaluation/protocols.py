@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PromptSet
 
@@ -44,6 +45,8 @@ class Protocol:
     """Solver steps."""
     guidance_scale: float = 2.0
     """The standard w; the paper evaluates with its s = w - 1 = 1."""
+    guidance_interval: Interval = EVERYWHERE
+    """The part of the noise range that is guided, in n / 1000; for the pictures of counting prompts too."""
     seed: int = 0
     """Picture i starts from noise of (seed, i)."""
     count_prompts: tuple[tuple[PromptSet, int], ...] = (("paper", 10),)
@@ -62,6 +65,7 @@ class Protocol:
         for field in ("guidance_scale", "count_guidance_scale"):
             if not abs(getattr(self, field)) < float("inf"):
                 raise InputError(f"--{field.replace('_', '-')} {getattr(self, field)}: must be a finite number")
+        check_interval(self.guidance_interval, option="--guidance-interval")
 
 
 protocols: Mapping[str, Protocol] = MappingProxyType(

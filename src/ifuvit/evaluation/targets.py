@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ifuvit.artifacts import read_json, sha256
 from ifuvit.config import to_dict
 from ifuvit.data.folder import SUFFIXES, read_folder
+from ifuvit.diffusion.guidance import EVERYWHERE, Interval
 from ifuvit.errors import InputError
 from ifuvit.shipped import find, names
 
@@ -25,6 +26,7 @@ class Settings:
     solver: str
     steps: int
     guidance_scale: float
+    guidance_interval: Interval = EVERYWHERE
     seed: int
 
 
@@ -99,6 +101,7 @@ def painter_of(pipeline: "Pipeline") -> Painter:
         return pipeline(
             prompts,
             guidance_scale=settings.guidance_scale,
+            guidance_interval=settings.guidance_interval,
             num_inference_steps=settings.steps,
             solver=settings.solver,
             seed=settings.seed,
@@ -140,6 +143,8 @@ def _diffusers(target: str, device: "torch.device") -> Target:
     pipeline.set_progress_bar_config(disable=True)
 
     def paint(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
+        if settings.guidance_interval != EVERYWHERE:
+            raise InputError(f"{target}: diffusers guides everywhere; leave --guidance-interval out")
         images: list[Image] = []
         for start in range(0, len(prompts), batch_size):
             batch = list(prompts[start : start + batch_size])

@@ -48,6 +48,7 @@ class Evaluation:
             solver=self.protocol.solver,
             steps=self.protocol.steps,
             guidance_scale=self.protocol.guidance_scale,
+            guidance_interval=self.protocol.guidance_interval,
             seed=self.protocol.seed,
         )
         self.judges = Judges.load(
