@@ -1,0 +1,1 @@
+"""Human studies: people count objects in pictures, or rank several models' pictures of one prompt."""
