@@ -4,11 +4,15 @@ All draws follow from the study's seed: which raters get an item, the order of t
 order in which the models' pictures stand. Tokens and file names do not: they are secrets.
 """
 
+import math
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from ifuvit.artifacts import read_json
 from ifuvit.config import from_dict
@@ -129,6 +133,125 @@ def read_study(directory: Path) -> Study:
     if not (directory / STUDY_FILE).is_file():
         raise InputError(f"{directory}: holds no study ({STUDY_FILE}); make one with `ifuvit study make`")
     return from_dict(Study, read_json(directory / STUDY_FILE), where=str(directory / STUDY_FILE))
+
+
+# ------------------------------------------------------------------------------------------------------ who sees what
+
+
+def assign(
+    items: Sequence[Item],
+    checks: Sequence[Item],
+    *,
+    models: int,
+    raters: int,
+    raters_per_item: int,
+    repeats: int,
+    seed: int,
+) -> tuple[tuple[Assignment, ...], ...]:
+    """The tasks of every rater.
+
+    Every item goes to `raters_per_item` different raters, so that raters' numbers of items differ by one at most, and their
+    numbers of any one model's pictures by two at most. A repeat comes in the last third of a rater's tasks, of an item from
+    the first half; all checks go to every rater, anywhere.
+
+    Args:
+        items: what is to be rated.
+        checks: items whose answer is beyond doubt; a preference's has its spoiled picture in `model`.
+        models: how many stand side by side; 0 for a count.
+        repeats: hidden repeats a rater.
+
+    Raises:
+        InputError: more raters an item than raters, or more repeats than half of a rater's items.
+    """
+    if not 1 <= raters_per_item <= raters:
+        raise InputError(f"{raters_per_item} raters an item of {raters} raters: must be from 1 to all of them")
+    shares = _share(items, raters=raters, raters_per_item=raters_per_item, seed=seed)
+    fewest = min(len(share) for share in shares)
+    if not 0 <= repeats <= fewest // 2:
+        raise InputError(f"{repeats} repeats of {fewest} items a rater: must be from 0 to half of them")
+    tasks = []
+    for number, share in enumerate(shares):
+        rng = np.random.default_rng((seed, 1, number))
+        planned: list[tuple[Item, Purpose]] = [(share[place], "rating") for place in rng.permutation(len(share))]
+        early = [planned[place] for place in rng.choice(max(len(planned) // 2, 1), repeats, replace=False)]
+        for item, _ in early:
+            planned.insert(int(rng.integers(-(-2 * len(planned) // 3), len(planned) + 1)), (item, "repeat"))
+        for item in checks:
+            planned.insert(int(rng.integers(len(planned) + 1)), (item, "check"))
+        tasks.append(
+            tuple(
+                Assignment(
+                    item=item.id,
+                    order=tuple(int(model) for model in rng.permutation(models)),
+                    purpose=purpose,
+                    expected=(item.model if models else item.count) if purpose == "check" else None,
+                )
+                for item, purpose in planned
+            )
+        )
+    return tuple(tasks)
+
+
+def make_raters(tasks: Sequence[tuple[Assignment, ...]]) -> tuple[Rater, ...]:
+    """A rater with a new secret token for each list of tasks: r01, r02, ..."""
+    digits = max(2, len(str(len(tasks))))
+    return tuple(
+        Rater(id=f"r{number:0{digits}d}", token=new_token(), tasks=one) for number, one in enumerate(tasks, start=1)
+    )
+
+
+def new_token() -> str:
+    """A secret of 192 bits that can stand in a link."""
+    return secrets.token_urlsafe(24)
+
+
+def _share(items: Sequence[Item], *, raters: int, raters_per_item: int, seed: int) -> list[list[Item]]:
+    """Each item to the raters who have the fewest so far, drawn at random among equals. Model by model, so that each
+    model's pictures spread as evenly as all items do."""
+    rng = np.random.default_rng((seed, 0))
+    shares: list[list[Item]] = [[] for _ in range(raters)]
+    by_model = sorted((items[place] for place in rng.permutation(len(items))), key=lambda item: item.model or 0)
+    for item in by_model:
+        loads = [len(share) for share in shares]
+        for number in np.lexsort((rng.random(raters), loads))[:raters_per_item]:
+            shares[number].append(item)
+    return shares
+
+
+# ---------------------------------------------------------------------------------------------------------- how many
+
+
+def interval_width(*, items: int, raters_per_item: int, deviation: float, between_items: float = 0.5) -> float:
+    """Expected width of the 95 % interval of a mean over `items` x `raters_per_item` answers.
+
+    Args:
+        deviation: standard deviation of single answers.
+        between_items: the share of their variance that is between items (the intraclass correlation), which more raters
+            do not make smaller.
+    """
+    variance = deviation**2 * (between_items + (1 - between_items) / raters_per_item) / items
+    return 2 * 1.96 * math.sqrt(variance)
+
+
+def raters_needed(width: float, *, items: int, deviation: float, between_items: float = 0.5) -> int | None:
+    """How many raters an item has to have for an interval of that width (see `interval_width`); None where these items are
+    too few for any number of raters."""
+    room = (width / (2 * 1.96)) ** 2 * items / deviation**2 - between_items
+    if room <= 0:
+        return None
+    return max(1, math.ceil((1 - between_items) / room - 1e-9))
+
+
+def items_needed(width: float, *, raters_per_item: int, deviation: float, between_items: float = 0.5) -> int:
+    """How many items it takes for an interval of that width (see `interval_width`)."""
+    one = interval_width(items=1, raters_per_item=raters_per_item, deviation=deviation, between_items=between_items)
+    return math.ceil((one / width) ** 2 - 1e-9)
+
+
+def answer_deviation(kind: Kind, models: int) -> float:
+    """Standard deviation of a single answer at the worst: of a count being right or not, half the time each; of the points
+    of a rank, from 1 to the number of models, all equally often."""
+    return 0.5 if kind == "count" else math.sqrt((models**2 - 1) / 12)
 
 
 def _duplicate(names: Sequence[str]) -> str | None:

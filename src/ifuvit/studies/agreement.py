@@ -1,0 +1,180 @@
+"""How far raters agree with each other and with themselves, and who gave answers without looking."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ifuvit.metrics.intervals import estimate
+from ifuvit.studies.answers import Answer, passed
+from ifuvit.studies.clustering import two_way
+from ifuvit.studies.design import Study
+from ifuvit.studies.preference import Rankings, average_ranks
+
+_ALPHA_SAMPLES = 500
+
+
+def kendalls_w(ranks: np.ndarray) -> float | None:
+    """Kendall's coefficient of concordance with its correction for ties.
+
+    Args:
+        ranks: (raters, things), of any kind that orders each rater's things.
+
+    Returns:
+        0 to 1; None with fewer than two raters, or where every one has all things tied.
+    """
+    raters, things = ranks.shape
+    places = average_ranks(ranks)
+    # A rater's sum of t³ - t over groups of t tied things, as the things' sum of t² - 1.
+    ties = ((places[:, :, None] == places[:, None, :]).sum(2) ** 2 - 1).sum()
+    most = raters**2 * (things**3 - things) - raters * ties
+    if raters < 2 or most == 0:
+        return None
+    sums = places.sum(0)
+    return float(12 * ((sums - sums.mean()) ** 2).sum() / most)
+
+
+def krippendorffs_alpha(values: np.ndarray, units: np.ndarray, level: str) -> dict[str, Any] | None:
+    """Krippendorff's alpha, with its bootstrap interval over items. (Raters are not drawn anew: one drawn twice would
+    agree with himself.)
+
+    Args:
+        values: (A, M) M judgments of each answer: a model's rank each, or one count.
+        units: (A,) which item each answer is about.
+        level: "ordinal", "ratio".
+
+    Returns:
+        An estimate; None where no item has two answers, or all judgments are the same.
+    """
+    import krippendorff
+
+    domain, of_value = np.unique(values, return_inverse=True)
+    names, of_unit = np.unique(units, return_inverse=True)
+    counts = np.zeros((len(names), values.shape[1], len(domain)), int)
+    np.add.at(counts, (of_unit.reshape(-1, 1), np.arange(values.shape[1])[None, :], of_value.reshape(values.shape)), 1)
+    paired = counts[counts.sum(2)[:, 0] > 1]
+
+    def alpha(chosen: np.ndarray) -> float:
+        flat = chosen.reshape(-1, len(domain))
+        present = flat.any(0)
+        if present.sum() < 2:
+            return np.nan
+        return krippendorff.alpha(
+            value_counts=flat[:, present], value_domain=domain[present], level_of_measurement=level
+        )
+
+    if len(paired) == 0 or not np.isfinite(value := alpha(paired)):
+        return None
+    rng = np.random.default_rng(0)
+    drawn = [alpha(paired[rng.integers(len(paired), size=len(paired))]) for _ in range(_ALPHA_SAMPLES)]
+    drawn = [one for one in drawn if np.isfinite(one)]
+    return {
+        "value": float(value),
+        "interval": [float(bound) for bound in np.quantile(drawn, (0.025, 0.975))] if len(paired) > 1 else None,
+        "interval_from": "bootstrap over items",
+        "n": len(paired),
+    }
+
+
+def ranking_agreement(table: Rankings) -> dict[str, Any]:
+    """{"kendalls_w": mean over items that several raters ranked, "rank_correlation": the mean of Spearman's between their
+    raters, which is 0 by chance, "krippendorffs_alpha": ordinal}, estimates or None."""
+    concordances, correlations = [], []
+    for item in np.unique(table.items):
+        ranks = table.ranks[table.items == item]
+        if (concordance := kendalls_w(ranks)) is not None:
+            concordances.append(concordance)
+            correlations.append((len(ranks) * concordance - 1) / (len(ranks) - 1))
+    return {
+        "kendalls_w": estimate(concordances, over="items") if concordances else None,
+        "rank_correlation": estimate(correlations, over="items") if correlations else None,
+        "krippendorffs_alpha": krippendorffs_alpha(table.ranks, table.items, "ordinal"),
+    }
+
+
+# --------------------------------------------------------------------------------------------------- single raters
+
+
+def self_consistency(study: Study, answers: Sequence[Answer], *, samples: int) -> dict[str, Any]:
+    """How raters judged the same item twice.
+
+    Returns:
+        {"repeats": pairs of answers, "same": share of equal ones; of rankings "pairs_kept": share of pairs of models in the
+        same order, of counts "difference": mean of |first - second|}, estimates or None.
+    """
+    pairs = repeated(answers)
+    name = "difference" if study.kind == "count" else "pairs_kept"
+    if not pairs:
+        return {"repeats": 0, "same": None, name: None}
+    rows = [(1.0, float(_judged(first) == _judged(second)), _closeness(first, second)) for first, second in pairs]
+    same, closeness = two_way(
+        np.array(rows),
+        np.array([first.item for first, _ in pairs]),
+        np.array([first.rater for first, _ in pairs]),
+        lambda sums: sums[:, 1:] / sums[:, :1],
+        bounds=(0, np.inf if study.kind == "count" else 1),
+        samples=samples,
+    )
+    if same is not None and same["interval"] is not None:
+        same["interval"] = [min(bound, 1.0) for bound in same["interval"]]
+    return {"repeats": len(pairs), "same": same, name: closeness}
+
+
+def repeated(answers: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
+    """Both judgments of items that a rater judged twice."""
+    first = {(one.rater, one.item): one for one in answers if one.purpose == "rating" and one.status == "answered"}
+    return [
+        (first[one.rater, one.item], one)
+        for one in answers
+        if one.purpose == "repeat" and one.status == "answered" and (one.rater, one.item) in first
+    ]
+
+
+def _judged(answer: Answer) -> Any:
+    """A count, or ranks by model."""
+    if answer.ranks is None:
+        return answer.count
+    return tuple(rank for _, rank in sorted(zip(answer.order, answer.ranks)))
+
+
+def _closeness(first: Answer, second: Answer) -> float:
+    if first.ranks is None:
+        assert first.count is not None and second.count is not None
+        return float(abs(first.count - second.count))
+    one, other = (np.sign(np.subtract.outer(ranks, ranks)) for ranks in (_judged(first), _judged(second)))
+    return float((one == other)[np.triu_indices(len(one), 1)].mean())
+
+
+def rater_rows(study: Study, answers: Sequence[Answer], *, least_passed: float) -> list[dict[str, Any]]:
+    """What is known of each rater.
+
+    Args:
+        least_passed: share of attention checks that has to be passed; who passes fewer is flagged.
+
+    Returns:
+        [{"rater", "tasks", "answered", "not_told": skipped, or "cannot tell", "checks": how many the rater did, "passed",
+        "repeats", "same": equal ones of them, "median_seconds", "flagged"}].
+    """
+    rows = []
+    for rater in study.raters:
+        own = [one for one in answers if one.rater == rater.id]
+        rated = [one for one in own if one.purpose == "rating"]
+        # To skip a check is not to pass it.
+        checks = [bool(passed(rater.tasks[one.task], one)) for one in own if one.purpose == "check"]
+        pairs = repeated(own)
+        seconds = [one.seconds for one in rated if one.seconds is not None]
+        rows.append(
+            {
+                "rater": rater.id,
+                "tasks": len(rater.tasks),
+                "answered": sum(one.status == "answered" for one in rated),
+                "not_told": sum(one.status != "answered" for one in rated),
+                "checks": len(checks),
+                "passed": sum(checks),
+                "repeats": len(pairs),
+                "same": sum(_judged(first) == _judged(second) for first, second in pairs),
+                "median_seconds": float(np.median(seconds)) if seconds else None,
+                "flagged": bool(checks) and sum(checks) < least_passed * len(checks),
+            }
+        )
+    return rows

@@ -1,0 +1,225 @@
+"""How raters rank models: the paper's points, pairwise win rates, Plackett-Luce strengths, and whether the slot mattered."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ifuvit.studies.answers import Answer
+from ifuvit.studies.clustering import two_way
+from ifuvit.studies.design import Study
+
+PENALTY = 0.01
+"""Times the sum of squared log-strengths, as in choix. It keeps a model that always wins at a finite strength and is
+nothing beside dozens of answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rankings:
+    """A answers about M models, as arrays."""
+
+    models: tuple[str, ...]
+    ranks: np.ndarray
+    """(A, M): each model's rank, 1 is best; tied ones have the average of the places that they share."""
+    slots: np.ndarray
+    """(A, M): where each model's picture stood, 0 is leftmost."""
+    items: np.ndarray
+    """(A,) ids."""
+    raters: np.ndarray
+    """(A,) ids."""
+
+    @property
+    def points(self) -> np.ndarray:
+        """(A, M): of M models the first earns M points, the last 1 (the paper's 4-3-2-1)."""
+        return len(self.models) + 1 - self.ranks
+
+
+def rankings(study: Study, answers: Sequence[Answer]) -> Rankings:
+    """Those of `answers` that rank."""
+    ranked = [one for one in answers if one.ranks is not None]
+    number = len(study.models)
+    slots = np.argsort(np.array([one.order for one in ranked], int).reshape(-1, number), axis=1)
+    by_slot = np.array([one.ranks for one in ranked], float).reshape(-1, number)
+    return Rankings(
+        models=study.models,
+        ranks=average_ranks(np.take_along_axis(by_slot, slots, axis=1)),
+        slots=slots,
+        items=np.array([one.item for one in ranked], str),
+        raters=np.array([one.rater for one in ranked], str),
+    )
+
+
+def average_ranks(ranks: np.ndarray) -> np.ndarray:
+    """(A, M) ranks of any kind as places, where tied ones have the average of those that they share: 1, 1, 3 becomes
+    1.5, 1.5, 3."""
+    before = (ranks[:, None, :] < ranks[:, :, None]).sum(2)
+    tied = (ranks[:, None, :] == ranks[:, :, None]).sum(2)
+    return before + (tied + 1) / 2
+
+
+def preference_numbers(table: Rankings, *, samples: int, seed: int = 0) -> dict[str, Any]:
+    """What the rankings say of the models.
+
+    Returns:
+        {"answers", "order": the models by strength, "points": {model: mean points}, "win_rates": {model: {other: share of
+        answers that prefer the model, ties count half}}, "strengths": {model: log-strength, 0 on average}, "best": {model:
+        chance to be ranked first, by its strength}, "slots": the test for slot bias}, estimates.
+    """
+    models, number = table.models, len(table.models)
+    pairs = list(itertools.permutations(range(number), 2))
+    wins = np.stack([preferred(table.ranks[:, a], table.ranks[:, b]) for a, b in pairs], axis=1)
+    sets, stages = choice_stages(table.ranks)
+    means = np.concatenate([np.ones((len(wins), 1)), table.points, wins, by_slot(table)], axis=1)
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        of_means, of_stages = np.split(sums, [means.shape[1]], axis=1)
+        strengths = fit_strengths(of_stages, sets)
+        best = np.exp(strengths) / np.exp(strengths).sum(1, keepdims=True)
+        return np.concatenate([of_means[:, 1:] / of_means[:, :1], strengths, best], axis=1)
+
+    estimates = iter(
+        two_way(
+            np.concatenate([means, stages], axis=1), table.items, table.raters, statistic, samples=samples, seed=seed
+        )
+    )
+    points = dict(zip(models, estimates))
+    win_rates: dict[str, dict[str, Any]] = {model: {} for model in models}
+    for a, b in pairs:
+        win_rates[models[a]][models[b]] = _within(next(estimates), 0, 1)
+    slots = [_within(next(estimates), 1, number) for _ in range(number)]
+    fitted = {model: next(estimates) for model in models}
+    strengths = {
+        model: {**fitted[model], "value": value} for model, value in zip(models, strengths_by_choix(table.ranks))
+    }
+    return {
+        "answers": len(table.ranks),
+        "order": sorted(models, key=lambda model: -strengths[model]["value"]),
+        "points": {model: _within(one, 1, number) for model, one in points.items()},
+        "win_rates": win_rates,
+        "strengths": strengths,
+        "best": {model: _within(next(estimates), 0, 1) for model in models},
+        "slots": {"points": slots, **slot_test(table)},
+    }
+
+
+def preferred(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """1 where `one` has the better rank, 1/2 where both have the same."""
+    return (one < other) + (one == other) / 2
+
+
+def _within(estimate: dict[str, Any], low: float, high: float) -> dict[str, Any]:
+    if estimate["interval"] is None:
+        return estimate
+    return {**estimate, "interval": [min(max(bound, low), high) for bound in estimate["interval"]]}
+
+
+# ------------------------------------------------------------------------------------------------------ Plackett-Luce
+
+
+def strict_orders(ranks: Sequence[float]) -> list[tuple[int, ...]]:
+    """All orders, best first, that agree with ranks but for ties: with one tie of two, two orders."""
+    groups = [[i for i, rank in enumerate(ranks) if rank == value] for value in sorted(set(ranks))]
+    return [sum(parts, ()) for parts in itertools.product(*(itertools.permutations(group) for group in groups))]
+
+
+def choice_stages(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All that the likelihood of a Plackett-Luce model needs to know of rankings, in which one model after the other is
+    chosen from those that are left. Ties are broken in every way, at equal weights that sum to 1.
+
+    Args:
+        ranks: (A, M).
+
+    Returns:
+        (S, M) the sets of two or more models that were chosen from; (A, M + S) how often each model was chosen from such
+        a set, and how often each set was chosen from.
+    """
+    distinct, of_answer = np.unique(ranks, axis=0, return_inverse=True)
+    number, sets = ranks.shape[1], {}
+    chosen = []
+    for row in distinct:
+        orders = strict_orders(row)
+        of_row: dict[Any, float] = {}
+        for order in orders:
+            for stage in range(number - 1):
+                left = frozenset(order[stage:])
+                sets.setdefault(left, len(sets))
+                for key in (order[stage], left):
+                    of_row[key] = of_row.get(key, 0.0) + 1 / len(orders)
+        chosen.append(of_row)
+    stages = np.zeros((len(distinct), number + len(sets)))
+    for row, of_row in zip(stages, chosen):
+        for key, times in of_row.items():
+            row[number + sets[key] if isinstance(key, frozenset) else key] = times
+    members = np.array([[model in one for model in range(number)] for one in sets]).reshape(len(sets), number)
+    return members, stages[of_answer.reshape(-1)]
+
+
+def fit_strengths(stages: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """Maximum-likelihood log-strengths of a Plackett-Luce model, with choix's penalty, for many samples at once.
+
+    Args:
+        stages: (B, M + S) sums of `choice_stages`.
+        sets: (S, M).
+
+    Returns:
+        (B, M), 0 on average.
+    """
+    number = sets.shape[1]
+    wins, times = stages[:, :number], stages[:, number:]
+    strengths = np.zeros_like(wins)
+    for _ in range(100):
+        # Newton's method; a step of more than 1 is shortened, which the strict convexity makes safe enough.
+        weights = np.where(sets, np.exp(strengths)[:, None, :], 0.0)
+        shares = weights / weights.sum(2, keepdims=True)  # (B, S, M)
+        gradient = wins - np.einsum("bs,bsm->bm", times, shares) - 2 * PENALTY * strengths
+        hessian = -np.einsum("bs,bsm,bsn->bmn", times, shares, shares)
+        diagonal = np.arange(number)
+        hessian[:, diagonal, diagonal] += np.einsum("bs,bsm->bm", times, shares) + 2 * PENALTY
+        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        largest = np.abs(step).max(1, keepdims=True)
+        strengths = strengths + step / np.maximum(largest, 1)
+        if largest.max(initial=0) < 1e-9:
+            break
+    return strengths - strengths.mean(1, keepdims=True)
+
+
+def strengths_by_choix(ranks: np.ndarray) -> list[float]:
+    """The log-strengths that `fit_strengths` tells of (A, M) rankings, by choix. It knows no weights, so every ranking is
+    repeated until its broken ties are whole numbers; too slow for thousands of bootstrap samples."""
+    import choix
+
+    orders = [strict_orders(row) for row in ranks]
+    whole = math.lcm(*(len(one) for one in orders))
+    repeated = [order for one in orders for order in one for _ in range(whole // len(one))]
+    fitted = choix.opt_rankings(ranks.shape[1], repeated, alpha=PENALTY * whole, method="BFGS", tol=1e-7)
+    return [float(value) for value in fitted - fitted.mean()]
+
+
+# ------------------------------------------------------------------------------------------------------------- slots
+
+
+def by_slot(table: Rankings) -> np.ndarray:
+    """(A, M) points by slot."""
+    return np.take_along_axis(table.points, np.argsort(table.slots, axis=1), axis=1)
+
+
+def slot_test(table: Rankings) -> dict[str, Any]:
+    """Friedman's test, corrected for ties, of whether a slot earns points by itself. The order of every answer was drawn
+    at random and independently, so it holds whatever raters and items have in common.
+
+    Returns:
+        {"statistic", "p"}; None each where all pictures of every answer are tied.
+    """
+    from scipy.stats import chi2
+
+    from ifuvit.studies.agreement import kendalls_w
+
+    points = by_slot(table)
+    concordance = kendalls_w(points)
+    if concordance is None:
+        return {"statistic": None, "p": None}
+    statistic = len(points) * (points.shape[1] - 1) * concordance
+    return {"statistic": statistic, "p": float(chi2.sf(statistic, points.shape[1] - 1))}
