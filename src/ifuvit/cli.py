@@ -30,6 +30,7 @@ VERBS = {
     "count": ("ifuvit.count", "count objects in pictures of OpenMoji Scenes' kinds"),
     "costs": ("ifuvit.costs", "print parameters and GFLOPs of any setting"),
     "bench": ("ifuvit.bench", "time training, sampling, preparation and feature extraction"),
+    "study": ("ifuvit.study", "have people count objects in pictures, or rank several models' pictures"),
     "convert": ("ifuvit.convert", "turn an official U-ViT checkpoint into a model directory"),
 }
 
