@@ -36,7 +36,8 @@ class Item:
     pictures: tuple[str, ...]
     """File names under pictures/: one for a count, one for each model, in the order of `Study.models`, for a preference."""
     model: int | None = None
-    """Which model drew it; None for a preference, and for a check."""
+    """Which model drew it. None for a preference but for its checks, where it is the model whose picture was spoiled; None for
+    the checks of a count."""
     kind: str | None = None
     """Which objects are to be counted; None for a preference."""
     count: int | None = None

@@ -1,0 +1,184 @@
+"""Pictures of several models become a study: matched by prompt, blinded, made into items and checks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ifuvit.data.scenes import KINDS, draw_scene
+from ifuvit.errors import InputError
+from ifuvit.metrics.count_prompts import PROMPT_SETS, Asked, parse_noun_phrase, parse_prompt
+from ifuvit.studies.design import PICTURES, Item, Kind
+from ifuvit.studies.pictures import blind, blind_name, common_size, spoil, write_blind
+
+CONSENT = """You will look at pictures that computer programs have drawn, and answer one question about each. There are no \
+right opinions; please look at every picture and answer as you see it.
+
+Taking part is voluntary. You may stop at any time by closing the page, without giving a reason, and come back by the same \
+link. Nothing is stored about you but your answers, when you gave them and how long you looked. They will be published \
+without your name.
+
+By beginning you agree to this."""
+"""What raters read before they begin, unless a study has its own text."""
+
+_SCENES_SEED = 90_001
+"""Checks of counts are scenes that no training set has seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One model's pictures."""
+
+    model: str
+    files: dict[tuple[str, int], Path]
+    """By prompt, and by which of the pictures of this prompt it is."""
+
+
+def by_prompt(model: str, files: Sequence[Path], prompts: Sequence[str]) -> Drawn:
+    """Pictures with their prompts, in the order in which they were drawn."""
+    found: dict[tuple[str, int], Path] = {}
+    numbers: dict[str, int] = {}
+    for file, prompt in zip(files, prompts, strict=True):
+        number = numbers.get(prompt, 0)
+        found[prompt, number] = file
+        numbers[prompt] = number + 1
+    return Drawn(model=model, files=found)
+
+
+def make_items(
+    kind: Kind, drawn: Sequence[Drawn], directory: Path, *, checks: int, seed: int, size: int | None
+) -> tuple[tuple[Item, ...], tuple[Item, ...], int]:
+    """Write blinded pictures into `directory`/pictures.
+
+    Args:
+        drawn: every model's pictures, of the same prompts.
+        checks: how many items with a known answer to make.
+        size: pixels of the pictures' sides; None for what they have.
+
+    Returns:
+        items, checks, and pixels of the pictures' sides.
+
+    Raises:
+        InputError: pictures that do not match, cannot be read or are of different sizes, or prompts that ask for no count.
+    """
+    keys = list(drawn[0].files)
+    for one in drawn[1:]:
+        for here, there in ((drawn[0], one), (one, drawn[0])):
+            if missing := next((key for key in here.files if key not in there.files), None):
+                prompt, number = missing
+                raise InputError(
+                    f"{there.model}: has no picture {number + 1} of the prompt {prompt!r}, as {here.model} has"
+                )
+    asked = {prompt: parse_count(prompt) for prompt, _ in keys} if kind == "count" else {}
+    if size is None:
+        size = common_size([file for one in drawn for file in one.files.values()])
+
+    pictures = directory / PICTURES
+    pictures.mkdir(parents=True)
+    names = {(model, key): blind_name() for model in range(len(drawn)) for key in keys}
+    # In an order that tells nothing, for files have dates.
+    for (model, key), name in sorted(names.items(), key=lambda pair: pair[1]):
+        blind(drawn[model].files[key], pictures / name, size=size)
+
+    models = range(len(drawn))
+    if kind == "preference":
+        items = [
+            Item(id=f"i{number:04d}", prompt=prompt, pictures=tuple(names[model, (prompt, index)] for model in models), index=index)
+            for number, (prompt, index) in enumerate(keys)
+        ]  # fmt: skip
+        made = _spoiled_items(items, len(drawn), pictures, checks=checks, seed=seed)
+    else:
+        items = [
+            Item(
+                id=f"i{number:04d}-{model}",
+                prompt=prompt,
+                pictures=(names[model, (prompt, index)],),
+                model=model,
+                kind=asked[prompt].kind,
+                count=asked[prompt].count,
+                index=index,
+            )
+            for number, (prompt, index) in enumerate(keys)
+            for model in models
+        ]
+        kinds = list(dict.fromkeys(one.kind for one in asked.values()))
+        made = _scenes(kinds, pictures, checks=checks, seed=seed, size=size)
+    return tuple(items), tuple(made), size
+
+
+def parse_count(prompt: str) -> Asked:
+    """What a prompt of a study of counts asks for.
+
+    Raises:
+        InputError: no number of objects of one kind.
+    """
+    asked = parse_prompt(prompt)
+    asked = asked if isinstance(asked, Asked) else parse_noun_phrase(prompt)
+    if asked is None:
+        raise InputError(f"prompt {prompt!r}: asks for no number of objects of one kind, as 'three sheep' does")
+    return asked
+
+
+def plural(kind: str) -> str:
+    """Several of a kind: "people"."""
+    for names in ({known.name: known.plural for known in KINDS}, _coco_plurals()):
+        if kind in names:
+            return names[kind]
+    return f"{kind}s"
+
+
+def _coco_plurals() -> dict[str, str]:
+    two = [prompt for prompt in PROMPT_SETS["coco"] if prompt.startswith("two ")]
+    return {asked.kind: prompt.removeprefix("two ") for prompt in two if (asked := parse_noun_phrase(prompt))}
+
+
+def scene_captions(number: int, *, seed: int) -> list[str]:
+    """Captions of so many held-out OpenMoji scenes, all different."""
+    captions: dict[str, None] = {}
+    index = 0
+    while len(captions) < number:
+        captions[draw_scene(_SCENES_SEED + seed, index, size=32, split="val").captions[index % 5]] = None
+        index += 1
+    return list(captions)
+
+
+def _spoiled_items(items: Sequence[Item], models: int, pictures: Path, *, checks: int, seed: int) -> list[Item]:
+    """Some of the items with one picture spoiled, the others under new names."""
+    rng = np.random.default_rng((seed, 2))
+    made = []
+    for number in range(checks):
+        item, model = items[int(rng.integers(len(items)))], int(rng.integers(models))
+        names = []
+        for place, name in enumerate(item.pictures):
+            with Image.open(pictures / name) as image:
+                names.append(blind_name())
+                write_blind(spoil(image, seed=seed + number) if place == model else image, pictures / names[-1])
+        made.append(Item(id=f"c{number:04d}", prompt=item.prompt, pictures=tuple(names), model=model, index=item.index))
+    return made
+
+
+def _scenes(kinds: Sequence[str], pictures: Path, *, checks: int, seed: int, size: int) -> list[Item]:
+    """Real OpenMoji scenes of the study's kinds where it has such kinds, else of any."""
+    known = {kind.name for kind in KINDS}
+    wanted = known & set(kinds) or known
+    made: list[Item] = []
+    index = 0
+    while len(made) < checks:
+        scene = draw_scene(_SCENES_SEED + seed, index, size=max(size, 32), split="val")
+        index += 1
+        if scene.relation is not None or scene.objects[0][0] not in wanted:
+            continue
+        name = blind_name()
+        write_blind(Image.fromarray(scene.image).resize((size, size)), pictures / name)
+        made.append(
+            Item(
+                id=f"c{len(made):04d}",
+                prompt=scene.captions[0],
+                pictures=(name,),
+                kind=scene.objects[0][0],
+                count=len(scene.objects),
+            )
+        )
+    return made

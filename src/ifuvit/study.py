@@ -1,0 +1,402 @@
+"""`ifuvit study`: people count objects in models' pictures, or rank them: made, served, gathered and analyzed."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from ifuvit.artifacts import (
+    atomic_directory,
+    check_replaceable,
+    now,
+    read_json,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from ifuvit.cli import parse
+from ifuvit.config import to_dict
+from ifuvit.errors import InputError
+from ifuvit.metrics.count_prompts import PROMPT_SETS
+from ifuvit.shipped import find
+
+if TYPE_CHECKING:
+    from ifuvit.studies.making import Drawn
+
+MAKE = "study make"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyMakeConfig:
+    """Draw or take pictures of the same prompts and seeds for all models, blind them, and assign them to raters."""
+
+    kind: Positional[Literal["count", "preference"]]
+    """count: how many objects are there? preference: rank the models' pictures of a prompt."""
+    models: Positional[tuple[str, ...]]
+    """Models (shipped names, run or pipeline directories) that draw; or directories of `ifuvit generate`, whose pictures are
+    matched by prompt and by which of its pictures they are. Either all or none draw."""
+    out: Path
+    """Directory to write."""
+    names: tuple[str, ...] = ()
+    """What to call the models in results; default: their directories' names. Raters never see them."""
+    prompts_file: Path | None = None
+    """One prompt a line, for models that draw. Default: for a count the paper's 20 prompts, for a preference 100 captions of
+    held-out OpenMoji scenes."""
+    images_per_prompt: int | None = None
+    """Pictures a prompt, for models that draw. Default: the paper's, 10 for a count and 1 for a preference."""
+    steps: int = 50
+    """As for `ifuvit generate`."""
+    guidance_scale: float = 4.0
+    """As for `ifuvit generate`: the standard w."""
+    device: str = "auto"
+    """As for `ifuvit generate`."""
+    batch_size: Annotated[int | None, arg(metavar="INT")] = None
+    """As for `ifuvit generate`."""
+    size: int | None = None
+    """Crop and scale all pictures to squares of so many pixels. Without it they have to be of one size already."""
+    raters: int = 10
+    """Raters, each with a private link."""
+    raters_per_item: int | None = None
+    """How many raters get each item. Default: 3 for a count, 5 for a preference."""
+    repeats: int = 3
+    """Items that a rater gets a second time, unannounced: how consistent is one with oneself?"""
+    checks: int = 3
+    """Items a rater whose answer is beyond doubt: scenes with a known count, or a picture cut to pieces among the others."""
+    interval_width: float | None = None
+    """Tell how many raters it takes for 95 % intervals of this width. Default: 0.1 of each model's share of right counts, 0.3
+    points of its mean rank points."""
+    title: str = "What do you see?"
+    """Heading of the raters' pages."""
+    consent: Path | None = None
+    """Text file that raters read before they begin; empty lines separate paragraphs."""
+    seed: int = 0
+    """Of the pictures that are drawn, the assignment and all orders."""
+
+    def __post_init__(self) -> None:
+        if len(self.models) < (2 if self.kind == "preference" else 1):
+            raise InputError(f"a {self.kind} study of {len(self.models)} models: give more")
+        if self.names and len(self.names) != len(self.models):
+            raise InputError(f"--names: {len(self.names)} for {len(self.models)} models; give as many")
+        if len(set(self.model_names)) < len(self.models):
+            raise InputError(f"models {', '.join(self.model_names)}: give different --names")
+        for name in ("images_per_prompt", "steps", "batch_size", "size", "raters", "raters_per_item"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        for name in ("repeats", "checks", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} {getattr(self, name)}: must not be negative")
+        if self.interval_width is not None and not self.interval_width > 0:
+            raise InputError(f"--interval-width {self.interval_width}: must be above 0")
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What the models are called in results."""
+        return self.names or tuple(Path(model).resolve().name for model in self.models)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyServeConfig:
+    """Serve a study's pages to its raters, and its progress to its owner, until interrupted."""
+
+    study: Positional[Path]
+    """Directory that `ifuvit study make` wrote."""
+    host: str = "127.0.0.1"
+    """Address to listen at. The default is for this machine alone; 0.0.0.0 is for everybody who can reach it, unencrypted."""
+    port: int = 8000
+    """Port to listen at."""
+    url: str | None = None
+    """Where raters reach the server, if not at host and port: https://example.org behind a proxy that encrypts."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise InputError(f"--port {self.port}: must be from 1 to 65535")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyImportConfig:
+    """Take answers that raters sent back from static forms; what is there already is left out."""
+
+    study: Positional[Path]
+    """Directory that `ifuvit study make` wrote."""
+    files: Positional[tuple[Path, ...]]
+    """JSON or CSV files of answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyExportConfig:
+    """Write a study's answers for other programs, or its static forms for raters without access to a server."""
+
+    study: Positional[Path]
+    """Directory that `ifuvit study make` wrote."""
+    format: Positional[Literal["csv", "json", "label-studio", "forms"]]
+    """csv, json, label-studio: all raters' answers. forms: a directory of HTML files, one a rater, that need no server."""
+    out: Path
+    """File to write; for forms a directory."""
+
+
+def run(config: StudyMakeConfig | StudyImportConfig | StudyExportConfig) -> Path:
+    """Make, import or export, and return what was written.
+
+    Raises:
+        InputError: pictures, a study or answers that are missing or broken, or a place that cannot be written.
+    """
+    if isinstance(config, StudyMakeConfig):
+        return make(config)
+    return import_answers(config) if isinstance(config, StudyImportConfig) else export(config)
+
+
+# ------------------------------------------------------------------------------------------------------------- making
+
+
+def make(config: StudyMakeConfig) -> Path:
+    """Make a study; see `run`."""
+    from ifuvit.studies.design import STUDY_FILE, Study, assign, make_raters, new_token
+    from ifuvit.studies.making import CONSENT, make_items
+    from ifuvit.studies.store import DATABASE
+
+    started = now()
+    check_replaceable(config.out, MAKE)
+    if (config.out / DATABASE).exists():
+        raise InputError(f"--out {config.out}: holds a study with answers; give a new or empty directory")
+    per_item = config.raters_per_item or {"count": 3, "preference": 5}[config.kind]
+    consent = CONSENT if config.consent is None else _read_text(config.consent, "--consent")
+    with TemporaryDirectory() as drawings, atomic_directory(config.out) as directory:
+        drawn, sources = _draw(config, Path(drawings))
+        items, checks, size = make_items(
+            config.kind, drawn, directory, checks=config.checks, seed=config.seed, size=config.size
+        )
+        tasks = assign(
+            items,
+            checks,
+            models=len(config.models) if config.kind == "preference" else 0,
+            raters=config.raters,
+            raters_per_item=per_item,
+            repeats=config.repeats,
+            seed=config.seed,
+        )
+        study = Study(
+            id=new_token()[:12],
+            kind=config.kind,
+            title=config.title,
+            consent=consent,
+            models=config.model_names,
+            items=items,
+            checks=checks,
+            raters=make_raters(tasks),
+            raters_per_item=per_item,
+            owner_token=new_token(),
+            seed=config.seed,
+            picture_size=size,
+        )
+        write_json(directory / STUDY_FILE, to_dict(study))
+        write_manifest(directory, MAKE, to_dict(config), started=started, seed=config.seed, sources=sources)
+    (config.out / STUDY_FILE).chmod(0o600)  # it has everybody's tokens
+    return config.out
+
+
+def _draw(config: StudyMakeConfig, directory: Path) -> "tuple[list[Drawn], list[dict[str, Any]]]":
+    """Every model's pictures, and where they come from as JSON values."""
+    from ifuvit.count import read_generated
+    from ifuvit.studies.making import by_prompt
+
+    folders = [(Path(model) / "manifest.json").is_file() and _is_generated(Path(model)) for model in config.models]
+    if any(folders) and not all(folders):
+        drawing = config.models[folders.index(False)]
+        raise InputError(f"{drawing}: would draw, where others are pictures; give models alone, or pictures alone")
+    if all(folders):
+        if config.prompts_file is not None or config.images_per_prompt is not None:
+            raise InputError(
+                "--prompts-file and --images-per-prompt are for models that draw; pictures have their prompts"
+            )
+        places = [Path(model) for model in config.models]
+    else:
+        for model in config.models:
+            find(model)  # all of them before the first one draws for minutes
+        places = [directory / str(number) for number in range(len(config.models))]
+        _generate(config, places)
+    drawn = [by_prompt(name, *read_generated(place)) for name, place in zip(config.model_names, places)]
+    sources = []
+    for model, place in zip(config.models, places):
+        made = read_json(place / "manifest.json")
+        settings = {
+            key: value for key, value in made["config"].items() if key not in ("prompts", "prompts_file", "out")
+        }
+        sources.append({"source": model, "settings": settings, "model": made.get("model")})
+    return drawn, sources
+
+
+def _is_generated(directory: Path) -> bool:
+    return read_json(directory / "manifest.json").get("verb") == "generate"
+
+
+def _generate(config: StudyMakeConfig, places: list[Path]) -> None:
+    from ifuvit import generate
+    from ifuvit.studies.making import scene_captions
+
+    drawing = generate.GenerateConfig(
+        prompts_file=config.prompts_file,
+        images_per_prompt=config.images_per_prompt or {"count": 10, "preference": 1}[config.kind],
+        steps=config.steps,
+        guidance_scale=config.guidance_scale,
+        seed=config.seed,
+        device=config.device,
+        batch_size=config.batch_size,
+    )
+    if config.prompts_file is None:
+        prompts = PROMPT_SETS["paper"] if config.kind == "count" else tuple(scene_captions(100, seed=config.seed))
+        drawing = replace(drawing, prompts=prompts)
+    for model, place in zip(config.models, places):
+        generate.run(replace(drawing, model=model, out=place))
+
+
+def _read_text(file: Path, option: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        raise InputError(f"{option} {file}: no such file") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError(f"{option} {file}: not a UTF-8 text file") from None
+
+
+def overview(directory: Path, interval_width: float | None) -> str:
+    """What a new study asks of its raters, and how many it takes for intervals of a wished width."""
+    from ifuvit.studies.design import answer_deviation, items_needed, raters_needed, read_study
+    from ifuvit.studies.design import interval_width as width_of
+
+    study = read_study(directory)
+    count = study.kind == "count"
+    tasks = [len(rater.tasks) for rater in study.raters]
+    per_model = len(study.items) // len(study.models) if count else len(study.items)
+    deviation = answer_deviation(study.kind, len(study.models))
+    wished = interval_width or (0.1 if count else 0.3)
+    what = "share of right counts" if count else "mean points"
+    present = width_of(items=per_model, raters_per_item=study.raters_per_item, deviation=deviation)
+    needed = raters_needed(wished, items=per_model, deviation=deviation)
+    lines = [
+        f"{len(study.items)} items for {study.raters_per_item} of {len(study.raters)} raters each; "
+        f"{min(tasks)} to {max(tasks)} tasks a rater, repeats and checks among them",
+        f"expected 95 % interval of a model's {what}: {present:.2g} wide, if half of the variance is between items",
+    ]
+    if needed is None:
+        items = items_needed(wished, raters_per_item=study.raters_per_item, deviation=deviation)
+        lines.append(
+            f"for {wished:g}: no number of raters is enough; with {study.raters_per_item} raters an item it takes "
+            f"{items} items {'a model' if count else ''}".rstrip()
+        )
+    else:
+        raters = -(-len(study.raters) * needed // study.raters_per_item)
+        lines.append(f"for {wished:g}: {needed} raters an item, that is {raters} raters with as many tasks each")
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------------- answers in and out
+
+
+def import_answers(config: StudyImportConfig) -> Path:
+    """Import answers; see `run`."""
+    from ifuvit.studies.design import read_study
+    from ifuvit.studies.form import read_returned
+    from ifuvit.studies.store import Store
+
+    if not config.files:
+        raise InputError("no files; give the files that raters sent back")
+    study = read_study(config.study)
+    entries = [entry for file in config.files for entry in read_returned(study, file)]
+    store = Store(config.study)
+    try:
+        new = store.merge(entries)
+    finally:
+        store.close()
+    print(f"{len(config.files)} files, {len(entries)} answers, {new} of them new")
+    return config.study
+
+
+def export(config: StudyExportConfig) -> Path:
+    """Export answers or forms; see `run`."""
+    from ifuvit.studies.answers import EXPORTS, read_answers
+    from ifuvit.studies.design import read_study
+    from ifuvit.studies.form import write_forms
+
+    study = read_study(config.study)
+    if config.format == "forms":
+        write_forms(study, config.study, config.out)
+    elif config.out.is_dir():
+        raise InputError(f"--out {config.out}: is a directory; give the name of a file")
+    else:
+        _, write = EXPORTS[config.format]
+        write_text(config.out, write(study, read_answers(config.study)))
+    return config.out
+
+
+# ------------------------------------------------------------------------------------------------------------ serving
+
+
+def serve(config: StudyServeConfig) -> None:
+    """Serve a study until interrupted.
+
+    Raises:
+        InputError: no study, packages that are missing, or a port that is taken.
+    """
+    try:
+        import uvicorn
+
+        from ifuvit.studies.server import make_app
+    except ImportError as error:
+        raise InputError(f"serving needs more packages ({error.name}): pip install 'ifuvit[study]'") from None
+
+    from ifuvit.studies.design import read_study
+
+    study = read_study(config.study)
+    url = (config.url or f"http://{config.host}:{config.port}").rstrip("/")
+    app = make_app(config.study, url=url)
+    print(f"the owner's page, with every rater's link: {url}/owner/{study.owner_token}", flush=True)
+    if config.host not in ("127.0.0.1", "localhost", "::1"):
+        print(
+            "others can reach this server; links and answers travel unencrypted unless a proxy encrypts them",
+            flush=True,
+        )
+    # No log of requests: they have the tokens in them.
+    uvicorn.run(app, host=config.host, port=config.port, access_log=False, server_header=False, log_level="warning")
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+_HELP = """usage: ifuvit study ACTION [ARGUMENTS]
+
+Have people count objects in models' pictures, or rank the pictures of several models.
+
+actions:
+  make     count|preference MODELS --out DIR                 draw or take pictures, blind them, assign them to raters
+  serve    DIR                                               serve the pages until interrupted
+  export   DIR csv|json|label-studio|forms --out PLACE       answers for other programs, or forms without a server
+  import   DIR FILES                                         take answers that came back from forms
+
+`ifuvit study ACTION --help` tells an action's arguments."""
+_ACTIONS: dict[str, Any] = {
+    "make": StudyMakeConfig,
+    "serve": StudyServeConfig,
+    "export": StudyExportConfig,
+    "import": StudyImportConfig,
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of the verb."""
+    action, *rest = arguments or ["--help"]
+    if action in ("-h", "--help"):
+        print(_HELP)
+        return
+    if action not in _ACTIONS:
+        raise InputError(f"unknown action {action!r}; the actions are {', '.join(_ACTIONS)}")
+    config = parse(_ACTIONS[action], rest, prog=f"ifuvit study {action}")
+    if isinstance(config, StudyServeConfig):
+        serve(config)
+        return
+    written = run(config)
+    if isinstance(config, StudyMakeConfig):
+        print(overview(written, config.interval_width))
+        print(f"{written}: the study; `ifuvit study serve {written}` serves it")
+    else:
+        print(f"{written}: written")
