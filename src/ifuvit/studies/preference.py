@@ -1,7 +1,6 @@
 """How raters rank models: the paper's points, pairwise win rates, Plackett-Luce strengths, and whether the slot mattered."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from ifuvit.studies.clustering import two_way
 from ifuvit.studies.design import Study
 
 PENALTY = 0.01
-"""Times the sum of squared log-strengths, as in choix. It keeps a model that always wins at a finite strength and is
+"""Times the sum of squared log-strengths, as in choix. It keeps the strength of a model that always wins finite, and is
 nothing beside dozens of answers."""
 
 
@@ -90,10 +89,7 @@ def preference_numbers(table: Rankings, *, samples: int, seed: int = 0) -> dict[
     for a, b in pairs:
         win_rates[models[a]][models[b]] = _within(next(estimates), 0, 1)
     slots = [_within(next(estimates), 1, number) for _ in range(number)]
-    fitted = {model: next(estimates) for model in models}
-    strengths = {
-        model: {**fitted[model], "value": value} for model, value in zip(models, strengths_by_choix(table.ranks))
-    }
+    strengths = {model: next(estimates) for model in models}
     return {
         "answers": len(table.ranks),
         "order": sorted(models, key=lambda model: -strengths[model]["value"]),
@@ -158,7 +154,8 @@ def choice_stages(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_strengths(stages: np.ndarray, sets: np.ndarray) -> np.ndarray:
-    """Maximum-likelihood log-strengths of a Plackett-Luce model, with choix's penalty, for many samples at once.
+    """Maximum-likelihood log-strengths of a Plackett-Luce model: those of `choix.opt_rankings`, which takes neither weights
+    nor a thousand bootstrap samples at once.
 
     Args:
         stages: (B, M + S) sums of `choice_stages`.
@@ -184,18 +181,6 @@ def fit_strengths(stages: np.ndarray, sets: np.ndarray) -> np.ndarray:
         if largest.max(initial=0) < 1e-9:
             break
     return strengths - strengths.mean(1, keepdims=True)
-
-
-def strengths_by_choix(ranks: np.ndarray) -> list[float]:
-    """The log-strengths that `fit_strengths` tells of (A, M) rankings, by choix. It knows no weights, so every ranking is
-    repeated until its broken ties are whole numbers; too slow for thousands of bootstrap samples."""
-    import choix
-
-    orders = [strict_orders(row) for row in ranks]
-    whole = math.lcm(*(len(one) for one in orders))
-    repeated = [order for one in orders for order in one for _ in range(whole // len(one))]
-    fitted = choix.opt_rankings(ranks.shape[1], repeated, alpha=PENALTY * whole, method="BFGS", tol=1e-7)
-    return [float(value) for value in fitted - fitted.mean()]
 
 
 # ------------------------------------------------------------------------------------------------------------- slots

@@ -1,0 +1,242 @@
+"""What raters counted: the paper's two scores, its cells won and tied, and how the automatic counter agrees with them."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ifuvit.studies.answers import Answer
+from ifuvit.studies.clustering import two_way
+from ifuvit.studies.design import Study
+
+SCORES = ("average_error", "match_ratio")
+"""Eq. 9, mean |counted - asked|, and Eq. 10, share with counted = asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """A answers, as arrays (A,)."""
+
+    models: tuple[str, ...]
+    model: np.ndarray
+    """Index into `models`."""
+    kind: np.ndarray
+    asked: np.ndarray
+    counted: np.ndarray
+    items: np.ndarray
+    """Ids: one picture each."""
+    scenes: np.ndarray
+    """What the models' pictures of the same prompt and seed have in common."""
+    raters: np.ndarray
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(A, 2): those of `SCORES`, of one answer."""
+        error = np.abs(self.counted - self.asked).astype(float)
+        return np.stack([error, (error == 0).astype(float)], axis=1)
+
+
+def counts(study: Study, answers: Sequence[Answer]) -> Counts:
+    """Those of `answers` that tell a number."""
+    told = [(study.item(one.item), one) for one in answers if one.count is not None]
+    return Counts(
+        models=study.models,
+        model=np.array([item.model for item, _ in told], int),
+        kind=np.array([item.kind for item, _ in told], str),
+        asked=np.array([item.count for item, _ in told], int),
+        counted=np.array([one.count for _, one in told], int),
+        items=np.array([item.id for item, _ in told], str),
+        scenes=np.array([f"{item.kind} {item.count} {item.index}" for item, _ in told], str),
+        raters=np.array([one.rater for _, one in told], str),
+    )
+
+
+def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, Any]:
+    """What the counts say of the models.
+
+    Returns:
+        {"answers", "models": {model: {"overall": scores, "by_object": {kind: scores}, "by_count": {"1": scores}, "cells":
+        {kind: {"1": scores}}}}, "differences": {model: {other: scores of the model less those of the other, on the same
+        prompts and seeds}}, "cells_won": {model: {other: {score: {"won", "tied", "lost", "cells"}}}}}; scores are
+        {"answers", "pictures", "average_error", "match_ratio"}, estimates.
+    """
+
+    def scores(chosen: np.ndarray) -> dict[str, Any]:
+        return _scores(table, chosen, samples=samples, seed=seed)
+
+    asked, kinds = [int(count) for count in np.unique(table.asked)], [str(kind) for kind in np.unique(table.kind)]
+    models: dict[str, Any] = {}
+    for index, name in enumerate(table.models):
+        own = table.model == index
+        groups = {
+            "by_object": {kind: own & (table.kind == kind) for kind in kinds},
+            "by_count": {str(count): own & (table.asked == count) for count in asked},
+        }
+        cells = {
+            kind: {str(count): own & (table.kind == kind) & (table.asked == count) for count in asked} for kind in kinds
+        }
+        models[name] = {
+            "overall": scores(own),
+            **{by: {key: scores(one) for key, one in group.items() if one.any()} for by, group in groups.items()},
+            "cells": {kind: {key: scores(one) for key, one in row.items() if one.any()} for kind, row in cells.items()},
+        }
+    pairs = list(itertools.permutations(range(len(table.models)), 2))
+    differences: dict[str, Any] = {name: {} for name in table.models}
+    won: dict[str, Any] = {name: {} for name in table.models}
+    for a, b in pairs:
+        one, other = table.models[a], table.models[b]
+        differences[one][other] = _difference(table, a, b, samples=samples, seed=seed)
+        won[one][other] = {score: cells_won(models[one]["cells"], models[other]["cells"], score) for score in SCORES}
+    return {"answers": len(table.counted), "models": models, "differences": differences, "cells_won": won}
+
+
+def _scores(table: Counts, chosen: np.ndarray, *, samples: int, seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"answers": int(chosen.sum()), "pictures": len(np.unique(table.items[chosen]))}
+    if not chosen.any():
+        return {**found, **dict.fromkeys(SCORES)}
+    features = np.concatenate([np.ones((chosen.sum(), 1)), table.scores[chosen]], axis=1)
+    error, match = two_way(
+        features,
+        table.scenes[chosen],
+        table.raters[chosen],
+        lambda sums: sums[:, 1:] / sums[:, :1],
+        bounds=(0, np.inf),
+        samples=samples,
+        seed=seed,
+    )
+    if match is not None and match["interval"] is not None:
+        match["interval"] = [min(bound, 1.0) for bound in match["interval"]]
+    return {**found, "average_error": error, "match_ratio": match}
+
+
+def _difference(table: Counts, a: int, b: int, *, samples: int, seed: int) -> dict[str, Any]:
+    chosen = (table.model == a) | (table.model == b)
+    of_a, of_b = (table.model[chosen, None] == model for model in (a, b))
+    if not (of_a.any() and of_b.any()):
+        return dict.fromkeys(SCORES)
+    features = np.concatenate([of_a, of_b, of_a * table.scores[chosen], of_b * table.scores[chosen]], axis=1)
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):  # a sample may have nothing of one model
+            return sums[:, 2:4] / sums[:, :1] - sums[:, 4:] / sums[:, 1:2]
+
+    estimates = two_way(
+        features.astype(float), table.scenes[chosen], table.raters[chosen], statistic, samples=samples, seed=seed
+    )
+    return dict(zip(SCORES, estimates))
+
+
+def cells_won(cells: Mapping[str, Any], others: Mapping[str, Any], score: str) -> dict[str, int]:
+    """In how many combinations of object and count one model has the better mean, as the paper tells of its 20.
+
+    Returns:
+        {"won", "tied": with exactly the same mean, "lost", "cells": all that both have}.
+    """
+    better = []
+    for kind, row in cells.items():
+        for count, group in row.items():
+            other = others.get(kind, {}).get(count)
+            if other is not None:
+                lead = group[score]["value"] - other[score]["value"]
+                better.append(0 if abs(lead) < 1e-12 else np.sign(lead) * (-1 if score == "average_error" else 1))
+    return {name: better.count(sign) for name, sign in (("won", 1), ("tied", 0), ("lost", -1))} | {"cells": len(better)}
+
+
+# ------------------------------------------------------------------------------------------------- automatic counter
+
+
+def counter_agreement(table: Counts, automatic: Mapping[str, int], *, samples: int, seed: int = 0) -> dict[str, Any]:
+    """The automatic counter beside people, picture by picture.
+
+    Args:
+        automatic: how many objects of the asked kind it finds, by item.
+
+    Returns:
+        {"pictures": judged by both, "same": share of answers that tell the counter's number, "same_people": share of pairs
+        of raters of one picture who tell the same number, the most that can be expected of it, "difference": mean of the
+        counter's number less theirs, "absolute_difference", "correlation": Pearson's between the counter's number and a
+        picture's mean, "models": {model: {"people": both scores by people, "counter": by the counter, on these pictures}}},
+        estimates.
+    """
+    judged = np.isin(table.items, list(automatic))
+    if not judged.any():
+        return {"pictures": 0}
+    found = np.array([automatic[item] for item in table.items[judged]], float)
+    told = table.counted[judged].astype(float)
+    items, scenes, raters = table.items[judged], table.scenes[judged], table.raters[judged]
+    ahead = found - told
+    features = np.stack([np.ones_like(told), ahead == 0, ahead, abs(ahead)], axis=1)
+    same, difference, absolute = two_way(
+        features, scenes, raters, lambda sums: sums[:, 1:] / sums[:, :1], samples=samples, seed=seed
+    )
+    return {
+        "pictures": len(np.unique(items)),
+        "same": _share(same),
+        "same_people": people_agree(items, told, samples=samples, seed=seed),
+        "difference": difference,
+        "absolute_difference": absolute,
+        "correlation": _correlation(items, found, told),
+        "models": _by_people_and_counter(table, judged, found, samples=samples, seed=seed),
+    }
+
+
+def people_agree(items: np.ndarray, counted: np.ndarray, *, samples: int, seed: int = 0) -> dict[str, Any] | None:
+    """Share of pairs of raters of one picture that tell the same number, with an interval over pictures; None where no
+    picture has two."""
+    rows = []
+    for item in np.unique(items):
+        numbers = counted[items == item]
+        pairs = len(numbers) * (len(numbers) - 1) / 2
+        times = np.unique(numbers, return_counts=True)[1]
+        if pairs:
+            rows.append((pairs, (times * (times - 1) / 2).sum()))
+    if not rows:
+        return None
+    one = np.zeros(len(rows))
+    (share,) = two_way(
+        np.array(rows), np.arange(len(rows)), one, lambda sums: sums[:, 1:] / sums[:, :1], samples=samples, seed=seed
+    )
+    return None if share is None else {**_share(share), "interval_from": "bootstrap over items"}
+
+
+def _share(estimate: dict[str, Any] | None) -> Any:
+    if estimate is None or estimate["interval"] is None:
+        return estimate
+    return {**estimate, "interval": [min(max(bound, 0.0), 1.0) for bound in estimate["interval"]]}
+
+
+def _correlation(items: np.ndarray, found: np.ndarray, told: np.ndarray) -> dict[str, Any] | None:
+    of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
+    numbers = np.bincount(of_item)
+    x, y = (np.bincount(of_item, weights=values) / numbers for values in (found, told))
+    if len(x) < 3 or x.std() == 0 or y.std() == 0:
+        return None
+
+    def pearson(sums: np.ndarray) -> np.ndarray:
+        n, sx, sy, sxx, syy, sxy = sums.T
+        with np.errstate(invalid="ignore", divide="ignore"):  # of a sample where all are the same
+            return ((n * sxy - sx * sy) / np.sqrt((n * sxx - sx**2) * (n * syy - sy**2)))[:, None]
+
+    features = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
+    (estimate,) = two_way(features, np.arange(len(x)), np.zeros(len(x)), pearson, bounds=(-1, 1))
+    return None if estimate is None else {**estimate, "interval_from": "bootstrap over items"}
+
+
+def _by_people_and_counter(
+    table: Counts, judged: np.ndarray, found: np.ndarray, *, samples: int, seed: int
+) -> dict[str, Any]:
+    counter = np.zeros(len(table.counted), int)
+    counter[judged] = found
+    # The counter judges each picture once.
+    first = np.zeros(len(table.counted), bool)
+    first[np.unique(table.items, return_index=True)[1]] = True
+    by_counter = Counts(**{**vars(table), "counted": counter, "raters": np.full(len(counter), "counter")})
+    return {
+        name: {
+            "people": _scores(table, judged & (table.model == index), samples=samples, seed=seed),
+            "counter": _scores(by_counter, judged & first & (table.model == index), samples=samples, seed=seed),
+        }
+        for index, name in enumerate(table.models)
+    }

@@ -1,0 +1,260 @@
+"""Studies answered by simulated raters, whose preferences and errors are known, to check the analysis by.
+
+A rater sees a picture's utility: the model's strength, what the picture and the rater's own taste add, and noise of a
+Gumbel distribution, with which rankings follow a Plackett-Luce model. Counts are of pictures that show the asked number or
+one that is wrong by one or two, and raters miscount some.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ifuvit.studies.answers import Answer
+from ifuvit.studies.design import Assignment, Item, Rater, Study
+from ifuvit.studies.preference import average_ranks, choice_stages, fit_strengths, preferred
+
+AT = "2026-01-01T00:00:00+00:00"
+KINDS = ("bus", "sheep", "person", "apple")
+"""Those of the paper's prompts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaterModel:
+    """How simulated raters differ from ideal ones."""
+
+    picture_spread: float = 0.6
+    """Standard deviation of what a picture adds to its model's strength, the same for all raters."""
+    taste_spread: float = 0.3
+    """Standard deviation of what a rater's taste adds to a model's strength."""
+    slot_bias: float = 0.0
+    """What the leftmost slot adds."""
+    tie_below: float = 0.15
+    """Pictures closer to each other than this in the order are tied."""
+    skipped: float = 0.05
+    """Share of items without an answer."""
+    miscounts: float = 0.08
+    """Share of pictures that a rater counts wrong by one, on average; raters differ by a factor of up to two."""
+    careless: int = 0
+    """How many raters, the last ones, answer without looking."""
+
+
+def _identity(number: int, prefix: str) -> list[str]:
+    return [f"{prefix}{index:04d}" for index in range(number)]
+
+
+def simulate_preference(
+    strengths: dict[str, float],
+    *,
+    items: int,
+    raters: int,
+    raters_per_item: int,
+    how: RaterModel,
+    seed: int,
+    repeats: int = 2,
+    checks: int = 3,
+) -> tuple[Study, list[Answer]]:
+    """A preference study and its answers.
+
+    Args:
+        strengths: log-strength of each model.
+        repeats: items that every rater judges twice.
+        checks: attention checks of every rater: the model of index 0 spoiled.
+    """
+    rng = np.random.default_rng(seed)
+    models = tuple(strengths)
+    number = len(models)
+    pictures = rng.normal(scale=how.picture_spread, size=(items, number))
+    tastes = rng.normal(scale=how.taste_spread, size=(raters, number))
+    names, people = _identity(items, "item-"), _identity(raters, "rater-")
+    check_names = _identity(checks, "check-")
+    assigned: list[list[tuple[str, str]]] = [[] for _ in people]
+    for place, name in enumerate(names):
+        for k in range(raters_per_item):
+            assigned[(place * raters_per_item + k) % raters].append((name, "rating"))
+    tasks: list[tuple[Assignment, ...]] = []
+    answers: list[Answer] = []
+    for index, own in enumerate(assigned):
+        seen = [*own, *((name, "repeat") for name, _ in own[:repeats]), *((name, "check") for name in check_names)]
+        of_rater = []
+        for task, (name, purpose) in enumerate(seen):
+            order = tuple(int(model) for model in rng.permutation(number))
+            check = purpose == "check"
+            of_rater.append(Assignment(item=name, order=order, purpose=purpose, expected=0 if check else None))  # type: ignore[arg-type]
+            utility = np.array(list(strengths.values())) + tastes[index]
+            utility = utility + (0 if check else pictures[int(name[-4:])]) + rng.gumbel(size=number)
+            if check:
+                utility[0] -= 100
+            utility[order[0]] += how.slot_bias
+            if index >= raters - how.careless:
+                utility = rng.gumbel(size=number)
+            skipped = purpose == "rating" and rng.random() < how.skipped
+            ranks = tuple(float(_ranks(utility, how.tie_below)[model]) for model in order)
+            answers.append(
+                Answer(
+                    rater=people[index],
+                    task=task,
+                    item=name,
+                    purpose=purpose,  # type: ignore[arg-type]
+                    order=order,
+                    status="skipped" if skipped else "answered",
+                    ranks=None if skipped else ranks,
+                    seconds=10.0,
+                    at=AT,
+                )
+            )
+        tasks.append(tuple(of_rater))
+    blank = tuple(f"{model}.png" for model in range(number))
+    return (
+        _study(
+            "preference",
+            models,
+            tuple(Item(id=name, prompt=name, pictures=blank) for name in names),
+            tuple(Item(id=name, prompt=name, pictures=blank) for name in check_names),
+            tuple(Rater(id=name, token=name, tasks=own) for name, own in zip(people, tasks)),
+            raters_per_item,
+            seed,
+        ),
+        answers,
+    )
+
+
+def _ranks(utility: np.ndarray, tie_below: float) -> np.ndarray:
+    """1 is best; ones closer to the one before than `tie_below` are tied with it, and the next rank is left out."""
+    order = np.argsort(-utility)
+    ranks = np.empty(len(utility))
+    for place, model in enumerate(order):
+        tied = place > 0 and utility[order[place - 1]] - utility[model] < tie_below
+        ranks[model] = ranks[order[place - 1]] if tied else place + 1
+    return ranks
+
+
+def preference_truth(
+    strengths: dict[str, float], *, how: RaterModel, answers: int = 200_000, seed: int = 12345
+) -> dict[str, np.ndarray]:
+    """What the analysis would tell with as many answers, each about an item and by a rater of its own.
+
+    Returns:
+        {"points": (M,), "win_rates": (M, M), "strengths": (M,)}.
+    """
+    rng = np.random.default_rng(seed)
+    number = len(strengths)
+    utility = np.array(list(strengths.values())) + rng.gumbel(size=(answers, number))
+    utility += rng.normal(scale=np.hypot(how.picture_spread, how.taste_spread), size=(answers, number))
+    first = rng.integers(number, size=answers)
+    utility[np.arange(answers), first] += how.slot_bias
+    ranks = average_ranks(np.stack([_ranks(row, how.tie_below) for row in utility]))
+    sets, stages = choice_stages(ranks)
+    return {
+        "points": (number + 1 - ranks).mean(0),
+        "win_rates": np.array([[preferred(a, b).mean() for b in ranks.T] for a in ranks.T]),
+        "strengths": fit_strengths(stages.sum(0, keepdims=True), sets)[0],
+    }
+
+
+def simulate_count(
+    right: dict[str, float],
+    *,
+    raters: int,
+    raters_per_item: int,
+    how: RaterModel,
+    seed: int,
+    pictures_per_prompt: int = 10,
+    repeats: int = 2,
+    checks: int = 3,
+) -> tuple[Study, list[Answer], dict[str, int]]:
+    """A study of the paper's 20 prompts, its answers, and what the pictures really show, by item.
+
+    Args:
+        right: of each model, the share of its pictures that show the asked number; the others are wrong by one or two.
+    """
+    rng = np.random.default_rng(seed)
+    models = tuple(right)
+    items, shown = [], {}
+    for model, share in enumerate(right.values()):
+        for kind in KINDS:
+            for asked in range(1, 6):
+                for index in range(pictures_per_prompt):
+                    name = f"item-{len(items):05d}"
+                    wrong = int(rng.choice([-1, 1, 2])) if rng.random() >= share else 0
+                    shown[name] = max(asked + wrong, 0)
+                    items.append(
+                        Item(
+                            id=name,
+                            prompt=f"{asked} {kind}",
+                            pictures=(f"{name}.png",),
+                            model=model,
+                            kind=kind,
+                            count=asked,
+                            index=index,
+                        )
+                    )
+    check_items = tuple(
+        Item(id=f"check-{place}", prompt="check", pictures=("check.png",), kind=KINDS[0], count=1 + place % 5)
+        for place in range(checks)
+    )
+    people = _identity(raters, "rater-")
+    misses = how.miscounts * rng.uniform(2 / 3, 4 / 3, size=raters)
+    assigned: list[list[Item]] = [[] for _ in people]
+    for place, chosen in enumerate(rng.permutation(len(items))):
+        for k in range(raters_per_item):
+            assigned[(place * raters_per_item + k) % raters].append(items[chosen])
+    answers: list[Answer] = []
+    tasks = []
+    for index, own in enumerate(assigned):
+        seen: list[tuple[Item, Any]] = [(item, "rating") for item in own]
+        seen += [(item, "repeat") for item in own[:repeats]] + [(item, "check") for item in check_items]
+        for task, (item, purpose) in enumerate(seen):
+            truth = shown.get(item.id, item.count or 0)
+            told = max(truth + int(rng.choice([-1, 1])), 0) if rng.random() < misses[index] else truth
+            if purpose == "check":
+                told = truth
+            if index >= raters - how.careless:
+                told = int(rng.integers(6, 10))
+            skipped = purpose == "rating" and rng.random() < how.skipped
+            answers.append(
+                Answer(
+                    rater=people[index],
+                    task=task,
+                    item=item.id,
+                    purpose=purpose,
+                    order=(),
+                    status="cannot tell" if skipped else "answered",
+                    count=None if skipped else told,
+                    seconds=5.0,
+                    at=AT,
+                )
+            )
+        tasks.append(
+            tuple(
+                Assignment(item=item.id, purpose=purpose, expected=item.count if purpose == "check" else None)
+                for item, purpose in seen
+            )
+        )
+    raters_ = tuple(Rater(id=name, token=name, tasks=own) for name, own in zip(people, tasks))
+    return _study("count", models, tuple(items), check_items, raters_, raters_per_item, seed), answers, shown
+
+
+def _study(
+    kind: Any,
+    models: tuple[str, ...],
+    items: tuple[Item, ...],
+    checks: tuple[Item, ...],
+    raters: tuple[Rater, ...],
+    raters_per_item: int,
+    seed: int,
+) -> Study:
+    return Study(
+        id=f"simulated-{seed}",
+        kind=kind,
+        title="simulated",
+        consent="",
+        models=models,
+        items=items,
+        checks=checks,
+        raters=raters,
+        raters_per_item=raters_per_item,
+        owner_token="owner",
+        seed=seed,
+        picture_size=64,
+    )
