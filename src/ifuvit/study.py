@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from ifuvit.artifacts import (
     atomic_directory,
     check_replaceable,
+    manifest,
     now,
     read_json,
     write_json,
@@ -18,14 +19,16 @@ from ifuvit.artifacts import (
 )
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
+from ifuvit.devices import find_device
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PROMPT_SETS
 from ifuvit.shipped import find
 
 if TYPE_CHECKING:
+    from ifuvit.studies.design import Study
     from ifuvit.studies.making import Drawn
 
-MAKE = "study make"
+MAKE, ANALYSE = "study make", "study analyse"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +139,54 @@ class StudyExportConfig:
     """File to write; for forms a directory."""
 
 
-def run(config: StudyMakeConfig | StudyImportConfig | StudyExportConfig) -> Path:
-    """Make, import or export, and return what was written.
+@dataclass(frozen=True, kw_only=True)
+class StudyAnalyseConfig:
+    """Tell what the answers say of the models, how sure that is, and how far raters agree."""
+
+    study: Positional[Path]
+    """Directory that `ifuvit study make` wrote."""
+    out: Path | None = None
+    """JSON file to write, plots beside it. Default: analysis.json in the study."""
+    counter: Annotated[str | None, arg(metavar="NAME|DIR")] = None
+    """Of a count: compare with this automatic counter, as of `ifuvit count judge`; "openmoji" is the shipped one."""
+    detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
+    """Of a count of photographs: compare with this zero-shot detector instead."""
+    threshold: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """Least score of a detector's box that counts."""
+    device: str = "cpu"
+    """Where the counter or detector computes: cpu, cuda, cuda:1, mps, auto."""
+    least_passed: float = 0.75
+    """Share of attention checks below which a rater is flagged. All numbers are told with and without flagged raters."""
+    samples: int = 1000
+    """How often each bootstrap draws."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if self.counter is not None and self.detector is not None:
+            raise InputError("--counter and --detector: give one of them")
+        if self.threshold is not None and self.detector is None:
+            raise InputError("--threshold is a detector's; a counter has its own, with which its error was measured")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise InputError(f"--threshold {self.threshold}: must be between 0 and 1")
+        if not 0 <= self.least_passed <= 1:
+            raise InputError(f"--least-passed {self.least_passed}: must be from 0 to 1")
+        if self.samples < 100:
+            raise InputError(f"--samples {self.samples}: too few for an interval; give at least 100")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must not be negative")
+
+
+def run(config: StudyMakeConfig | StudyImportConfig | StudyExportConfig | StudyAnalyseConfig) -> Path:
+    """Make, import, export or analyze, and return what was written.
 
     Raises:
         InputError: pictures, a study or answers that are missing or broken, or a place that cannot be written.
     """
     if isinstance(config, StudyMakeConfig):
         return make(config)
+    if isinstance(config, StudyAnalyseConfig):
+        return analyse(config)
     return import_answers(config) if isinstance(config, StudyImportConfig) else export(config)
 
 
@@ -330,6 +373,70 @@ def export(config: StudyExportConfig) -> Path:
     return config.out
 
 
+# ---------------------------------------------------------------------------------------------------------- analyzing
+
+
+def analyse(config: StudyAnalyseConfig) -> Path:
+    """Analyze a study; see `run`."""
+    from ifuvit.studies.analysis import analyse_study
+    from ifuvit.studies.answers import read_answers
+    from ifuvit.studies.design import read_study
+
+    started = now()
+    study = read_study(config.study)
+    if study.kind != "count" and (config.counter or config.detector):
+        raise InputError(f"{config.study}: a {study.kind} study, in which nothing is counted; leave the counter out")
+    answers = read_answers(config.study)
+    automatic, counter = _count_automatically(study, config)
+    result = manifest(
+        ANALYSE,
+        to_dict(config),
+        started=started,
+        study={"directory": str(config.study), "id": study.id, "title": study.title},
+        counter=counter,
+        **analyse_study(
+            study,
+            answers,
+            automatic=automatic,
+            least_passed=config.least_passed,
+            samples=config.samples,
+            seed=config.seed,
+        ),
+    )
+    written = config.out or config.study / "analysis.json"
+    write_json(written, result)
+    return written
+
+
+def _count_automatically(
+    study: "Study", config: StudyAnalyseConfig
+) -> tuple[dict[str, int] | None, dict[str, Any] | None]:
+    """How many objects of the asked kind a counter finds, by item, and which counter; None without one."""
+    from ifuvit.studies.design import PICTURES
+
+    if config.counter is None and config.detector is None:
+        return None, None
+    from ifuvit.metrics.count_prompts import Asked
+    from ifuvit.metrics.object_count import PictureCounter, load_counter
+    from ifuvit.metrics.zero_shot_detection import load_detector
+
+    device = find_device(config.device)
+    counter: PictureCounter
+    if config.detector is None:
+        counter = load_counter(config.counter or "openmoji", device=device)
+    else:
+        counter = load_detector(config.detector, threshold=config.threshold, device=device)
+    asked = {item: read for item in study.items if isinstance(read := counter.parse(item.prompt), Asked)}
+    if not asked:
+        raise InputError(f"{config.study}: the counter can read none of the prompts, as {study.items[0].prompt!r}")
+    files = [config.study / PICTURES / item.pictures[0] for item in asked]
+    found = counter.find(files, list(asked.values()), threshold=counter.threshold)
+    numbers = {
+        item.id: sum(one.kind == read.kind for one in objects) for (item, read), objects in zip(asked.items(), found)
+    }
+    return numbers, counter.facts()
+
+
 # ------------------------------------------------------------------------------------------------------------ serving
 
 
@@ -372,6 +479,7 @@ actions:
   serve    DIR                                               serve the pages until interrupted
   export   DIR csv|json|label-studio|forms --out PLACE       answers for other programs, or forms without a server
   import   DIR FILES                                         take answers that came back from forms
+  analyse  DIR                                               what the answers say, and how sure it is
 
 `ifuvit study ACTION --help` tells an action's arguments."""
 _ACTIONS: dict[str, Any] = {
@@ -379,6 +487,7 @@ _ACTIONS: dict[str, Any] = {
     "serve": StudyServeConfig,
     "export": StudyExportConfig,
     "import": StudyImportConfig,
+    "analyse": StudyAnalyseConfig,
 }
 
 
@@ -398,5 +507,9 @@ def main(arguments: list[str]) -> None:
     if isinstance(config, StudyMakeConfig):
         print(overview(written, config.interval_width))
         print(f"{written}: the study; `ifuvit study serve {written}` serves it")
-    else:
-        print(f"{written}: written")
+        return
+    if isinstance(config, StudyAnalyseConfig):
+        from ifuvit.studies.tables import result_table
+
+        print(result_table(read_json(written)))
+    print(f"{written}: written")

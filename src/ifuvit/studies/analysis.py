@@ -14,7 +14,7 @@ from ifuvit.studies.preference import preference_numbers, rankings
 LEAST_PASSED = 0.75
 
 
-def analyse(
+def analyse_study(
     study: Study,
     answers: Sequence[Answer],
     *,

@@ -1,0 +1,109 @@
+"""The main numbers of a study's analysis as text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def result_table(result: Mapping[str, Any]) -> str:
+    """Models, agreement, checks; beside the numbers of everybody those without flagged raters."""
+    answers = result["answers"]
+    lines = [
+        f"{answers['answered']} answers of {answers['expected']} asked for, by "
+        f"{sum(row['answered'] > 0 for row in result['raters'])} of {len(result['raters'])} raters; "
+        f"{answers['skipped']} skipped, {answers['cannot tell']} could not tell (brackets: 95 % intervals)"
+    ]
+    for title, numbers in parts(result).items():
+        of_models = _preference if result["kind"] == "preference" else _count
+        lines += ["", title, *of_models(numbers), *_agreement(numbers)]
+    flagged = [row for row in result["raters"] if row["flagged"]]
+    lines += ["", *(f"flagged: {row['rater']}, {row['passed']} of {row['checks']} checks passed" for row in flagged)]
+    if not flagged:
+        lines += [f"no rater is flagged: everybody passed {100 * result['least_passed']:g} % of the checks or more"]
+    return "\n".join(lines)
+
+
+def parts(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The sets of numbers by title."""
+    flagged = sum(row["flagged"] for row in result["raters"])
+    named = {
+        "all raters": result["everyone"],
+        f"without {flagged} flagged rater{'s' if flagged > 1 else ''}": result["without_flagged"],
+    }
+    return {title: numbers for title, numbers in named.items() if numbers is not None}
+
+
+def _cell(estimate: Mapping[str, Any] | None, *, percent: bool = False) -> str:
+    if estimate is None:
+        return "-"
+    scale, digits = (100, 1) if percent else (1, 2)
+    text = f"{scale * estimate['value']:.{digits}f}"
+    if estimate["interval"] is None:
+        return text
+    low, high = (f"{scale * bound:.{digits}f}" for bound in estimate["interval"])
+    return f"{text} [{low}, {high}]"
+
+
+def _rows(heads: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[place]) for row in [heads, *rows]) for place in range(len(heads))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in [heads, *rows]
+    ]
+
+
+def _preference(numbers: Mapping[str, Any]) -> list[str]:
+    order = numbers["order"]
+    rows = [
+        [
+            model,
+            _cell(numbers["points"][model]),
+            _cell(numbers["strengths"][model]),
+            *(_cell(numbers["win_rates"][model].get(other), percent=True) for other in order),
+        ]
+        for model in order
+    ]
+    slots = numbers["slots"]
+    lines = _rows(["model", "points", "strength", *(f"% over {other}" for other in order)], rows)
+    if slots["p"] is not None:
+        lines.append(
+            f"points by slot: {', '.join(_cell(one) for one in slots['points'])}; no slot bias: p = {slots['p']:.3g}"
+        )
+    return lines
+
+
+def _count(numbers: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [
+            model,
+            str(scores["overall"]["answers"]),
+            _cell(scores["overall"]["average_error"]),
+            _cell(scores["overall"]["match_ratio"], percent=True),
+        ]
+        for model, scores in numbers["models"].items()
+    ]
+    lines = _rows(["model", "answers", "average error", "match ratio, %"], rows)
+    models = list(numbers["models"])
+    for place, one in enumerate(models):
+        for other in models[place + 1 :]:
+            told = ", ".join(
+                f"{cells['won']} won and {cells['tied']} tied by {score.replace('_', ' ')}"
+                for score, cells in numbers["cells_won"][one][other].items()
+            )
+            cells = numbers["cells_won"][one][other]["match_ratio"]["cells"]
+            lines.append(f"{one} against {other}, of {cells} cells: {told}")
+    if counter := numbers["counter"]:
+        lines.append(
+            f"the counter tells the people's number in {_cell(counter['same'], percent=True)} % of answers, "
+            f"two people the same in {_cell(counter['same_people'], percent=True)} % of pairs"
+        )
+    return lines
+
+
+def _agreement(numbers: Mapping[str, Any]) -> list[str]:
+    agreement, consistency = numbers["agreement"], numbers["self_consistency"]
+    told = [f"Krippendorff's alpha {_cell(agreement['krippendorffs_alpha'])}"]
+    if "kendalls_w" in agreement:
+        told += [f"Kendall's W {_cell(agreement['kendalls_w'])}"]
+    if consistency["repeats"]:
+        told += [f"same answer to {_cell(consistency['same'], percent=True)} % of {consistency['repeats']} repeats"]
+    return ["; ".join(told)]
