@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ifuvit.reporting.results import Judgment, Results
@@ -78,7 +79,7 @@ def judgment_tables(one: Judgment) -> list[Table]:
         if scores:
             found.append(_scores(what, scores, one))
             if scores.get("cells"):
-                found.append(_cells(scores["cells"], one))
+                found.append(cells_table(scores["cells"], name=one.title, title=one.title, file=one.file))
             if "confusion" in scores:
                 found.append(_confusion(scores["confusion"], one))
     for name, title, rows in (
@@ -142,18 +143,18 @@ def _scores(what: str, scores: Mapping[str, Any], judgment: Judgment) -> Table:
     )
 
 
-def _cells(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], judgment: Judgment) -> Table:
+def cells_table(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], *, name: str, title: str, file: Path) -> Table:
     """Both equations' scores by kind and count: of the paper's prompts its 20 cells."""
     counts = sorted({count for of_kind in cells.values() for count in of_kind}, key=int)
     measures = {"match_ratio": "match ratio, % (Eq. 10)", "average_error": "average error (Eq. 9)"}
     return Table(
-        name=f"cells-{slug(judgment.title)}",
-        title=f"By object and asked count: {judgment.title}",
+        name=f"cells-{slug(name)}",
+        title=f"By object and asked count: {title}",
         columns=(
             Column(title="object", text=True),
             *(
-                Column(title=count, group=title, percent="%" in title)
-                for title in measures.values()
+                Column(title=count, group=group, percent="%" in group)
+                for group in measures.values()
                 for count in counts
             ),
         ),
@@ -162,7 +163,7 @@ def _cells(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], judgment: Judgm
             for kind, of_kind in cells.items()
         ),
         notes=(f"{_pictures(cells)} pictures a cell.",),
-        sources=(judgment.file,),
+        sources=(file,),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ifuvit.artifacts import now, package_version
-from ifuvit.reporting import comparison, counting, figures, measured, paper, tables
+from ifuvit.reporting import comparison, counting, figures, human, measured, paper, tables
 from ifuvit.reporting.headline import headline
 from ifuvit.reporting.provenance import sources
 from ifuvit.reporting.results import Estimate, Results
@@ -51,6 +51,10 @@ def render(results: Results, *, title: str) -> str:
         "training": {"plots": figures.training_plots(results), "tables": measured.trainings(results)},
         "grids": drawn,
         "counts": {"plots": figures.count_plots(results), "overview": counting.overview(results), "judged": judged},
+        "studies": [
+            {"study": one, "plots": human.study_plots(one), "tables": human.study_tables(one)}
+            for one in results.studies
+        ],
         "costs": [*measured.costs(results), *measured.speeds(results)],
         "sources": listed,
         "missing": missing(results, any(len(grid.models) > 1 for grid in drawn)),
@@ -83,6 +87,11 @@ def missing(results: Results, side_by_side: bool) -> list[tuple[str, str]]:
         ),
         (not results.trainings, "losses", "ifuvit train ..., whose metrics.jsonl is read"),
         (not counting.judgments(results), "object counts", "ifuvit count judge PICTURES --out RESULT.json"),
+        (
+            not results.studies,
+            "what people counted or preferred",
+            "ifuvit study make ..., then ifuvit study analyse DIR",
+        ),
         (not results.costs, "costs of all presets", "ifuvit costs --json > costs.json"),
         (
             not side_by_side,
@@ -104,6 +113,7 @@ def all_tables(results: Results) -> list[Table]:
         *measured.trainings(results),
         *counting.overview(results),
         *(table for one in counting.judgments(results) for table in counting.judgment_tables(one)),
+        *(table for one in results.studies for table in human.study_tables(one)),
         *measured.costs(results),
         *measured.speeds(results),
         *map(measured.evaluation_table, results.evaluations),

@@ -51,6 +51,10 @@ def sources(results: Results) -> list[Source]:
                 facts=_facts(counter=one.counter or {}),
             )
         )
+    for one in results.studies:
+        answered, expected = one.answers["answered"], one.answers["expected"]
+        told = f"{answered:,} of {expected:,} answers, by {len(one.raters)} raters"
+        found.append(Source(file=one.file, what=f"Human study ({one.kind}): {one.name}", protocol=told))
     for one in results.sweeps:
         protocol = {key: value for key, value in one.protocol.items() if key != "guidance_scale"}
         protocol |= {"name": str(protocol.get("name")).partition(", changed: guidance_scale")[0]}

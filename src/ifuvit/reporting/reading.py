@@ -18,6 +18,7 @@ from ifuvit.reporting.results import (
     Evaluation,
     Experiment,
     ExperimentRow,
+    HumanStudy,
     Judgment,
     Pictures,
     Results,
@@ -27,7 +28,7 @@ from ifuvit.reporting.results import (
     Training,
 )
 
-_OURS = re.compile(r'"verb"\s*:\s*"(evaluate|sweep|experiment|count judge|generate)"')
+_OURS = re.compile(r'"verb"\s*:\s*"(evaluate|sweep|experiment|count judge|generate|study analyse)"')
 # What a run or a data set holds besides results; larger files are annotations of a data set.
 _NOT_RESULTS = {"checkpoints", "pipeline", "transformer", "vae", "annotations"}
 _MAX_BYTES = 50_000_000
@@ -91,6 +92,7 @@ def _without_parts(results: Results) -> Results:
 _KINDS = {
     Evaluation: "evaluations",
     Judgment: "judgments",
+    HumanStudy: "studies",
     Sweep: "sweeps",
     Experiment: "experiments",
     Training: "trainings",
@@ -157,6 +159,8 @@ def _read(file: Path) -> Iterator[Any]:
                 yield from _read(manifest)
         elif verb == "count judge":
             yield _judgment(file, value)
+        elif verb == "study analyse":
+            yield _study(file, value)
         elif verb == "sweep":
             yield _sweep(file, value)
         elif verb == "experiment":
@@ -269,6 +273,24 @@ def _judgment(file: Path, value: Any) -> Judgment:
         thresholds=tuple(value.get("sweep") or ()),
         about=f"{value['judged']:,} of {value['pictures']:,} pictures judged",
         pictures=value.get("generated", {}).get("manifest_sha256", ""),
+    )
+
+
+def _study(file: Path, value: Any) -> HumanStudy:
+    scores = ("points", "strengths", "best", "slots") if value["kind"] == "preference" else ("models", "cells_won")
+    for numbers in filter(None, (value["everyone"], value["without_flagged"])):
+        for key in (*scores, "agreement", "self_consistency"):
+            dict(numbers[key])
+    return HumanStudy(
+        file=file,
+        name=Path(value["study"]["directory"]).name or value["study"]["title"],
+        kind=value["kind"],
+        answers=dict(value["answers"]),
+        raters=tuple(dict(row) for row in value["raters"]),
+        least_passed=float(value["least_passed"]),
+        everyone=dict(value["everyone"]),
+        without_flagged=value["without_flagged"],
+        counter=(value.get("counter") or {}).get("name"),
     )
 
 

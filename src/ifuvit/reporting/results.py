@@ -94,6 +94,31 @@ class Judgment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HumanStudy:
+    """Result of `ifuvit study analyse`."""
+
+    file: Path
+    name: str
+    kind: str
+    """"count", "preference"."""
+    answers: Mapping[str, int]
+    raters: tuple[Mapping[str, Any], ...]
+    least_passed: float
+    everyone: Mapping[str, Any]
+    without_flagged: Mapping[str, Any] | None
+    """The same numbers without raters who failed attention checks; None if there are none."""
+    counter: str | None
+    """The automatic counter that people are compared with."""
+
+    @property
+    def parts(self) -> dict[str, Mapping[str, Any]]:
+        """The sets of numbers by title."""
+        if self.without_flagged is None:
+            return {"all raters": self.everyone}
+        return {"all raters": self.everyone, "without flagged raters": self.without_flagged}
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepPoint:
     model: str
     guidance_scale: float
@@ -211,6 +236,7 @@ class Pictures:
 class Results:
     evaluations: tuple[Evaluation, ...] = ()
     judgments: tuple[Judgment, ...] = ()
+    studies: tuple[HumanStudy, ...] = ()
     sweeps: tuple[Sweep, ...] = ()
     experiments: tuple[Experiment, ...] = ()
     trainings: tuple[Training, ...] = ()
