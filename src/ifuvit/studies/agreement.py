@@ -7,7 +7,7 @@ import numpy as np
 
 from ifuvit.metrics.intervals import estimate
 from ifuvit.studies.answers import Answer, passed
-from ifuvit.studies.clustering import two_way
+from ifuvit.studies.clustering import means, two_way
 from ifuvit.studies.design import Study
 from ifuvit.studies.preference import Rankings, average_ranks
 
@@ -106,17 +106,15 @@ def self_consistency(study: Study, answers: Sequence[Answer], *, samples: int) -
     name = "difference" if study.kind == "count" else "pairs_kept"
     if not pairs:
         return {"repeats": 0, "same": None, name: None}
-    rows = [(1.0, float(_judged(first) == _judged(second)), _closeness(first, second)) for first, second in pairs]
+    rows = [(1, float(_judged(first) == _judged(second)), _closeness(first, second)) for first, second in pairs]
     same, closeness = two_way(
         np.array(rows),
         np.array([first.item for first, _ in pairs]),
         np.array([first.rater for first, _ in pairs]),
-        lambda sums: sums[:, 1:] / sums[:, :1],
-        bounds=(0, np.inf if study.kind == "count" else 1),
+        means,
+        bounds=(0, [1, np.inf if study.kind == "count" else 1]),
         samples=samples,
     )
-    if same is not None and same["interval"] is not None:
-        same["interval"] = [min(bound, 1.0) for bound in same["interval"]]
     return {"repeats": len(pairs), "same": same, name: closeness}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 SAMPLES = 1000
 
@@ -25,7 +26,7 @@ def two_way(
     raters: np.ndarray,
     statistic: Statistic,
     *,
-    bounds: tuple[float, float] | None = None,
+    bounds: tuple[ArrayLike, ArrayLike] = (-np.inf, np.inf),
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any] | None]:
@@ -36,12 +37,12 @@ def two_way(
         items: (A,) which item each is about.
         raters: (A,) who gave it.
         statistic: the numbers, from the features' sums.
-        bounds: the least and the greatest value that the numbers can have; intervals end there.
+        bounds: the least and the greatest values that the numbers can have, one for all or (Q,); intervals end there.
         samples: how often each bootstrap draws.
 
     Returns:
-        {"value", "interval", "interval_from", "n": A} for each of the Q numbers; None for one that is undefined. With one
-        rater, or one item, the interval tells nothing of others, and says so.
+        {"value", "interval", "interval_from", "n": A} for each of the Q numbers; None for one that is undefined. An
+        interval from one rater alone, or one item, tells nothing of others; "interval_from" says so.
     """
     if len(features) == 0:
         return []
@@ -52,25 +53,28 @@ def two_way(
     over = []
     for name, clusters in (("item", items), ("rater", raters)):
         number = len(np.unique(clusters))
-        over.append(f"{number} {name}{'s' if number > 1 else ''}")
         if number > 1:
+            over.append(f"{number} {name}s")
             excess = np.maximum(_variance(features, clusters, statistic, samples, rng) - answers, 0)
             variance, uncertainty = variance + excess, uncertainty + excess**2 / (number - 1)
     half = _t(variance, uncertainty) * np.sqrt(variance)
-    low, high = values - half, values + half
-    if bounds is not None:
-        low, high = np.clip(low, *bounds), np.clip(high, *bounds)
+    low, high = np.clip(values - half, *bounds), np.clip(values + half, *bounds)
     return [
         {
             "value": float(value),
             "interval": [float(least), float(most)] if np.isfinite(least) and np.isfinite(most) else None,
-            "interval_from": f"two-way bootstrap over {' and '.join(over)}",
+            "interval_from": f"bootstrap over {' and '.join(over) or 'answers'}",
             "n": len(features),
         }
         if np.isfinite(value)
         else None
         for value, least, most in zip(values, low, high)
     ]
+
+
+def means(sums: np.ndarray) -> np.ndarray:
+    """The statistic of means: the first feature is every answer's weight, the others are added up."""
+    return sums[:, 1:] / sums[:, :1]
 
 
 def _variance(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ifuvit.studies.answers import Answer
-from ifuvit.studies.clustering import two_way
+from ifuvit.studies.clustering import means, two_way
 from ifuvit.studies.design import Study
 
 SCORES = ("average_error", "match_ratio")
@@ -97,18 +97,16 @@ def _scores(table: Counts, chosen: np.ndarray, *, samples: int, seed: int) -> di
     if not chosen.any():
         return {**found, **dict.fromkeys(SCORES)}
     features = np.concatenate([np.ones((chosen.sum(), 1)), table.scores[chosen]], axis=1)
-    error, match = two_way(
+    estimates = two_way(
         features,
         table.scenes[chosen],
         table.raters[chosen],
-        lambda sums: sums[:, 1:] / sums[:, :1],
-        bounds=(0, np.inf),
+        means,
+        bounds=(0, [np.inf, 1]),
         samples=samples,
         seed=seed,
     )
-    if match is not None and match["interval"] is not None:
-        match["interval"] = [min(bound, 1.0) for bound in match["interval"]]
-    return {**found, "average_error": error, "match_ratio": match}
+    return {**found, **dict(zip(SCORES, estimates))}
 
 
 def _difference(table: Counts, a: int, b: int, *, samples: int, seed: int) -> dict[str, Any]:
@@ -168,16 +166,15 @@ def counter_agreement(table: Counts, automatic: Mapping[str, int], *, samples: i
     items, scenes, raters = table.items[judged], table.scenes[judged], table.raters[judged]
     ahead = found - told
     features = np.stack([np.ones_like(told), ahead == 0, ahead, abs(ahead)], axis=1)
-    same, difference, absolute = two_way(
-        features, scenes, raters, lambda sums: sums[:, 1:] / sums[:, :1], samples=samples, seed=seed
-    )
+    bounds = ([0, -np.inf, 0], [1, np.inf, np.inf])
+    same, difference, absolute = two_way(features, scenes, raters, means, bounds=bounds, samples=samples, seed=seed)
     return {
         "pictures": len(np.unique(items)),
-        "same": _share(same),
+        "same": same,
         "same_people": people_agree(items, told, samples=samples, seed=seed),
         "difference": difference,
         "absolute_difference": absolute,
-        "correlation": _correlation(items, found, told),
+        "correlation": _correlation(items, found, told, samples=samples, seed=seed),
         "models": _by_people_and_counter(table, judged, found, samples=samples, seed=seed),
     }
 
@@ -194,20 +191,14 @@ def people_agree(items: np.ndarray, counted: np.ndarray, *, samples: int, seed: 
             rows.append((pairs, (times * (times - 1) / 2).sum()))
     if not rows:
         return None
-    one = np.zeros(len(rows))
-    (share,) = two_way(
-        np.array(rows), np.arange(len(rows)), one, lambda sums: sums[:, 1:] / sums[:, :1], samples=samples, seed=seed
-    )
-    return None if share is None else {**_share(share), "interval_from": "bootstrap over items"}
+    alone = np.zeros(len(rows))
+    (share,) = two_way(np.array(rows), np.arange(len(rows)), alone, means, bounds=(0, 1), samples=samples, seed=seed)
+    return share
 
 
-def _share(estimate: dict[str, Any] | None) -> Any:
-    if estimate is None or estimate["interval"] is None:
-        return estimate
-    return {**estimate, "interval": [min(max(bound, 0.0), 1.0) for bound in estimate["interval"]]}
-
-
-def _correlation(items: np.ndarray, found: np.ndarray, told: np.ndarray) -> dict[str, Any] | None:
+def _correlation(
+    items: np.ndarray, found: np.ndarray, told: np.ndarray, *, samples: int, seed: int
+) -> dict[str, Any] | None:
     of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
     numbers = np.bincount(of_item)
     x, y = (np.bincount(of_item, weights=values) / numbers for values in (found, told))
@@ -220,8 +211,10 @@ def _correlation(items: np.ndarray, found: np.ndarray, told: np.ndarray) -> dict
             return ((n * sxy - sx * sy) / np.sqrt((n * sxx - sx**2) * (n * syy - sy**2)))[:, None]
 
     features = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
-    (estimate,) = two_way(features, np.arange(len(x)), np.zeros(len(x)), pearson, bounds=(-1, 1))
-    return None if estimate is None else {**estimate, "interval_from": "bootstrap over items"}
+    (estimate,) = two_way(
+        features, np.arange(len(x)), np.zeros(len(x)), pearson, bounds=(-1, 1), samples=samples, seed=seed
+    )
+    return estimate
 
 
 def _by_people_and_counter(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ifuvit.studies.answers import Answer
-from ifuvit.studies.clustering import two_way
+from ifuvit.studies.clustering import means, two_way
 from ifuvit.studies.design import Study
 
 PENALTY = 0.01
@@ -71,32 +71,40 @@ def preference_numbers(table: Rankings, *, samples: int, seed: int = 0) -> dict[
     pairs = list(itertools.permutations(range(number), 2))
     wins = np.stack([preferred(table.ranks[:, a], table.ranks[:, b]) for a, b in pairs], axis=1)
     sets, stages = choice_stages(table.ranks)
-    means = np.concatenate([np.ones((len(wins), 1)), table.points, wins, by_slot(table)], axis=1)
+    averaged = np.concatenate([np.ones((len(wins), 1)), table.points, wins, by_slot(table)], axis=1)
 
     def statistic(sums: np.ndarray) -> np.ndarray:
-        of_means, of_stages = np.split(sums, [means.shape[1]], axis=1)
+        of_means, of_stages = np.split(sums, [averaged.shape[1]], axis=1)
         strengths = fit_strengths(of_stages, sets)
         best = np.exp(strengths) / np.exp(strengths).sum(1, keepdims=True)
-        return np.concatenate([of_means[:, 1:] / of_means[:, :1], strengths, best], axis=1)
+        return np.concatenate([means(of_means), strengths, best], axis=1)
 
+    sizes = [number, len(pairs), number, number, number]
+    least, most = np.repeat([1, 0, 1, -np.inf, 0], sizes), np.repeat([number, 1, number, np.inf, 1], sizes)
     estimates = iter(
         two_way(
-            np.concatenate([means, stages], axis=1), table.items, table.raters, statistic, samples=samples, seed=seed
+            np.concatenate([averaged, stages], axis=1),
+            table.items,
+            table.raters,
+            statistic,
+            bounds=(least, most),
+            samples=samples,
+            seed=seed,
         )
     )
-    points = dict(zip(models, estimates))
+    points = {model: next(estimates) for model in models}
     win_rates: dict[str, dict[str, Any]] = {model: {} for model in models}
     for a, b in pairs:
-        win_rates[models[a]][models[b]] = _within(next(estimates), 0, 1)
-    slots = [_within(next(estimates), 1, number) for _ in range(number)]
+        win_rates[models[a]][models[b]] = next(estimates)
+    slots = [next(estimates) for _ in range(number)]
     strengths = {model: next(estimates) for model in models}
     return {
         "answers": len(table.ranks),
         "order": sorted(models, key=lambda model: -strengths[model]["value"]),
-        "points": {model: _within(one, 1, number) for model, one in points.items()},
+        "points": points,
         "win_rates": win_rates,
         "strengths": strengths,
-        "best": {model: _within(next(estimates), 0, 1) for model in models},
+        "best": {model: next(estimates) for model in models},
         "slots": {"points": slots, **slot_test(table)},
     }
 
@@ -104,12 +112,6 @@ def preference_numbers(table: Rankings, *, samples: int, seed: int = 0) -> dict[
 def preferred(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """1 where `one` has the better rank, 1/2 where both have the same."""
     return (one < other) + (one == other) / 2
-
-
-def _within(estimate: dict[str, Any], low: float, high: float) -> dict[str, Any]:
-    if estimate["interval"] is None:
-        return estimate
-    return {**estimate, "interval": [min(max(bound, low), high) for bound in estimate["interval"]]}
 
 
 # ------------------------------------------------------------------------------------------------------ Plackett-Luce
