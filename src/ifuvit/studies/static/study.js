@@ -107,9 +107,10 @@
       slot.classList.remove("carried");
       for (const place of shelf.children) place.classList.remove("over");
       if (!moved || event.type === "pointercancel") return;
-      // The click that ends a drag is no tap.
-      addEventListener("click", (click) => { click.stopPropagation(); click.preventDefault(); }, { capture: true, once: true });
-      setTimeout(() => dispatchEvent(new Event("study:dragged")));
+      // A click that comes of the same movement is no tap.
+      const swallow = (click) => { click.stopPropagation(); click.preventDefault(); };
+      addEventListener("click", swallow, { capture: true });
+      setTimeout(() => removeEventListener("click", swallow, { capture: true }));
       const place = under(event);
       if (place) give(form, slot, Number(place.dataset.rank));
     };
@@ -127,7 +128,7 @@
     });
     for (const slot of slots(form)) {
       slot.addEventListener("change", (event) => { settle(form, slot); say(form, `${name(slot)}: rank ${event.target.value}.`); });
-      slot.querySelector("figure").addEventListener("click", () => tap(form, slot));
+      slot.querySelector("img").addEventListener("click", () => tap(form, slot));
       slot.addEventListener("pointerdown", (event) => {
         const held = event.target.closest(event.pointerType === "touch" ? "legend" : "legend, figure img");
         if (held && event.button === 0) drag(form, slot, event);
