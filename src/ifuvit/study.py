@@ -378,6 +378,10 @@ def export(config: StudyExportConfig) -> Path:
 
 def analyse(config: StudyAnalyseConfig) -> Path:
     """Analyze a study; see `run`."""
+    from ifuvit.reporting.human import study_plots
+    from ifuvit.reporting.plots import as_file
+    from ifuvit.reporting.reading import read_study as read_study_result
+    from ifuvit.reporting.tables import slug
     from ifuvit.studies.analysis import analyse_study
     from ifuvit.studies.answers import read_answers
     from ifuvit.studies.design import read_study
@@ -405,6 +409,8 @@ def analyse(config: StudyAnalyseConfig) -> Path:
     )
     written = config.out or config.study / "analysis.json"
     write_json(written, result)
+    for plot in study_plots(read_study_result(written)):
+        write_text(written.parent / "plots" / f"{slug(plot.title)}.svg", as_file(plot))
     return written
 
 

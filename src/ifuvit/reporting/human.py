@@ -1,6 +1,8 @@
 """Tables and plots of human studies. Nothing is computed: cells hold what `ifuvit study analyse` tells."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ifuvit.reporting.counting import cells_table
@@ -8,15 +10,24 @@ from ifuvit.reporting.plots import COLORS, Bar, Plot, Point, Series, bar_plot, l
 from ifuvit.reporting.results import Estimate, HumanStudy
 from ifuvit.reporting.tables import Cell, Column, Table, plain, slug
 
-_ERROR = Column(title="average error (Eq. 9)", better="lower")
-_MATCH = Column(title="match ratio, % (Eq. 10)", percent=True, better="higher")
-_SCORES = {"match_ratio": _MATCH, "average_error": _ERROR}
+_SCORES = {
+    "match_ratio": Column(title="match ratio, % (Eq. 10)", percent=True, better="higher"),
+    "average_error": Column(title="average error (Eq. 9)", better="lower"),
+}
 
 
 def study_tables(study: HumanStudy) -> list[Table]:
-    """The models, one against the other, agreement, raters."""
-    of_models = _preference_tables if study.kind == "preference" else _count_tables
-    return [*of_models(study), _agreement(study), _raters(study)]
+    """The models; then, of all raters and without flagged ones, one model against the other and further parts; agreement,
+    raters."""
+    preference = study.kind == "preference"
+    overview, details = (_preference, _preference_details) if preference else (_counts, _count_details)
+    found = [overview(study)]
+    for part, numbers in study.parts.items():
+        for table in details(study, numbers):
+            if numbers is not study.everyone:
+                table = replace(table, name=f"{table.name}-{slug(part)}", title=f"{table.title} ({part})")
+            found.append(table)
+    return [*found, _agreement(study), _raters(study)]
 
 
 def study_plots(study: HumanStudy) -> list[Plot]:
@@ -51,7 +62,7 @@ def _grouped(study: HumanStudy, columns: Sequence[Column]) -> list[Column]:
 # --------------------------------------------------------------------------------------------------------- preference
 
 
-def _preference_tables(study: HumanStudy) -> list[Table]:
+def _preference(study: HumanStudy) -> Table:
     order, parts = study.everyone["order"], study.parts.values()
     points = f"points, {len(order)} to 1"
     columns = [
@@ -63,42 +74,39 @@ def _preference_tables(study: HumanStudy) -> list[Table]:
         [model, *(numbers[key][model] for numbers in parts for key in ("points", "strengths", "best"))]
         for model in order
     ]
-    wins = [[model, *(study.everyone["win_rates"][model].get(other) for other in order)] for model in order]
-    slots = [
-        [f"slot {place + 1}", *(numbers["slots"]["points"][place] for numbers in parts)] for place in range(len(order))
-    ]
-    tests = "; ".join(
-        f"{part}: p = {numbers['slots']['p']:.2g}"
-        for part, numbers in study.parts.items()
-        if numbers["slots"]["p"] is not None
-    )
-    return [
-        _table(
-            study,
-            "preference",
-            f"Preferences of people: {study.name}",
-            [Column(title="model", text=True), *_grouped(study, columns)],
-            models,
-            notes=(
-                f"Points as in the paper's Figure 6: of {len(order)} pictures the best earns {len(order)}, the last 1; "
-                "tied ones share. Strength: Plackett-Luce log-strength, 0 on average; its chance to be ranked first.",
-            ),
+    return _table(
+        study,
+        "preference",
+        f"Preferences of people: {study.name}",
+        [Column(title="model", text=True), *_grouped(study, columns)],
+        models,
+        notes=(
+            f"Points as in the paper's Figure 6: of {len(order)} pictures the best earns {len(order)}, the last 1; "
+            "tied ones share. Strength: Plackett-Luce log-strength, 0 on average; its chance to be ranked first.",
         ),
+    )
+
+
+def _preference_details(study: HumanStudy, numbers: Mapping[str, Any]) -> list[Table]:
+    order, slots = study.everyone["order"], numbers["slots"]
+    return [
         _table(
             study,
             "win-rates",
             "Share of answers that prefer the row's model to the column's, %",
             [Column(title="model", text=True), *(Column(title=model, percent=True) for model in order)],
-            wins,
+            [[model, *(numbers["win_rates"][model].get(other) for other in order)] for model in order],
             notes=("Ties count half.",),
         ),
         _table(
             study,
             "slots",
-            "Points by slot, from left to right",
-            [Column(title="slot", text=True), *_grouped(study, [Column(title=points)])],
-            slots,
-            notes=(f"Friedman's test that the slot does not matter: {tests}.",) if tests else (),
+            "Points by slot",
+            [Column(title="from left to right", text=True), *(Column(title=f"{n + 1}") for n in range(len(order)))],
+            [["points", *slots["points"]]],
+            notes=()
+            if slots["p"] is None
+            else (f"Friedman's test that the slot does not matter: p = {slots['p']:.2g}.",),
         ),
     ]
 
@@ -119,51 +127,40 @@ def _preference_plots(study: HumanStudy) -> list[Plot]:
 # -------------------------------------------------------------------------------------------------------------- counts
 
 
-def _count_tables(study: HumanStudy) -> list[Table]:
-    models = study.everyone["models"]
-    columns = [Column(title="answers"), *_SCORES.values()]
-    found = [
-        _table(
-            study,
-            "counts",
-            f"Objects that people counted: {study.name}",
-            [Column(title="model", text=True), *_grouped(study, columns)],
-            [
-                [
-                    model,
-                    *(
-                        numbers["models"][model]["overall"][key]
-                        for numbers in study.parts.values()
-                        for key in ("answers", *_SCORES)
-                    ),
-                ]
-                for model in models
-            ],
-        )
+def _counts(study: HumanStudy) -> Table:
+    rows = [
+        [
+            model,
+            *(
+                numbers["models"][model]["overall"][key]
+                for numbers in study.parts.values()
+                for key in ("answers", *_SCORES)
+            ),
+        ]
+        for model in study.everyone["models"]
     ]
-    if len(models) > 1:
-        found.append(_one_against_the_other(study))
-    if study.everyone["counter"]:
-        found.append(_counter(study))
+    columns = [Column(title="model", text=True), *_grouped(study, [Column(title="answers"), *_SCORES.values()])]
+    return _table(study, "counts", f"Objects that people counted: {study.name}", columns, rows)
+
+
+def _count_details(study: HumanStudy, numbers: Mapping[str, Any]) -> list[Table]:
+    models = numbers["models"]
+    found = [_one_against_the_other(study, numbers)] if len(models) > 1 else []
+    if numbers["counter"]:
+        found.append(_counter(study, numbers["counter"]))
     for by, name in (("by_object", "object"), ("by_count", "asked count")):
         keys = list(dict.fromkeys(key for scores in models.values() for key in scores[by]))
+        rows = [
+            [model, *(scores[by].get(key, {}).get(score) for score in _SCORES for key in keys)]
+            for model, scores in models.items()
+        ]
         found.append(
             _table(
                 study,
-                by.replace("_", "-"),
+                slug(name),
                 f"By {name}",
-                [
-                    Column(title="model", text=True),
-                    *(
-                        Column(title=key, group=column.title, percent=column.percent)
-                        for column in _SCORES.values()
-                        for key in keys
-                    ),
-                ],
-                [
-                    [model, *(scores[by].get(key, {}).get(score) for score in _SCORES for key in keys)]
-                    for model, scores in models.items()
-                ],
+                _by_score("model", keys),
+                rows,
             )
         )
     return [
@@ -175,62 +172,60 @@ def _count_tables(study: HumanStudy) -> list[Table]:
     ]
 
 
-def _one_against_the_other(study: HumanStudy) -> Table:
-    names = list(study.everyone["models"])
-    rows = []
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
-            row: list[Cell] = [f"{one} against {other}"]
-            for score in _SCORES:
-                cells = study.everyone["cells_won"][one][other][score]
-                difference = study.everyone["differences"][one][other][score]
-                row += [cells["won"], cells["tied"], cells["lost"], difference]
-            rows.append(row)
-    columns = [
-        Column(title=title, group=column.title, percent=column.percent)
-        for column in _SCORES.values()
-        for title in ("cells won", "tied", "lost", "difference")
+def _by_score(first: str, titles: Sequence[str]) -> list[Column]:
+    """Columns of both scores, each with the same titles below it."""
+    return [
+        Column(title=first, text=True),
+        *(
+            Column(title=title, group=score.title, percent=score.percent)
+            for score in _SCORES.values()
+            for title in titles
+        ),
     ]
+
+
+def _one_against_the_other(study: HumanStudy, numbers: Mapping[str, Any]) -> Table:
+    rows = []
+    for one, other in itertools.combinations(numbers["models"], 2):
+        row: list[Cell] = [f"{one} against {other}"]
+        for score in _SCORES:
+            cells = numbers["cells_won"][one][other][score]
+            row += [cells["won"], cells["tied"], cells["lost"], numbers["differences"][one][other][score]]
+        rows.append(row)
     return _table(
         study,
         "one-against-the-other",
         "One model against the other",
-        [Column(title="models", text=True), *columns],
+        _by_score("models", ("cells won", "tied", "lost", "difference")),
         rows,
         notes=("A cell is an object with an asked count, of which the paper has 20. Difference: first less second.",),
     )
 
 
-def _counter(study: HumanStudy) -> Table:
+def _counter(study: HumanStudy, told: Mapping[str, Any]) -> Table:
     titles = {
-        "same": "counter tells the answer's number, %",
+        "same": "the counter tells an answer's number, %",
         "same_people": "two people tell the same number, %",
         "difference": "counter less answer",
         "absolute_difference": "distance of counter and answer",
         "correlation": "correlation by picture",
     }
-    told = study.everyone["counter"]
     rows = [
         [model, *(both[who][score] for score in _SCORES for who in ("people", "counter"))]
         for model, both in told["models"].items()
     ]
-    columns = [
-        Column(title=who, group=column.title, percent=column.percent)
-        for column in _SCORES.values()
-        for who in ("people", "counter")
-    ]
     notes = [
-        f"{title.removesuffix(', %')}: {_words(told[key], percent=title.endswith('%'))}."
+        f"{title.removesuffix(', %')}: {_words(told[key], percent=title.endswith('%'))}"
         for key, title in titles.items()
-        if told.get(key)
+        if told[key] is not None
     ]
     return _table(
         study,
         "counter",
         f"The automatic counter ({study.counter}) beside people",
-        [Column(title="model", text=True), *columns],
+        _by_score("model", ("people", "counter")),
         rows,
-        notes=(f"{told['pictures']} pictures.", *notes),
+        notes=(f"{told['pictures']} pictures; {'; '.join(notes)}.",),
     )
 
 

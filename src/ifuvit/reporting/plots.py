@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 
 from jinja2.utils import markupsafe
 
@@ -107,6 +108,31 @@ def _figure(parts: Sequence[markupsafe.Markup], *, title: str, about: str, heigh
     return Markup(
         '<svg viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title><desc>{}</desc>{}</svg>'
     ).format(_WIDTH, round(height, 1), f"{title}. {about}", title, about, Markup("").join(parts))
+
+
+def as_file(plot: Plot) -> str:
+    """A plot as an SVG file of its own, with title, legend and the page's style."""
+    style = resources.files("ifuvit.reporting").joinpath("templates/style.css").read_text(encoding="utf-8")
+    height = float(plot.svg.partition('viewBox="')[2].partition('"')[0].split()[3])
+    drawn = Markup(plot.svg.replace("<svg", Markup('<svg y="24" width="{}" height="{}"').format(_WIDTH, height), 1))
+    legend = plot.legend if len(plot.legend) > 1 else ()
+    rows = [
+        Markup('<g transform="translate(8 {})">{}{}</g>').format(
+            height + 32 + 18 * place, sign, _text(34, 10, name, anchor="start")
+        )
+        for place, (name, sign) in enumerate(legend)
+    ]
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0} {1}" width="{0}" height="{1}"><style>{2}</style>'
+        '<rect width="100%" height="100%" style="fill: var(--card)"/>{3}{4}{5}</svg>\n'
+    ).format(
+        _WIDTH,
+        height + 32 + 18 * len(legend),
+        style,
+        _text(4, 16, plot.title, anchor="start", name="strong"),
+        drawn,
+        Markup("").join(rows),
+    )
 
 
 def _marker(index: int) -> str:

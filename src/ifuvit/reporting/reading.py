@@ -51,6 +51,16 @@ def read_results(directories: Sequence[Path]) -> Results:
     return _without_parts(Results(**{kind: tuple(values.values()) for kind, values in found.items()}))
 
 
+def read_study(file: Path) -> HumanStudy:
+    """The result that `ifuvit study analyse` wrote.
+
+    Raises:
+        InputError: it is missing or broken.
+    """
+    with _reading(file, "result of `ifuvit study analyse`"):
+        return _study(file, _estimates(read_json(file)))
+
+
 def _without_parts(results: Results) -> Results:
     """What a sweep or an experiment has made is told by its table: its parts are left out, but for the evaluations of an
     experiment's first seed, whose counts, pictures and losses are shown. The same weights under the same protocol stand once."""

@@ -111,6 +111,11 @@ class HumanStudy:
     """The automatic counter that people are compared with."""
 
     @property
+    def flagged(self) -> int:
+        """How many raters failed too many attention checks."""
+        return sum(row["flagged"] for row in self.raters)
+
+    @property
     def parts(self) -> dict[str, Mapping[str, Any]]:
         """The sets of numbers by title."""
         if self.without_flagged is None:

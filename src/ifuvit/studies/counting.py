@@ -145,7 +145,9 @@ def cells_won(cells: Mapping[str, Any], others: Mapping[str, Any], score: str) -
 # ------------------------------------------------------------------------------------------------- automatic counter
 
 
-def counter_agreement(table: Counts, automatic: Mapping[str, int], *, samples: int, seed: int = 0) -> dict[str, Any]:
+def counter_agreement(
+    table: Counts, automatic: Mapping[str, int], *, samples: int, seed: int = 0
+) -> dict[str, Any] | None:
     """The automatic counter beside people, picture by picture.
 
     Args:
@@ -156,11 +158,11 @@ def counter_agreement(table: Counts, automatic: Mapping[str, int], *, samples: i
         of raters of one picture who tell the same number, the most that can be expected of it, "difference": mean of the
         counter's number less theirs, "absolute_difference", "correlation": Pearson's between the counter's number and a
         picture's mean, "models": {model: {"people": both scores by people, "counter": by the counter, on these pictures}}},
-        estimates.
+        estimates; None where no picture is judged by both.
     """
     judged = np.isin(table.items, list(automatic))
     if not judged.any():
-        return {"pictures": 0}
+        return None
     found = np.array([automatic[item] for item in table.items[judged]], float)
     told = table.counted[judged].astype(float)
     items, scenes, raters = table.items[judged], table.scenes[judged], table.raters[judged]
