@@ -64,7 +64,7 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
     """
 
     def scores(chosen: np.ndarray) -> dict[str, Any]:
-        return _scores(table, chosen, samples=samples, seed=seed)
+        return group_scores(table, chosen, samples=samples, seed=seed)
 
     asked, kinds = [int(count) for count in np.unique(table.asked)], [str(kind) for kind in np.unique(table.kind)]
     models: dict[str, Any] = {}
@@ -87,12 +87,13 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
     won: dict[str, Any] = {name: {} for name in table.models}
     for a, b in pairs:
         one, other = table.models[a], table.models[b]
-        differences[one][other] = _difference(table, a, b, samples=samples, seed=seed)
+        differences[one][other] = difference(table, a, b, samples=samples, seed=seed)
         won[one][other] = {score: cells_won(models[one]["cells"], models[other]["cells"], score) for score in SCORES}
     return {"answers": len(table.counted), "models": models, "differences": differences, "cells_won": won}
 
 
-def _scores(table: Counts, chosen: np.ndarray, *, samples: int, seed: int) -> dict[str, Any]:
+def group_scores(table: Counts, chosen: np.ndarray, *, samples: int, seed: int = 0) -> dict[str, Any]:
+    """Both scores of the (A,) chosen answers."""
     found: dict[str, Any] = {"answers": int(chosen.sum()), "pictures": len(np.unique(table.items[chosen]))}
     if not chosen.any():
         return {**found, **dict.fromkeys(SCORES)}
@@ -109,7 +110,8 @@ def _scores(table: Counts, chosen: np.ndarray, *, samples: int, seed: int) -> di
     return {**found, **dict(zip(SCORES, estimates))}
 
 
-def _difference(table: Counts, a: int, b: int, *, samples: int, seed: int) -> dict[str, Any]:
+def difference(table: Counts, a: int, b: int, *, samples: int, seed: int = 0) -> dict[str, Any]:
+    """Both scores of one model less those of another, whose pictures of the same prompt and seed are drawn together."""
     chosen = (table.model == a) | (table.model == b)
     of_a, of_b = (table.model[chosen, None] == model for model in (a, b))
     if not (of_a.any() and of_b.any()):
@@ -230,8 +232,8 @@ def _by_people_and_counter(
     by_counter = Counts(**{**vars(table), "counted": counter, "raters": np.full(len(counter), "counter")})
     return {
         name: {
-            "people": _scores(table, judged & (table.model == index), samples=samples, seed=seed),
-            "counter": _scores(by_counter, judged & first & (table.model == index), samples=samples, seed=seed),
+            "people": group_scores(table, judged & (table.model == index), samples=samples, seed=seed),
+            "counter": group_scores(by_counter, judged & first & (table.model == index), samples=samples, seed=seed),
         }
         for index, name in enumerate(table.models)
     }

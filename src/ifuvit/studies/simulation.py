@@ -5,14 +5,23 @@ Gumbel distribution, with which rankings follow a Plackett-Luce model. Counts ar
 one that is wrong by one or two, and raters miscount some.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ifuvit.studies.answers import Answer
+from ifuvit.studies.counting import SCORES, counts, difference, group_scores
 from ifuvit.studies.design import Assignment, Item, Rater, Study
-from ifuvit.studies.preference import average_ranks, choice_stages, fit_strengths, preferred
+from ifuvit.studies.preference import (
+    average_ranks,
+    choice_stages,
+    fit_strengths,
+    preference_numbers,
+    preferred,
+    rankings,
+)
 
 AT = "2026-01-01T00:00:00+00:00"
 KINDS = ("bus", "sheep", "person", "apple")
@@ -89,7 +98,7 @@ def simulate_preference(
             if index >= raters - how.careless:
                 utility = rng.gumbel(size=number)
             skipped = purpose == "rating" and rng.random() < how.skipped
-            ranks = tuple(float(_ranks(utility, how.tie_below)[model]) for model in order)
+            ranks = tuple(float(rank) for rank in _ranks(utility, how.tie_below)[list(order)])
             answers.append(
                 Answer(
                     rater=people[index],
@@ -120,36 +129,42 @@ def simulate_preference(
 
 
 def _ranks(utility: np.ndarray, tie_below: float) -> np.ndarray:
-    """1 is best; ones closer to the one before than `tie_below` are tied with it, and the next rank is left out."""
-    order = np.argsort(-utility)
-    ranks = np.empty(len(utility))
-    for place, model in enumerate(order):
-        tied = place > 0 and utility[order[place - 1]] - utility[model] < tie_below
-        ranks[model] = ranks[order[place - 1]] if tied else place + 1
+    """(..., M) ranks, 1 is best; a picture closer than `tie_below` to the one before is tied with it, and the ranks after
+    them are left out."""
+    order = np.argsort(-utility, axis=-1)
+    falling = np.take_along_axis(utility, order, axis=-1)
+    begins = np.ones(utility.shape, bool)
+    begins[..., 1:] = falling[..., :-1] - falling[..., 1:] >= tie_below
+    by_place = np.maximum.accumulate(np.where(begins, np.arange(1, utility.shape[-1] + 1), 0), axis=-1)
+    ranks = np.empty_like(utility)
+    np.put_along_axis(ranks, order, by_place.astype(float), axis=-1)
     return ranks
 
 
 def preference_truth(
-    strengths: dict[str, float], *, how: RaterModel, answers: int = 200_000, seed: int = 12345
+    strengths: dict[str, float], *, how: RaterModel, answers: int = 400_000, seed: int = 12345
 ) -> dict[str, np.ndarray]:
-    """What the analysis would tell with as many answers, each about an item and by a rater of its own.
+    """What endlessly many answers would tell, each about an item and by a rater of its own.
 
     Returns:
-        {"points": (M,), "win_rates": (M, M), "strengths": (M,)}.
+        {"points": (M,), "win_rates": (M, M), "strengths": (M,): those planted, but that pictures and tastes move them
+        toward each other}.
     """
     rng = np.random.default_rng(seed)
     number = len(strengths)
     utility = np.array(list(strengths.values())) + rng.gumbel(size=(answers, number))
     utility += rng.normal(scale=np.hypot(how.picture_spread, how.taste_spread), size=(answers, number))
-    first = rng.integers(number, size=answers)
-    utility[np.arange(answers), first] += how.slot_bias
-    ranks = average_ranks(np.stack([_ranks(row, how.tie_below) for row in utility]))
+    utility[np.arange(answers), rng.integers(number, size=answers)] += how.slot_bias
+    ranks = average_ranks(_ranks(utility, how.tie_below))
     sets, stages = choice_stages(ranks)
     return {
         "points": (number + 1 - ranks).mean(0),
         "win_rates": np.array([[preferred(a, b).mean() for b in ranks.T] for a in ranks.T]),
         "strengths": fit_strengths(stages.sum(0, keepdims=True), sets)[0],
     }
+
+
+# --------------------------------------------------------------------------------------------------------------- counts
 
 
 def simulate_count(
@@ -233,6 +248,117 @@ def simulate_count(
         )
     raters_ = tuple(Rater(id=name, token=name, tasks=own) for name, own in zip(people, tasks))
     return _study("count", models, tuple(items), check_items, raters_, raters_per_item, seed), answers, shown
+
+
+def count_truth(right: dict[str, float], *, how: RaterModel) -> dict[str, tuple[float, float]]:
+    """Average error and match ratio of each model that endlessly many pictures and raters would tell."""
+    truth = {}
+    for model, share in right.items():
+        chances = np.zeros(2)
+        for asked in range(1, 6):
+            for wrong, of_picture in ((0, share), (-1, (1 - share) / 3), (1, (1 - share) / 3), (2, (1 - share) / 3)):
+                shown = asked + wrong
+                for told, of_rater in ((shown, 1 - how.miscounts), *((shown + e, how.miscounts / 2) for e in (-1, 1))):
+                    error = abs(max(told, 0) - asked)
+                    chances += of_picture * of_rater / 5 * np.array([error, error == 0])
+        truth[model] = (float(chances[0]), float(chances[1]))
+    return truth
+
+
+# ------------------------------------------------------------------------------------------------------------- coverage
+
+
+def preference_coverage(
+    strengths: dict[str, float],
+    *,
+    how: RaterModel,
+    studies: int,
+    items: int = 50,
+    raters: int = 10,
+    raters_per_item: int = 5,
+    samples: int = 400,
+) -> dict[str, Any]:
+    """How often the analysis of simulated preference studies finds what was planted.
+
+    Returns:
+        {"studies", "order_found": share of studies in which the models' order by strength is the planted one, "covered":
+        {"points": {model: share of studies whose interval has the truth in it}, "win_rates": {"a over b": ...}, "strengths":
+        {model: ...}}, "width": {the same: mean width of the intervals}}.
+    """
+    truth = preference_truth(strengths, how=how)
+    models = list(strengths)
+    pairs = list(itertools.combinations(range(len(models)), 2))
+    planted = sorted(models, key=lambda model: -strengths[model])
+    found = []
+    tally = Tally()
+    for seed in range(studies):
+        study, answers = simulate_preference(
+            strengths, items=items, raters=raters, raters_per_item=raters_per_item, how=how, seed=seed
+        )
+        ratings = [one for one in answers if one.purpose == "rating"]
+        numbers = preference_numbers(rankings(study, ratings), samples=samples, seed=seed)
+        found.append(numbers["order"] == planted)
+        for name in ("points", "strengths"):
+            for place, model in enumerate(models):
+                tally.add(name, model, numbers[name][model], truth[name][place])
+        for a, b in pairs:
+            estimate = numbers["win_rates"][models[a]][models[b]]
+            tally.add("win_rates", f"{models[a]} over {models[b]}", estimate, truth["win_rates"][a, b])
+    return {"studies": studies, "order_found": float(np.mean(found)), **tally.result()}
+
+
+def count_coverage(
+    right: dict[str, float],
+    *,
+    how: RaterModel,
+    studies: int,
+    raters: int = 10,
+    raters_per_item: int = 3,
+    samples: int = 400,
+) -> dict[str, Any]:
+    """The same of simulated counting studies: {"studies", "order_found": by match ratio, "covered": {"average_error":
+    {model: share}, "match_ratio": {model: share}, "match_ratio_difference": {"a less b": share}}, "width"}."""
+    truth = count_truth(right, how=how)
+    models = list(right)
+    found = []
+    tally = Tally()
+    for seed in range(studies):
+        study, answers, _ = simulate_count(right, raters=raters, raters_per_item=raters_per_item, how=how, seed=seed)
+        table = counts(study, [one for one in answers if one.purpose == "rating"])
+        ratios = {}
+        for place, model in enumerate(models):
+            scores = group_scores(table, table.model == place, samples=samples, seed=seed)
+            ratios[model] = scores["match_ratio"]["value"]
+            for name, value in zip(SCORES, truth[model]):
+                tally.add(name, model, scores[name], value)
+        found.append(
+            sorted(models, key=lambda model: -ratios[model]) == sorted(models, key=lambda model: -right[model])
+        )
+        for a, b in itertools.combinations(range(len(models)), 2):
+            estimate = difference(table, a, b, samples=samples, seed=seed)["match_ratio"]
+            lead = truth[models[a]][1] - truth[models[b]][1]
+            tally.add("match_ratio_difference", f"{models[a]} less {models[b]}", estimate, lead)
+    return {"studies": studies, "order_found": float(np.mean(found)), **tally.result()}
+
+
+class Tally:
+    """Which intervals had the truth in them, and how wide they were."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, list[tuple[bool, float]]]] = {}
+
+    def add(self, name: str, part: str, estimate: dict[str, Any], truth: float) -> None:
+        low, high = estimate["interval"]
+        self._seen.setdefault(name, {}).setdefault(part, []).append((low <= truth <= high, high - low))
+
+    def result(self) -> dict[str, Any]:
+        def mean(place: int) -> dict[str, dict[str, float]]:
+            return {
+                name: {part: float(np.mean([one[place] for one in seen])) for part, seen in parts.items()}
+                for name, parts in self._seen.items()
+            }
+
+        return {"covered": mean(0), "width": mean(1)}
 
 
 def _study(
