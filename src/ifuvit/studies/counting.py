@@ -48,7 +48,7 @@ def counts(study: Study, answers: Sequence[Answer]) -> Counts:
         asked=np.array([item.count for item, _ in told], int),
         counted=np.array([one.count for _, one in told], int),
         items=np.array([item.id for item, _ in told], str),
-        scenes=np.array([f"{item.kind} {item.count} {item.index}" for item, _ in told], str),
+        scenes=np.array([f"{item.prompt} {item.index}" for item, _ in told], str),
         raters=np.array([one.rater for _, one in told], str),
     )
 

@@ -1,0 +1,136 @@
+"""Agreement against hand-worked and published examples, scipy, and raters who are known."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ifuvit.studies.agreement import (
+    kendalls_w,
+    krippendorffs_alpha,
+    ranking_agreement,
+    rater_rows,
+    repeated,
+    self_consistency,
+)
+from ifuvit.studies.preference import Rankings, average_ranks
+from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
+
+STRENGTHS = {"a": 1.0, "b": 0.5, "c": 0.0, "d": -0.5}
+
+
+def test_kendalls_w_by_hand() -> None:
+    assert kendalls_w(np.array([[1, 2, 3, 4]] * 3)) == 1
+    assert kendalls_w(np.array([[1, 2, 3], [3, 2, 1]])) == 0
+    # Sums 4, 6, 8, 12 deviate from 7.5 by squares that sum to 35: 12 * 35 / (9 * 60).
+    assert kendalls_w(np.array([[1, 2, 3, 4], [2, 1, 3, 4], [1, 3, 2, 4]])) == pytest.approx(7 / 9)
+    assert kendalls_w(np.array([[1, 1, 3], [1, 1, 3]])) == 1
+    assert kendalls_w(np.array([[1, 1, 1], [1, 1, 1]])) is None
+    assert kendalls_w(np.array([[1, 2, 3]])) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kendalls_w_as_scipy(seed: int) -> None:
+    """Friedman's statistic is raters x (things - 1) x W, both with the correction for ties; and the mean of Spearman's
+    correlations between raters follows from W where there are no ties."""
+    values = np.random.default_rng(seed).integers(1, 4, (5, 6)).astype(float)
+    w = kendalls_w(values)
+    assert w is not None
+    assert 5 * 5 * w == pytest.approx(stats.friedmanchisquare(*values.T).statistic)
+    distinct = np.stack([np.random.default_rng((seed, row)).permutation(6) for row in range(5)])
+    items, places = np.zeros(5), np.tile(np.arange(6), (5, 1))
+    table = Rankings(
+        models=tuple("abcdef"), ranks=average_ranks(distinct), slots=places, items=items, raters=np.arange(5)
+    )
+    expected = np.mean([stats.spearmanr(a, b).statistic for a, b in itertools.combinations(distinct, 2)])
+    assert ranking_agreement(table)["rank_correlation"]["value"] == pytest.approx(expected)
+
+
+# Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), example C: four observers, twelve units.
+PUBLISHED = [
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
+    [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
+]
+
+
+@pytest.mark.parametrize(("level", "expected"), [("ordinal", 0.815), ("ratio", 0.797)])
+def test_alpha_as_published(level: str, expected: float) -> None:
+    pytest.importorskip("krippendorff")
+    told = [(value, unit) for row in PUBLISHED for unit, value in enumerate(row) if value is not None]
+    values, units = np.array([[value] for value, _ in told]), np.array([unit for _, unit in told])
+    found = krippendorffs_alpha(values, units, level)
+    assert found is not None
+    assert round(found["value"], 3) == expected
+    low, high = found["interval"]
+    assert 0 < low < found["value"] < high <= 1
+    assert found["n"] == 11, "one unit has one value only"
+
+
+def test_alpha_of_ranks_takes_every_model_of_an_item_as_a_unit() -> None:
+    krippendorff = pytest.importorskip("krippendorff")
+    ranks = average_ranks(np.random.default_rng(0).integers(1, 5, (12, 4)))
+    items = np.repeat(np.arange(4), 3)
+    found = krippendorffs_alpha(ranks, items, "ordinal")
+    as_raters = ranks.reshape(4, 3, 4).transpose(1, 0, 2).reshape(3, 16)
+    assert found is not None
+    assert found["value"] == pytest.approx(krippendorff.alpha(as_raters, level_of_measurement="ordinal"))
+
+
+def test_alpha_where_there_is_none() -> None:
+    pytest.importorskip("krippendorff")
+    assert krippendorffs_alpha(np.array([[1], [2]]), np.array([0, 1]), "ratio") is None
+    assert krippendorffs_alpha(np.array([[3], [3]]), np.array([0, 0]), "ratio") is None
+
+
+def test_careless_raters_are_flagged_and_others_are_not() -> None:
+    study, answers = simulate_preference(
+        STRENGTHS, items=20, raters=8, raters_per_item=4, how=RaterModel(careless=2), seed=1, checks=6, repeats=4
+    )
+    rows = rater_rows(study, answers, least_passed=0.75)
+    assert [row["flagged"] for row in rows] == [False] * 6 + [True] * 2
+    assert all((row["checks"], row["passed"]) == (6, 6) for row in rows[:6])
+    assert all(row["answered"] + row["not_told"] == 10 for row in rows)
+
+
+def test_who_skips_checks_is_flagged() -> None:
+    from dataclasses import replace
+
+    study, answers, _ = simulate_count({"x": 0.8}, raters=4, raters_per_item=1, how=RaterModel(), seed=0)
+    lazy = [
+        replace(one, status="skipped", count=None) if one.purpose == "check" and one.rater == "rater-0001" else one
+        for one in answers
+    ]
+    assert [row["rater"] for row in rater_rows(study, lazy, least_passed=0.75) if row["flagged"]] == ["rater-0001"]
+    unchecked = [one for one in answers if one.purpose != "check"]
+    assert not any(row["flagged"] for row in rater_rows(study, unchecked, least_passed=0.75))
+
+
+def test_self_consistency() -> None:
+    """Raters who never miscount repeat themselves; rankings of noisy ones keep more pairs than whole orders."""
+    exact = RaterModel(miscounts=0, skipped=0)
+    study, answers, _ = simulate_count({"x": 0.8}, raters=4, raters_per_item=2, how=exact, seed=0, repeats=5)
+    found = self_consistency(study, answers, samples=100)
+    assert (found["repeats"], found["same"]["value"], found["difference"]["value"]) == (20, 1, 0)
+    study, answers = simulate_preference(
+        STRENGTHS, items=30, raters=5, raters_per_item=3, how=RaterModel(skipped=0), seed=0, repeats=8
+    )
+    found = self_consistency(study, answers, samples=100)
+    assert found["repeats"] == len(repeated(answers)) == 40
+    assert found["same"]["value"] < 0.5 < found["pairs_kept"]["value"] < 1
+    assert self_consistency(study, [one for one in answers if one.purpose != "repeat"], samples=100)["repeats"] == 0
+
+
+def test_a_repeat_in_another_order_of_slots_is_the_same_ranking() -> None:
+    from dataclasses import replace
+
+    study, answers = simulate_preference(
+        STRENGTHS, items=6, raters=2, raters_per_item=2, how=RaterModel(skipped=0), seed=0, repeats=1
+    )
+    first, second = repeated(answers)[0]
+    by_model = dict(zip(first.order, first.ranks or ()))
+    turned = replace(second, order=(3, 1, 0, 2), ranks=tuple(by_model[model] for model in (3, 1, 0, 2)))
+    found = self_consistency(study, [first, turned], samples=100)
+    assert (found["same"]["value"], found["pairs_kept"]["value"]) == (1, 1)

@@ -1,0 +1,79 @@
+"""Intervals over items and raters against the variances that they should have."""
+
+import numpy as np
+import pytest
+
+from ifuvit.studies.clustering import means, two_way
+
+
+def answers(items: int, raters: int, *, item: float, rater: float, noise: float, seed: int) -> tuple[np.ndarray, ...]:
+    """Every rater's number for every item."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(scale=item, size=(items, 1)) + rng.normal(scale=rater, size=(1, raters))
+    values = (values + rng.normal(scale=noise, size=(items, raters))).reshape(-1)
+    of_item, of_rater = (part.reshape(-1) for part in np.indices((items, raters)))
+    return np.stack([np.ones_like(values), values], axis=1), of_item, of_rater
+
+
+def half_width(estimate: dict) -> float:
+    return (estimate["interval"][1] - estimate["interval"][0]) / 2
+
+
+def test_independent_answers_have_the_interval_of_a_mean() -> None:
+    """Here a bootstrap of items and raters at once would be 1.7 times too wide."""
+    from scipy.stats import t
+
+    features, items, raters = answers(60, 12, item=0, rater=0, noise=1, seed=1)
+    (estimate,) = two_way(features, np.arange(len(items)), np.arange(len(items)), means, samples=4000)
+    values = features[:, 1]
+    assert estimate is not None
+    assert estimate["value"] == pytest.approx(values.mean())
+    expected = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    assert half_width(estimate) == pytest.approx(expected, rel=0.08)
+
+
+@pytest.mark.parametrize(("item", "rater"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_of_what_items_and_raters_have_in_common(item: float, rater: float) -> None:
+    """The variance of a mean in a complete table, by the means of its rows and columns."""
+    features, items, raters = answers(60, 12, item=item, rater=rater, noise=0.5, seed=2)
+    (estimate,) = two_way(features, items, raters, means, samples=4000)
+    table = features[:, 1].reshape(60, 12)
+    alone = table.var(ddof=1) / table.size
+    excess = [max(table.mean(axis).var(ddof=1) / table.shape[1 - axis] - alone, 0) for axis in (1, 0)]
+    variance = alone + sum(excess)
+    freedom = variance**2 / (alone**2 / 719 + excess[0] ** 2 / 59 + excess[1] ** 2 / 11)
+    from scipy.stats import t
+
+    assert estimate is not None
+    assert half_width(estimate) == pytest.approx(t.ppf(0.975, freedom) * variance**0.5, rel=0.08)
+    assert half_width(estimate) > 2.5 * 1.96 * alone**0.5
+
+
+def test_what_an_interval_is_from() -> None:
+    features, items, raters = answers(20, 1, item=1, rater=0, noise=1, seed=3)
+    (estimate,) = two_way(features, items, raters, means, samples=200)
+    assert estimate is not None
+    assert (estimate["interval_from"], estimate["n"]) == ("bootstrap over 20 items", 20)
+    assert two_way(features[:0], items[:0], raters[:0], means) == []
+    (single,) = two_way(features[:1], items[:1], raters[:1], means)
+    assert single is not None and single["interval"] is None
+
+
+def test_bounds_and_undefined_numbers() -> None:
+    features, items, raters = answers(12, 3, item=5, rater=5, noise=5, seed=4)
+    zero_over_zero = np.zeros((len(features), 1))
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return np.concatenate([means(sums[:, :2]), sums[:, 2:] / sums[:, 2:]], axis=1)
+
+    both = np.concatenate([features, zero_over_zero], axis=1)
+    bounded, undefined = two_way(both, items, raters, statistic, bounds=([-0.5, 0], [0.5, 1]), samples=200)
+    assert undefined is None
+    assert bounded is not None and bounded["interval"] == [-0.5, 0.5]
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    features, items, raters = answers(15, 4, item=1, rater=1, noise=1, seed=5)
+    first, second, other = (two_way(features, items, raters, means, samples=200, seed=seed) for seed in (7, 7, 8))
+    assert first == second != other
