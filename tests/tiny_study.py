@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ifuvit.generate import file_name
 from ifuvit.study import StudyMakeConfig, make
 
 PROMPTS = ("a bus", "two sheep", "three apples", "four people")
@@ -21,7 +22,7 @@ def write_pictures(
     directory.mkdir(parents=True)
     images = []
     for index, prompt in enumerate(prompt for prompt in prompts for _ in range(images_per_prompt)):
-        file = f"{index:04d}-{prompt.replace(' ', '-')}.png"
+        file = file_name(index, 1, f"{directory.name} {prompt}")
         info = PngInfo()
         info.add_text("model", directory.name)
         info.add_itxt("prompt", prompt)
@@ -35,9 +36,9 @@ def write_pictures(
 
 def make_study(directory: Path, kind: str, *, size: int = 16, **settings) -> Path:
     """A study at `directory`/KIND of four models and four prompts."""
-    prompts = settings.pop("prompts", PROMPTS)
+    pictures = {"prompts": settings.pop("prompts", PROMPTS), "images_per_prompt": settings.pop("images_per_prompt", 2)}
     folders = [
-        write_pictures(directory / f"{kind}-pictures" / name, prompts=prompts, size=size, seed=number)
+        write_pictures(directory / f"{kind}-pictures" / name, **pictures, size=size, seed=number)
         for number, name in enumerate(MODELS)
     ]
     settings = {"raters": 2, "raters_per_item": 2, "repeats": 1, "checks": 1} | settings

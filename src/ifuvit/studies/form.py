@@ -16,6 +16,8 @@ from ifuvit.studies.design import PICTURES, Rater, Study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task
 from ifuvit.studies.store import Entry
 
+_COLUMNS = {"study", "rater", "token", "task", "status", "count", "ranks", "seconds", "at"}
+
 
 def write_forms(study: Study, directory: Path, out: Path) -> None:
     """Write every rater's form as `out`/RATER.html.
@@ -82,24 +84,29 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
     """The rows with values as JSON has them."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
-            rows = list(csv.DictReader(opened))
+            reader = csv.DictReader(opened)
+            if set(reader.fieldnames or ()) != _COLUMNS:
+                raise InputError(
+                    f"{file}: not the CSV file of a study's form; its columns would be {', '.join(sorted(_COLUMNS))}"
+                )
+            return [
+                {
+                    **row,
+                    "task": int(row["task"]),
+                    "count": int(row["count"]) if row["count"] else None,
+                    "ranks": [float(rank) for rank in row["ranks"].split()] or None,
+                    "seconds": float(row["seconds"]) if row["seconds"] else None,
+                }
+                for row in reader
+            ]
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
     except (UnicodeDecodeError, IsADirectoryError, csv.Error):
         raise InputError(f"{file}: not a CSV file") from None
-    try:
-        return [
-            {
-                **row,
-                "task": int(row["task"]),
-                "count": int(row["count"]) if row["count"] else None,
-                "ranks": [float(rank) for rank in row["ranks"].split()] or None,
-                "seconds": float(row["seconds"]) if row["seconds"] else None,
-            }
-            for row in rows
-        ]
-    except (KeyError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{file}: not a study's form's CSV file ({error})") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{file}: a row is no answer of a study's form ({error})") from None
 
 
 def _entry(study: Study, row: Mapping[str, Any]) -> Entry:

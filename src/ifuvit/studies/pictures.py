@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ifuvit.artifacts import atomic_path
 from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.errors import InputError
 
@@ -58,8 +57,7 @@ def blind(source: Path, target: Path, *, size: int) -> None:
 def write_blind(image: Image.Image, target: Path) -> None:
     """Write an RGB picture as PNG with no metadata."""
     bare = Image.fromarray(np.asarray(image.convert("RGB")))  # pixels alone: no text, profile or date comes along
-    with atomic_path(target) as temporary:
-        bare.save(temporary, format="PNG", optimize=True)
+    bare.save(target, format="PNG", optimize=True)
 
 
 def spoil(image: Image.Image, *, seed: int) -> Image.Image:

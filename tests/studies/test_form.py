@@ -1,0 +1,153 @@
+"""The form without a server: one file that holds everything and tells nothing, and what comes back from it."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ifuvit.errors import InputError
+from ifuvit.studies.design import Study, read_study
+from ifuvit.studies.form import form, read_returned, write_forms
+from tiny_study import MODELS, make_study
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("studies")
+    return {kind: make_study(root, kind) for kind in ("count", "preference")}
+
+
+@pytest.mark.parametrize("kind", ["count", "preference"])
+def test_a_form_needs_no_other_file_and_tells_nothing(made: dict[str, Path], kind: str) -> None:
+    study = read_study(made[kind])
+    rater = study.raters[0]
+    page = form(study, rater, made[kind] / "pictures")
+    assert not re.search(r'(src|href)="(?!data:|#)', page) and "@import" not in page and "url(" not in page
+    shown = re.findall(r'src="data:image/png;base64,([^"]+)" alt', page)
+    expected = [name for task in rater.tasks for name in study.pictures(task)]
+    assert [base64.b64decode(one) for one in shown] == [
+        (made[kind] / "pictures" / name).read_bytes() for name in expected
+    ]
+    telling = [*MODELS, *(item.id for item in (*study.items, *study.checks)), *expected, study.owner_token]
+    telling += [other.token for other in study.raters[1:]]
+    bare = re.sub(r"data:image/png;base64,[^\"]+", "", page)
+    assert not [word for word in telling if re.search(rf"\b{re.escape(word)}\b", bare)]
+    assert "<script src" not in page and "default-src 'none'" in page
+
+
+def test_forms_are_written_for_everybody(made: dict[str, Path], tmp_path: Path) -> None:
+    study = read_study(made["count"])
+    for _ in range(2):  # again: they replace themselves
+        write_forms(study, made["count"], tmp_path / "forms")
+    assert {path.name for path in (tmp_path / "forms").iterdir()} == {"r01.html", "r02.html"}
+    (tmp_path / "forms" / "thesis.doc").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        write_forms(study, made["count"], tmp_path / "forms")
+
+
+def returned(study: Study, *answers: dict[str, Any], **who: Any) -> dict[str, Any]:
+    rater = study.raters[0]
+    return {"study": study.id, "rater": rater.id, "token": rater.token, "answers": list(answers), **who}
+
+
+def counted(task: int = 0, **changes: Any) -> dict[str, Any]:
+    base = {
+        "task": task,
+        "status": "answered",
+        "count": 3,
+        "ranks": None,
+        "seconds": 2.5,
+        "at": "2026-01-01T12:00:00.123+00:00",
+    }
+    return base | changes
+
+
+def test_what_comes_back(made: dict[str, Path], tmp_path: Path) -> None:
+    study = read_study(made["count"])
+    log = [
+        counted(),
+        counted(at="2026-01-01T14:00:05+02:00", count=4),
+        counted(1, status="cannot tell", count=None, seconds=None),
+    ]
+    (tmp_path / "back.json").write_text(json.dumps(returned(study, *log)))
+    entries = read_returned(study, tmp_path / "back.json")
+    assert [(one.task, one.status, one.count, one.seconds) for one in entries] == [
+        (0, "answered", 3, 2.5), (0, "answered", 4, 2.5), (1, "cannot tell", None, None),
+    ]  # fmt: skip
+    assert entries[1].at == "2026-01-01T12:00:05.000+00:00"
+    rater = study.raters[0]
+    lines = ["study,rater,token,task,status,count,ranks,seconds,at"]
+    for one in log:
+        cells = [
+            study.id,
+            rater.id,
+            rater.token,
+            one["task"],
+            one["status"],
+            one["count"],
+            None,
+            one["seconds"],
+            one["at"],
+        ]
+        lines.append(",".join("" if cell is None else str(cell) for cell in cells))
+    (tmp_path / "back.csv").write_text(
+        "\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8"
+    )  # as spreadsheets save it
+    assert read_returned(study, tmp_path / "back.csv") == entries
+
+
+def test_rankings_come_back(made: dict[str, Path], tmp_path: Path) -> None:
+    study = read_study(made["preference"])
+    (tmp_path / "back.json").write_text(json.dumps(returned(study, counted(count=None, ranks=[1, 3, 1, 4]))))
+    (entry,) = read_returned(study, tmp_path / "back.json")
+    assert entry.ranks == (1.0, 3.0, 1.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda back: back.update(study="other"), "of another study"),
+        (lambda back: back.update(rater="r02"), "'r02' has no such token"),
+        (lambda back: back.update(rater="r99"), "'r99' has no such token"),
+        (lambda back: back.update(token=None), "has no such token"),
+        (lambda back: back["answers"].append(counted(count=-3)), "answer 2: count -3"),
+        (lambda back: back["answers"].append(counted(count="3")), "whole numbers"),
+        (lambda back: back["answers"].append(counted(count=3.5)), "whole numbers"),
+        (lambda back: back["answers"].append(counted(count=True)), "whole numbers"),
+        (lambda back: back["answers"].append(counted(task=1000)), "no task 1000"),
+        (lambda back: back["answers"].append(counted(status="done")), "not 'done'"),
+        (lambda back: back["answers"].append(counted(status=[])), r"not \[\]"),
+        (lambda back: back["answers"].append(counted(ranks=[1])), "nothing was to be ranked"),
+        (lambda back: back["answers"].append(counted(ranks="1")), "ranks must be numbers"),
+        (lambda back: back["answers"].append(counted(seconds=float("nan"))), "seconds must be"),
+        (lambda back: back["answers"].append(counted(at="yesterday")), "no moment with a time zone"),
+        (lambda back: back["answers"].append(counted(at="2026-01-01T12:00:00")), "no moment with a time zone"),
+        (lambda back: back["answers"].append("3"), "of another study"),
+        (lambda back: back.update(answers=None), "no answers of a study's form"),
+    ],
+)
+def test_what_is_not_taken(
+    made: dict[str, Path], tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    study = read_study(made["count"])
+    back = returned(study, counted())
+    change(back)
+    (tmp_path / "back.json").write_text(json.dumps(back))
+    with pytest.raises(InputError, match=message):
+        read_returned(study, tmp_path / "back.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", "study,rater,token,task,status,count,ranks,seconds,at\nx\n", "\x00"]
+)
+def test_csv_files_of_something_else(made: dict[str, Path], tmp_path: Path, text: str) -> None:
+    (tmp_path / "back.csv").write_text(text)
+    study = read_study(made["count"])
+    with pytest.raises(InputError, match="back.csv"):
+        read_returned(study, tmp_path / "back.csv")
+    with pytest.raises(InputError, match="missing.csv: no such file"):
+        read_returned(study, tmp_path / "missing.csv")

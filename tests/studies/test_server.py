@@ -1,0 +1,453 @@
+"""The server: what it shows, what it takes, what it refuses."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs fastapi: pip install '.[study]'")
+
+import httpx
+from fastapi.testclient import TestClient
+
+from ifuvit.studies import answers
+from ifuvit.studies.design import Rater, Study, read_study
+from ifuvit.studies.server import make_app
+from ifuvit.studies.store import Store
+from tiny_study import MODELS, make_study
+
+
+class Served:
+    """A study and a browser without JavaScript."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.study: Study = read_study(directory)
+        self.app = make_app(directory)
+        self.client = TestClient(self.app, follow_redirects=False)
+        self.rater: Rater = self.study.raters[0]
+
+    def link(self, place: object = "", rater: int = 0) -> str:
+        return f"/r/{self.study.raters[rater].token}/{place}"
+
+    def right(self, **changes) -> dict[str, str]:
+        """A form as the page posts it."""
+        if self.study.kind == "count":
+            fields = {"version": "0", "seconds": "1.25", "count": "3"}
+        else:
+            fields = {"version": "0", "seconds": "", "status": "answered", **{f"rank{n}": str(4 - n) for n in range(4)}}
+        fields |= changes
+        return {key: value for key, value in fields.items() if value is not None}
+
+    def post(self, task: object = 0, rater: int = 0, **changes) -> httpx.Response:
+        return self.client.post(self.link(task, rater), data=self.right(**changes))
+
+    def kept(self) -> list:
+        return self.app.state.store.entries()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("made")
+    for kind in ("count", "preference"):
+        make_study(directory, kind)
+    return directory
+
+
+@pytest.fixture(params=["count", "preference"])
+def served(request: pytest.FixtureRequest, made: Path, tmp_path: Path) -> Served:
+    return Served(shutil.copytree(made / request.param, tmp_path / request.param))
+
+
+@pytest.fixture
+def counts(made: Path, tmp_path: Path) -> Served:
+    return Served(shutil.copytree(made / "count", tmp_path / "counts"))
+
+
+@pytest.fixture
+def preferences(made: Path, tmp_path: Path) -> Served:
+    return Served(shutil.copytree(made / "preference", tmp_path / "preferences"))
+
+
+# ------------------------------------------------------------------------------------------------------------ the way
+
+
+def test_from_the_link_to_the_end(served: Served) -> None:
+    start = served.client.get(served.link())
+    assert start.status_code == 200 and "Taking part is voluntary" in start.text
+    place = re.search(r'href="(/r/[^"]+/0)"', start.text)
+    assert place is not None
+    there, total = place[1], len(served.rater.tasks)
+    for number in range(total):
+        page = served.client.get(there)
+        assert f"Task {number + 1} of {total}" in page.text and f'value="{number}" max="{total}"' in page.text
+        answer = served.client.post(there, data=served.right())
+        assert answer.status_code == 303
+        there = answer.headers["location"]
+    assert there == served.link("end")
+    assert "Thank you" in served.client.get(there).text
+    assert served.client.get(served.link()).headers["location"] == served.link("end")
+    assert len(served.kept()) == total
+
+
+def test_leaving_and_coming_back(served: Served) -> None:
+    served.post(0)
+    served.post(2)
+    for client in (served.client, TestClient(make_app(served.directory), follow_redirects=False)):  # or another server
+        page = client.get(served.link())
+        assert "Continue" in page.text and served.link(1) in page.text
+    assert served.post(1).headers["location"] == served.link(3), "what has an answer is passed over"
+    assert served.post(len(served.rater.tasks) - 1).headers["location"] == served.link(3), (
+        "what was left out comes again"
+    )
+    assert "Not quite finished" in served.client.get(served.link("end")).text
+
+
+def test_back_and_change(counts: Served) -> None:
+    counts.post(0, count="3")
+    page = counts.client.get(counts.link(0)).text
+    assert "You may change it" in page and 'name="version" value="1"' in page
+    assert re.search(r'value="3" class="given" aria-pressed="true"', page)
+    assert counts.post(0, count="12", version="1").status_code == 303
+    assert 'value="12"' in counts.client.get(counts.link(0)).text
+    assert [one.count for one in counts.kept()] == [3, 12]
+    (answer,) = answers.read_answers(counts.directory)
+    assert (answer.count, answer.changes, answer.seconds) == (12, 1, 1.25)
+
+
+def test_a_ranking_is_shown_again(preferences: Served) -> None:
+    preferences.post(0, rank0="2", rank1="1", rank2="1", rank3="4", ties="1")
+    assert preferences.kept()[0].ranks == (3.0, 1.0, 1.0, 4.0)
+    page = preferences.client.get(preferences.link(0)).text
+    checked = re.findall(r'name="(rank\d)" value="(\d)" required checked', page)
+    assert checked == [("rank0", "3"), ("rank1", "1"), ("rank2", "1"), ("rank3", "4")]
+    assert 'name="ties" value="1" checked' in page
+
+
+def test_other_answers(counts: Served, preferences: Served) -> None:
+    assert counts.post(0, count=None, status="cannot tell").status_code == 303
+    skipped = {"version": "0", "seconds": "3", "status": "skipped", "rank0": "1"}  # one was ranked already
+    assert preferences.client.post(preferences.link(0), data=skipped).status_code == 303
+    assert [one.status for one in (*counts.kept(), *preferences.kept())] == ["cannot tell", "skipped"]
+    assert preferences.kept()[0].ranks is None
+
+
+# ------------------------------------------------------------------------------------------------------------ blinding
+
+
+def test_pages_tell_nothing_of_models(served: Served) -> None:
+    for number, task in enumerate(served.rater.tasks):
+        page = served.client.get(served.link(number)).text
+        item = served.study.item(task.item)
+        telling = [*MODELS, task.item, "repeat", "check", served.study.owner_token]
+        if served.study.kind == "count":
+            telling += [item.prompt]
+        assert not [word for word in telling if re.search(rf"(?<!aria-)\b{re.escape(word)}\b(?!box|ed)", page)]
+        shown = re.findall(r"pictures/([0-9a-f]{32}\.png)\" alt", page)
+        assert tuple(shown) == served.study.pictures(task), "in the order that was drawn and recorded"
+        for name in shown:
+            picture = served.client.get(served.link(f"pictures/{name}"))
+            assert picture.status_code == 200 and picture.headers["content-type"] == "image/png"
+            assert not {"last-modified", "etag"} & set(picture.headers)
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"count": "-3"}, {"count": "1000000000"}, {"count": "three"}, {"count": ""}, {"count": None}, {"count": "3.5"}, {"count": "٣"},
+        {"count": "100"}, {"count": "1e1"}, {"count": "3\x00"}, {"status": "cannot tell"}, {"count": None, "status": "skipped"},
+        {"count": None, "status": "x" * 500}, {"seconds": "-1"}, {"seconds": "nan"}, {"seconds": "inf"}, {"seconds": "soon"},
+        {"version": None}, {"version": "-1"}, {"version": "x"}, {"rank0": "1"}, {"model": "0"}, {"item": "i0001-0"},
+    ],
+)  # fmt: skip
+def test_counts_that_are_refused(counts: Served, bad: dict) -> None:
+    answer = counts.post(0, **bad)
+    assert answer.status_code == 422 and "Not taken" in answer.text
+    assert counts.kept() == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"rank0": "1", "rank1": "1"}, {"rank0": "1", "rank1": "1", "ties": "0"}, {"rank2": None}, {"rank2": ""}, {"rank2": "0"}, {"rank2": "5"},
+        {"rank2": "-1"}, {"rank2": "best"}, {"rank4": "1"}, {"status": "cannot tell"}, {"status": ""}, {"count": "3"}, {"version": "1000000000"},
+    ],
+)  # fmt: skip
+def test_rankings_that_are_refused(preferences: Served, bad: dict) -> None:
+    answer = preferences.post(0, **bad)
+    assert answer.status_code == 422
+    assert preferences.kept() == []
+
+
+def test_a_field_given_twice(counts: Served) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = counts.client.post(counts.link(0), content="version=0&count=3&count=4", headers=headers)
+    assert answer.status_code == 422 and counts.kept() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b'{"version": 0, "count": 3}', "application/json", 415),
+        (b"--x\r\n", "multipart/form-data; boundary=x", 415),
+        (b"version=0&count=3", "", 415),
+        (b"version=0&count=\xff", "application/x-www-form-urlencoded", 400),
+        (b"version=0&count=%FF", "application/x-www-form-urlencoded", 400),
+        (b"no fields", "application/x-www-form-urlencoded", 400),
+        (b"&".join(b"a%d=1" % n for n in range(100)), "application/x-www-form-urlencoded", 400),
+        (b"version=0&count=" + b"3" * 10_000, "application/x-www-form-urlencoded", 413),
+    ],
+)
+def test_what_is_no_form(counts: Served, content: bytes, kind: str, status: int) -> None:
+    answer = counts.client.post(counts.link(0), content=content, headers={"content-type": kind})
+    assert answer.status_code == status and counts.kept() == []
+
+
+def test_an_answer_sent_again(served: Served) -> None:
+    assert served.post(0).status_code == 303
+    for version in ("0", "2"):
+        answer = served.post(0, version=version)
+        assert answer.status_code == 409 and "Nothing was changed" in answer.text
+    assert len(served.kept()) == 1
+
+
+def test_a_closed_study(served: Served) -> None:
+    owner = f"/owner/{served.study.owner_token}/"
+    assert served.client.post(f"{owner}close").headers["location"] == owner
+    answer = served.post(0)
+    assert answer.status_code == 403 and "closed" in answer.text
+    assert served.kept() == [] and "Closed" in served.client.get(owner).text
+    served.client.post(f"{owner}open")
+    assert served.post(0).status_code == 303
+
+
+@pytest.mark.parametrize("task", ["1000", "-1", "x", "1.0", "00000000001", "٣", "99999999999999999999"])
+def test_tasks_that_there_are_not(served: Served, task: str) -> None:
+    assert served.client.get(served.link(task)).status_code == 404
+    assert served.post(task).status_code == 404
+    assert served.kept() == []
+
+
+def test_links_that_are_not_known(served: Served) -> None:
+    token = served.rater.token
+    for wrong in (token[:-1], token + "x", token.swapcase(), "r01", "é", served.study.owner_token):
+        for place in ("", "0", "end"):
+            assert served.client.get(f"/r/{wrong}/{place}").status_code == 404
+        assert served.client.post(f"/r/{wrong}/0", data=served.right()).status_code == 404
+    for place in (f"/owner/{token}/", f"/owner/{token}/export/csv", "/owner/", "/", "/docs", "/openapi.json", "/r/"):
+        assert served.client.get(place).status_code == 404
+    assert served.client.post(f"/owner/{token}/close").status_code == 404
+    assert not served.app.state.store.closed and served.kept() == []
+
+
+def test_tokens_are_compared_in_constant_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ifuvit.studies import server
+
+    compared: list[bytes] = []
+    compare = server.hmac.compare_digest
+    monkeypatch.setattr(server.hmac, "compare_digest", lambda a, b: compared.append(a) or compare(a, b))
+    served.client.get(served.link())
+    assert compared == [rater.token.encode() for rater in served.study.raters], "with all, whichever it is"
+
+
+def test_only_a_raters_own_pictures_are_served(tmp_path: Path) -> None:
+    served = Served(make_study(tmp_path, "count", raters=4, raters_per_item=1))
+    own, others = (
+        {name for task in rater.tasks for name in served.study.pictures(task)} for rater in served.study.raters[:2]
+    )
+    assert served.client.get(served.link(f"pictures/{next(iter(own - others))}")).status_code == 200
+    for name in (
+        *(others - own), "study.json", "../study.json", "..%2fstudy.json", "%2e%2e/study.json", "..%5cstudy.json", "/etc/passwd", "%2fetc%2fpasswd",
+        "", ".", "answers.sqlite", "../../../../etc/passwd", "....//study.json", f"{next(iter(own))}%00.txt",
+    ):  # fmt: skip
+        answer = served.client.get(served.link(f"pictures/{name}"))
+        assert answer.status_code in (404, 422) and "token" not in answer.text, name
+    for place in ("/static/../server.py", "/static/%2e%2e/server.py", "/static/templates/page.html.j2", "/static/"):
+        assert served.client.get(place).status_code == 404
+
+
+# ------------------------------------------------------------------------------------------------------------- headers
+
+
+class Scripts(HTMLParser):
+    """What of a page could run or load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.inline: list[str] = []
+        self.loaded: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        if (tag == "script" and "src" not in facts) or tag == "style":
+            self.inline.append(tag)
+        self.inline += [name for name in facts if name.startswith("on") or name == "style"]
+        self.loaded += [value for name, value in attrs if name in ("src", "href", "action") and value]
+
+
+def test_headers_and_no_inline_script(served: Served) -> None:
+    served.post(0)
+    owner = f"/owner/{served.study.owner_token}/"
+    pages = [served.link(), served.link(0), served.link(1), served.link("end"), owner, "/nowhere"]
+    for place in [
+        *pages,
+        "/static/study.js",
+        served.link(f"pictures/{served.study.pictures(served.rater.tasks[0])[0]}"),
+    ]:
+        page = served.client.get(place)
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert page.headers["referrer-policy"] == "no-referrer", "addresses are secrets"
+        assert "server" not in page.headers and "access-control-allow-origin" not in page.headers
+        if place in pages:
+            assert page.headers["cache-control"] == "no-store"
+            found = Scripts(page.text)
+            assert found.inline == []
+            assert not [link for link in found.loaded if "//" in link]
+
+
+def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script> & \"quotes\" 'too'"
+    served = Served(make_study(tmp_path, "preference", prompts=(hostile, "b"), title="<b>T</b>"))
+    number = next(n for n, task in enumerate(served.rater.tasks) if served.study.item(task.item).prompt == hostile)
+    page = served.client.get(served.link(number)).text
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+    assert "<b>T</b>" not in served.client.get(served.link()).text
+    refused = served.post(0, **{"<img src=x>": "1"})
+    assert refused.status_code == 422 and "<img src=x>" not in refused.text
+
+
+# ---------------------------------------------------------------------------------------------------------- the owner
+
+
+def test_the_owners_page(served: Served) -> None:
+    owner = f"/owner/{served.study.owner_token}/"
+    empty = served.client.get(owner).text
+    assert "No item has the answers of two raters yet" in empty
+    for rater in served.study.raters:
+        assert f"http://testserver/r/{rater.token}/" in empty
+    for rater in range(2):
+        for number, task in enumerate(served.study.raters[rater].tasks):
+            if served.study.kind == "count":
+                served.post(number, rater, count=str(served.study.item(task.item).count))
+            else:
+                served.post(number, rater, **{f"rank{slot}": str(1 + model) for slot, model in enumerate(task.order)})
+    page = served.client.get(owner).text
+    total = len(served.rater.tasks)
+    assert page.count(f"<td>{total} of {total}</td>") == 2 and f"<td>{2 * total} of {2 * total}</td>" in page
+    assert "in 100 % of cases" in page and "100 %</td>" in page
+    if served.study.kind == "count":
+        assert page.count("<td>1 of 1</td>") == 2, "checks that were right"
+
+    for name, write in (("csv", answers.as_csv), ("json", answers.as_json), ("label-studio", answers.as_label_studio)):
+        exported = served.client.get(f"{owner}export/{name}")
+        assert exported.text == write(served.study, answers.read_answers(served.directory))
+        assert exported.headers["content-disposition"].startswith("attachment")
+    assert served.client.get(f"{owner}export/study.json").status_code == 404
+
+
+# ---------------------------------------------------------------------------------------------------------- many, killed
+
+
+def test_fifty_raters_at_once_lose_nothing(tmp_path: Path) -> None:
+    served = Served(make_study(tmp_path, "count", raters=50, raters_per_item=25, repeats=0, checks=0))
+    rounds = 4
+
+    async def everybody() -> list[int]:
+        transport = httpx.ASGITransport(app=served.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+
+            async def one(number: int) -> list[int]:
+                return [
+                    (await client.post(served.link(task, number), data=served.right(count=str(task)))).status_code
+                    for task in range(rounds)
+                ]
+
+            return [status for statuses in await asyncio.gather(*map(one, range(50))) for status in statuses]
+
+    assert asyncio.run(everybody()) == [303] * 50 * rounds
+    kept = {(entry.rater, entry.task, entry.count) for entry in served.kept()}
+    assert kept == {(rater.id, task, task) for rater in served.study.raters for task in range(rounds)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_a_killed_server_loses_no_answer_that_it_acknowledged(tmp_path: Path) -> None:
+    directory = make_study(
+        tmp_path, "count", prompts=tuple(f"{n} sheep" for n in range(2, 10)), raters=8, raters_per_item=8
+    )
+    study, port = read_study(directory), free_port()
+    command = [sys.executable, "-m", "ifuvit.cli", "study", "serve", str(directory), "--port", str(port)]
+    acknowledged: set[tuple[str, int]] = set()
+
+    def answer(rater: Rater) -> None:
+        with httpx.Client(timeout=30) as client:
+            for task in range(len(rater.tasks)):
+                try:
+                    link = f"http://127.0.0.1:{port}/r/{rater.token}/{task}"
+                    status = client.post(link, data={"version": "0", "count": "3"}).status_code
+                except httpx.HTTPError:
+                    return
+                assert status == 303
+                acknowledged.add((rater.id, task))
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
+        try:
+            assert process.stdout is not None and study.owner_token in process.stdout.readline()
+            wait_for(port)
+            threads = [threading.Thread(target=answer, args=(rater,)) for rater in study.raters]
+            for thread in threads:
+                thread.start()
+            deadline = time.monotonic() + 60
+            while len(acknowledged) < 60 and time.monotonic() < deadline:
+                time.sleep(0.005)
+        finally:
+            process.send_signal(signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    kept = {(entry.rater, entry.task) for entry in Store(directory).entries()}
+    assert len(acknowledged) >= 60 and acknowledged <= kept
+    assert len(kept) < sum(len(rater.tasks) for rater in study.raters), "it was killed on the way"
+    # The next server goes on from there, and takes what was kept but not acknowledged for what it is.
+    client = TestClient(make_app(directory), follow_redirects=False)
+    rater, task = study.raters[0], next(number for name, number in sorted(kept) if name == study.raters[0].id)
+    assert client.post(f"/r/{rater.token}/{task}", data={"version": "0", "count": "3"}).status_code == 409
+
+
+def wait_for(port: int) -> None:
+    for _ in range(600):
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/")
+            return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError("the server did not start")
+
+
+def test_study_json_is_not_for_everybody(counts: Served) -> None:
+    if os.name == "posix":
+        assert (counts.directory / "study.json").stat().st_mode & 0o077 == 0
+    assert json.loads((counts.directory / "manifest.json").read_text())["verb"] == "study make"
+    assert counts.study.owner_token not in (counts.directory / "manifest.json").read_text()
