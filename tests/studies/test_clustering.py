@@ -38,10 +38,10 @@ def test_of_what_items_and_raters_have_in_common(item: float, rater: float) -> N
     features, items, raters = answers(60, 12, item=item, rater=rater, noise=0.5, seed=2)
     (estimate,) = two_way(features, items, raters, means, samples=4000)
     table = features[:, 1].reshape(60, 12)
-    alone = table.var(ddof=1) / table.size
-    excess = [max(table.mean(axis).var(ddof=1) / table.shape[1 - axis] - alone, 0) for axis in (1, 0)]
-    variance = alone + sum(excess)
-    freedom = variance**2 / (alone**2 / 719 + excess[0] ** 2 / 59 + excess[1] ** 2 / 11)
+    alone, of_items, of_raters = table.var(ddof=1) / 720, table.mean(1).var(ddof=1) / 60, table.mean(0).var(ddof=1) / 12
+    excess = max(of_raters - alone, 0)
+    variance = of_items + excess
+    freedom = variance**2 / (of_items**2 / 59 + excess**2 / 11)
     from scipy.stats import t
 
     assert estimate is not None

@@ -2,10 +2,10 @@
 
 Answers to one item resemble each other, and so do those of one rater. A bootstrap over answers takes them for independent
 and is too narrow; one that draws items and raters at once counts the answers' own noise three times (Owen and Eckles,
-Annals of Applied Statistics 2012) and is too wide. So three bootstraps tell three variances (Cameron, Gelbach and Miller,
-Journal of Business & Economic Statistics 2011): of answers drawn anew, and what comes on top of it when whole items, and
-when whole raters, are drawn anew. The interval is their sum's, with Student's t at Satterthwaite's degrees of freedom, for
-ten raters tell little of how much raters differ.
+Annals of Applied Statistics 2012) and is too wide. So there are three bootstraps, and their variances make one (Cameron,
+Gelbach and Miller, Journal of Business & Economic Statistics 2011): that of whole items drawn anew, and on top of it what
+that of whole raters has more than that of single answers, if it has. The interval takes Student's t at Satterthwaite's
+degrees of freedom, for ten raters tell little of how much raters differ.
 """
 
 from collections.abc import Callable
@@ -48,15 +48,18 @@ def two_way(
         return []
     values = statistic(features.sum(0, keepdims=True))[0]
     rng = np.random.default_rng(seed)
-    answers = _variance(features, np.arange(len(features)), statistic, samples, rng)
-    variance, uncertainty = answers, answers**2 / max(len(features) - 1, 1)
-    over = []
-    for name, clusters in (("item", items), ("rater", raters)):
-        number = len(np.unique(clusters))
-        if number > 1:
-            over.append(f"{number} {name}s")
-            excess = np.maximum(_variance(features, clusters, statistic, samples, rng) - answers, 0)
-            variance, uncertainty = variance + excess, uncertainty + excess**2 / (number - 1)
+
+    def of(clusters: np.ndarray) -> np.ndarray:
+        return _variance(features, clusters, statistic, samples, rng)
+
+    answers = of(np.arange(len(features)))
+    numbers = {name: len(np.unique(clusters)) for name, clusters in (("item", items), ("rater", raters))}
+    variance, freedom = (of(items), numbers["item"] - 1) if numbers["item"] > 1 else (answers, len(features) - 1)
+    uncertainty = variance**2 / max(freedom, 1)
+    if numbers["rater"] > 1:
+        excess = np.maximum(of(raters) - answers, 0)
+        variance, uncertainty = variance + excess, uncertainty + excess**2 / (numbers["rater"] - 1)
+    over = [f"{number} {name}s" for name, number in numbers.items() if number > 1]
     half = _t(variance, uncertainty) * np.sqrt(variance)
     low, high = np.clip(values - half, *bounds), np.clip(values + half, *bounds)
     return [
