@@ -1,0 +1,112 @@
+"""Human studies in the report: every number of the analysis has its place, with and without flagged raters."""
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.dom import minidom
+
+import pytest
+
+from ifuvit.artifacts import write_json
+from ifuvit.errors import InputError
+from ifuvit.report import ReportConfig, run, tables_directory
+from ifuvit.reporting.human import study_plots, study_tables
+from ifuvit.reporting.plots import as_file
+from ifuvit.reporting.reading import read_results, read_study
+from ifuvit.reporting.results import Estimate
+from ifuvit.studies.analysis import analyse_study
+from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
+
+pytest.importorskip("krippendorff")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preference study with a careless rater, and a counting study with an automatic counter."""
+    root = tmp_path_factory.mktemp("studies")
+    ranked = simulate_preference(
+        {"early": 0.0, "<late> & more": 3.0}, items=10, raters=4, raters_per_item=2, how=RaterModel(careless=1), seed=0
+    )
+    study, answers, shown = simulate_count(
+        {"one": 0.9, "two": 0.5}, raters=4, raters_per_item=2, how=RaterModel(), seed=0, pictures_per_prompt=1
+    )
+    for name, result in (
+        ("liked", analyse_study(*ranked, samples=100, least_passed=0.9)),
+        ("counted", analyse_study(study, answers, automatic=shown, samples=100)),
+    ):
+        facts: dict[str, Any] = {"verb": "study analyse", "study": {"directory": f"elsewhere/{name}", "title": "What?"}}
+        write_json(root / name / "analysis.json", {**facts, "counter": {"name": "openmoji"}, **result})
+    return root
+
+
+def test_both_studies_are_read(results: Path) -> None:
+    counted, liked = read_results([results]).studies
+    assert (counted.name, counted.kind, counted.flagged, list(counted.parts)) == ("counted", "count", 0, ["all raters"])
+    assert (liked.name, liked.flagged) == ("liked", 1)
+    assert list(liked.parts) == ["all raters", "without flagged raters"]
+    assert isinstance(liked.everyone["points"]["early"], Estimate)
+
+
+def test_preferences(results: Path) -> None:
+    study = read_study(results / "liked" / "analysis.json")
+    tables = {table.name: table for table in study_tables(study)}
+    models = tables["study-preference-liked"]
+    assert [row[0] for row in models.rows] == study.everyone["order"] == ["<late> & more", "early"]
+    assert [name for name, _ in models.groups] == ["", "all raters", "without flagged raters"]
+    assert models.rows[0][1] == study.everyone["points"]["<late> & more"]
+    assert study.without_flagged is not None
+    assert models.rows[0][4] == study.without_flagged["points"]["<late> & more"]
+    wins = tables["study-win-rates-liked-without-flagged-raters"]
+    assert wins.rows[1][1] == study.without_flagged["win_rates"]["early"]["<late> & more"]
+    assert wins.rows[1][2] is None
+    assert [row[-1] for row in tables["study-raters-liked"].rows] == ["", "", "", "flagged"]
+    assert any("Friedman" in note for note in tables["study-slots-liked"].notes)
+
+
+def test_counts(results: Path) -> None:
+    study = read_study(results / "counted" / "analysis.json")
+    tables = {table.name: table for table in study_tables(study)}
+    assert tables["study-counts-counted"].rows[0][2] == study.everyone["models"]["one"]["overall"]["match_ratio"]
+    (row,) = tables["study-one-against-the-other-counted"].rows
+    assert row[0] == "one against two" and sum(row[1:4]) == 20
+    assert "openmoji" in tables["study-counter-counted"].title
+    assert len(tables["cells-study-counted-one"].rows) == 4
+    assert all(len(row) == len(table.columns) for table in tables.values() for row in table.rows)
+
+
+def test_the_report_shows_them(results: Path, tmp_path: Path) -> None:
+    page = run(ReportConfig(directories=(results,), out=tmp_path / "report.html"))
+    text = page.read_text(encoding="utf-8")
+    for words in (
+        "What people count",
+        "What people prefer",
+        "1 of them failed too many attention checks",
+        "Krippendorff&#39;s alpha",
+        "Match ratio by asked count",
+        "Mean points, 2 is best",
+        "Human study (preference): liked",
+        "&lt;late&gt; &amp; more",
+    ):
+        assert words in text, words
+    assert "<late>" not in text and "ifuvit study make" not in text
+    assert (tables_directory(page) / "study-preference-liked.csv").is_file()
+
+
+def test_plots_as_files(results: Path) -> None:
+    for name, number in (("liked", 2), ("counted", 4)):
+        plots = study_plots(read_study(results / name / "analysis.json"))
+        assert len(plots) == number
+        for plot in plots:
+            parsed = minidom.parseString(as_file(plot)).documentElement
+            assert parsed is not None and parsed.getAttribute("xmlns") == "http://www.w3.org/2000/svg"
+            words = [node.firstChild.data for node in parsed.getElementsByTagName("text") if node.firstChild]  # type: ignore[union-attr]
+            assert plot.title in words
+            assert all(name in words for name, _ in plot.legend if len(plot.legend) > 1)
+
+
+def test_a_broken_analysis_is_told(results: Path, tmp_path: Path) -> None:
+    value = json.loads((results / "liked" / "analysis.json").read_text())
+    del value["everyone"]["strengths"]
+    write_json(tmp_path / "analysis.json", value)
+    with pytest.raises(InputError, match="'strengths' is missing"):
+        read_results([tmp_path])
