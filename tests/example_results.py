@@ -7,6 +7,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from ifuvit.studies.analysis import analyse_study
+from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
+
 SETTINGS = {
     "concat-early": ("concat", 0, 0),
     "concat-intermediate": ("concat", 1, 2),
@@ -344,6 +347,24 @@ def write_generated(directory: Path, model: str, hue: int, *, size: int = 64) ->
     return write_pictures(directory, {"verb": "generate", "config": config, "complete": True}, hue, size)
 
 
+def write_studies(root: Path) -> Path:
+    """A preference study with a careless rater, and a counting study with an automatic counter, by simulated raters."""
+    how = RaterModel(careless=1)
+    liked = simulate_preference(
+        {"early": 0.0, "<late> & more": 3.0}, items=10, raters=4, raters_per_item=2, how=how, seed=0
+    )
+    study, answers, shown = simulate_count(
+        {"one": 0.9, "two": 0.5}, raters=4, raters_per_item=2, how=RaterModel(), seed=0, pictures_per_prompt=1
+    )
+    for name, result in (
+        ("liked", analyse_study(*liked, samples=100, least_passed=0.9)),
+        ("counted", analyse_study(study, answers, automatic=shown, samples=100)),
+    ):
+        facts = {"verb": "study analyse", "study": {"directory": f"elsewhere/{name}", "title": "What?"}}
+        write(root / name / "analysis.json", {**facts, "counter": {"name": "openmoji"}, **result})
+    return root
+
+
 def write_all(root: Path) -> Path:
     """Results of every verb below `root`."""
     write_evaluation(root / "shipped" / "evaluation.json", "cross-intermediate", 0.8)
@@ -354,6 +375,7 @@ def write_all(root: Path) -> Path:
     write_training(root / "runs" / "concat-early", 1.2)
     write_training(root / "runs" / "cross-intermediate", 1.0)
     write_costs(root / "costs.json")
+    write_studies(root / "studies")
     write_generated(root / "pictures" / "early", "runs/concat-early", 40)
     write_generated(root / "pictures" / "intermediate", "runs/cross-intermediate", 220)
     write_generated(root / "pictures" / "large", "runs/coco", 120, size=160)

@@ -1,6 +1,7 @@
 """`ifuvit study`: people count objects in models' pictures, or rank them: made, served, gathered and analyzed."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -386,6 +387,8 @@ def analyse(config: StudyAnalyseConfig) -> Path:
     from ifuvit.studies.answers import read_answers
     from ifuvit.studies.design import read_study
 
+    if find_spec("krippendorff") is None:
+        raise InputError("analysis needs more packages (krippendorff): pip install 'ifuvit[study]'")
     started = now()
     study = read_study(config.study)
     if study.kind != "count" and (config.counter or config.detector):

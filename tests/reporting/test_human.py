@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 from xml.dom import minidom
 
 import pytest
 
+import example_results
 from ifuvit.artifacts import write_json
 from ifuvit.errors import InputError
 from ifuvit.report import ReportConfig, run, tables_directory
@@ -14,29 +14,11 @@ from ifuvit.reporting.human import study_plots, study_tables
 from ifuvit.reporting.plots import as_file
 from ifuvit.reporting.reading import read_results, read_study
 from ifuvit.reporting.results import Estimate
-from ifuvit.studies.analysis import analyse_study
-from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
-
-pytest.importorskip("krippendorff")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A preference study with a careless rater, and a counting study with an automatic counter."""
-    root = tmp_path_factory.mktemp("studies")
-    ranked = simulate_preference(
-        {"early": 0.0, "<late> & more": 3.0}, items=10, raters=4, raters_per_item=2, how=RaterModel(careless=1), seed=0
-    )
-    study, answers, shown = simulate_count(
-        {"one": 0.9, "two": 0.5}, raters=4, raters_per_item=2, how=RaterModel(), seed=0, pictures_per_prompt=1
-    )
-    for name, result in (
-        ("liked", analyse_study(*ranked, samples=100, least_passed=0.9)),
-        ("counted", analyse_study(study, answers, automatic=shown, samples=100)),
-    ):
-        facts: dict[str, Any] = {"verb": "study analyse", "study": {"directory": f"elsewhere/{name}", "title": "What?"}}
-        write_json(root / name / "analysis.json", {**facts, "counter": {"name": "openmoji"}, **result})
-    return root
+    return example_results.write_studies(tmp_path_factory.mktemp("studies"))
 
 
 def test_both_studies_are_read(results: Path) -> None:

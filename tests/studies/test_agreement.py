@@ -1,6 +1,8 @@
 """Agreement against hand-worked and published examples, scipy, and raters who are known."""
 
 import itertools
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -57,7 +59,7 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("level", "expected"), [("ordinal", 0.815), ("ratio", 0.797)])
-def test_alpha_as_published(level: str, expected: float) -> None:
+def test_alpha_as_published(level: Literal["ordinal", "ratio"], expected: float) -> None:
     pytest.importorskip("krippendorff")
     told = [(value, unit) for row in PUBLISHED for unit, value in enumerate(row) if value is not None]
     values, units = np.array([[value] for value, _ in told]), np.array([unit for _, unit in told])
@@ -96,8 +98,6 @@ def test_careless_raters_are_flagged_and_others_are_not() -> None:
 
 
 def test_who_skips_checks_is_flagged() -> None:
-    from dataclasses import replace
-
     study, answers, _ = simulate_count({"x": 0.8}, raters=4, raters_per_item=1, how=RaterModel(), seed=0)
     lazy = [
         replace(one, status="skipped", count=None) if one.purpose == "check" and one.rater == "rater-0001" else one
@@ -124,8 +124,6 @@ def test_self_consistency() -> None:
 
 
 def test_a_repeat_in_another_order_of_slots_is_the_same_ranking() -> None:
-    from dataclasses import replace
-
     study, answers = simulate_preference(
         STRENGTHS, items=6, raters=2, raters_per_item=2, how=RaterModel(skipped=0), seed=0, repeats=1
     )

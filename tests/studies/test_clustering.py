@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from ifuvit.studies.clustering import means, two_way
 
@@ -21,8 +22,6 @@ def half_width(estimate: dict) -> float:
 
 def test_independent_answers_have_the_interval_of_a_mean() -> None:
     """Here a bootstrap of items and raters at once would be 1.7 times too wide."""
-    from scipy.stats import t
-
     features, items, raters = answers(60, 12, item=0, rater=0, noise=1, seed=1)
     (estimate,) = two_way(features, np.arange(len(items)), np.arange(len(items)), means, samples=4000)
     values = features[:, 1]
@@ -42,8 +41,6 @@ def test_of_what_items_and_raters_have_in_common(item: float, rater: float) -> N
     excess = max(of_raters - alone, 0)
     variance = of_items + excess
     freedom = variance**2 / (of_items**2 / 59 + excess**2 / 11)
-    from scipy.stats import t
-
     assert estimate is not None
     assert half_width(estimate) == pytest.approx(t.ppf(0.975, freedom) * variance**0.5, rel=0.08)
     assert half_width(estimate) > 2.5 * 1.96 * alone**0.5

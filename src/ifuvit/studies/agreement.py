@@ -1,7 +1,7 @@
 """How far raters agree with each other and with themselves, and who gave answers without looking."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,14 +34,16 @@ def kendalls_w(ranks: np.ndarray) -> float | None:
     return float(12 * ((sums - sums.mean()) ** 2).sum() / most)
 
 
-def krippendorffs_alpha(values: np.ndarray, units: np.ndarray, level: str) -> dict[str, Any] | None:
+def krippendorffs_alpha(
+    values: np.ndarray, units: np.ndarray, level: Literal["ordinal", "ratio"]
+) -> dict[str, Any] | None:
     """Krippendorff's alpha, with its bootstrap interval over items. (Raters are not drawn anew: one drawn twice would
     agree with himself.)
 
     Args:
         values: (A, M) M judgments of each answer: a model's rank each, or one count.
         units: (A,) which item each answer is about.
-        level: "ordinal", "ratio".
+        level: of measurement.
 
     Returns:
         An estimate; None where no item has two answers, or all judgments are the same.

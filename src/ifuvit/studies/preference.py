@@ -1,7 +1,7 @@
 """How raters rank models: the paper's points, pairwise win rates, Plackett-Luce strengths, and whether the slot mattered."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ def preference_numbers(table: Rankings, *, samples: int, seed: int = 0) -> dict[
 
     sizes = [number, len(pairs), number, number, number]
     least, most = np.repeat([1, 0, 1, -np.inf, 0], sizes), np.repeat([number, 1, number, np.inf, 1], sizes)
-    estimates = iter(
+    estimates: Iterator[Any] = iter(
         two_way(
             np.concatenate([averaged, stages], axis=1),
             table.items,
