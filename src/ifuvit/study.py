@@ -455,6 +455,8 @@ def serve(config: StudyServeConfig) -> None:
     Raises:
         InputError: no study, packages that are missing, or a port that is taken.
     """
+    import socket
+
     try:
         import uvicorn
 
@@ -465,16 +467,23 @@ def serve(config: StudyServeConfig) -> None:
     from ifuvit.studies.design import read_study
 
     study = read_study(config.study)
-    url = (config.url or f"http://{config.host}:{config.port}").rstrip("/")
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    url = (config.url or f"http://{host}:{config.port}").rstrip("/")
+    try:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        listening = socket.create_server((config.host, config.port), family=family, backlog=1024)
+    except OSError as error:
+        raise InputError(f"--host {config.host} --port {config.port}: cannot listen there ({error.strerror})") from None
     app = make_app(config.study, url=url)
-    print(f"the owner's page, with every rater's link: {url}/owner/{study.owner_token}", flush=True)
+    print(f"the owner's page, with every rater's link: {url}/owner/{study.owner_token}/", flush=True)
     if config.host not in ("127.0.0.1", "localhost", "::1"):
         print(
             "others can reach this server; links and answers travel unencrypted unless a proxy encrypts them",
             flush=True,
         )
     # No log of requests: they have the tokens in them.
-    uvicorn.run(app, host=config.host, port=config.port, access_log=False, server_header=False, log_level="warning")
+    settings = uvicorn.Config(app, access_log=False, server_header=False, log_level="warning")
+    uvicorn.Server(settings).run(sockets=[listening])
 
 
 # -------------------------------------------------------------------------------------------------------- command line

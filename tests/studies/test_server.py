@@ -18,14 +18,16 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs fastapi: pip install '.[study]'")
 
-import httpx
-from fastapi.testclient import TestClient
+import httpx  # noqa: E402
+from fastapi.testclient import TestClient  # noqa: E402
 
-from ifuvit.studies import answers
-from ifuvit.studies.design import Rater, Study, read_study
-from ifuvit.studies.server import make_app
-from ifuvit.studies.store import Store
-from tiny_study import MODELS, make_study
+from ifuvit.errors import InputError  # noqa: E402
+from ifuvit.studies import answers  # noqa: E402
+from ifuvit.studies.design import Rater, Study, read_study  # noqa: E402
+from ifuvit.studies.server import make_app  # noqa: E402
+from ifuvit.studies.store import Store  # noqa: E402
+from ifuvit.study import StudyServeConfig, serve  # noqa: E402
+from tiny_study import MODELS, make_study  # noqa: E402
 
 
 class Served:
@@ -54,7 +56,7 @@ class Served:
         return self.client.post(self.link(task, rater), data=self.right(**changes))
 
     def kept(self) -> list:
-        return self.app.state.store.entries()
+        return self.app.state.site.store.entries()
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +253,7 @@ def test_links_that_are_not_known(served: Served) -> None:
     for place in (f"/owner/{token}/", f"/owner/{token}/export/csv", "/owner/", "/", "/docs", "/openapi.json", "/r/"):
         assert served.client.get(place).status_code == 404
     assert served.client.post(f"/owner/{token}/close").status_code == 404
-    assert not served.app.state.store.closed and served.kept() == []
+    assert not served.app.state.site.store.closed and served.kept() == []
 
 
 def test_tokens_are_compared_in_constant_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,6 +446,13 @@ def wait_for(port: int) -> None:
         except httpx.HTTPError:
             time.sleep(0.1)
     raise AssertionError("the server did not start")
+
+
+def test_a_port_that_is_taken(counts: Served) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = StudyServeConfig(study=counts.directory, port=taken.getsockname()[1])
+        with pytest.raises(InputError, match=r"--port \d+: cannot listen there"):
+            serve(config)
 
 
 def test_study_json_is_not_for_everybody(counts: Served) -> None:

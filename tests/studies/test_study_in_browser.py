@@ -23,10 +23,10 @@ import pytest
 pytest.importorskip("fastapi", reason="needs fastapi: pip install '.[study]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
-from ifuvit.studies.answers import read_answers
-from ifuvit.studies.design import Study, read_study
-from ifuvit.study import StudyExportConfig, StudyImportConfig, run
-from tiny_study import make_study
+from ifuvit.studies.answers import read_answers  # noqa: E402
+from ifuvit.studies.design import Study, read_study  # noqa: E402
+from ifuvit.study import StudyExportConfig, StudyImportConfig, run  # noqa: E402
+from tiny_study import make_study  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -95,7 +95,8 @@ def look(page: Any, name: str) -> None:
 
 
 def at_task(page: Any, number: int) -> None:
-    page.wait_for_function(f"document.title.startsWith('Task {number + 1} of') && document.readyState === 'complete'")
+    playwright.expect(page).to_have_title(re.compile(f"Task {number + 1} of"), timeout=60_000)
+    page.wait_for_load_state()
 
 
 def answers_of(directory: Path, rater: int) -> dict[int, Any]:
@@ -271,7 +272,7 @@ def test_what_a_screen_reader_is_told(browser: Any, tmp_path: Path, kind: str) -
         assert page.evaluate("document.documentElement.lang") == "en"
         assert page.locator("h1").count() == 1
         if kind == "preference":
-            assert tree.count("group") == 4 and tree.count("radio") == 16
+            assert tree.count('group "Picture') == 4 and tree.count('radio "rank') == 16
             page.keyboard.press("2")
             assert page.get_by_role("status").text_content() == "Picture A: rank 2. 3 left to rank."
         # By the tabulator alone one gets to every control.

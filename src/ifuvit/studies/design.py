@@ -213,7 +213,7 @@ def _share(items: Sequence[Item], *, raters: int, raters_per_item: int, seed: in
     shares: list[list[Item]] = [[] for _ in range(raters)]
     by_model = sorted((items[place] for place in rng.permutation(len(items))), key=lambda item: item.model or 0)
     for item in by_model:
-        loads = [len(share) for share in shares]
+        loads = np.array([len(share) for share in shares])
         for number in np.lexsort((rng.random(raters), loads))[:raters_per_item]:
             shares[number].append(item)
     return shares

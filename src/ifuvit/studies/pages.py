@@ -87,6 +87,7 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+@functools.cache
 def static_file(name: str) -> str:
     """A style sheet, a script or an icon."""
     return files("ifuvit.studies").joinpath("static", name).read_text(encoding="utf-8")

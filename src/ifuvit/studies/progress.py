@@ -9,7 +9,7 @@ from ifuvit.studies.answers import Answer, passed
 from ifuvit.studies.design import Rater, Study
 
 
-def rater_progress(study: Study, rater: Rater, answers: Sequence[Answer]) -> dict[str, Any]:
+def rater_progress(rater: Rater, answers: Sequence[Answer]) -> dict[str, Any]:
     """How far a rater is, and how reliable."""
     own = [answer for answer in answers if answer.rater == rater.id]
     by_item = {answer.item: answer for answer in own if answer.purpose == "rating"}
