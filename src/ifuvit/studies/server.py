@@ -87,15 +87,16 @@ def make_app(directory: Path, *, url: str = "") -> FastAPI:
     return app
 
 
-def site_of(request: Request) -> Site:
+async def site_of(request: Request) -> Site:
     """What the application serves."""
     return request.app.state.site
 
 
 # -------------------------------------------------------------------------------------------------------- who and what
+# These wait for nothing, so they are coroutines: plain functions would each be handed to another thread.
 
 
-def rater_of(token: str, site: Annotated[Site, Depends(site_of)]) -> Rater:
+async def rater_of(token: str, site: Annotated[Site, Depends(site_of)]) -> Rater:
     """The rater whose link it is."""
     found = None
     for rater in site.study.raters:  # all of them, each in constant time: how long it takes tells nothing
@@ -106,13 +107,13 @@ def rater_of(token: str, site: Annotated[Site, Depends(site_of)]) -> Rater:
     return found
 
 
-def check_owner(token: str, site: Annotated[Site, Depends(site_of)]) -> None:
+async def check_owner(token: str, site: Annotated[Site, Depends(site_of)]) -> None:
     """Let the study's owner pass."""
     if not _same(site.study.owner_token, token):
         raise HTTPException(404, _UNKNOWN_LINK)
 
 
-def task_number(number: str, rater: Annotated[Rater, Depends(rater_of)]) -> int:
+async def task_number(number: str, rater: Annotated[Rater, Depends(rater_of)]) -> int:
     """Which of the rater's tasks."""
     if not (number.isascii() and number.isdigit() and len(number) < 7 and int(number) < len(rater.tasks)):
         raise HTTPException(404, "There is no such task.")
