@@ -1,5 +1,7 @@
 """Points, win rates and strengths against hand-worked examples and against choix and scipy."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,7 +16,6 @@ from ifuvit.studies.preference import (
     preference_numbers,
     rankings,
     slot_test,
-    strict_orders,
 )
 from ifuvit.studies.simulation import RaterModel, simulate_preference
 
@@ -58,11 +59,26 @@ def test_points_by_hand() -> None:
     assert sum(one["value"] for one in numbers["best"].values()) == pytest.approx(1)
 
 
-def test_strict_orders() -> None:
-    assert strict_orders([2, 1, 3]) == [(1, 0, 2)]
-    assert strict_orders([1.5, 1.5, 3]) == [(0, 1, 2), (1, 0, 2)]
-    assert len(strict_orders([1.5, 1.5, 3.5, 3.5])) == 4
-    assert len(strict_orders([2.5, 2.5, 2.5, 2.5])) == 24
+def strict_orders(ranks: np.ndarray) -> list[tuple[int, ...]]:
+    """All orders, best first, that agree with ranks but for ties."""
+    orders = itertools.permutations(range(len(ranks)))
+    return [order for order in orders if all(np.diff(ranks[list(order)]) >= 0)]
+
+
+def test_stages_of_a_tie_are_those_of_its_orders() -> None:
+    for row in ([1.5, 1.5, 3], [2, 2, 2], [1, 3, 3, 3], [1.5, 1.5, 3.5, 3.5], [2.5] * 4):
+        orders = strict_orders(np.array(row))
+        untied = np.array([np.argsort(order) + 1.0 for order in orders])
+        expected, found = (choice_stages(ranks) for ranks in (untied, np.array([row])))
+        number = len(row)
+        for sets, stages in (expected, found):
+            assert sets.sum(1).min() > 1 and stages.shape[1] == number + len(sets)
+        shares = [
+            {tuple(members): times for members, times in zip(sets.tolist(), stages.mean(0)[number:])}
+            for sets, stages in (expected, found)
+        ]
+        assert shares[0] == pytest.approx(shares[1])
+        assert found[1][0, :number] == pytest.approx(expected[1].mean(0)[:number])
 
 
 def test_strengths_of_two_models_are_the_log_odds() -> None:

@@ -1,6 +1,7 @@
 """How raters rank models: the paper's points, pairwise win rates, Plackett-Luce strengths, and whether the slot mattered."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,12 +118,6 @@ def preferred(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------ Plackett-Luce
 
 
-def strict_orders(ranks: Sequence[float]) -> list[tuple[int, ...]]:
-    """All orders, best first, that agree with ranks but for ties: with one tie of two, two orders."""
-    groups = [[i for i, rank in enumerate(ranks) if rank == value] for value in sorted(set(ranks))]
-    return [sum(parts, ()) for parts in itertools.product(*(itertools.permutations(group) for group in groups))]
-
-
 def choice_stages(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All that the likelihood of a Plackett-Luce model needs to know of rankings, in which one model after the other is
     chosen from those that are left. Ties are broken in every way, at equal weights that sum to 1.
@@ -138,14 +133,21 @@ def choice_stages(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     number, sets = ranks.shape[1], {}
     chosen = []
     for row in distinct:
-        orders = strict_orders(row)
         of_row: dict[Any, float] = {}
-        for order in orders:
-            for stage in range(number - 1):
-                left = frozenset(order[stage:])
-                sets.setdefault(left, len(sets))
-                for key in (order[stage], left):
-                    of_row[key] = of_row.get(key, 0.0) + 1 / len(orders)
+        left = frozenset(range(number))
+        for rank in np.unique(row):
+            tied = np.flatnonzero(row == rank).tolist()
+            left -= frozenset(tied)
+            # Of all orders of the tied ones every part of them is what comes last equally often.
+            for size in range(1, len(tied) + 1):
+                share = 1 / math.comb(len(tied), size)
+                for part in itertools.combinations(tied, size):
+                    choice = left | frozenset(part)
+                    if len(choice) > 1:
+                        sets.setdefault(choice, len(sets))
+                        of_row[choice] = share
+                        for model in part:
+                            of_row[model] = of_row.get(model, 0.0) + share / size
         chosen.append(of_row)
     stages = np.zeros((len(distinct), number + len(sets)))
     for row, of_row in zip(stages, chosen):
