@@ -128,7 +128,16 @@ def test_pictures_that_do_not_match(tmp_path: Path) -> None:
     refused(one, message="preference study of 1 models")
     refused(one, large, size=16, prompts_file=tmp_path / "p.txt", message="are for models that draw")
     refused(one, tmp_path / "nowhere", message="nowhere")
-    refused(one, large, size=16, raters=3, message="5 raters an item of 3 raters")
+    refused(one, large, size=16, raters=3, message="--raters-per-item 5: there are but 3 --raters")
+    refused(*[one] * 10, names=tuple("abcdefghij"), message="10 models: nobody can rank more than 9")
+    (tmp_path / "relations.txt").write_text("two sheep\na bus left of an apple\n")
+    model = tmp_path / "run"
+    refused(
+        model,
+        kind="count",
+        prompts_file=tmp_path / "relations.txt",
+        message="'a bus left of an apple': asks for no number",
+    )
     refused(one, large, size=16, consent=tmp_path / "no.txt", message="--consent .*no.txt: no such file")
     relations = write_pictures(tmp_path / "relations", prompts=("a bus left of an apple",))
     refused(relations, kind="count", message="'a bus left of an apple': asks for no number of objects of one kind")

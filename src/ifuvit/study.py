@@ -24,6 +24,7 @@ from ifuvit.devices import find_device
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PROMPT_SETS
 from ifuvit.shipped import find
+from ifuvit.studies.design import MAX_MODELS
 
 if TYPE_CHECKING:
     from ifuvit.studies.design import Study
@@ -81,6 +82,8 @@ class StudyMakeConfig:
     def __post_init__(self) -> None:
         if len(self.models) < (2 if self.kind == "preference" else 1):
             raise InputError(f"a {self.kind} study of {len(self.models)} models: give more")
+        if self.kind == "preference" and len(self.models) > MAX_MODELS:
+            raise InputError(f"{len(self.models)} models: nobody can rank more than {MAX_MODELS} side by side")
         if self.names and len(self.names) != len(self.models):
             raise InputError(f"--names: {len(self.names)} for {len(self.models)} models; give as many")
         if len(set(self.model_names)) < len(self.models):
@@ -91,6 +94,8 @@ class StudyMakeConfig:
         for name in ("repeats", "checks", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"--{name} {getattr(self, name)}: must not be negative")
+        if self.answers_an_item > self.raters:
+            raise InputError(f"--raters-per-item {self.answers_an_item}: there are but {self.raters} --raters")
         if self.interval_width is not None and not self.interval_width > 0:
             raise InputError(f"--interval-width {self.interval_width}: must be above 0")
 
@@ -98,6 +103,11 @@ class StudyMakeConfig:
     def model_names(self) -> tuple[str, ...]:
         """What the models are called in results."""
         return self.names or tuple(Path(model).resolve().name for model in self.models)
+
+    @property
+    def answers_an_item(self) -> int:
+        """How many raters get each item."""
+        return self.raters_per_item or {"count": 3, "preference": 5}[self.kind]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +214,6 @@ def make(config: StudyMakeConfig) -> Path:
     check_replaceable(config.out, MAKE)
     if (config.out / DATABASE).exists():
         raise InputError(f"--out {config.out}: holds a study with answers; give a new or empty directory")
-    per_item = config.raters_per_item or {"count": 3, "preference": 5}[config.kind]
     consent = CONSENT if config.consent is None else _read_text(config.consent, "--consent")
     with TemporaryDirectory() as drawings, atomic_directory(config.out) as directory:
         drawn, sources = _draw(config, Path(drawings))
@@ -216,7 +225,7 @@ def make(config: StudyMakeConfig) -> Path:
             checks,
             models=len(config.models) if config.kind == "preference" else 0,
             raters=config.raters,
-            raters_per_item=per_item,
+            raters_per_item=config.answers_an_item,
             repeats=config.repeats,
             seed=config.seed,
         )
@@ -229,7 +238,7 @@ def make(config: StudyMakeConfig) -> Path:
             items=items,
             checks=checks,
             raters=make_raters(tasks),
-            raters_per_item=per_item,
+            raters_per_item=config.answers_an_item,
             owner_token=new_token(),
             seed=config.seed,
             picture_size=size,
@@ -272,12 +281,13 @@ def _draw(config: StudyMakeConfig, directory: Path) -> "tuple[list[Drawn], list[
 
 
 def _is_generated(directory: Path) -> bool:
-    return read_json(directory / "manifest.json").get("verb") == "generate"
+    facts = read_json(directory / "manifest.json")
+    return isinstance(facts, dict) and facts.get("verb") == "generate"
 
 
 def _generate(config: StudyMakeConfig, places: list[Path]) -> None:
     from ifuvit import generate
-    from ifuvit.studies.making import scene_captions
+    from ifuvit.studies.making import parse_count, scene_captions
 
     drawing = generate.GenerateConfig(
         prompts_file=config.prompts_file,
@@ -291,6 +301,9 @@ def _generate(config: StudyMakeConfig, places: list[Path]) -> None:
     if config.prompts_file is None:
         prompts = PROMPT_SETS["paper"] if config.kind == "count" else tuple(scene_captions(100, seed=config.seed))
         drawing = replace(drawing, prompts=prompts)
+    if config.kind == "count":
+        for prompt in generate.read_prompts(drawing):
+            parse_count(prompt)
     for model, place in zip(config.models, places):
         generate.run(replace(drawing, model=model, out=place))
 

@@ -170,6 +170,22 @@ def rank_by_keys(page: Any) -> None:
         page.keyboard.press(key)
 
 
+def drag_by_touch(page: Any, held: Any, place: Any) -> None:
+    """What a finger does that takes a picture by its name."""
+    place.scroll_into_view_if_needed()
+    (x0, y0), (x1, y1) = (
+        (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        for box in (held.bounding_box(), place.bounding_box())
+    )
+    session = page.context.new_cdp_session(page)
+    session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x0, "y": y0}]})
+    for part in (0.3, 0.7, 1.0):
+        point = {"x": x0 + part * (x1 - x0), "y": y0 + part * (y1 - y0)}
+        session.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    session.detach()
+
+
 def test_ranking(browser: Any, tmp_path: Path) -> None:
     """One at a desk by keys and mouse, who leaves and comes back; one on a phone by taps."""
     directory = make_study(
@@ -222,7 +238,7 @@ def test_ranking(browser: Any, tmp_path: Path) -> None:
                 for letter in "CADDB":  # D twice: its rank is taken away again, and goes to B
                     phone.get_by_role("group", name=f"Picture {letter}").locator("img").tap()
                 look(phone, "preference-phone")
-                phone.get_by_role("group", name="Picture D").get_by_label("rank 4").check(force=True)
+                drag_by_touch(phone, phone.get_by_text("Picture D", exact=True), phone.locator(".shelf li").nth(3))
                 phone.get_by_role("button", name="Save and continue").tap()
             phone.get_by_role("heading", name="Thank you").wait_for()
             look(phone, "preference-end-phone")
