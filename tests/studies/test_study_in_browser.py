@@ -179,7 +179,8 @@ def drag_by_touch(page: Any, held: Any, place: Any) -> None:
     )
     session = page.context.new_cdp_session(page)
     session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x0, "y": y0}]})
-    for part in (0.3, 0.7, 1.0):
+    for part in (0.3, 0.7, 1.0, 1.0):  # and rests: a tap right after a fling only ends the fling
+        page.wait_for_timeout(150)
         point = {"x": x0 + part * (x1 - x0), "y": y0 + part * (y1 - y0)}
         session.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})

@@ -107,10 +107,12 @@
       slot.classList.remove("carried");
       for (const place of shelf.children) place.classList.remove("over");
       if (!moved || event.type === "pointercancel") return;
-      // A click that comes of the same movement is no tap.
-      const swallow = (click) => { click.stopPropagation(); click.preventDefault(); };
-      addEventListener("click", swallow, { capture: true });
-      setTimeout(() => removeEventListener("click", swallow, { capture: true }));
+      if (event.pointerType === "mouse") {
+        // A click that comes of the same movement is no tap. (A finger's movement makes none.)
+        const swallow = (click) => { click.stopPropagation(); click.preventDefault(); };
+        addEventListener("click", swallow, { capture: true });
+        setTimeout(() => removeEventListener("click", swallow, { capture: true }));
+      }
       const place = under(event);
       if (place) give(form, slot, Number(place.dataset.rank));
     };
