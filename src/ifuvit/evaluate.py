@@ -91,7 +91,9 @@ class EvaluateConfig:
     def resolved_protocol(self) -> Protocol:
         """The protocol with this configuration's changes, which its name then tells."""
         base = protocols[self.protocol]
-        given = {name: getattr(self, name) for name in ("images", "guidance_scale", "guidance_interval", "steps", "seed")}
+        given = {
+            name: getattr(self, name) for name in ("images", "guidance_scale", "guidance_interval", "steps", "seed")
+        }
         changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
         told = [f"{name}={value}" for name, value in changes.items()]
         if self.count_prompts:
