@@ -49,7 +49,7 @@ def test_what_is_written(model, tmp_path, capsys):
     facts.pop("Software")
     assert facts == {
         "prompt": odd, "negative_prompt": "grass", "seed": "5", "index": "1", "model": model, "steps": "2",
-        "guidance_scale": "2.5", "solver": "dpm++",
+        "guidance_scale": "2.5", "guidance_interval": "", "solver": "dpm++",
     }  # fmt: skip
 
     page = (out / "index.html").read_text()
