@@ -126,8 +126,8 @@ class BenchFeaturesConfig(BenchConfig):
     """Pixels of their sides."""
     batch_size: int = 64
     """Pictures at a time."""
-    workers: int = 4
-    """Threads that read pictures."""
+    workers: int | None = None
+    """Threads that read pictures; default: 4, but none on a CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -237,7 +237,7 @@ def test_autocast_does_not_change_features(pictures):
 # --------------------------------------------------------------------------------------------------------- extraction
 
 
-@pytest.mark.parametrize("batch_size, workers", [(1, 1), (4, 3), (50, 2)])
+@pytest.mark.parametrize("batch_size, workers", [(1, 1), (4, 3), (50, 2), (4, None)])
 def test_features_come_in_the_order_of_the_files(tmp_path, batch_size, workers):
     files = write_pictures(tmp_path, 11)
     features = extract_features(means_network(), files, batch_size=batch_size, workers=workers)

@@ -18,14 +18,14 @@ ALONE = "network alone"
 
 
 def extraction_contestants(
-    network: "FeatureNetwork", files: Sequence[Path], *, batch_size: int, workers: int
+    network: "FeatureNetwork", files: Sequence[Path], *, batch_size: int, workers: int | None
 ) -> list[Contestant]:
     """The network alone, and `extract_features`, which reads, stacks and prepares the pictures and checks the features.
 
     Args:
         files: pictures of one size. A step deals with all of them.
         batch_size: pictures at a time, for both.
-        workers: threads that read.
+        workers: threads that read; None as `extract_features` has it.
     """
 
     def alone() -> Step:

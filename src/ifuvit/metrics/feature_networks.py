@@ -374,7 +374,7 @@ def extract_features(
     *,
     size: int | None = None,
     batch_size: int = 64,
-    workers: int = 4,
+    workers: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Features of picture files, (N, D) float32, in the order of `files`.
@@ -387,7 +387,7 @@ def extract_features(
         files: N pictures; those of different sizes go through the network separately.
         size: crop to the centered square and resize to so many pixels (Lanczos) first; None takes pictures as they are.
         batch_size: pictures at a time.
-        workers: threads that read ahead.
+        workers: threads that read ahead; by default 4, but none where the network computes on the CPU, whose cores it needs.
         progress: show a bar on the error stream.
 
     Raises:
@@ -413,7 +413,7 @@ def extract_statistics(
     *,
     size: int | None = None,
     batch_size: int = 64,
-    workers: int = 4,
+    workers: int | None = None,
     progress: bool = False,
 ) -> FeatureStatistics:
     """Mean and covariance of the features of picture files, which are not kept. Arguments, errors and processes as
@@ -434,19 +434,26 @@ def extract_statistics(
 
 
 def _stream(
-    network: FeatureNetwork, files: Sequence[Path], size: int | None, batch_size: int, workers: int, progress: bool
+    network: FeatureNetwork,
+    files: Sequence[Path],
+    size: int | None,
+    batch_size: int,
+    workers: int | None,
+    progress: bool,
 ) -> Iterator[np.ndarray]:
     """Features of `files`, batch by batch, while threads read on."""
     from tqdm import tqdm
 
-    assert batch_size > 0 and workers > 0
+    if workers is None:
+        workers = 0 if network.device.type == "cpu" else 4
+    assert batch_size > 0 and workers >= 0
 
     def read(file: Path) -> np.ndarray:
         image = load_image(file)
         return np.asarray(image if size is None else center_crop_resize(image, size))
 
     with tqdm(total=len(files), desc=f"features ({network.name})", unit="picture", disable=not progress) as bar:
-        pictures = read_ahead(read, files, workers=workers, ahead=2 * batch_size)
+        pictures = read_ahead(read, files, workers=workers, ahead=2 * batch_size) if workers else map(read, files)
         for start in range(0, len(files), batch_size):
             batch = list(islice(pictures, batch_size))
             features = np.empty((len(batch), network.width), np.float32)
