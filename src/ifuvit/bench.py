@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from ifuvit.artifacts import manifest, now, read_json, write_json
-from ifuvit.cli import parse
+from ifuvit.cli import parse_action
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device, peak_memory
 from ifuvit.errors import InputError
@@ -329,12 +329,9 @@ _MEASURES: dict[str, Any] = {"train": _models, "sample": _models, "prepare": _pr
 
 def main(arguments: list[str]) -> None:
     """Entry point of the verb."""
-    action, *rest = arguments or ["--help"]
-    if action in ("-h", "--help"):
-        print(_HELP)
+    config = parse_action(_ACTIONS, arguments, verb="bench", text=_HELP)
+    if config is None:
         return
-    if action not in _ACTIONS:
-        raise InputError(f"unknown action {action!r}; the actions are {', '.join(_ACTIONS)}")
-    written = run(parse(_ACTIONS[action], rest, prog=f"ifuvit bench {action}"))
+    written = run(config)
     print(result_table(read_json(written)))
     print(f"\n{written}: written")

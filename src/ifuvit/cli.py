@@ -10,7 +10,8 @@ import importlib
 import io
 import re
 import sys
-from typing import TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 from ifuvit.artifacts import is_full_disk, package_version
 from ifuvit.errors import InputError
@@ -60,6 +61,31 @@ def parse(config: type[T], arguments: list[str], *, prog: str, default: T | None
         if not stop.code:
             raise
         raise InputError(f"{_from_box(captured.getvalue())}; see `{prog} --help`") from None
+
+
+def parse_action(
+    actions: Mapping[str, type], arguments: list[str], *, verb: str, text: str, what: str = "action"
+) -> Any:
+    """Parse the arguments of a verb that has actions, the first of which names one.
+
+    Args:
+        actions: configuration classes by the actions' names.
+        text: what `ifuvit VERB --help` prints.
+        what: what the verb calls them.
+
+    Returns:
+        the action's configuration, or None if it was the verb's help that was asked for, which is printed.
+
+    Raises:
+        InputError: an unknown action, or as `parse`.
+    """
+    action, *rest = arguments or ["--help"]
+    if action in ("-h", "--help"):
+        print(text)
+        return None
+    if action not in actions:
+        raise InputError(f"unknown {what} {action!r}; the {what}s are {', '.join(actions)}")
+    return parse(actions[action], rest, prog=f"ifuvit {verb} {action}")
 
 
 def _from_box(text: str) -> str:

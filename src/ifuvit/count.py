@@ -21,7 +21,7 @@ from ifuvit.artifacts import (
     write_json,
     write_manifest,
 )
-from ifuvit.cli import parse
+from ifuvit.cli import parse_action
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device, use_bf16
 from ifuvit.errors import InputError
@@ -256,13 +256,9 @@ _ACTIONS: dict[str, type[CountPromptsConfig | CountJudgeConfig | CountTrainConfi
 
 def main(arguments: list[str]) -> None:
     """Entry point of the verb."""
-    action, *rest = arguments or ["--help"]
-    if action in ("-h", "--help"):
-        print(_HELP)
+    config = parse_action(_ACTIONS, arguments, verb="count", text=_HELP)
+    if config is None:
         return
-    if action not in _ACTIONS:
-        raise InputError(f"unknown action {action!r}; the actions are {', '.join(_ACTIONS)}")
-    config = parse(_ACTIONS[action], rest, prog=f"ifuvit count {action}")
     if isinstance(config, CountPromptsConfig):
         print("\n".join(PROMPT_SETS[config.set]))
         return

@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 
 from ifuvit.artifacts import now
-from ifuvit.cli import parse
+from ifuvit.cli import parse_action
 from ifuvit.config import to_dict
 from ifuvit.data.encoding import (
     ALONE,
@@ -129,21 +129,25 @@ class DatasetConfig(PrepareConfig):
     caption, captions, text, txt or json.caption."""
 
 
+_HELP = """usage: ifuvit prepare SOURCE [ARGUMENTS]
+
+Encode captions and pictures into features for training.
+
+sources:
+  coco      --images DIR --captions FILE.json --out FEATURES   MS-COCO's files, or OpenMoji Scenes
+  folder    DIR --out FEATURES                                 pictures, .txt files or metadata.jsonl
+  dataset   NAME_OR_FILES --out FEATURES                       WebDataset, parquet, or the hub
+
+`ifuvit prepare SOURCE --help` tells a source's arguments."""
+_SOURCES: dict[str, type[PrepareConfig]] = {"coco": CocoConfig, "folder": FolderConfig, "dataset": DatasetConfig}
+
+
 def main(arguments: list[str]) -> None:
     """Run the verb from command line arguments."""
-    sources: dict[str, type[PrepareConfig]] = {"coco": CocoConfig, "folder": FolderConfig, "dataset": DatasetConfig}
-    source, *rest = arguments or ["--help"]
-    if source in ("-h", "--help"):
-        print("usage: ifuvit prepare SOURCE [ARGUMENTS]\n\nEncode captions and pictures into features for training.\n")
-        print("sources:")
-        print("  coco      --images DIR --captions FILE.json --out FEATURES   MS-COCO's files, or OpenMoji Scenes")
-        print("  folder    DIR --out FEATURES                                 pictures, .txt files or metadata.jsonl")
-        print("  dataset   NAME_OR_FILES --out FEATURES                       WebDataset, parquet, or the hub")
-        print("\n`ifuvit prepare SOURCE --help` tells a source's arguments.")
+    config = parse_action(_SOURCES, arguments, verb="prepare", text=_HELP, what="source")
+    if config is None:
         return
-    if source not in sources:
-        raise InputError(f"unknown source {source!r}; the sources are {', '.join(sources)}")
-    directory = run(parse(sources[source], rest, prog=f"ifuvit prepare {source}"))
+    directory = run(config)
     if Processes.from_environment().rank == 0:
         print(f"features: {directory}")
 

@@ -1,5 +1,6 @@
 """The processes that work together under `accelerate launch` or `torchrun`: who does which share, and gathering."""
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Processes:
 
         state = PartialState(cpu=not torch.accelerator.is_available())
         assert state.device is not None
+        part_at_exit()
         return cls(state.process_index, state.num_processes), state.device
 
     @classmethod
@@ -93,6 +95,20 @@ class Processes:
             if isinstance(result, InputError):
                 raise result
         return results
+
+
+def part_at_exit() -> None:
+    """Leave the other processes in good order when this one ends. Where the interpreter goes first, a thread of theirs that
+    still runs aborts it now and then: SIGABRT instead of the exit status, "terminate called without an active exception"."""
+    atexit.unregister(_part)
+    atexit.register(_part)
+
+
+def _part() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @overload

@@ -18,7 +18,7 @@ from ifuvit.artifacts import (
     write_manifest,
     write_text,
 )
-from ifuvit.cli import parse
+from ifuvit.cli import parse_action
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device
 from ifuvit.errors import InputError
@@ -524,13 +524,9 @@ _ACTIONS: dict[str, Any] = {
 
 def main(arguments: list[str]) -> None:
     """Entry point of the verb."""
-    action, *rest = arguments or ["--help"]
-    if action in ("-h", "--help"):
-        print(_HELP)
+    config = parse_action(_ACTIONS, arguments, verb="study", text=_HELP)
+    if config is None:
         return
-    if action not in _ACTIONS:
-        raise InputError(f"unknown action {action!r}; the actions are {', '.join(_ACTIONS)}")
-    config = parse(_ACTIONS[action], rest, prog=f"ifuvit study {action}")
     if isinstance(config, StudyServeConfig):
         serve(config)
         return

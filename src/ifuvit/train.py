@@ -58,6 +58,7 @@ def run(config: TrainConfig) -> Path:
 
     from ifuvit.data.features import Features
     from ifuvit.model.uvit import IFUViT
+    from ifuvit.processes import Processes, part_at_exit
     from ifuvit.training import checkpoint
     from ifuvit.training.batches import Batches, load
     from ifuvit.training.screen import screen, trial
@@ -83,6 +84,7 @@ def run(config: TrainConfig) -> Path:
         log_with=trackers or None,  # type: ignore[arg-type]
         project_dir=config.out / "tracking" if trackers else None,
     )
+    part_at_exit()
     main, device, processes = accelerator.is_main_process, accelerator.device, accelerator.num_processes
     check_launch(accelerator)
     parts = config.gradient_accumulation
@@ -140,7 +142,6 @@ def run(config: TrainConfig) -> Path:
     # What draws pictures: all processes for an evaluation, the main process alone for sample grids.
     pipeline = evaluation = None
     if config.evaluate_every:
-        from ifuvit.processes import Processes
         from ifuvit.training.evaluation import Evaluation
 
         pipeline = load_pipeline(config, features, device)

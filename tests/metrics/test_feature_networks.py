@@ -298,7 +298,9 @@ from pathlib import Path
 from test_feature_networks import means_network
 from ifuvit.errors import InputError
 from ifuvit.metrics.feature_networks import extract_features, extract_statistics, load_feature_network
+from ifuvit.processes import part_at_exit
 torch.distributed.init_process_group("gloo")
+part_at_exit()
 rank = torch.distributed.get_rank()
 files, out = sorted(Path(sys.argv[2]).iterdir()), Path(sys.argv[3])
 network = load_feature_network("effnet-lite0")
