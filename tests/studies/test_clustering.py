@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import binomtest, t
 
 from ifuvit.studies.clustering import means, two_way
 
@@ -56,7 +56,21 @@ def test_what_an_interval_is_from() -> None:
     assert single is not None and single["interval"] is None
 
 
-def test_bounds_and_undefined_numbers() -> None:
+@pytest.mark.parametrize("right", [0, 3, 150, 299, 300])
+def test_shares_have_wilsons_interval(right: int) -> None:
+    features = np.stack([np.ones(300), np.arange(300) < right], axis=1).astype(float)
+    alone = np.arange(300)
+    (estimate,) = two_way(features, alone, alone, means, bounds=(0, 1), samples=4000)
+    expected = binomtest(right, 300).proportion_ci(0.95, "wilson")
+    assert estimate is not None
+    assert estimate["interval"] == pytest.approx([expected.low, expected.high], abs=0.004)
+    # The same on another scale.
+    (points,) = two_way(features, alone, alone, lambda sums: 1 + 3 * means(sums), bounds=(1, 4), samples=4000)
+    assert points is not None
+    assert points["interval"] == pytest.approx([1 + 3 * bound for bound in estimate["interval"]])
+
+
+def test_a_bound_on_one_side_and_undefined_numbers() -> None:
     features, items, raters = answers(12, 3, item=5, rater=5, noise=5, seed=4)
     zero_over_zero = np.zeros((len(features), 1))
 
@@ -65,9 +79,10 @@ def test_bounds_and_undefined_numbers() -> None:
             return np.concatenate([means(sums[:, :2]), sums[:, 2:] / sums[:, 2:]], axis=1)
 
     both = np.concatenate([features, zero_over_zero], axis=1)
-    bounded, undefined = two_way(both, items, raters, statistic, bounds=([-0.5, 0], [0.5, 1]), samples=200)
+    least = features[:, 1].mean() - 0.5
+    bounded, undefined = two_way(both, items, raters, statistic, bounds=([least, 0], [np.inf, 1]), samples=200)
     assert undefined is None
-    assert bounded is not None and bounded["interval"] == [-0.5, 0.5]
+    assert bounded is not None and bounded["interval"][0] == least < bounded["interval"][1] - 1
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

@@ -110,7 +110,8 @@ def test_a_model_that_always_wins_has_a_finite_strength() -> None:
     numbers = preference_numbers(table(ranks), samples=100)
     assert numbers["order"] == ["a", "b", "c"]
     assert 2 < numbers["strengths"]["a"]["value"] < 15
-    assert numbers["points"]["a"]["interval"] == [3, 3]
+    low, high = numbers["points"]["a"]["interval"]
+    assert 2 < low < 2.7 and high == pytest.approx(3), "14 items tell no more, however much they agree"
 
 
 def test_one_answer_has_no_interval() -> None:

@@ -5,7 +5,10 @@ and is too narrow; one that draws items and raters at once counts the answers' o
 Annals of Applied Statistics 2012) and is too wide. So there are three bootstraps, and their variances make one (Cameron,
 Gelbach and Miller, Journal of Business & Economic Statistics 2011): that of whole items drawn anew, and on top of it what
 that of whole raters has more than that of single answers, if it has. The interval takes Student's t at Satterthwaite's
-degrees of freedom, for ten raters tell little of how much raters differ.
+degrees of freedom, for ten raters tell little of how much raters differ. Numbers that have a least and a greatest value get
+Wilson's interval for the number of independent answers that would have that variance (Dean and Pagano, Journal of Survey
+Statistics and Methodology 2015): it stays within the bounds, is not symmetric near them, and has a width even where all
+answers agree.
 """
 
 from collections.abc import Callable
@@ -37,7 +40,7 @@ def two_way(
         items: (A,) which item each is about.
         raters: (A,) who gave it.
         statistic: the numbers, from the features' sums.
-        bounds: the least and the greatest values that the numbers can have, one for all or (Q,); intervals end there.
+        bounds: the least and the greatest values that the numbers can have, one for all or (Q,).
         samples: how often each bootstrap draws.
 
     Returns:
@@ -60,8 +63,7 @@ def two_way(
         excess = np.maximum(of(raters) - answers, 0)
         variance, uncertainty = variance + excess, uncertainty + excess**2 / (numbers["rater"] - 1)
     over = [f"{number} {name}s" for name, number in numbers.items() if number > 1]
-    half = _t(variance, uncertainty) * np.sqrt(variance)
-    low, high = np.clip(values - half, *bounds), np.clip(values + half, *bounds)
+    low, high = _interval(values, variance, _t(variance, uncertainty, least=freedom), bounds, clusters=freedom + 1)
     return [
         {
             "value": float(value),
@@ -102,9 +104,30 @@ def _variance(
     return np.where(few, np.nan, np.nanvar(values, axis=0, ddof=1)) * number / (number - 1)
 
 
-def _t(variance: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
-    """Student's 97.5 % quantile at Satterthwaite's degrees of freedom."""
+def _t(variance: np.ndarray, uncertainty: np.ndarray, *, least: int) -> np.ndarray:
+    """Student's 97.5 % quantile at Satterthwaite's degrees of freedom, or `least` where nothing varies."""
     from scipy.stats import t
 
-    freedom = np.divide(variance**2, uncertainty, out=np.ones_like(variance), where=uncertainty > 0)
+    freedom = np.divide(variance**2, uncertainty, out=np.full_like(variance, least), where=uncertainty > 0)
     return t.ppf(0.975, np.maximum(freedom, 1))
+
+
+def _interval(
+    values: np.ndarray, variance: np.ndarray, t: np.ndarray, bounds: tuple[ArrayLike, ArrayLike], *, clusters: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(Q,) lower and upper ends: values and t deviations to both sides, but Wilson's between two bounds."""
+    low, high = np.broadcast_arrays(*(np.asarray(bound, float) for bound in bounds), values)[:2]
+    half = t * np.sqrt(variance)
+    both = np.isfinite(low) & np.isfinite(high)
+    least, size = np.where(both, low, 0.0), np.where(both, high - low, 1.0)
+    share = (values - least) / size
+    spread = np.maximum(share * (1 - share), 1e-9)
+    # As many independent answers as would have this variance; where nothing varies, one for each cluster.
+    answers = np.divide(spread, variance / size**2, out=np.full_like(spread, clusters), where=variance != 0)
+    weight = 1 / (1 + t**2 / answers)
+    center = weight * (share + t**2 / answers / 2)
+    reach = weight * t * np.sqrt(spread / answers + (t / answers) ** 2 / 4)
+    return (
+        np.where(both, least + size * (center - reach), np.maximum(values - half, low)),
+        np.where(both, least + size * (center + reach), np.minimum(values + half, high)),
+    )

@@ -123,7 +123,13 @@ def difference(table: Counts, a: int, b: int, *, samples: int, seed: int = 0) ->
             return sums[:, 2:4] / sums[:, :1] - sums[:, 4:] / sums[:, 1:2]
 
     estimates = two_way(
-        features.astype(float), table.scenes[chosen], table.raters[chosen], statistic, samples=samples, seed=seed
+        features.astype(float),
+        table.scenes[chosen],
+        table.raters[chosen],
+        statistic,
+        bounds=([-np.inf, -1], [np.inf, 1]),
+        samples=samples,
+        seed=seed,
     )
     return dict(zip(SCORES, estimates))
 
