@@ -37,6 +37,8 @@ def post_all(port: int, tokens: list[str], seconds: "multiprocessing.SimpleQueue
 
     def answer(token: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("POST", f"/r/{token}/agree", headers={"Content-Length": "0"})
+        connection.getresponse().read()
         begin.wait()
         for task in range(ANSWERS):
             start = time.perf_counter()

@@ -173,7 +173,7 @@ def test_forms_go_out_and_answers_come_in(tmp_path: Path, capsys: pytest.Capture
     }
     changed = answer | {"ranks": [1, 2, 3, 4], "at": "2026-01-01T00:01:00.000+00:00"}
     for rater, log in zip(made.raters, ([answer, changed], [answer])):
-        back = {"study": made.id, "rater": rater.id, "token": rater.token, "answers": log}
+        back = {"study": made.id, "rater": rater.id, "token": rater.token, "agreed": answer["at"], "answers": log}
         (tmp_path / f"{rater.id}.json").write_text(json.dumps(back))
     files = tuple(tmp_path / f"{rater.id}.json" for rater in made.raters)
     capsys.readouterr()

@@ -19,6 +19,7 @@ def answer(directory: Path) -> None:
     """Everybody ranks the models in their order, whatever the slots, and counts one object too many of the last model."""
     made, store = read_study(directory), Store(directory)
     for rater in made.raters:
+        store.agree(rater.id, "2026-01-01T00:00:00+00:00")
         for number, task in enumerate(rater.tasks):
             count, ranks = None, None
             if made.kind == "preference":

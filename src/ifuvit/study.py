@@ -355,15 +355,20 @@ def import_answers(config: StudyImportConfig) -> Path:
     """Import answers; see `run`."""
     from ifuvit.studies.design import read_study
     from ifuvit.studies.form import read_returned
-    from ifuvit.studies.store import Store
+    from ifuvit.studies.store import Entry, Store
 
     if not config.files:
         raise InputError("no files; give the files that raters sent back")
     study = read_study(config.study)
-    entries = [entry for file in config.files for entry in read_returned(study, file)]
+    entries: list[Entry] = []
+    agreed: dict[str, str] = {}
+    for file in config.files:
+        given, consents = read_returned(study, file)
+        entries += given
+        agreed |= consents
     store = Store(config.study)
     try:
-        new = store.merge(entries)
+        new = store.merge(entries, agreed=agreed)
     finally:
         store.close()
     print(f"{len(config.files)} files, {len(entries)} answers, {new} of them new")

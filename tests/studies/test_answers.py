@@ -156,6 +156,7 @@ def test_the_database_goes_first(directories: dict[str, Path], tmp_path: Path) -
     (tmp_path / "answers.json").write_text("[]")
     assert read_answers(tmp_path) == []
     store = Store(tmp_path)
+    store.agree("r01", "2026-01-01T00:00:00+00:00")
     store.add(entry(count=3), version=0)
     store.close()
     assert [one.count for one in read_answers(tmp_path)] == [3]

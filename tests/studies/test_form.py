@@ -49,9 +49,12 @@ def test_forms_are_written_for_everybody(made: dict[str, Path], tmp_path: Path) 
         write_forms(study, made["count"], tmp_path / "forms")
 
 
+AGREED = "2026-01-01T11:59:00.000+00:00"
+
+
 def returned(study: Study, *answers: dict[str, Any], **who: Any) -> dict[str, Any]:
     rater = study.raters[0]
-    return {"study": study.id, "rater": rater.id, "token": rater.token, "answers": list(answers), **who}
+    return {"study": study.id, "rater": rater.id, "token": rater.token, "agreed": AGREED, "answers": list(answers), **who}
 
 
 def counted(task: int = 0, **changes: Any) -> dict[str, Any]:
@@ -74,18 +77,20 @@ def test_what_comes_back(made: dict[str, Path], tmp_path: Path) -> None:
         counted(1, status="cannot tell", count=None, seconds=None),
     ]
     (tmp_path / "back.json").write_text(json.dumps(returned(study, *log)))
-    entries = read_returned(study, tmp_path / "back.json")
+    entries, agreed = read_returned(study, tmp_path / "back.json")
+    assert agreed == {"r01": AGREED}
     assert [(one.task, one.status, one.count, one.seconds) for one in entries] == [
         (0, "answered", 3, 2.5), (0, "answered", 4, 2.5), (1, "cannot tell", None, None),
     ]  # fmt: skip
     assert entries[1].at == "2026-01-01T12:00:05.000+00:00"
     rater = study.raters[0]
-    lines = ["study,rater,token,task,status,count,ranks,seconds,at"]
+    lines = ["study,rater,token,agreed,task,status,count,ranks,seconds,at"]
     for one in log:
         cells = [
             study.id,
             rater.id,
             rater.token,
+            AGREED,
             one["task"],
             one["status"],
             one["count"],
@@ -97,13 +102,13 @@ def test_what_comes_back(made: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "back.csv").write_text(
         "\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8"
     )  # as spreadsheets save it
-    assert read_returned(study, tmp_path / "back.csv") == entries
+    assert read_returned(study, tmp_path / "back.csv") == (entries, agreed)
 
 
 def test_rankings_come_back(made: dict[str, Path], tmp_path: Path) -> None:
     study = read_study(made["preference"])
     (tmp_path / "back.json").write_text(json.dumps(returned(study, counted(count=None, ranks=[1, 3, 1, 4]))))
-    (entry,) = read_returned(study, tmp_path / "back.json")
+    (entry,), _ = read_returned(study, tmp_path / "back.json")
     assert entry.ranks == (1.0, 3.0, 1.0, 4.0)
 
 
@@ -127,6 +132,7 @@ def test_rankings_come_back(made: dict[str, Path], tmp_path: Path) -> None:
         (lambda back: back["answers"].append(counted(at="yesterday")), "no moment with a time zone"),
         (lambda back: back["answers"].append(counted(at="2026-01-01T12:00:00")), "no moment with a time zone"),
         (lambda back: back["answers"].append("3"), "of another study"),
+        (lambda back: back.update(agreed=None), "agreed 'None': no moment"),
         (lambda back: back.update(answers=None), "no answers of a study's form"),
     ],
 )
@@ -142,7 +148,7 @@ def test_what_is_not_taken(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", "study,rater,token,task,status,count,ranks,seconds,at\nx\n", "\x00"]
+    "text", ["", "a,b\n1,2\n", "study,rater,token,agreed,task,status,count,ranks,seconds,at\nx\n", "\x00"]
 )
 def test_csv_files_of_something_else(made: dict[str, Path], tmp_path: Path, text: str) -> None:
     (tmp_path / "back.csv").write_text(text)

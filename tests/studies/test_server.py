@@ -31,14 +31,16 @@ from tiny_study import MODELS, make_study  # noqa: E402
 
 
 class Served:
-    """A study and a browser without JavaScript."""
+    """A study, whose raters have agreed to take part, and a browser without JavaScript."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, agreed: bool = True) -> None:
         self.directory = directory
         self.study: Study = read_study(directory)
         self.app = make_app(directory)
         self.client = TestClient(self.app, follow_redirects=False)
         self.rater: Rater = self.study.raters[0]
+        for rater in self.study.raters if agreed else ():
+            self.store.agree(rater.id, "2026-01-01T00:00:00+00:00")
 
     def link(self, place: object = "", rater: int = 0) -> str:
         return f"/r/{self.study.raters[rater].token}/{place}"
@@ -55,8 +57,12 @@ class Served:
     def post(self, task: object = 0, rater: int = 0, **changes) -> httpx.Response:
         return self.client.post(self.link(task, rater), data=self.right(**changes))
 
+    @property
+    def store(self) -> Store:
+        return self.app.state.site.store
+
     def kept(self) -> list:
-        return self.app.state.site.store.entries()
+        return self.store.entries()
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +92,7 @@ def preferences(made: Path, tmp_path: Path) -> Served:
 
 
 def test_from_the_link_to_the_end(served: Served) -> None:
-    start = served.client.get(served.link())
-    assert start.status_code == 200 and "Taking part is voluntary" in start.text
-    place = re.search(r'href="(/r/[^"]+/0)"', start.text)
-    assert place is not None
-    there, total = place[1], len(served.rater.tasks)
+    there, total = served.link(0), len(served.rater.tasks)
     for number in range(total):
         page = served.client.get(there)
         assert f"Task {number + 1} of {total}" in page.text and f'value="{number}" max="{total}"' in page.text
@@ -101,6 +103,26 @@ def test_from_the_link_to_the_end(served: Served) -> None:
     assert "Thank you" in served.client.get(there).text
     assert served.client.get(served.link()).headers["location"] == served.link("end")
     assert len(served.kept()) == total
+
+
+def test_nobody_answers_who_has_not_agreed(made: Path, tmp_path: Path) -> None:
+    served = Served(shutil.copytree(made / "count", tmp_path / "count"), agreed=False)
+    start = served.client.get(served.link())
+    assert start.status_code == 200 and "Taking part is voluntary" in start.text
+    for place in (0, 1):
+        assert served.client.get(served.link(place)).headers["location"] == served.link()
+        assert served.post(place).status_code == 403
+    assert served.kept() == [] and served.store.agreed("r01") is None
+    button = re.search(r'<form method="post" action="([^"]+)">.*Agree and begin', start.text)
+    assert button is not None
+    assert served.client.post(button[1]).headers["location"] == served.link(0)
+    moment = served.store.agreed("r01")
+    assert moment is not None and served.store.agreed("r02") is None
+    assert served.post(0).status_code == 303
+    assert "Agree" not in served.client.get(served.link()).text, "once is enough"
+    assert served.client.post(button[1]).headers["location"] == served.link(1) and served.store.agreed("r01") == moment
+    owner = served.client.get(f"/owner/{served.study.owner_token}/").text
+    assert owner.count(moment[:16].replace("T", " ")) >= 1
 
 
 def test_leaving_and_coming_back(served: Served) -> None:
@@ -253,7 +275,7 @@ def test_links_that_are_not_known(served: Served) -> None:
     for place in (f"/owner/{token}/", f"/owner/{token}/export/csv", "/owner/", "/", "/docs", "/openapi.json", "/r/"):
         assert served.client.get(place).status_code == 404
     assert served.client.post(f"/owner/{token}/close").status_code == 404
-    assert not served.app.state.site.store.closed and served.kept() == []
+    assert not served.store.closed and served.kept() == []
 
 
 def test_tokens_are_compared_in_constant_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,6 +428,7 @@ def test_a_killed_server_loses_no_answer_that_it_acknowledged(tmp_path: Path) ->
 
     def answer(rater: Rater) -> None:
         with httpx.Client(timeout=30) as client:
+            client.post(f"http://127.0.0.1:{port}/r/{rater.token}/agree")
             for task in range(len(rater.tasks)):
                 try:
                     link = f"http://127.0.0.1:{port}/r/{rater.token}/{task}"

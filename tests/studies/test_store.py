@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ifuvit.errors import InputError
-from ifuvit.studies.store import DATABASE, Closed, Entry, Outdated, Store
+from ifuvit.studies.store import DATABASE, Closed, Entry, NotAgreed, Outdated, Store
 
 
 def entry(
@@ -19,8 +19,30 @@ def entry(
     return Entry(rater=rater, task=task, status="answered", count=count, seconds=1.5, at=at)
 
 
-def test_answers_are_added_and_never_changed(tmp_path: Path) -> None:
+def opened(directory: Path) -> Store:
+    """A database in which two raters have agreed to take part."""
+    store = Store(directory)
+    for rater in ("r01", "r02"):
+        store.agree(rater, "2026-01-01T00:00:00+00:00")
+    return store
+
+
+def test_nothing_is_kept_of_who_has_not_agreed(tmp_path: Path) -> None:
     store = Store(tmp_path)
+    assert store.agreed("r01") is None
+    with pytest.raises(NotAgreed):
+        store.add(entry(), version=0)
+    for day in (1, 2):
+        store.agree("r01", f"2026-01-0{day}T00:00:00+00:00")
+    assert store.agreed("r01") == "2026-01-01T00:00:00+00:00", "the first time counts"
+    store.add(entry(), version=0)
+    with pytest.raises(NotAgreed):
+        store.add(entry(rater="r02"), version=0)
+    assert len(store.entries()) == 1
+
+
+def test_answers_are_added_and_never_changed(tmp_path: Path) -> None:
+    store = opened(tmp_path)
     store.add(entry(count=3), version=0)
     store.add(entry(count=4), version=1)
     ranked = Entry(rater="r02", task=5, status="answered", ranks=(1.0, 1.0, 3.0), at="2026-01-01T00:00:00+00:00")
@@ -34,7 +56,7 @@ def test_answers_are_added_and_never_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [0, 2, 5])
 def test_an_answer_from_an_old_page_is_refused(tmp_path: Path, version: int) -> None:
-    store = Store(tmp_path)
+    store = opened(tmp_path)
     store.add(entry(), version=0)
     with pytest.raises(Outdated):
         store.add(entry(count=9), version=version)
@@ -42,7 +64,7 @@ def test_an_answer_from_an_old_page_is_refused(tmp_path: Path, version: int) -> 
 
 
 def test_a_closed_study_takes_no_answers_until_it_is_opened_again(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = opened(tmp_path)
     assert not store.closed
     store.closed = True
     with pytest.raises(Closed):
@@ -56,14 +78,16 @@ def test_a_closed_study_takes_no_answers_until_it_is_opened_again(tmp_path: Path
 def test_merging_twice_is_merging_once(tmp_path: Path) -> None:
     store = Store(tmp_path)
     log = [entry(at="2026-01-01T00:00:00.000+00:00"), entry(count=4, at="2026-01-01T00:00:09.000+00:00"), entry(1)]
-    assert store.merge(log) == 3
-    assert store.merge([*log, entry(2)]) == 1
+    agreed = {"r01": "2025-12-31T00:00:00.000+00:00"}
+    assert store.merge(log, agreed=agreed) == 3
+    assert store.merge([*log, entry(2)], agreed=agreed) == 1
+    assert store.agreed("r01") == agreed["r01"] and store.agreed("r02") is None
     assert [one.count for one in store.of_task("r01", 0)] == [3, 4]
 
 
 def test_of_answers_at_the_same_moment_one_is_kept(tmp_path: Path) -> None:
     """Two windows, two processes: whoever comes second has an old page."""
-    stores = [Store(tmp_path), Store(tmp_path)]
+    stores = [opened(tmp_path), Store(tmp_path)]
     outcomes: list[bool] = []
 
     def post(store: Store) -> None:
@@ -103,6 +127,7 @@ from ifuvit.studies.store import Entry, Store
 store = Store(Path(sys.argv[1]))
 lock = threading.Lock()
 def write(rater):
+    store.agree(rater, "2026-01-01T00:00:00+00:00")
     for task in range(100_000):
         store.add(Entry(rater=rater, task=task, status="answered", count=task % 10, at="2026-01-01T00:00:00+00:00"), version=0)
         with lock:

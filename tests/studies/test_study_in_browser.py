@@ -114,7 +114,7 @@ def test_counting(browser: Any, tmp_path: Path) -> None:
         with server(directory, port):
             page.goto(first)
             look(page, "count-start-desk")
-            page.get_by_role("link", name="Agree and begin").click()
+            page.get_by_role("button", name="Agree and begin").click()
             at_task(page, 0)
             look(page, "count-desk")
             page.keyboard.press("3")
@@ -152,7 +152,7 @@ def test_counting(browser: Any, tmp_path: Path) -> None:
             with page_of(browser, **PHONE) as phone:
                 phone.goto(second)
                 look(phone, "count-start-phone")
-                phone.get_by_role("link", name="Agree and begin").tap()
+                phone.get_by_role("button", name="Agree and begin").tap()
                 for number in range(total):
                     at_task(phone, number)
                     look(phone, "count-phone")
@@ -199,7 +199,7 @@ def test_ranking(browser: Any, tmp_path: Path) -> None:
     with server(directory, port):
         with page_of(browser, **DESK) as page:
             page.goto(first)
-            page.get_by_role("link", name="Agree and begin").click()
+            page.get_by_role("button", name="Agree and begin").click()
             at_task(page, 0)
             rank_by_keys(page)
             look(page, "preference-desk")
@@ -233,7 +233,7 @@ def test_ranking(browser: Any, tmp_path: Path) -> None:
 
         with page_of(browser, **PHONE) as phone:
             phone.goto(second)
-            phone.get_by_role("link", name="Agree and begin").tap()
+            phone.get_by_role("button", name="Agree and begin").tap()
             for number in range(total):
                 at_task(phone, number)
                 for letter in "CADDB":  # D twice: its rank is taken away again, and goes to B
@@ -268,6 +268,7 @@ def test_without_javascript(browser: Any, tmp_path: Path) -> None:
     study, port = read_study(directory), free_port()
     with server(directory, port), page_of(browser, **DESK, java_script_enabled=False) as page:
         page.goto(f"http://127.0.0.1:{port}/r/{study.raters[0].token}/0")
+        page.get_by_role("button", name="Agree and begin").click()
         for letter, rank in zip("ABCD", (2, 1, 4, 3)):
             page.get_by_role("group", name=f"Picture {letter}").get_by_label(f"rank {rank}").check(force=True)
         page.get_by_role("button", name="Save and continue").click()
@@ -282,6 +283,7 @@ def test_what_a_screen_reader_is_told(browser: Any, tmp_path: Path, kind: str) -
     study, port = read_study(directory), free_port()
     with server(directory, port), page_of(browser, **DESK) as page:
         page.goto(f"http://127.0.0.1:{port}/r/{study.raters[0].token}/0")
+        page.get_by_role("button", name="Agree and begin").click()
         tree = page.locator("body").aria_snapshot()
         assert not re.search(
             r"^\s*- (button|link|radio|checkbox|textbox|img|group|progressbar)\s*:?$", tree, re.MULTILINE

@@ -16,7 +16,7 @@ from ifuvit.studies.design import PICTURES, Rater, Study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task
 from ifuvit.studies.store import Entry
 
-_COLUMNS = {"study", "rater", "token", "task", "status", "count", "ranks", "seconds", "at"}
+_COLUMNS = {"study", "rater", "token", "agreed", "task", "status", "count", "ranks", "seconds", "at"}
 
 
 def write_forms(study: Study, directory: Path, out: Path) -> None:
@@ -55,8 +55,9 @@ def form(study: Study, rater: Rater, pictures: Path) -> str:
 # -------------------------------------------------------------------------------------------------------- what returns
 
 
-def read_returned(study: Study, file: Path) -> list[Entry]:
-    """The answers of a file that a form saved, in the order in which they were given.
+def read_returned(study: Study, file: Path) -> tuple[list[Entry], dict[str, str]]:
+    """The answers of a file that a form saved, in the order in which they were given, and when their raters agreed to take
+    part.
 
     Raises:
         InputError: it is no such file, of another study or of nobody in this one, or an answer is none.
@@ -67,17 +68,18 @@ def read_returned(study: Study, file: Path) -> list[Entry]:
         returned = read_json(file)
         if not isinstance(returned, dict) or not isinstance(returned.get("answers"), list):
             raise InputError(f"{file}: no answers of a study's form")
-        who = {key: returned.get(key) for key in ("study", "rater", "token")}
+        who = {key: returned.get(key) for key in ("study", "rater", "token", "agreed")}
         rows = [{**row, **who} if isinstance(row, dict) else {} for row in returned["answers"]]
-    entries = []
+    entries, agreed = [], {}
     for number, row in enumerate(rows, start=1):
         try:
             entry = _entry(study, row)
             check_entry(study, entry)
+            agreed[entry.rater] = _moment(row, "agreed")
         except InputError as error:
             raise InputError(f"{file}: answer {number}: {error}; nothing was taken") from None
         entries.append(entry)
-    return entries
+    return entries, agreed
 
 
 def _read_csv(file: Path) -> list[dict[str, Any]]:
@@ -122,12 +124,6 @@ def _entry(study: Study, row: Mapping[str, Any]) -> Entry:
         raise InputError("ranks must be numbers")
     if seconds is not None and not (type(seconds) in (int, float) and math.isfinite(seconds)):
         raise InputError("seconds must be a number")
-    try:
-        at = datetime.fromisoformat(str(row.get("at")))
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise InputError(f"at {str(row.get('at'))[:40]!r}: no moment with a time zone")
     return Entry(
         rater=rater.id,
         task=task,
@@ -135,5 +131,17 @@ def _entry(study: Study, row: Mapping[str, Any]) -> Entry:
         count=count,
         ranks=None if ranks is None else tuple(float(rank) for rank in ranks),
         seconds=None if seconds is None else float(seconds),
-        at=at.astimezone(timezone.utc).isoformat(timespec="milliseconds"),
+        at=_moment(row, "at"),
     )
+
+
+def _moment(row: Mapping[str, Any], name: str) -> str:
+    """A moment in UTC."""
+    text = str(row.get(name))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InputError(f"{name} {text[:40]!r}: no moment with a time zone")
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")

@@ -18,16 +18,17 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ifuvit.artifacts import now
 from ifuvit.errors import InputError
 from ifuvit.studies.answers import EXPORTS, Answer, check_entry, collect
 from ifuvit.studies.design import PICTURES, Rater, Study, read_study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task
 from ifuvit.studies.posting import form_fields, read_form
 from ifuvit.studies.progress import agreement_so_far, rater_progress
-from ifuvit.studies.store import Closed, Outdated, Store
+from ifuvit.studies.store import Closed, NotAgreed, Outdated, Store
 
 _STATIC = {"study.css": "text/css", "study.js": "text/javascript", "icon.svg": "image/svg+xml"}
-_TITLES = {403: "Closed", 404: "Not found", 409: "Answered already", 422: "Not taken"}
+_TITLES = {403: "Not taken", 404: "Not found", 409: "Answered already", 422: "Not taken"}
 _UNKNOWN_LINK = "This link is not known. Please check that you have all of it."
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; form-action 'self'; "
@@ -147,15 +148,24 @@ def start(site: TheSite, rater: TheRater) -> Response:
     done, total = site.store.answered(rater.id), len(rater.tasks)
     if len(done) == total:
         return _go(rater, "end")
-    begin = "Continue" if done else "Agree and begin"
+    agreed = site.store.agreed(rater.id) is not None
     return _page(
         "text.html.j2",
         title=site.study.title,
         paragraphs=paragraphs(site.study.consent),
-        links=[(begin, _link(rater, _next(done, total, 0)))],
+        links=[("Continue", _link(rater, _next(done, total, 0)))] if agreed else [],
+        agree=None if agreed else _link(rater, "agree"),
         done=len(done),
         total=total,
     )
+
+
+@_raters.post("/agree")
+def agree(site: TheSite, rater: TheRater) -> Response:
+    """Keep that the rater agrees to take part, and go on."""
+    site.store.agree(rater.id, now())
+    following = _next(site.store.answered(rater.id), len(rater.tasks), 0)
+    return _go(rater, "end" if following is None else following)
 
 
 @_raters.get("/end")
@@ -183,7 +193,9 @@ def picture(name: str, site: TheSite, rater: TheRater) -> Response:
 
 @_raters.get("/{number}")
 def task(site: TheSite, rater: TheRater, number: TheTask) -> Response:
-    """A task, with the answer that it has."""
+    """A task, with the answer that it has; before that what it is about, to who has not agreed to take part."""
+    if site.store.agreed(rater.id) is None:
+        return _go(rater)
     done, total = site.store.answered(rater.id), len(rater.tasks)
     given = site.store.of_task(rater.id, number)
     view = view_task(site.study, rater, number, given, lambda name: _link(rater, f"pictures/{name}"))
@@ -201,6 +213,8 @@ def answer(site: TheSite, rater: TheRater, number: TheTask, fields: TheFields) -
         raise HTTPException(422, f"This answer cannot be taken: {error}") from None
     try:
         site.store.add(entry, version=version)
+    except NotAgreed:
+        raise HTTPException(403, "Please read what this is about, and agree to it, before you answer.") from None
     except Outdated:
         raise HTTPException(409, "This was answered before, or in another window. Nothing was changed.") from None
     except Closed:
@@ -238,7 +252,10 @@ def progress(request: Request, site: TheSite) -> Response:
     """How far everybody is, and everybody's link."""
     study, answers = site.study, site.answers()
     url = site.url or str(request.base_url).rstrip("/")
-    rows = [{**rater_progress(rater, answers), "link": f"{url}{_link(rater)}"} for rater in study.raters]
+    rows = [
+        {**rater_progress(rater, answers), "agreed": site.store.agreed(rater.id), "link": f"{url}{_link(rater)}"}
+        for rater in study.raters
+    ]
     return _page(
         "owner.html.j2",
         title=f"{study.title}: progress",
@@ -288,7 +305,7 @@ def refused(request: Request, error: Exception) -> Response:
     own = isinstance(error, HTTPException)  # the framework's are not
     text = str(error.detail) if own else "There is no such page. Please use the link that you were given."
     links = []
-    if error.status_code in (409, 422) and request.method == "POST":
+    if error.status_code in (403, 409, 422) and request.method == "POST":
         here = request.url.path
         links = [("Continue", f"{here.rsplit('/', 1)[0]}/"), ("Back to the task", here)]
     page = _page("text.html.j2", title=_TITLES.get(error.status_code, "Sorry"), paragraphs=[text], links=links)
@@ -297,7 +314,7 @@ def refused(request: Request, error: Exception) -> Response:
 
 
 def _page(template: str, **values: Any) -> HTMLResponse:
-    return HTMLResponse(render(template, **{"links": [], "done": 0, "total": 0, **values}))
+    return HTMLResponse(render(template, **{"links": [], "agree": None, "done": 0, "total": 0, **values}))
 
 
 class _Headers:

@@ -1,4 +1,4 @@
-"""Answers on the disk: a SQLite database to which rows are added and in which nothing is ever changed.
+"""Answers and consents on the disk: a SQLite database to which rows are added and in which nothing is ever changed.
 
 A task's last row is its answer, those before it are what the rater changed. SQLite runs in WAL mode with synchronous=FULL:
 what `add` has returned from outlives the process and the power.
@@ -7,7 +7,7 @@ what `add` has returned from outlives the process and the power.
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS entries (
     status TEXT NOT NULL, count INTEGER, ranks TEXT, seconds REAL, at TEXT NOT NULL,
     PRIMARY KEY (rater, task, version)
 );
+CREATE TABLE IF NOT EXISTS consents (rater TEXT PRIMARY KEY, at TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS closings (number INTEGER PRIMARY KEY, closed INTEGER NOT NULL, at TEXT NOT NULL);
 """
 _COLUMNS = "rater, task, status, count, ranks, seconds, at"
@@ -49,6 +50,10 @@ class Outdated(Exception):
 
 class Closed(Exception):
     """The study takes no more answers."""
+
+
+class NotAgreed(Exception):
+    """The rater has not agreed to take part."""
 
 
 class Store:
@@ -76,6 +81,7 @@ class Store:
             version: how many answers this task had when the rater saw it.
 
         Raises:
+            NotAgreed: the rater has not agreed to take part; nothing is kept.
             Outdated: it has another number of answers by now; nothing is kept.
             Closed: the study is closed; nothing is kept.
         """
@@ -83,13 +89,28 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             if self._is_closed():
                 raise Closed
+            if self._agreed(entry.rater) is None:
+                raise NotAgreed
             if self._version(entry) != version:
                 raise Outdated
             self._insert(entry, version)
 
-    def merge(self, entries: Iterable[Entry]) -> int:
+    def agree(self, rater: str, at: str) -> None:
+        """Keep for good that a rater agreed to take part, and when the first time was."""
+        with self._lock:
+            self._agree(rater, at)
+
+    def agreed(self, rater: str) -> str | None:
+        """When a rater agreed to take part, in UTC; None for one who has not."""
+        with self._lock:
+            return self._agreed(rater)
+
+    def merge(self, entries: Iterable[Entry], *, agreed: Mapping[str, str]) -> int:
         """Add answers from elsewhere, all or none, in their order; those that are there already (the same rater, task and
         moment) are left out.
+
+        Args:
+            agreed: when raters agreed to take part.
 
         Returns:
             how many were new.
@@ -97,6 +118,8 @@ class Store:
         added = 0
         with self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
+            for rater, at in agreed.items():
+                self._agree(rater, at)
             for entry in entries:
                 same = "SELECT 1 FROM entries WHERE rater = ? AND task = ? AND at = ?"
                 if self._connection.execute(same, (entry.rater, entry.task, entry.at)).fetchone() is None:
@@ -139,6 +162,13 @@ class Store:
         """Close the database."""
         with self._lock:
             self._connection.close()
+
+    def _agree(self, rater: str, at: str) -> None:
+        self._connection.execute("INSERT OR IGNORE INTO consents (rater, at) VALUES (?, ?)", (rater, at))
+
+    def _agreed(self, rater: str) -> str | None:
+        row = self._connection.execute("SELECT at FROM consents WHERE rater = ?", (rater,)).fetchone()
+        return None if row is None else row[0]
 
     def _is_closed(self) -> bool:
         row = self._connection.execute("SELECT closed FROM closings ORDER BY number DESC LIMIT 1").fetchone()

@@ -5,8 +5,11 @@
   const place = `study ${facts.study} ${facts.rater}`;
   const pages = new Map([...document.querySelectorAll(".page")].map((page) => [page.dataset.page, page]));
   const header = document.querySelector("header");
-  let log = [], at = "start";
-  try { log = JSON.parse(localStorage.getItem(place)) ?? []; } catch { log = []; }
+  let kept = { agreed: null, log: [] }, at = "start";
+  try { kept = JSON.parse(localStorage.getItem(place)) ?? kept; } catch { /* nothing is kept */ }
+  const log = kept.log;
+  const keep = () => { try { localStorage.setItem(place, JSON.stringify(kept)); } catch { /* a private window: it lasts as long as the page */ } };
+  const now = () => new Date().toISOString().replace("Z", "+00:00");
 
   const last = () => new Map(log.map((entry) => [entry.task, entry]));
   const next = (start) => {
@@ -52,21 +55,21 @@
     if (pressed?.name) fields.set(pressed.name, pressed.value);
     const entry = { task, status: fields.get("status") ?? "answered", count: null, ranks: null };
     entry.seconds = Number(fields.get("seconds")) || null;
-    entry.at = new Date().toISOString().replace("Z", "+00:00");
+    entry.at = now();
     if (entry.status === "answered" && section.matches(".count")) entry.count = Number(fields.get("count"));
     else if (entry.status === "answered") {
       const chosen = [...form.querySelectorAll(".slot input:checked")].map((input) => Number(input.value));
       entry.ranks = chosen.map((rank) => 1 + chosen.filter((other) => other < rank).length);
     }
     log.push(entry);
-    try { localStorage.setItem(place, JSON.stringify(log)); } catch { /* a private window: they last as long as the page */ }
+    keep();
     show(next(task + 1));
   });
 
-  const COLUMNS = ["study", "rater", "token", "task", "status", "count", "ranks", "seconds", "at"];
+  const COLUMNS = ["study", "rater", "token", "agreed", "task", "status", "count", "ranks", "seconds", "at"];
   const cell = (value) => (value === null ? "" : Array.isArray(value) ? value.join(" ") : String(value));
   function save(format) {
-    const who = { study: facts.study, rater: facts.rater, token: facts.token };
+    const who = { study: facts.study, rater: facts.rater, token: facts.token, agreed: kept.agreed };
     const text = format === "json"
       ? JSON.stringify({ ...who, answers: log }, null, 1) + "\n"
       : [COLUMNS, ...log.map((entry) => COLUMNS.map((column) => cell({ ...who, ...entry }[column])))].map((row) => row.join(",") + "\n").join("");
@@ -80,11 +83,15 @@
   for (const button of document.querySelectorAll("[data-save]")) button.addEventListener("click", () => save(button.dataset.save));
   for (const button of document.querySelectorAll("[data-go]")) {
     button.addEventListener("click", () => {
-      if (button.dataset.go === "next") show(next(0));
+      if (button.dataset.go === "next") {
+        kept.agreed ??= now();
+        keep();
+        show(next(0));
+      }
       else if (button.dataset.go === "forward") show(at + 1 < total ? at + 1 : "end");
       else show(at === "end" ? total - 1 : at === 0 ? "start" : at - 1);
     });
   }
   show("start");
-  if (log.length) pages.get("start").querySelector("[data-go=next]").textContent = "Continue";
+  if (kept.agreed) pages.get("start").querySelector("[data-go=next]").textContent = "Continue";
 })();
