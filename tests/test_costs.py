@@ -60,7 +60,22 @@ def test_small_models_keep_their_digits() -> None:
     }
 
 
+def test_training_memory() -> None:
+    name = "openmoji-concat-early"
+    told = costs.run(CostsConfig(preset=name, training_memory=True, batch_size=8))
+    memory = told[name]["training_memory"]
+    assert memory["batch_size"] == 8 and memory["precision"] == "bf16"
+    assert memory["plain"]["weights"] >= 4 * 3_428_132
+    assert memory["checkpointed"]["activations"] < memory["plain"]["activations"] < memory["plain"]["peak"]
+    lines = costs.memory_table(told)
+    assert "batch 8, bf16" in lines[0] and max(map(len, lines)) <= 120
+    peaks = [float(line.split()[-1]) for line in lines[-2:]]
+    assert peaks == [round(memory[way]["peak"] / 2**30, 3) for way in ("plain", "checkpointed")]
+
+
 def test_mistakes() -> None:
+    with pytest.raises(InputError, match="--batch-size 0"):
+        costs.run(CostsConfig(batch_size=0))
     with pytest.raises(InputError, match="unknown preset 'cross-late'.*cross-intermediate"):
         costs.run(CostsConfig(preset="cross-late"))
     with pytest.raises(InputError, match="n_image=7"):
