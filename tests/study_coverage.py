@@ -1,98 +1,148 @@
 """How often the analysis of human studies finds what simulated raters were planted with.
 
-    python tests/study_coverage.py [DIRECTORY]     prints the table of docs/human-evaluation.md; DIRECTORY/manifest.json keeps it
+    python tests/study_coverage.py [DIRECTORY]     prints a summary; DIRECTORY/manifest.json keeps every number
 
 200 studies of each kind. Preferences: the paper's 100 captions and four models, five raters a caption. Counts: the paper's 20
-prompts, ten pictures each of two models, three raters a picture.
+prompts, ten pictures each of two models, three raters a picture, and an automatic counter that is wrong in one of ten.
 """
 
 import sys
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ifuvit.artifacts import now, write_manifest
-from ifuvit.config import to_dict
-from ifuvit.studies.preference import rankings
+from ifuvit.studies.preference import Rankings, rankings
 from ifuvit.studies.simulation import (
     RaterModel,
-    count_coverage,
-    preference_coverage,
-    preference_truth,
+    Simulated,
+    coverage,
+    expected_order,
+    simulate_count,
     simulate_preference,
 )
 
-STUDIES, ITEMS, RATERS_PER_ITEM, SAMPLES = 200, 100, 5, 400
-STRENGTHS = {"a": 1.0, "b": 0.5, "c": 0.0, "d": -0.5}
+STUDIES, ITEMS = 200, 100
 RIGHT = {"x": 0.8, "y": 0.6}
-PREFERENCE = {
-    "10 raters": (10, RaterModel()),
-    "10 raters, noise alone": (10, RaterModel(picture_spread=0, taste_spread=0)),
-    "10 raters of strong tastes": (10, RaterModel(taste_spread=0.8)),
-    "5 raters": (5, RaterModel()),
-    "20 raters": (20, RaterModel()),
-    "40 raters": (40, RaterModel()),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """Raters who prefer model a to b, b to c, c to d."""
+
+    raters: int = 10
+    step: float = 0.75
+    """By how much the log-strengths of two neighbors differ."""
+    how: RaterModel = RaterModel()
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Planted log-strengths."""
+        return {model: -self.step * place for place, model in enumerate("abcd")}
+
+    def simulate(self, seed: int) -> Simulated:
+        """A study."""
+        return self._simulate(seed, items=ITEMS, raters=self.raters)
+
+    def truth(self) -> Simulated:
+        """A study of so many captions and raters that it tells what endlessly many would."""
+        return self._simulate(STUDIES, items=8000, raters=2000)
+
+    def _simulate(self, seed: int, *, items: int, raters: int) -> Simulated:
+        study, answers = simulate_preference(
+            self.strengths, items=items, raters=raters, raters_per_item=5, how=self.how, seed=seed
+        )
+        return study, answers, None
+
+
+PREFERENCES = {
+    "10 raters": Preferences(),
+    "5 raters": Preferences(raters=5),
+    "20 raters": Preferences(raters=20),
+    "10 raters, noise alone": Preferences(how=RaterModel(picture_spread=0, taste_spread=0)),
+    "10 raters, models nearer": Preferences(step=0.5),
+    "10 raters, strong tastes, models nearer": Preferences(step=0.5, how=RaterModel(taste_spread=0.8)),
+    "10 raters, strong tastes": Preferences(step=1.5, how=RaterModel(taste_spread=0.8)),
 }
-COUNT = {"10 raters": (10, RaterModel()), "5 raters": (5, RaterModel()), "20 raters": (20, RaterModel())}
+COUNTS = {"10 raters": 10, "20 raters": 20}
+
+
+def simulated_counts(seed: int, *, raters: int, pictures_per_prompt: int = 10) -> Simulated:
+    """A study of counts, and a counter that finds one more object in every tenth picture."""
+    study, answers, shown = simulate_count(
+        RIGHT, raters=raters, raters_per_item=3, how=RaterModel(), seed=seed, pictures_per_prompt=pictures_per_prompt
+    )
+    wrong = np.random.default_rng((seed, 1)).random(len(shown)) < 0.1
+    return study, answers, {item: count + int(one) for (item, count), one in zip(shown.items(), wrong)}
 
 
 def main(directory: str | None) -> None:
     """Simulate, print, and keep the result."""
     started = now()
-    results: dict[str, Any] = {"preference": {}, "count": {}}
-    for name, (raters, how) in PREFERENCE.items():
-        found = preference_coverage(
-            STRENGTHS,
-            how=how,
+    results: dict[str, Any] = {"preference": {}, "count": {}, "simpler": {}}
+    for name, one in PREFERENCES.items():
+        found = coverage(one.simulate, truth=one.truth(), planted="abcd", studies=STUDIES)
+        expected = expected_order(one.strengths, items=ITEMS, raters=one.raters, raters_per_item=5, how=one.how)
+        results["preference"][name] = {**asdict(one), "order_expected": expected, **found}
+        show(f"preference, {name}", results["preference"][name])
+    for name, raters in COUNTS.items():
+        truth = simulated_counts(STUDIES, raters=800, pictures_per_prompt=300)
+        found = coverage(
+            lambda seed, raters=raters: simulated_counts(seed, raters=raters),
+            truth=truth,
+            planted="xy",
             studies=STUDIES,
-            items=ITEMS,
-            raters=raters,
-            raters_per_item=RATERS_PER_ITEM,
-            samples=SAMPLES,
         )
-        keep(results, "preference", name, raters, how, found)
-    for name, (raters, how) in COUNT.items():
-        found = count_coverage(RIGHT, how=how, studies=STUDIES, raters=raters, samples=SAMPLES)
-        keep(results, "count", name, raters, how, found)
-    results["simpler"] = {}
+        results["count"][name] = {"raters": raters, "how": asdict(RaterModel()), **found}
+        show(f"count, {name}", results["count"][name])
     for name in ("10 raters", "10 raters, noise alone"):
-        results["simpler"][name] = simpler_bootstraps(*PREFERENCE[name])
+        results["simpler"][name] = simpler_bootstraps(PREFERENCES[name])
         told = ", ".join(f"{scheme} {100 * share:.1f} %" for scheme, share in results["simpler"][name].items())
         print(f"{name}: points covered by percentiles of one bootstrap over {told}")
     if directory is not None:
-        config = {
-            **{"studies": STUDIES, "items": ITEMS, "raters_per_item": RATERS_PER_ITEM, "samples": SAMPLES},
-            **{"strengths": STRENGTHS, "right": RIGHT},
-        }
+        config = {"studies": STUDIES, "items": ITEMS, "right": RIGHT}
         write_manifest(directory, "tests/study_coverage.py", config, started=started, results=results)
 
 
-def keep(results: dict[str, Any], kind: str, name: str, raters: int, how: RaterModel, found: dict[str, Any]) -> None:
-    """Keep what came out, and print a row of the table for each set of numbers."""
-    results[kind][name] = {"raters": raters, "rater_model": to_dict(how), **found}
-    print(f"{kind}, {name}: order found in {100 * found['order_found']:.1f} %")
-    for what, covered in found["covered"].items():
-        shares, widths = 100 * np.array(list(covered.values())), list(found["width"][what].values())
-        told = f"covered in {shares.mean():.1f} % ({shares.min():.1f} to {shares.max():.1f})"
-        print(f"    {what.replace('_', ' '):<24} {told:<40} mean width {np.mean(widths):.3f}", flush=True)
+def show(title: str, result: dict[str, Any]) -> None:
+    """A line for each group of numbers."""
+    expected = f", {100 * result['order_expected']:.1f} % expected" if "order_expected" in result else ""
+    print(f"{title}: order found in {100 * result['order_found']:.1f} %{expected}")
+    groups: dict[str, list[str]] = {}
+    for number in result["covered"]:
+        parts = number.split(" / ")
+        groups.setdefault(f"{parts[2]}, {parts[-1]}" if parts[0] == "models" else parts[0], []).append(number)
+    for group, numbers in groups.items():
+        shares = 100 * np.array([result["covered"][number] for number in numbers])
+        width = np.mean([result["width"][number] for number in numbers])
+        told = f"{len(numbers):4} numbers covered in {shares.mean():.1f} % ({shares.min():.1f} to {shares.max():.1f})"
+        print(f"    {group:<28} {told:<52} mean width {width:.3f}")
+    shares = np.array(list(result["covered"].values()))
+    inside = ((shares >= 0.9) & (shares <= 0.98)).sum()
+    print(
+        f"    {inside} of {len(shares)} numbers in 90 to 98 % of studies, {(shares < 0.9).sum()} in fewer", flush=True
+    )
 
 
-def simpler_bootstraps(raters: int, how: RaterModel) -> dict[str, float]:
+def simpler_bootstraps(one: Preferences) -> dict[str, float]:
     """How often percentiles of one bootstrap have the true mean points in them: of answers, of items, of raters, or of items
     and raters at once."""
-    truth = preference_truth(STRENGTHS, how=how)["points"]
+
+    def rated(simulated: Simulated) -> Rankings:
+        study, answers, _ = simulated
+        return rankings(study, [answer for answer in answers if answer.purpose == "rating"])
+
+    truth = rated(one.truth()).points.mean(0)
     covered: dict[str, list[np.ndarray]] = {}
     for seed in range(STUDIES):
-        study, answers = simulate_preference(
-            STRENGTHS, items=ITEMS, raters=raters, raters_per_item=RATERS_PER_ITEM, how=how, seed=seed
-        )
-        table = rankings(study, [one for one in answers if one.purpose == "rating"])
+        table = rated(one.simulate(seed))
         items, people = (np.unique(ids, return_inverse=True)[1] for ids in (table.items, table.raters))
         rng = np.random.default_rng(seed)
 
         def weights(clusters: np.ndarray, rng: np.random.Generator = rng) -> np.ndarray:
             number = clusters.max() + 1
-            return rng.multinomial(number, np.full(number, 1 / number), size=SAMPLES)[:, clusters]
+            return rng.multinomial(number, np.full(number, 1 / number), size=400)[:, clusters]
 
         schemes = {
             "answers": weights(np.arange(len(items))),

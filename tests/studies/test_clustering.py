@@ -70,7 +70,22 @@ def test_shares_have_wilsons_interval(right: int) -> None:
     assert points["interval"] == pytest.approx([1 + 3 * bound for bound in estimate["interval"]])
 
 
-def test_a_bound_on_one_side_and_undefined_numbers() -> None:
+def test_errors_have_an_interval_above_zero() -> None:
+    """The numbers whose Poisson distribution has the found variance at their own mean."""
+    values = np.repeat([0.0, 1.0, 2.0], [80, 15, 5])
+    features, alone = np.stack([np.ones(100), values], axis=1), np.arange(100)
+    (estimate,) = two_way(features, alone, alone, means, bounds=(0, np.inf), samples=4000)
+    assert estimate is not None
+    low, high = estimate["interval"]
+    scale = values.var(ddof=1) / 100 / values.mean()
+    for bound in (low, high):
+        assert (bound - values.mean()) ** 2 == pytest.approx(t.ppf(0.975, 99) ** 2 * scale * bound, rel=0.1)
+    assert 0 < low and high - values.mean() > values.mean() - low
+    (none,) = two_way(features * [1, 0], alone, alone, means, bounds=(0, np.inf), samples=100)
+    assert none is not None and none["interval"] == pytest.approx([0, t.ppf(0.975, 99) ** 2 / 100], abs=1e-9)
+
+
+def test_undefined_numbers() -> None:
     features, items, raters = answers(12, 3, item=5, rater=5, noise=5, seed=4)
     zero_over_zero = np.zeros((len(features), 1))
 
@@ -79,10 +94,8 @@ def test_a_bound_on_one_side_and_undefined_numbers() -> None:
             return np.concatenate([means(sums[:, :2]), sums[:, 2:] / sums[:, 2:]], axis=1)
 
     both = np.concatenate([features, zero_over_zero], axis=1)
-    least = features[:, 1].mean() - 0.5
-    bounded, undefined = two_way(both, items, raters, statistic, bounds=([least, 0], [np.inf, 1]), samples=200)
-    assert undefined is None
-    assert bounded is not None and bounded["interval"][0] == least < bounded["interval"][1] - 1
+    defined, undefined = two_way(both, items, raters, statistic, samples=200)
+    assert defined is not None and undefined is None
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

@@ -1,38 +1,49 @@
-"""Simulated raters: their planted truth, and how often the analysis finds it."""
+"""Simulated raters, and how often the analysis finds what they were planted with."""
 
 import numpy as np
 import pytest
 
+from ifuvit.studies.analysis import analyse_study
 from ifuvit.studies.simulation import (
     RaterModel,
-    count_coverage,
-    count_truth,
-    preference_coverage,
-    preference_truth,
+    Simulated,
+    coverage,
+    expected_order,
+    flat_estimates,
     simulate_count,
     simulate_preference,
 )
 
-STRENGTHS = {"a": 1.0, "b": 0.5, "c": 0.0, "d": -0.5}
+STRENGTHS = {"a": 1.5, "b": 0.75, "c": 0.0, "d": -0.75}
 RIGHT = {"x": 0.8, "y": 0.6}
+ORDINARY = RaterModel()
 
 
-def every(covered: dict[str, dict[str, float]]) -> list[float]:
-    return [share for parts in covered.values() for share in parts.values()]
+def preferences(seed: int, *, items: int = 100, raters: int = 10, how: RaterModel = ORDINARY) -> Simulated:
+    study, answers = simulate_preference(STRENGTHS, items=items, raters=raters, raters_per_item=5, how=how, seed=seed)
+    return study, answers, None
 
 
-def test_without_spreads_and_ties_the_truth_is_a_plackett_luce_model() -> None:
-    how = RaterModel(picture_spread=0, taste_spread=0, tie_below=0)
-    truth = preference_truth(STRENGTHS, how=how, answers=60_000)
+def counts(seed: int, *, pictures_per_prompt: int = 10, raters: int = 10) -> Simulated:
+    return simulate_count(
+        RIGHT, raters=raters, raters_per_item=3, how=RaterModel(), seed=seed, pictures_per_prompt=pictures_per_prompt
+    )
+
+
+def test_without_spreads_and_ties_strengths_are_those_planted() -> None:
+    how = RaterModel(picture_spread=0, taste_spread=0, tie_below=0, skipped=0)
+    study, answers, _ = preferences(0, items=2000, raters=20, how=how)
+    numbers = analyse_study(study, answers, samples=2)["everyone"]
     expected = np.array(list(STRENGTHS.values()))
-    assert truth["strengths"] == pytest.approx(expected - expected.mean(), abs=0.02)
-    assert truth["win_rates"][0, 3] == pytest.approx(1 / (1 + np.exp(-1.5)), abs=0.01)
-    assert truth["points"].sum() == pytest.approx(10)
+    found = [numbers["strengths"][model]["value"] for model in STRENGTHS]
+    assert found == pytest.approx(expected - expected.mean(), abs=0.06)
+    assert numbers["win_rates"]["a"]["d"]["value"] == pytest.approx(1 / (1 + np.exp(-2.25)), abs=0.02)
+    assert sum(numbers["points"][model]["value"] for model in STRENGTHS) == pytest.approx(10)
 
 
 def test_planted_bias_and_ties() -> None:
     how = RaterModel(slot_bias=1.0, tie_below=0.3, skipped=0.2)
-    study, answers = simulate_preference(STRENGTHS, items=40, raters=5, raters_per_item=5, how=how, seed=0)
+    study, answers, _ = preferences(0, items=40, raters=5, how=how)
     rated = [one for one in answers if one.purpose == "rating"]
     assert len(rated) == 200 and len({(one.rater, one.item) for one in rated}) == 200
     assert 0.1 < np.mean([one.status == "skipped" for one in rated]) < 0.3
@@ -42,32 +53,63 @@ def test_planted_bias_and_ties() -> None:
     assert [task.purpose for task in study.raters[0].tasks][-5:] == ["repeat"] * 2 + ["check"] * 3
 
 
-def test_truth_of_counts() -> None:
-    exact = count_truth({"x": 0.7}, how=RaterModel(miscounts=0))["x"]
-    assert exact == pytest.approx((0.3 * 4 / 3, 0.7))
-    how = RaterModel(miscounts=0.2)
-    study, answers, shown = simulate_count({"x": 0.7}, raters=9, raters_per_item=3, how=how, seed=1)
-    told = [(study.item(one.item), one.count) for one in answers if one.purpose == "rating" and one.count is not None]
-    errors = np.array([abs(count - (item.count or 0)) for item, count in told])
-    assert (errors.mean(), (errors == 0).mean()) == pytest.approx(count_truth({"x": 0.7}, how=how)["x"], abs=0.12)
-    assert len(shown) == 200 == len(study.items)
+def test_planted_counts() -> None:
+    how = RaterModel(miscounts=0)
+    study, answers, shown = simulate_count(
+        {"x": 0.7}, raters=9, raters_per_item=3, how=how, seed=1, pictures_per_prompt=100
+    )
+    numbers = analyse_study(study, answers, automatic=shown, samples=2)["everyone"]
+    scores = numbers["models"]["x"]["overall"]
+    # Wrong ones are wrong by 1, 1 or 2.
+    assert scores["match_ratio"]["value"] == pytest.approx(0.7, abs=0.04)
+    assert scores["average_error"]["value"] == pytest.approx(0.3 * 4 / 3, abs=0.06)
+    assert numbers["counter"]["same"]["value"] == 1
+
+
+def test_every_number_with_an_interval_is_found() -> None:
+    study, answers, shown = counts(0)
+    numbers = analyse_study(study, answers, automatic=shown, samples=2)["everyone"]
+    names = set(flat_estimates(numbers))
+    assert len(names) == 2 * 2 * (1 + 4 + 5 + 20) + 2 * 2 + 2 + 5 + 8 + 2
+    assert {"models / x / cells / bus / 3 / match_ratio", "differences / y / x / average_error"} <= names
+    assert {"agreement / krippendorffs_alpha", "counter / correlation", "self_consistency / same"} <= names
+
+
+def test_the_expected_chance_to_find_the_order() -> None:
+    """Two models: that of a normal number, whose variance tastes alone make here."""
+    from scipy.stats import norm
+
+    how = RaterModel(picture_spread=0, taste_spread=1.0, tie_below=0)
+    found = expected_order({"a": 0.3, "b": 0.0}, items=4000, raters=10, raters_per_item=5, how=how)
+    assert found == pytest.approx(norm.cdf(0.3 / np.sqrt(2 * 1.0 / 10)), abs=0.03)
+    design = {"items": 100, "raters_per_item": 5}
+    near = {model: 0.5 * strength for model, strength in STRENGTHS.items()}
+    strong = RaterModel(taste_spread=0.8)
+    assert expected_order(STRENGTHS, raters=10, how=RaterModel(), **design) > 0.998
+    assert expected_order(near, raters=10, how=strong, **design) < expected_order(near, raters=40, how=strong, **design)
 
 
 def test_a_few_studies_find_what_was_planted() -> None:
-    found = preference_coverage(STRENGTHS, how=RaterModel(), studies=6, items=80, raters_per_item=4, samples=150)
-    assert found["order_found"] > 0.8
-    assert np.mean(every(found["covered"])) > 0.8
-    counted = count_coverage(RIGHT, how=RaterModel(), studies=12, samples=150)
+    found = coverage(preferences, truth=preferences(99, items=1500, raters=300), planted="abcd", studies=5, samples=150)
+    assert found["order_found"] == 1
+    assert np.mean(list(found["covered"].values())) > 0.8
+    counted = coverage(
+        counts, truth=counts(99, pictures_per_prompt=60, raters=60), planted="xy", studies=4, samples=150
+    )
     assert counted["order_found"] == 1
-    assert np.mean(every(counted["covered"])) > 0.8
+    assert np.mean(list(counted["covered"].values())) > 0.8
 
 
 @pytest.mark.slow
-def test_intervals_cover_the_truth() -> None:
-    """Each number's interval in 90 to 98 % of 200 studies of 10 raters; three standard errors of a share are 4.6 %."""
-    found = preference_coverage(STRENGTHS, how=RaterModel(), studies=200, items=100)
-    counted = count_coverage(RIGHT, how=RaterModel(), studies=200)
-    for one in (found, counted):
-        assert one["order_found"] > 0.95
-        assert 0.9 <= np.mean(every(one["covered"])) <= 0.98
-        assert all(0.88 <= share <= 0.99 for share in every(one["covered"]))
+@pytest.mark.parametrize("kind", ["preference", "count"])
+def test_intervals_cover_the_truth(kind: str) -> None:
+    """Those of 200 studies of 10 raters in 90 to 98 %; three standard errors of one number's share are 4.6 %."""
+    if kind == "preference":
+        found = coverage(preferences, truth=preferences(999, items=8000, raters=2000), planted="abcd", studies=200)
+    else:
+        truth = counts(999, pictures_per_prompt=300, raters=800)
+        found = coverage(counts, truth=truth, planted="xy", studies=200)
+    assert found["order_found"] == 1
+    shares = np.array(list(found["covered"].values()))
+    assert 0.92 <= shares.mean() <= 0.97
+    assert (shares >= 0.88).all()

@@ -5,10 +5,10 @@ and is too narrow; one that draws items and raters at once counts the answers' o
 Annals of Applied Statistics 2012) and is too wide. So there are three bootstraps, and their variances make one (Cameron,
 Gelbach and Miller, Journal of Business & Economic Statistics 2011): that of whole items drawn anew, and on top of it what
 that of whole raters has more than that of single answers, if it has. The interval takes Student's t at Satterthwaite's
-degrees of freedom, for ten raters tell little of how much raters differ. Numbers that have a least and a greatest value get
-Wilson's interval for the number of independent answers that would have that variance (Dean and Pagano, Journal of Survey
-Statistics and Methodology 2015): it stays within the bounds, is not symmetric near them, and has a width even where all
-answers agree.
+degrees of freedom, for ten raters tell little of how much raters differ. Near a least or a greatest value that a number can
+have, its variance falls; so a share has Wilson's interval for the number of independent answers that would have the found
+variance (Dean and Pagano, Journal of Survey Statistics and Methodology 2015), and a mean of numbers from 0 on its limit.
+These stay within the bounds, are not symmetric near them, and have a width even where all answers agree.
 """
 
 from collections.abc import Callable
@@ -115,19 +115,24 @@ def _t(variance: np.ndarray, uncertainty: np.ndarray, *, least: int) -> np.ndarr
 def _interval(
     values: np.ndarray, variance: np.ndarray, t: np.ndarray, bounds: tuple[ArrayLike, ArrayLike], *, clusters: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(Q,) lower and upper ends: values and t deviations to both sides, but Wilson's between two bounds."""
+    """(Q,) lower and upper ends: the numbers m from which the found values v are t deviations away.
+
+    The variance at m is `scale` (m - low) (high - m), or without an upper bound `scale` (m - low), as of a Poisson
+    distribution, or without any the same everywhere; `scale` makes it what was found at v. Where nothing varies, it is that
+    of one answer a cluster, right or wrong.
+    """
     low, high = np.broadcast_arrays(*(np.asarray(bound, float) for bound in bounds), values)[:2]
-    half = t * np.sqrt(variance)
-    both = np.isfinite(low) & np.isfinite(high)
-    least, size = np.where(both, low, 0.0), np.where(both, high - low, 1.0)
-    share = (values - least) / size
-    spread = np.maximum(share * (1 - share), 1e-9)
-    # As many independent answers as would have this variance; where nothing varies, one for each cluster.
-    answers = np.divide(spread, variance / size**2, out=np.full_like(spread, clusters), where=variance != 0)
-    weight = 1 / (1 + t**2 / answers)
-    center = weight * (share + t**2 / answers / 2)
-    reach = weight * t * np.sqrt(spread / answers + (t / answers) ** 2 / 4)
-    return (
-        np.where(both, least + size * (center - reach), np.maximum(values - half, low)),
-        np.where(both, least + size * (center + reach), np.minimum(values + half, high)),
-    )
+    one, two = np.isfinite(low), np.isfinite(high)
+    assert one[two].all(), "an upper bound alone"
+    low, high = np.where(one, low, 0), np.where(two, high, 0)
+    # The variance's shape, as a polynomial of m.
+    square = np.where(two, -1, 0)
+    linear = np.where(two, low + high, one)
+    constant = np.where(two, -low * high, np.where(one, -low, 1))
+    here = np.maximum(square * values**2 + linear * values + constant, 1e-9)
+    scale = np.where((variance == 0) & one, 1 / clusters, variance / here)
+    # (v - m)² = t² scale shape(m)
+    a = 1 - t**2 * scale * square
+    b = values + t**2 * scale * linear / 2
+    root = np.sqrt(np.maximum(b**2 - a * (values**2 - t**2 * scale * constant), 0))
+    return (b - root) / a, (b + root) / a

@@ -5,23 +5,16 @@ Gumbel distribution, with which rankings follow a Plackett-Luce model. Counts ar
 one that is wrong by one or two, and raters miscount some.
 """
 
-import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ifuvit.studies.analysis import analyse_study
 from ifuvit.studies.answers import Answer
-from ifuvit.studies.counting import SCORES, counts, difference, group_scores
 from ifuvit.studies.design import Assignment, Item, Rater, Study
-from ifuvit.studies.preference import (
-    average_ranks,
-    choice_stages,
-    fit_strengths,
-    preference_numbers,
-    preferred,
-    rankings,
-)
+from ifuvit.studies.preference import average_ranks, choice_stages, fit_strengths
 
 AT = "2026-01-01T00:00:00+00:00"
 KINDS = ("bus", "sheep", "person", "apple")
@@ -141,27 +134,29 @@ def _ranks(utility: np.ndarray, tie_below: float) -> np.ndarray:
     return ranks
 
 
-def preference_truth(
-    strengths: dict[str, float], *, how: RaterModel, answers: int = 400_000, seed: int = 12345
-) -> dict[str, np.ndarray]:
-    """What endlessly many answers would tell, each about an item and by a rater of its own.
+def expected_order(
+    strengths: dict[str, float], *, items: int, raters: int, raters_per_item: int, how: RaterModel, seed: int = 12345
+) -> float:
+    """The chance that a study of this design finds the models' order, from how far strengths that are fitted to so many
+    independent answers scatter, and from what raters' tastes and pictures, which are few, scatter on top.
 
-    Returns:
-        {"points": (M,), "win_rates": (M, M), "strengths": (M,): those planted, but that pictures and tastes move them
-        toward each other}.
+    It is the study's power: what any analysis could tell from so many comparisons of models so near each other.
     """
     rng = np.random.default_rng(seed)
-    number = len(strengths)
-    utility = np.array(list(strengths.values())) + rng.gumbel(size=(answers, number))
-    utility += rng.normal(scale=np.hypot(how.picture_spread, how.taste_spread), size=(answers, number))
-    utility[np.arange(answers), rng.integers(number, size=answers)] += how.slot_bias
-    ranks = average_ranks(_ranks(utility, how.tie_below))
-    sets, stages = choice_stages(ranks)
-    return {
-        "points": (number + 1 - ranks).mean(0),
-        "win_rates": np.array([[preferred(a, b).mean() for b in ranks.T] for a in ranks.T]),
-        "strengths": fit_strengths(stages.sum(0, keepdims=True), sets)[0],
-    }
+    planted, answers, times = np.array(list(strengths.values())), items * raters_per_item, 200
+    number = len(planted)
+    utility = planted + rng.gumbel(size=(times * answers, number))
+    utility += rng.normal(scale=np.hypot(how.picture_spread, how.taste_spread), size=utility.shape)
+    utility[np.arange(len(utility)), rng.integers(number, size=len(utility))] += how.slot_bias
+    sets, stages = choice_stages(average_ranks(_ranks(utility, how.tie_below)))
+    fitted = fit_strengths(stages.reshape(times, answers, -1).sum(1), sets)
+    of_raters = how.taste_spread**2 * (1 / raters - 1 / answers)
+    of_items = how.picture_spread**2 * (1 / items - 1 / answers)
+    # Pictures and tastes move all strengths toward each other, and so they do what these add.
+    slope = fitted.mean(0) @ planted / ((planted - planted.mean()) @ planted)
+    more = rng.normal(scale=slope * np.sqrt(of_raters + of_items), size=(100, times, number))
+    order = np.argsort(-planted)
+    return float((np.diff((fitted + more)[..., order], axis=-1) < 0).all(-1).mean())
 
 
 # --------------------------------------------------------------------------------------------------------------- counts
@@ -250,115 +245,58 @@ def simulate_count(
     return _study("count", models, tuple(items), check_items, raters_, raters_per_item, seed), answers, shown
 
 
-def count_truth(right: dict[str, float], *, how: RaterModel) -> dict[str, tuple[float, float]]:
-    """Average error and match ratio of each model that endlessly many pictures and raters would tell."""
-    truth = {}
-    for model, share in right.items():
-        chances = np.zeros(2)
-        for asked in range(1, 6):
-            for wrong, of_picture in ((0, share), (-1, (1 - share) / 3), (1, (1 - share) / 3), (2, (1 - share) / 3)):
-                shown = asked + wrong
-                for told, of_rater in ((shown, 1 - how.miscounts), *((shown + e, how.miscounts / 2) for e in (-1, 1))):
-                    error = abs(max(told, 0) - asked)
-                    chances += of_picture * of_rater / 5 * np.array([error, error == 0])
-        truth[model] = (float(chances[0]), float(chances[1]))
-    return truth
-
-
 # ------------------------------------------------------------------------------------------------------------- coverage
 
+Simulated = tuple[Study, list[Answer], dict[str, int] | None]
+"""A study, its answers, and for a count what an automatic counter finds, by item."""
 
-def preference_coverage(
-    strengths: dict[str, float],
-    *,
-    how: RaterModel,
-    studies: int,
-    items: int = 50,
-    raters: int = 10,
-    raters_per_item: int = 5,
-    samples: int = 400,
+
+def flat_estimates(numbers: Any, name: str = "") -> dict[str, dict[str, Any]]:
+    """Every number with an interval of an analysis, as {"points / a": estimate}."""
+    if isinstance(numbers, dict) and "interval_from" in numbers:
+        return {name: numbers}
+    parts = numbers.items() if isinstance(numbers, dict) else enumerate(numbers) if isinstance(numbers, list) else ()
+    found: dict[str, dict[str, Any]] = {}
+    for key, part in parts:
+        found |= flat_estimates(part, f"{name} / {key}" if name else str(key))
+    return found
+
+
+def coverage(
+    simulate: Callable[[int], Simulated], *, truth: Simulated, planted: Sequence[str], studies: int, samples: int = 300
 ) -> dict[str, Any]:
-    """How often the analysis of simulated preference studies finds what was planted.
+    """How often the analysis of simulated studies finds what was planted.
+
+    Args:
+        simulate: makes the study of a seed.
+        truth: a study so large that its numbers are what endlessly many items and raters would tell.
+        planted: the models, best first.
 
     Returns:
-        {"studies", "order_found": share of studies in which the models' order by strength is the planted one, "covered":
-        {"points": {model: share of studies whose interval has the truth in it}, "win_rates": {"a over b": ...}, "strengths":
-        {model: ...}}, "width": {the same: mean width of the intervals}}.
+        {"studies", "order_found": share of studies with the models in the planted order, by strength or match ratio,
+        "covered": {number: share of studies whose 95 % interval has the truth in it}, "width": {number: mean width of the
+        intervals}}, of every number that has an interval (`flat_estimates`).
     """
-    truth = preference_truth(strengths, how=how)
-    models = list(strengths)
-    pairs = list(itertools.combinations(range(len(models)), 2))
-    planted = sorted(models, key=lambda model: -strengths[model])
-    found = []
-    tally = Tally()
+
+    def analyse(one: Simulated, seed: int, samples: int) -> dict[str, Any]:
+        return analyse_study(one[0], one[1], automatic=one[2], samples=samples, seed=seed)["everyone"]
+
+    true = flat_estimates(analyse(truth, 0, 2))
+    found, seen = [], {name: [] for name in true}
     for seed in range(studies):
-        study, answers = simulate_preference(
-            strengths, items=items, raters=raters, raters_per_item=raters_per_item, how=how, seed=seed
-        )
-        ratings = [one for one in answers if one.purpose == "rating"]
-        numbers = preference_numbers(rankings(study, ratings), samples=samples, seed=seed)
-        found.append(numbers["order"] == planted)
-        for name in ("points", "strengths"):
-            for place, model in enumerate(models):
-                tally.add(name, model, numbers[name][model], truth[name][place])
-        for a, b in pairs:
-            estimate = numbers["win_rates"][models[a]][models[b]]
-            tally.add("win_rates", f"{models[a]} over {models[b]}", estimate, truth["win_rates"][a, b])
-    return {"studies": studies, "order_found": float(np.mean(found)), **tally.result()}
+        numbers = analyse(simulate(seed), seed, samples)
+        found.append(_order(numbers) == list(planted))
+        for name, estimate in flat_estimates(numbers).items():
+            low, high = estimate["interval"]
+            seen[name].append((low <= true[name]["value"] <= high, high - low))
+    covered, width = ({name: float(np.mean([one[n] for one in of])) for name, of in seen.items()} for n in (0, 1))
+    return {"studies": studies, "order_found": float(np.mean(found)), "covered": covered, "width": width}
 
 
-def count_coverage(
-    right: dict[str, float],
-    *,
-    how: RaterModel,
-    studies: int,
-    raters: int = 10,
-    raters_per_item: int = 3,
-    samples: int = 400,
-) -> dict[str, Any]:
-    """The same of simulated counting studies: {"studies", "order_found": by match ratio, "covered": {"average_error":
-    {model: share}, "match_ratio": {model: share}, "match_ratio_difference": {"a less b": share}}, "width"}."""
-    truth = count_truth(right, how=how)
-    models = list(right)
-    found = []
-    tally = Tally()
-    for seed in range(studies):
-        study, answers, _ = simulate_count(right, raters=raters, raters_per_item=raters_per_item, how=how, seed=seed)
-        table = counts(study, [one for one in answers if one.purpose == "rating"])
-        ratios = {}
-        for place, model in enumerate(models):
-            scores = group_scores(table, table.model == place, samples=samples, seed=seed)
-            ratios[model] = scores["match_ratio"]["value"]
-            for name, value in zip(SCORES, truth[model]):
-                tally.add(name, model, scores[name], value)
-        found.append(
-            sorted(models, key=lambda model: -ratios[model]) == sorted(models, key=lambda model: -right[model])
-        )
-        for a, b in itertools.combinations(range(len(models)), 2):
-            estimate = difference(table, a, b, samples=samples, seed=seed)["match_ratio"]
-            lead = truth[models[a]][1] - truth[models[b]][1]
-            tally.add("match_ratio_difference", f"{models[a]} less {models[b]}", estimate, lead)
-    return {"studies": studies, "order_found": float(np.mean(found)), **tally.result()}
-
-
-class Tally:
-    """Which intervals had the truth in them, and how wide they were."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, dict[str, list[tuple[bool, float]]]] = {}
-
-    def add(self, name: str, part: str, estimate: dict[str, Any], truth: float) -> None:
-        low, high = estimate["interval"]
-        self._seen.setdefault(name, {}).setdefault(part, []).append((low <= truth <= high, high - low))
-
-    def result(self) -> dict[str, Any]:
-        def mean(place: int) -> dict[str, dict[str, float]]:
-            return {
-                name: {part: float(np.mean([one[place] for one in seen])) for part, seen in parts.items()}
-                for name, parts in self._seen.items()
-            }
-
-        return {"covered": mean(0), "width": mean(1)}
+def _order(numbers: dict[str, Any]) -> list[str]:
+    if "order" in numbers:
+        return numbers["order"]
+    return sorted(numbers["models"], key=lambda model: -numbers["models"][model]["overall"]["match_ratio"]["value"])
 
 
 def _study(
