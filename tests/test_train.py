@@ -310,7 +310,7 @@ def test_token_ids_and_states_train_alike(tmp_path):
 
 
 def test_sigterm_saves_first_and_the_run_goes_on_bit_for_bit(data, whole, tmp_path):
-    """The whole process group is signalled, loader processes too, in the middle of step 10."""
+    """In the middle of step 10, while threads make batches ahead."""
     ended = start_child(
         data,
         tmp_path / "run",

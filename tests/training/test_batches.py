@@ -1,12 +1,14 @@
-import pickle
+import math
+import threading
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from scipy import stats
 
 from ifuvit.data.features import Features
-from ifuvit.training.batches import Batches, validation_batch
+from ifuvit.training.batches import Batches, load, validation_batch
 from tiny_training import picture_of, write_features
 
 PICTURES = 20
@@ -56,7 +58,6 @@ def test_depends_on_seed_and_step_alone(features):
     for _ in range(3):
         one[7]
     assert same(one[5], batches(features)[5])
-    assert same(pickle.loads(pickle.dumps(one))[5], one[5])
     for other in (one[6], batches(features, seed=2)[5]):
         for name in ("latents", "noise", "timesteps", "text_states"):
             assert not torch.equal(other[name], one[5][name])
@@ -64,11 +65,36 @@ def test_depends_on_seed_and_step_alone(features):
     assert same({k: v[:4] for k, v in one[1].items()}, batches(features, batch_size=4)[3])
 
 
-def test_loader_processes_change_nothing(features):
-    loaded = list(DataLoader(batches(features), batch_size=None, sampler=range(3, 7), num_workers=2))
-    assert len(loaded) == 4
-    for step, batch in zip(range(3, 7), loaded):
+@pytest.mark.parametrize("workers", [None, 0, 1, 3])
+def test_threads_of_the_loader_change_nothing(features, workers):
+    loaded = list(load(batches(features), range(3, 12), workers=workers, device=torch.device("cpu")))
+    assert len(loaded) == 9
+    for step, batch in zip(range(3, 12), loaded):
         assert same(batch, batches(features)[step])
+
+
+def test_threads_make_batches_ahead_of_time(features):
+    stream, asked = batches(features), []
+
+    class Recorded:
+        def __getitem__(self, step):
+            asked.append((step, threading.current_thread()))
+            return stream[step]
+
+    for workers in (0, 2):
+        asked.clear()
+        list(islice(load(Recorded(), range(100), workers=workers, device=torch.device("cpu")), 3))  # type: ignore[arg-type]
+        steps, threads = zip(*asked, strict=True)
+        assert (threading.current_thread() in threads) == (workers == 0)
+        assert sorted(steps) == list(range(len(steps)))
+        assert len(steps) == 3 if workers == 0 else 3 < len(steps) < 10
+
+
+def test_an_error_while_a_batch_is_made_reaches_the_training_loop(features):
+    stream = batches(features, pictures=np.array([0, PICTURES]))
+    for workers in (0, 2):
+        with pytest.raises(IndexError, match=f"index {PICTURES + 1} is out of bounds"):
+            list(load(stream, range(3), workers=workers, device=torch.device("cpu")))
 
 
 @pytest.mark.parametrize("batch_size", [4, 7, 50])
@@ -103,14 +129,24 @@ def test_caption_dropout(features, dropout):
 
 
 def test_draws_have_the_right_distributions(features):
-    batch = batches(features, batch_size=2000)[0]
+    batch = batches(features, batch_size=10_000)[0]
     n = batch["timesteps"]
-    assert n.min() >= 1 and n.max() <= 1000 and {int(n.min()), int(n.max())} != {1, 999}
+    assert n.min() == 1 and n.max() == 1000
     counts = torch.histc(n.float(), bins=10, min=0.5, max=1000.5)
-    assert ((counts - 200).abs() < 4 * 200**0.5).all()
+    assert ((counts - 1000).abs() < 4 * 1000**0.5).all()
     assert abs(batch["noise"].mean()) < 0.01 and abs(batch["noise"].std() - 1) < 0.01
     flat = batch["noise"].flatten(1)
     assert abs((flat[:-1] * flat[1:]).mean()) < 0.01  # samples do not share their noise
+
+
+def test_noise_is_normal(features):
+    parts = [batches(features, batch_size=1000)[k]["noise"] for k in range(2)]
+    noise = torch.cat(parts).double().flatten().numpy()
+    assert stats.kstest(noise, "norm").pvalue > 1e-3
+    for power in range(2, 7):  # the moments tell the tails, 0 or (power - 1)!! in a normal distribution
+        expected, spread = (math.prod(range(n - 1, 0, -2)) for n in (power, 2 * power))
+        assert abs((noise**power).mean() - expected * (power % 2 == 0)) < 4 * (spread / len(noise)) ** 0.5
+    assert 4.4 < abs(noise).max() < 6
 
 
 def test_latents_are_drawn_from_the_posterior_and_scaled(tmp_path):

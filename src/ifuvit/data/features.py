@@ -332,10 +332,11 @@ class _Shards:
         if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
             raise IndexError(f"rows {indices.min()} to {indices.max()} of {self.folder}, which has {len(self)}")
         out = np.empty((len(indices), *self.shape), self.dtype)
-        of = np.searchsorted(self.ends, indices, side="right")
-        for shard in np.unique(of):
-            here = np.flatnonzero(of == shard)
-            out[here] = self._map(int(shard))[indices[here] - self.starts[shard]]
+        shards = np.searchsorted(self.ends, indices, side="right")
+        rows = indices - self.starts[shards]
+        # Row by row, for each is then copied once, from the map to its place; a gather by shard copies twice.
+        for place, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
+            out[place] = self._map(shard)[row]
         return out
 
     def _map(self, shard: int) -> np.ndarray:
@@ -345,7 +346,7 @@ class _Shards:
             expected = (int(self.ends[shard] - self.starts[shard]), *self.shape)
             if array.shape != expected or array.dtype != self.dtype:
                 raise InputError(f"{path}: is {array.dtype} {array.shape}, not {self.dtype} {expected}: damaged")
-            self.maps[shard] = array
+            self.maps[shard] = array.view(np.ndarray)  # rows of a memmap are slow to name
         return self.maps[shard]
 
 

@@ -91,7 +91,7 @@ class TrainConfig:
     evaluate_weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH")] = ()
     """Weights of networks that are not embedded, as `inception=FILE.pth`."""
     workers: int | None = None
-    """Loader processes of each training process; default: 0 on a CPU, else 4."""
+    """Threads of each process that make batches ahead of time; default: 0 on a CPU, else 4."""
     tensorboard: bool = False
     """Also log to TensorBoard, under OUT/tracking."""
     wandb: bool = False

@@ -32,10 +32,3 @@ def noting_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def leave_signals(_: int) -> None:
-    """For loader processes (`worker_init_fn`). A launcher may signal the whole process group. A loader process that died of it would take the checkpoint along,
-    so they leave SIGTERM and SIGINT to the training process; they end when it does."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
