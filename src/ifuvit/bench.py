@@ -100,8 +100,8 @@ class BenchPrepareConfig(BenchConfig):
     """Samples that the loader reads a step."""
     loader_batch_size: int = 256
     """Samples of a batch."""
-    loader_workers: int = 0
-    """Processes of the loader. Their start is part of a step, so give more --samples with them."""
+    loader_workers: int = 2
+    """Threads that make batches ahead of time; 0 leaves this loader out. Their start is part of a step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -222,7 +222,7 @@ def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device")
     from ifuvit.benchmarks.pictures import draw_pictures
     from ifuvit.benchmarks.preparation import (
         caption_contestants,
-        loader_contestant,
+        loader_contestants,
         picture_contestants,
         write_random_features,
     )
@@ -241,23 +241,25 @@ def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device")
         pictures = draw_pictures(Path(directory), config.images, size=size, seed=config.seed)
         captions = list(dict.fromkeys(caption for picture in pictures for caption in picture.captions))
         features = write_random_features(
-            Path(directory) / "features", presets["cross-intermediate"], config.samples, seed=config.seed
+            Path(directory) / "features",
+            presets["cross-intermediate"],
+            config.samples,
+            shard_size=config.loader_batch_size,
+            seed=config.seed,
         )
         contests = {
             f"pictures of {size} pixels": picture_contestants(
                 autoencoder, pictures, size=size, batch_size=config.batch_size, workers=config.workers
             ),
             "captions": caption_contestants(text_encoder, captions, batch_size=config.batch_size),
-            "features of the paper's size": [
-                loader_contestant(
-                    features,
-                    batch_size=config.loader_batch_size,
-                    batches=config.samples // config.loader_batch_size,
-                    workers=config.loader_workers,
-                    device=device,
-                    seed=config.seed,
-                )
-            ],
+            "features of the paper's size": loader_contestants(
+                features,
+                batch_size=config.loader_batch_size,
+                batches=config.samples // config.loader_batch_size,
+                workers=config.loader_workers,
+                device=device,
+                seed=config.seed,
+            ),
         }
         return {"results": {name: measure(contestants, rules, device) for name, contestants in contests.items()}}
 

@@ -10,11 +10,11 @@ from ifuvit.benchmarks.extraction import extraction_contestants
 from ifuvit.benchmarks.pictures import draw_pictures
 from ifuvit.benchmarks.preparation import (
     caption_contestants,
-    loader_contestant,
+    loader_contestants,
     picture_contestants,
     write_random_features,
 )
-from ifuvit.data.features import FeatureWriter
+from ifuvit.data.features import FeatureWriter, _Shards
 from ifuvit.data.images import load_image
 from ifuvit.encoders.text_encoder import Tokens
 from ifuvit.metrics.feature_networks import FeatureNetwork, Preparation
@@ -94,25 +94,47 @@ def test_captions_are_encoded_as_prepare_does(written) -> None:
     assert written[0][1]["states"][:, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_the_loader_is_training_s(tmp_path, monkeypatch) -> None:
-    features = write_random_features(tmp_path / "features", MODEL, 8, seed=0)
+@pytest.mark.parametrize("workers, names", [(0, []), (1, ["loader, 1 thread"]), (2, ["loader, 2 threads"])])
+def test_the_loader_is_training_s(tmp_path, monkeypatch, workers, names) -> None:
+    features = write_random_features(tmp_path / "features", MODEL, 8, shard_size=3, seed=0)
     assert len(features) == 8 and features.latent_size == MODEL.latent_size
     assert features.moments([0]).shape == (1, 8, 8, 8) and features.text([7])[0].shape == (1, 4, 8)
-    loaded, plain = [], batches_module.Batches.__getitem__
+    made, plain = {}, batches_module.Batches.__getitem__
 
     def recorded(self, step):
-        loaded.append(plain(self, step))
-        return loaded[-1]
+        made.setdefault(step, []).append(plain(self, step))
+        return made[step][-1]
 
     monkeypatch.setattr(batches_module.Batches, "__getitem__", recorded)
-    loader = loader_contestant(features, batch_size=3, batches=2, workers=0, device=CPU, seed=0)
-    take_steps([loader])
-    assert (loader.items, loader.unit) == (6, "samples")
-    assert [batch["latents"].shape for batch in loaded] == 2 * [(3, 4, 8, 8)]
+    contestants = loader_contestants(features, batch_size=3, batches=2, workers=workers, device=CPU, seed=0)
+    copy = "plain copy of the bytes"
+    assert [contestant.name for contestant in contestants] == [copy, "rows gathered", "loader", *names]
+    assert [contestant.base for contestant in contestants] == [None] + (2 + len(names)) * [copy]
+    assert [contestant.items for contestant in contestants] == [8] + (2 + len(names)) * [6]
+    take_steps(contestants)
+    assert sorted(made) == [0, 1] and {len(batches) for batches in made.values()} == {1 + len(names)}
+    assert {tuple(batch["latents"].shape) for batches in made.values() for batch in batches} == {(3, 4, 8, 8)}
+
+
+def test_as_many_bytes_are_copied_and_gathered(tmp_path, monkeypatch) -> None:
+    features = write_random_features(tmp_path / "features", MODEL, 8, shard_size=3, seed=0)
+    copied, gathered, copy, take = [], [], np.copyto, _Shards.take
+    monkeypatch.setattr(np, "copyto", lambda target, source: (copied.append(source.nbytes), copy(target, source)))
+
+    def recorded(self, rows):
+        gathered.append(take(self, rows))
+        return gathered[-1]
+
+    monkeypatch.setattr(_Shards, "take", recorded)
+    take_steps(loader_contestants(features, batch_size=4, batches=2, workers=0, device=CPU, seed=0)[:2])
+    sample = 2 * (8 * 8 * 8 + 4 * 8)  # bytes
+    assert sum(copied) == 8 * sample and sum(rows.nbytes for rows in gathered if rows.dtype == np.float16) == 8 * sample
+    moments = np.concatenate([rows for rows in gathered if rows.shape[1:] == (8, 8, 8)])
+    assert np.array_equal(np.unique(moments, axis=0), np.unique(features.moments(np.arange(8)), axis=0))
 
 
 def test_features_of_the_paper_s_size(tmp_path) -> None:
-    features = write_random_features(tmp_path / "features", presets["cross-intermediate"], 2, seed=0)
+    features = write_random_features(tmp_path / "features", presets["cross-intermediate"], 2, shard_size=2, seed=0)
     states, _ = features.text([0, 1])
     assert features.moments([0, 1]).nbytes + states.nbytes == 2 * 134_656  # 134 KB a sample
     assert np.isfinite(states).all() and not np.array_equal(states[0], states[1])

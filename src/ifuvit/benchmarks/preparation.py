@@ -5,13 +5,13 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ifuvit.benchmarks.timing import Contestant, Step
-from ifuvit.data.encoding import ALONE, encode_captions, encode_pictures
+from ifuvit.data.encoding import ALONE, encode_captions, encode_pictures, shard_ranges
 from ifuvit.data.features import Features, FeatureWriter
 from ifuvit.data.images import Picture, load_image, to_tensor
 from ifuvit.data.plan import Skips
@@ -91,25 +91,58 @@ def caption_contestants(text_encoder: "TextEncoder", captions: Sequence[str], *,
     ]
 
 
-def loader_contestant(
+def loader_contestants(
     features: Features, *, batch_size: int, batches: int, workers: int, device: torch.device, seed: int
-) -> Contestant:
-    """Training's loader: batches from features that lie in the system's file cache after the first step.
+) -> list[Contestant]:
+    """Training's loader, on features that lie in the system's file cache after the first step, and what it cannot be
+    faster than: a plain copy of as many bytes, in the order of the files, into memory that is used again and again.
 
     Args:
-        batches: a step; where `workers` make them, a step also starts and ends these processes.
+        batches: a step.
+        workers: threads that make batches ahead of time, for the last contestant; 0 leaves it out.
         device: where the batches would go.
     """
     stream = Batches(features, np.arange(len(features)), seed=seed, batch_size=batch_size, caption_dropout=0.1)
+    rows = np.random.default_rng(seed).permutation(len(features))[: batches * batch_size].reshape(batches, batch_size)
 
-    def step() -> None:
+    def copy() -> Step:
+        files = [file for name in ("moments", "states") for file in sorted((features.directory / name).glob("*.npy"))]
+        maps = [np.load(file, mmap_mode="r").view(np.uint8).reshape(-1) for file in files]
+        memory = np.empty(max(map(len, maps)), np.uint8)
+
+        def step() -> None:
+            for source in maps:
+                np.copyto(memory[: len(source)], source)
+
+        return step
+
+    def gather() -> None:
+        for part in rows:
+            features.moments(part)
+            features.text(part)
+
+    def read(workers: int) -> None:
         for _ in load(stream, range(batches), workers=workers, device=device):
             pass
 
-    return Contestant(name="loader", prepare=lambda: step, items=batches * batch_size, unit="samples")
+    plain = "plain copy of the bytes"
+
+    def contestant(name: str, step: Step) -> Contestant:
+        return Contestant(name=name, prepare=lambda: step, items=rows.size, unit="samples", base=plain)
+
+    contestants = [
+        Contestant(name=plain, prepare=copy, items=len(features), unit="samples"),
+        contestant("rows gathered", gather),
+        contestant("loader", lambda: read(0)),
+    ]
+    if workers:
+        contestants.append(contestant(f"loader, {workers} thread{'s' * (workers > 1)}", lambda: read(workers)))
+    return contestants
 
 
-def write_random_features(directory: Path, config: IFUViTConfig, samples: int, *, seed: int) -> Features:
+def write_random_features(
+    directory: Path, config: IFUViTConfig, samples: int, *, shard_size: int, seed: int
+) -> Features:
     """Features of random numbers in the shapes that a model takes: one caption a picture, text states in half precision."""
     c, rng = config, np.random.default_rng(seed)
     shape = (samples, c.text_tokens, c.text_width)
@@ -119,14 +152,18 @@ def write_random_features(directory: Path, config: IFUViTConfig, samples: int, *
         "states": rng.standard_normal(shape, np.float32).astype(np.float16),
     }
     moments = rng.standard_normal((samples, 2 * c.latent_channels, c.latent_size, c.latent_size), np.float32)
+    moments = moments.astype(np.float16)
     writer = FeatureWriter(directory)
     writer.begin({})
     none = {"reference": "none", "fingerprint": "0" * 64}
+    shards: dict[str, list[dict[str, Any]]] = {"moments": [], "text": []}
+    for number, rows in enumerate(shard_ranges(samples, shard_size)):
+        part = slice(rows.start, rows.stop)
+        for kind, tensors in (("moments", {"moments": moments}), ("text", arrays)):
+            parts = {name: tensor[part] for name, tensor in tensors.items()}
+            shards[kind].append(writer.write_shard(kind, number, parts, rows=len(rows)))
     writer.finish(
-        shards={
-            "moments": [writer.write_shard("moments", 0, {"moments": moments.astype(np.float16)}, rows=samples)],
-            "text": [writer.write_shard("text", 0, arrays, rows=samples)],
-        },
+        shards=shards,
         arrays={
             "null_states": arrays["states"][0],
             "null_mask": arrays["masks"][0],
