@@ -82,8 +82,38 @@ def test_models_draw_the_same_prompts_from_the_same_seeds(tmp_path: Path, capsys
     assert len({pair[0] for pair in pictures.values()}) == 4
     manifest = json.loads((tmp_path / "study" / "manifest.json").read_text())
     assert [source["settings"]["steps"] for source in manifest["sources"]] == [2, 2]
+    assert not (tmp_path / "study.drawings").exists()
     printed = capsys.readouterr().out
     assert "8 items for 1 of 2 raters each; 4 to 4 tasks a rater" in printed and "ifuvit study serve" in printed
+
+
+def test_what_was_drawn_before_it_was_killed_is_not_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ifuvit.pipeline import Pipeline
+
+    (tmp_path / "prompts.txt").write_text("a bus\ntwo sheep\nthree apples\n")
+    config = StudyMakeConfig(
+        kind="count", models=(str(write_tiny_pipeline(tmp_path / "run")),), prompts_file=tmp_path / "prompts.txt", images_per_prompt=1,
+        batch_size=1, steps=2, device="cpu", raters=2, raters_per_item=1, repeats=0, checks=0, out=tmp_path / "study",
+    )  # fmt: skip
+    painted: list[int] = []
+    paint = Pipeline.__call__
+
+    def killed_at_the_third(self: Pipeline, prompts: list[str], *, first_index: int = 0, **settings):
+        if first_index == 2 and not painted.count(2):
+            painted.append(2)
+            raise KeyboardInterrupt
+        painted.append(first_index)
+        return paint(self, prompts, first_index=first_index, **settings)
+
+    monkeypatch.setattr(Pipeline, "__call__", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        make(config)
+    assert not (tmp_path / "study").exists() and len(list((tmp_path / "study.drawings").rglob("*.png"))) == 2
+    made = read_study(make(config))
+    assert painted == [0, 1, 2, 2] and len(made.items) == 3
+    assert not (tmp_path / "study.drawings").exists()
 
 
 def test_how_many_raters_it_takes(tmp_path: Path) -> None:
@@ -110,6 +140,32 @@ def test_an_earlier_study_is_replaced_but_never_its_answers(tmp_path: Path) -> N
         make(StudyMakeConfig(kind="count", models=config.models, out=tmp_path / "thesis"))
 
 
+def test_directories_of_any_pictures(tmp_path: Path) -> None:
+    """With prompts in text files, in a metadata.jsonl, or in one file for all."""
+    one, two, three = (write_pictures(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two", "three")))
+    for place in (one, two, three):
+        images = json.loads((place / "manifest.json").read_text())["images"]
+        (place / "manifest.json").unlink()
+        prompts = [" ".join(image["prompt"].split()) for image in images]
+        files = [image["file"] for image in images]
+        if place == one:
+            for file, prompt in zip(files, prompts):
+                (place / file).with_suffix(".txt").write_text(f"{prompt}\n")
+        elif place == two:
+            lines = [json.dumps({"file_name": file, "text": prompt}) for file, prompt in zip(files, prompts)]
+            (place / "metadata.jsonl").write_text("\n".join(lines))
+    (tmp_path / "captions.txt").write_text("\n".join(prompts))
+    settings = {"checks": 0, "repeats": 0, "raters": 2, "raters_per_item": 2}
+    made = read_study(make(StudyMakeConfig(kind="count", models=(str(one), str(two)), out=tmp_path / "a", **settings)))
+    assert [item.count for item in made.items] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    with pytest.raises(InputError, match=r"0000-.*png: has no prompt; .*--captions"):
+        make(StudyMakeConfig(kind="count", models=(str(three),), out=tmp_path / "b", **settings))
+    captioned = StudyMakeConfig(
+        kind="count", models=(str(three),), captions=tmp_path / "captions.txt", out=tmp_path / "b", **settings
+    )
+    assert [item.prompt for item in read_study(make(captioned)).items] == [item.prompt for item in made.items[::2]]
+
+
 def test_pictures_that_do_not_match(tmp_path: Path) -> None:
     one = write_pictures(tmp_path / "one")
     fewer = write_pictures(tmp_path / "fewer", prompts=PROMPTS[:3])
@@ -123,7 +179,7 @@ def test_pictures_that_do_not_match(tmp_path: Path) -> None:
     refused(one, fewer, message="fewer: has no picture 1 of the prompt 'four people', as one has")
     refused(fewer, one, message="fewer: has no picture 1 of the prompt 'four people', as one has")
     refused(one, large, message="32 x 32 pixels, where .* has 16 x 16.*--size")
-    refused(one, write_tiny_pipeline(tmp_path / "run"), message="run: would draw, where others are pictures")
+    refused(one, write_tiny_pipeline(tmp_path / "run"), message="run: would draw, where .*one holds pictures")
     refused(one, one, message="models one, one: give different --names")
     refused(one, message="preference study of 1 models")
     refused(one, large, size=16, prompts_file=tmp_path / "p.txt", message="are for models that draw")

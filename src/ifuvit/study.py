@@ -1,9 +1,9 @@
 """`ifuvit study`: people count objects in models' pictures, or rank them: made, served, gathered and analyzed."""
 
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
@@ -23,12 +23,11 @@ from ifuvit.config import to_dict
 from ifuvit.devices import find_device
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PROMPT_SETS
-from ifuvit.shipped import find
 from ifuvit.studies.design import MAX_MODELS
 
 if TYPE_CHECKING:
     from ifuvit.studies.design import Study
-    from ifuvit.studies.making import Drawn
+    from ifuvit.studies.sources import Drawn
 
 MAKE, ANALYSE = "study make", "study analyse"
 
@@ -40,15 +39,19 @@ class StudyMakeConfig:
     kind: Positional[Literal["count", "preference"]]
     """count: how many objects are there? preference: rank the models' pictures of a prompt."""
     models: Positional[tuple[str, ...]]
-    """Models (shipped names, run or pipeline directories) that draw; or directories of `ifuvit generate`, whose pictures are
-    matched by prompt and by which of its pictures they are. Either all or none draw."""
+    """Models that draw (shipped names, run or pipeline directories, diffusers pipelines); or directories of pictures: of
+    `ifuvit generate`, with prompts in x.txt beside x.png, with a metadata.jsonl, or with --captions. Pictures are matched by
+    prompt and by which of its pictures they are. Either all or none draw."""
     out: Path
-    """Directory to write."""
+    """Directory to write. What models draw is kept beside it, as OUT.drawings, until the study is whole, so that a command
+    that was killed goes on where it was."""
     names: tuple[str, ...] = ()
     """What to call the models in results; default: their directories' names. Raters never see them."""
     prompts_file: Path | None = None
     """One prompt a line, for models that draw. Default: for a count the paper's 20 prompts, for a preference 100 captions of
     held-out OpenMoji scenes."""
+    captions: Path | None = None
+    """For directories of bare pictures: the prompts, one a line for every picture in the order of their names."""
     images_per_prompt: int | None = None
     """Pictures a prompt, for models that draw. Default: the paper's, 10 for a count and 1 for a preference."""
     steps: int = 50
@@ -215,8 +218,9 @@ def make(config: StudyMakeConfig) -> Path:
     if (config.out / DATABASE).exists():
         raise InputError(f"--out {config.out}: holds a study with answers; give a new or empty directory")
     consent = CONSENT if config.consent is None else _read_text(config.consent, "--consent")
-    with TemporaryDirectory() as drawings, atomic_directory(config.out) as directory:
-        drawn, sources = _draw(config, Path(drawings))
+    drawings = config.out.with_name(f"{config.out.name}.drawings")
+    drawn = _pictures(config, drawings)
+    with atomic_directory(config.out) as directory:
         items, checks, size = make_items(
             config.kind, drawn, directory, checks=config.checks, seed=config.seed, size=config.size
         )
@@ -244,68 +248,51 @@ def make(config: StudyMakeConfig) -> Path:
             picture_size=size,
         )
         write_json(directory / STUDY_FILE, to_dict(study))
-        write_manifest(directory, MAKE, to_dict(config), started=started, seed=config.seed, sources=sources)
+        write_manifest(
+            directory, MAKE, to_dict(config), started=started, seed=config.seed, sources=[one.source for one in drawn]
+        )
     (config.out / STUDY_FILE).chmod(0o600)  # it has everybody's tokens
+    shutil.rmtree(drawings, ignore_errors=True)
     return config.out
 
 
-def _draw(config: StudyMakeConfig, directory: Path) -> "tuple[list[Drawn], list[dict[str, Any]]]":
-    """Every model's pictures, and where they come from as JSON values."""
-    from ifuvit.count import read_generated
-    from ifuvit.studies.making import by_prompt
+def _pictures(config: StudyMakeConfig, drawings: Path) -> "list[Drawn]":
+    """Every model's pictures; drawn into `drawings`, if they are not there."""
+    from ifuvit.evaluation.targets import Settings
+    from ifuvit.studies.sources import draw, open_models, take
 
-    folders = [(Path(model) / "manifest.json").is_file() and _is_generated(Path(model)) for model in config.models]
-    if any(folders) and not all(folders):
-        drawing = config.models[folders.index(False)]
-        raise InputError(f"{drawing}: would draw, where others are pictures; give models alone, or pictures alone")
-    if all(folders):
+    device = find_device(config.device)
+    targets = open_models(config.models, captions=config.captions, device=device)
+    if targets[0].painter is None:
         if config.prompts_file is not None or config.images_per_prompt is not None:
             raise InputError(
                 "--prompts-file and --images-per-prompt are for models that draw; pictures have their prompts"
             )
-        places = [Path(model) for model in config.models]
-    else:
-        for model in config.models:
-            find(model)  # all of them before the first one draws for minutes
-        places = [directory / str(number) for number in range(len(config.models))]
-        _generate(config, places)
-    drawn = [by_prompt(name, *read_generated(place)) for name, place in zip(config.model_names, places)]
-    sources = []
-    for model, place in zip(config.models, places):
-        made = read_json(place / "manifest.json")
-        settings = {
-            key: value for key, value in made["config"].items() if key not in ("prompts", "prompts_file", "out")
-        }
-        sources.append({"source": model, "settings": settings, "model": made.get("model")})
-    return drawn, sources
+        given = zip(targets, config.model_names, config.models)
+        return [take(target, name, Path(model)) for target, name, model in given]
+    prompts = _prompts(config)
+    settings = Settings(solver="dpm++", steps=config.steps, guidance_scale=config.guidance_scale, seed=config.seed)
+    batch_size = config.batch_size or (8 if device.type == "cpu" else 64)
+    return [
+        draw(target, name, prompts, drawings, settings, batch_size=batch_size)
+        for target, name in zip(targets, config.model_names)
+    ]
 
 
-def _is_generated(directory: Path) -> bool:
-    facts = read_json(directory / "manifest.json")
-    return isinstance(facts, dict) and facts.get("verb") == "generate"
-
-
-def _generate(config: StudyMakeConfig, places: list[Path]) -> None:
-    from ifuvit import generate
+def _prompts(config: StudyMakeConfig) -> list[str]:
+    """What models draw from, each prompt as often as it has pictures."""
+    from ifuvit.generate import GenerateConfig, read_prompts
     from ifuvit.studies.making import parse_count, scene_captions
 
-    drawing = generate.GenerateConfig(
-        prompts_file=config.prompts_file,
-        images_per_prompt=config.images_per_prompt or {"count": 10, "preference": 1}[config.kind],
-        steps=config.steps,
-        guidance_scale=config.guidance_scale,
-        seed=config.seed,
-        device=config.device,
-        batch_size=config.batch_size,
-    )
-    if config.prompts_file is None:
-        prompts = PROMPT_SETS["paper"] if config.kind == "count" else tuple(scene_captions(100, seed=config.seed))
-        drawing = replace(drawing, prompts=prompts)
+    if config.prompts_file is not None:
+        prompts = read_prompts(GenerateConfig(prompts_file=config.prompts_file))
+    else:
+        prompts = PROMPT_SETS["paper"] if config.kind == "count" else scene_captions(100, seed=config.seed)
     if config.kind == "count":
-        for prompt in generate.read_prompts(drawing):
+        for prompt in prompts:
             parse_count(prompt)
-    for model, place in zip(config.models, places):
-        generate.run(replace(drawing, model=model, out=place))
+    pictures = config.images_per_prompt or {"count": 10, "preference": 1}[config.kind]
+    return [prompt for prompt in prompts for _ in range(pictures)]
 
 
 def _read_text(file: Path, option: str) -> str:

@@ -1,7 +1,6 @@
 """Pictures of several models become a study: matched by prompt, blinded, made into items and checks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +11,20 @@ from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PROMPT_SETS, Asked, parse_noun_phrase, parse_prompt
 from ifuvit.studies.design import PICTURES, Item, Kind
 from ifuvit.studies.pictures import blind, blind_name, common_size, spoil, write_blind
+from ifuvit.studies.sources import Drawn
 
 CONSENT = """You will look at pictures that computer programs have drawn, and answer one question about each. There are no \
 right opinions; please look at every picture and answer as you see it.
 
 Taking part is voluntary. You may stop at any time by closing the page, without giving a reason, and come back by the same \
-link. Nothing is stored about you but your answers, when you gave them and how long you looked. They will be published \
-without your name.
+link. Nothing is stored about you but when you agreed to this, your answers, when you gave them and how long you looked. \
+They will be published without your name.
 
 By beginning you agree to this."""
 """What raters read before they begin, unless a study has its own text."""
 
 _SCENES_SEED = 90_001
 """Checks of counts are scenes that no training set has seen."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """One model's pictures."""
-
-    model: str
-    files: dict[tuple[str, int], Path]
-    """By prompt, and by which of the pictures of this prompt it is."""
-
-
-def by_prompt(model: str, files: Sequence[Path], prompts: Sequence[str]) -> Drawn:
-    """Pictures with their prompts, in the order in which they were drawn."""
-    found: dict[tuple[str, int], Path] = {}
-    numbers: dict[str, int] = {}
-    for file, prompt in zip(files, prompts, strict=True):
-        number = numbers.get(prompt, 0)
-        found[prompt, number] = file
-        numbers[prompt] = number + 1
-    return Drawn(model=model, files=found)
 
 
 def make_items(

@@ -1,0 +1,95 @@
+"""The pictures of a study: of directories, or drawn by models from the same prompts and seeds."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ifuvit.artifacts import read_json
+from ifuvit.config import to_dict
+from ifuvit.errors import InputError
+from ifuvit.evaluation.targets import Settings, Target, open_target
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One model's pictures."""
+
+    model: str
+    files: dict[tuple[str, int], Path]
+    """By prompt, and by which of the pictures of this prompt it is."""
+    source: dict[str, Any]
+    """Where they come from, as JSON values."""
+
+
+def by_prompt(model: str, files: Sequence[Path], prompts: Sequence[str], source: dict[str, Any]) -> Drawn:
+    """Pictures with their prompts, in the order in which they were drawn."""
+    found: dict[tuple[str, int], Path] = {}
+    numbers: dict[str, int] = {}
+    for file, prompt in zip(files, prompts, strict=True):
+        number = numbers.get(prompt, 0)
+        found[prompt, number] = file
+        numbers[prompt] = number + 1
+    return Drawn(model=model, files=found, source=source)
+
+
+def open_models(models: Sequence[str], *, captions: Path | None, device: "torch.device") -> list[Target]:
+    """Models that all draw, or directories that all hold pictures; see `open_target`.
+
+    Raises:
+        InputError: neither, or some of both.
+    """
+    targets = [open_target(model, device=device, captions=captions) for model in models]
+    draws = [target.painter is not None for target in targets]
+    if any(draws) and not all(draws):
+        drawing, there = models[draws.index(True)], models[draws.index(False)]
+        raise InputError(
+            f"{drawing}: would draw, where {there} holds pictures; give models alone, or pictures alone (draw with "
+            "`ifuvit generate`)"
+        )
+    return targets
+
+
+def take(target: Target, model: str, directory: Path) -> Drawn:
+    """The pictures of a directory.
+
+    Raises:
+        InputError: one has no prompt.
+    """
+    assert target.pictures is not None
+    prompts = [" ".join((prompt or "").split()) for _, prompt in target.pictures]
+    if not all(prompts):
+        raise InputError(
+            f"{target.pictures[prompts.index('')][0]}: has no prompt; put it into a text file of the picture's name, or "
+            "give --captions FILE with a line for every picture"
+        )
+    made = read_json(manifest) if (manifest := directory / "manifest.json").is_file() else {}
+    facts = {"settings": _settings(made), "model": made.get("model")} if isinstance(made, dict) else {}
+    return by_prompt(model, [file for file, _ in target.pictures], prompts, {"source": str(directory), **facts})
+
+
+def draw(
+    target: Target, model: str, prompts: Sequence[str], directory: Path, settings: Settings, *, batch_size: int
+) -> Drawn:
+    """One picture a prompt in a part of `directory`; those that an earlier call with the same model, prompts and settings left
+    there stay."""
+    from ifuvit.evaluation.drawing import draw as draw_into
+    from ifuvit.processes import Processes
+
+    facts = {"model": target.describe(), "settings": to_dict(settings)}
+    part = directory / hashlib.sha256(json.dumps([facts, prompts]).encode()).hexdigest()[:16]
+    files, _ = draw_into(target, prompts, part, settings, batch_size=batch_size, processes=Processes(), label=model)
+    return by_prompt(model, files, prompts, {"source": target.name, **facts})
+
+
+def _settings(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """How `ifuvit generate` or `ifuvit evaluate` drew."""
+    told = manifest.get("config") or manifest.get("settings")
+    if not isinstance(told, dict):
+        return None
+    return {key: value for key, value in told.items() if key not in ("prompts", "prompts_file", "out")}
