@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from ifuvit.artifacts import is_full_disk, package_version
+from ifuvit.devices import keep_freed_memory
 from ifuvit.errors import InputError
 
 VERBS = {
@@ -123,6 +124,7 @@ def main() -> None:
     try:
         if verb not in VERBS:
             raise InputError(f"unknown verb {verb!r}; the verbs are {', '.join(VERBS)}")
+        keep_freed_memory()
         importlib.import_module(VERBS[verb][0]).main(arguments)
     except InputError as error:
         sys.exit(_fail(str(error)))

@@ -34,6 +34,20 @@ def find_device(name: str) -> "torch.device":
         raise InputError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from None
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of tensors it has freed, where the C library is glibc. It would hand large blocks back
+    to the kernel, and every layer of every step would get new ones, page by page (docs/performance.md). The peak stays."""
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, Windows
+        return
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, -1)
+
+
 def peak_memory(device: "torch.device") -> int:
     """The most memory there has been in use, in bytes: of the GPU, else of this process."""
     import torch

@@ -154,13 +154,17 @@ def test_grid_of_the_paper():
     assert scheduler.order_list == [1, 2, 3] * 16 + [1, 2]
 
 
-def test_guidance_in_an_interval():
-    """Guided are the steps whose n / 1000 is inside, both ends included; the others take the conditional branch alone."""
+@pytest.mark.parametrize("solver, stages", [("ddim", 1), ("dpm++2m", 1), ("dpm++", 3)])
+def test_guidance_in_an_interval(solver, stages):
+    """Guided are the steps whose n / 1000 is inside, both ends included; the others take the conditional branch alone. Where
+    a solver's step takes three evaluations, all are guided as the first."""
     data, noise = GaussianData(torch.ones(1)), torch.zeros(2, 1, 2, 2)
-    sample(data, noise, None, None, guidance_scale=3.0, guidance_interval=(0.1, 0.5005), num_inference_steps=10)
+    options = {"guidance_interval": (0.1, 0.5005), "num_inference_steps": 10, "solver": solver}
+    sample(data, noise, None, None, guidance_scale=3.0, **options)
     levels = [timesteps[0].item() / 1000 for timesteps, _ in data.seen]
-    assert [scale for _, scale in data.seen] == [3.0 if 0.1 <= level <= 0.5005 else 1.0 for level in levels]
-    assert sum(scale == 3.0 for _, scale in data.seen) == 5
+    deciding = [levels[index // stages * stages] for index in range(10)]
+    assert [scale for _, scale in data.seen] == [3.0 if 0.1 <= level <= 0.5005 else 1.0 for level in deciding]
+    assert sum(scale == 3.0 for _, scale in data.seen) == (5 if stages == 1 else 4)
 
 
 def test_guidance_beside_its_interval_is_none(network):

@@ -51,6 +51,8 @@ class Executed(TorchDispatchMode):
         if name in ("mm", "addmm"):
             a, b = args[-2:]
             self.layers += 2 * a.shape[0] * a.shape[1] * b.shape[1]
+        elif name == "_linear_pointwise":  # oneDNN's, see ifuvit.model.linear
+            self.layers += 2 * out.numel() * args[1].shape[1]
         elif name == "convolution":
             _, per_group, height, width = args[1].shape
             self.layers += 2 * out.numel() * per_group * height * width

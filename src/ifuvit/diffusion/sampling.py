@@ -188,16 +188,21 @@ def sample(
         # This scheduler works on latents divided by alpha = 1 / sqrt(1 + sigma^2). Its own init_noise_sigma leaves out
         # the 1, as if the state at n = 1000 had no signal part.
         latents = latents * float(1 + scheduler.sigmas[0] ** 2) ** 0.5
+    scale = guidance_scale
     for done, t in enumerate(scheduler.timesteps, start=1):
-        if solver == "dpm++":
-            scheduler.register_to_config(solver_type=_stage_formula(scheduler.order_list, done - 1))
         n = t.float() + TIME_OFFSET
+        stage = 1
+        if solver == "dpm++":
+            stage = scheduler.order_list[done - 1]
+            scheduler.register_to_config(solver_type=_stage_formula(scheduler.order_list, done - 1))
+        if stage == 1:  # the stages of a step are compared with each other, so they are guided alike
+            scale = scale_at(float(n) / NUM_TIMESTEPS, guidance_scale, guidance_interval)
         predicted = model.guided(
             scheduler.scale_model_input(latents, t),
             n.expand(len(latents)),
             text,
             null_text,
-            guidance_scale=scale_at(float(n) / NUM_TIMESTEPS, guidance_scale, guidance_interval),
+            guidance_scale=scale,
         )
         latents = scheduler.step(predicted.float(), t, latents, return_dict=False, **draws)[0]
         if callback is not None:

@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from ifuvit.artifacts import atomic_path, read_json, write_text
 from ifuvit.config import from_dict, to_dict
 from ifuvit.errors import InputError
+from ifuvit.model.linear import Linear, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +147,13 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.joint = config.cross_attention == "joint"
-        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim, bias=False)
-        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+        self.qkv = Linear(config.embed_dim, 3 * config.embed_dim, bias=False)
+        self.proj = Linear(config.embed_dim, config.embed_dim)
 
     def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Normalized text (B, L, D) -> keys and values (B, h, L, d), by the weights that serve the image tokens."""
         _, weight = self.qkv.weight.split([text.shape[-1], 2 * text.shape[-1]])
-        keys, values = _heads(F.linear(text, weight), 2, self.num_heads)
+        keys, values = _heads(linear(text, weight), 2, self.num_heads)
         return keys, values
 
     def forward(
@@ -177,14 +178,14 @@ class Block(nn.Module):
     def __init__(self, config: IFUViTConfig, *, skip: bool = False) -> None:
         super().__init__()
         width = config.embed_dim
-        self.skip_linear = nn.Linear(2 * width, width) if skip else None
+        self.skip_linear = Linear(2 * width, width) if skip else None
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential()
-        self.mlp.add_module("fc1", nn.Linear(width, int(width * config.mlp_ratio)))
+        self.mlp.add_module("fc1", Linear(width, int(width * config.mlp_ratio)))
         self.mlp.add_module("act", nn.GELU())
-        self.mlp.add_module("fc2", nn.Linear(int(width * config.mlp_ratio), width))
+        self.mlp.add_module("fc2", Linear(int(width * config.mlp_ratio), width))
 
     def text_keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Text tokens (B, L, D) -> this block's text keys and values (B, h, L, d): K, V = W_kv norm1(text)."""
@@ -235,14 +236,14 @@ class IFUViT(nn.Module):
         half, width = config.depth // 2, config.embed_dim
 
         self.patch_embed = PatchEmbed(config)
-        self.context_embed = nn.Linear(config.text_width, width)
+        self.context_embed = Linear(config.text_width, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.text_tokens + config.num_patches, width))
         self.text_blocks = nn.ModuleList(Block(config) for _ in range(config.n_text))
         self.in_blocks = nn.ModuleList(Block(config) for _ in range(half))
         self.mid_block = Block(config)
         self.out_blocks = nn.ModuleList(Block(config, skip=True) for _ in range(half))
         self.norm = nn.LayerNorm(width)
-        self.decoder_pred = nn.Linear(width, config.patch_size**2 * config.latent_channels)
+        self.decoder_pred = Linear(width, config.patch_size**2 * config.latent_channels)
         self.final_layer = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
         self.init_weights()
 
