@@ -365,6 +365,47 @@ def write_studies(root: Path) -> Path:
     return root
 
 
+def _bench_row(name: str, seconds: float, base: float | None = None) -> dict[str, Any]:
+    faster = None if base is None else {**estimate(base / seconds, 0.02, "order statistics over rounds", 6)}
+    return {
+        **{"name": name, "seconds": {"median": seconds, "quartiles": [0.98 * seconds, 1.03 * seconds]}},
+        **{"steps_per_second": 1 / seconds, "items": 8, "unit": "images", "items_per_second": 8 / seconds},
+        **{"flops": 7.8e11, "flops_per_second": 7.8e11 / seconds, "share_of_peak": 0.4 / seconds, "peak_memory": None},
+        "speedup": faster and {**faster, "over": "U-ViT"},
+    }
+
+
+def write_benches(root: Path) -> Path:
+    """Training steps against U-ViT's, and growth by depth."""
+    facts = {
+        "config": {"out": "x.json", "rounds": 6, "batch_size": 8},
+        "hardware": {"device": "cpu", "name": "A processor", "threads": 2, "torch": "2.13.0"},
+    }
+    rows = [_bench_row("U-ViT", 2.0), _bench_row("concat-early", 1.6, 2.0), _bench_row("cross-intermediate", 1.25, 2.0)]
+    for row in rows:
+        row["seconds"]["rounds"] = [row["seconds"]["median"]] * 6
+    peak = {"flops_per_second": 9e11, "of": "product 2056 x 512 -> 2048, forward", "products": {}}
+    results = {"bf16": {"peak": peak, "rows": rows, "differences": {"from_uvit": {"concat-early": 1e-7}}}}
+    write(root / "train.json", {"verb": "bench train", **facts, "results": results, "reference": None})
+    settings = {
+        name: {
+            "at": 12,
+            "points": [
+                {
+                    **{"value": depth, "flops": 1e10 * depth, "relative_flops": depth / 12},
+                    "relative_seconds": estimate((depth / 12) ** power, 0.02, "order statistics over rounds", 6),
+                }
+                for depth in (4, 12, 20)
+            ],
+            "exponent": estimate(power, 0.01, "order statistics over rounds", 6),
+        }
+        for name, power in (("concat-early", 0.9), ("cross-intermediate", 0.95))
+    }
+    growth = {"peak": None, "rows": rows, "growth": {"axis": "depth", "kind": "train", "settings": settings}}
+    write(root / "growth.json", {"verb": "bench growth", **facts, "results": {"training steps by depth": growth}})
+    return root
+
+
 def write_all(root: Path) -> Path:
     """Results of every verb below `root`."""
     write_evaluation(root / "shipped" / "evaluation.json", "cross-intermediate", 0.8)
@@ -375,6 +416,7 @@ def write_all(root: Path) -> Path:
     write_training(root / "runs" / "concat-early", 1.2)
     write_training(root / "runs" / "cross-intermediate", 1.0)
     write_costs(root / "costs.json")
+    write_benches(root / "bench")
     write_studies(root / "studies")
     write_generated(root / "pictures" / "early", "runs/concat-early", 40)
     write_generated(root / "pictures" / "intermediate", "runs/cross-intermediate", 220)

@@ -114,6 +114,30 @@ def test_features(tmp_path, capsys):
     assert result["network"]["name"] == "EffNetLite0" and "GFLOP/s" not in capsys.readouterr().out
 
 
+def test_growth(tmp_path, capsys):
+    sizes = ["--image-tokens", "4", "64", "--text-tokens", "2", "--depth", "4", "--axis", "image-tokens", "depth"]
+    result = measured(tmp_path, "growth", *sizes, "--precision", "fp32", "--settings", "concat-early")
+    kinds = ("training", "guided sampling")
+    assert list(result["results"]) == [
+        f"{kind} steps by {axis}" for kind in kinds for axis in ("image tokens", "depth")
+    ]
+    contest = result["results"]["training steps by image tokens"]
+    check_rows(contest["rows"])
+    rows = {row["name"]: row for row in contest["rows"]}
+    assert list(rows) == ["concat-early, 4", "concat-early, 16", "concat-early, 64"]  # 16 is the preset's own
+    growth = contest["growth"]["settings"]["concat-early"]
+    for point in growth["points"]:
+        row = rows[f"concat-early, {point['value']}"]
+        assert point["flops"] == row["flops"]
+        base = rows["concat-early, 16"]["seconds"]["rounds"]
+        ratios = [mine / own for mine, own in zip(row["seconds"]["rounds"], base)]
+        assert point["relative_seconds"]["value"] == pytest.approx(statistics.median(ratios))
+    assert growth["at"] == 16 and growth["points"][1]["relative_seconds"]["value"] == 1
+    assert "concat-early: seconds ~ FLOPs ^ " in capsys.readouterr().out
+    plot = (tmp_path / "result.svg").read_text()
+    assert "Training steps by image tokens" in plot and "concat-early: FLOPs" in plot
+
+
 def test_threads_are_put_back(tmp_path):
     import torch
 
@@ -125,7 +149,7 @@ def test_threads_are_put_back(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["fly"], "unknown action 'fly'; the actions are train, sample, prepare, features"),
+        (["fly"], "unknown action 'fly'; the actions are train, sample, prepare, features, growth"),
         (["train"], "--out"),
         (["train", "--settings", "concat-late"], "--settings concat-late: unknown; the presets are concat-early"),
         (["train", "--settings", "concat-early", "deep"], "of different sizes"),
@@ -140,6 +164,11 @@ def test_threads_are_put_back(tmp_path):
         (["features", "--weights", "nowhere.pth"], "nowhere.pth: no such file"),
         (["prepare", "--samples", "100"], "--samples 100: fewer than --loader-batch-size 256"),
         (["prepare", "--size", "30"], "--size 30: not a multiple of 4"),
+        (["growth", "--image-tokens", "65"], "--image-tokens 65: not a square"),
+        (["growth", "--text-tokens", "0"], "--text-tokens 0: must be at least 1"),
+        (["growth", "--depth", "3"], "depth=3: must be even"),
+        (["growth", "--axis", "depth", "depth"], "--axis depth depth: name at least one, and none twice"),
+        (["growth", "--settings", "nothing"], "--settings nothing: unknown; the presets are concat-early"),
         (["prepare", "--autoencoder", "nowhere"], "nowhere: no such autoencoder"),
     ],
     ids=" ".join,

@@ -100,6 +100,7 @@ def test_every_section_and_the_papers_numbers(page: Page) -> None:
         "Samples",
         "Training",
         "Costs",
+        "Speed",
         "Where the numbers come from",
         "not on one scale",
         "arXiv 2403.16530",

@@ -1,15 +1,18 @@
 """`ifuvit bench`: how fast training, sampling, preparation and feature extraction are on this machine, and against what."""
 
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from ifuvit.artifacts import manifest, now, read_json, write_json
+from ifuvit.artifacts import manifest, now, read_json, write_json, write_text
 from ifuvit.cli import parse_action
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device, peak_memory
+from ifuvit.diffusion.guidance import EVERYWHERE, check_interval
 from ifuvit.errors import InputError
+from ifuvit.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +66,7 @@ class BenchModelsConfig(BenchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("settings", "precision"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise InputError(f"--{name} {' '.join(values)}: name at least one, and none twice")
+            _some_and_none_twice(self, name)
         _at_least_one(self, "batch_size")
 
 
@@ -77,6 +78,36 @@ class BenchTrainConfig(BenchModelsConfig):
 @dataclass(frozen=True, kw_only=True)
 class BenchSampleConfig(BenchModelsConfig):
     """Time steps of guided sampling: with what both branches share computed once, and plainly as two forward passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchGenerateConfig(BenchConfig):
+    """Time whole pictures, from prompts to pixels, with few and many solver steps."""
+
+    model: str = DEFAULT_MODEL
+    """A shipped model, a run or a pipeline directory."""
+    steps: tuple[int, ...] = (50, 25, 20, 15, 10)
+    """Solver steps."""
+    guidance_interval: tuple[float, float] | None = None
+    """Also with guidance in this part of the noise range only, in n / 1000."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    precision: tuple[Precision, ...] = ("fp32", "bf16")
+    """One after the other; bf16 is autocast with fp32 weights."""
+    against: Path | None = None
+    """A checkout of github.com/baofff/U-ViT. Its own code, with random weights in the model's size, draws too, with the most
+    steps and guidance as two passes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "precision"):
+            _some_and_none_twice(self, name)
+        _at_least_one(self, "batch_size")
+        for count in self.steps:
+            if not 1 <= count <= 1000:
+                raise InputError(f"--steps {count}: must be from 1 to 1000")
+        if self.guidance_interval is not None:
+            check_interval(self.guidance_interval, option="--guidance-interval")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +165,47 @@ class BenchFeaturesConfig(BenchConfig):
         _at_least_one(self, "images", "size", "batch_size", "workers")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchGrowthConfig(BenchConfig):
+    """Time steps of settings that differ in image tokens, text tokens or depth, and set their growth beside that of the
+    operations that `ifuvit costs` counts. A plot, RESULT.svg, is written beside the file."""
+
+    rounds: int = 6
+    """Rounds; in each, every point of an axis has a turn. From six on, numbers have an interval."""
+    settings: tuple[str, ...] = ("concat-early", "cross-intermediate")
+    """Presets, of which one size is changed at a time. Everything is relative to the preset itself."""
+    axis: tuple[Literal["image-tokens", "text-tokens", "depth"], ...] = ("image-tokens", "text-tokens", "depth")
+    """What is changed, one after the other."""
+    image_tokens: tuple[int, ...] = (64, 144, 256, 576, 1024)
+    """Patches of the latents, squares."""
+    text_tokens: tuple[int, ...] = (16, 77, 154, 308)
+    """Text tokens of a caption."""
+    depth: tuple[int, ...] = (4, 8, 12, 16, 20)
+    """Blocks beside the middle one, even. Deeper ones have more image-only blocks, and as many fused ones."""
+    steps: tuple[Literal["train", "sample"], ...] = ("train", "sample")
+    """Of training, of guided sampling, or both, one after the other."""
+    batch_size: int = 1
+    """Pictures a step."""
+    precision: Precision = "bf16"
+    """bf16 is autocast with fp32 weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("settings", "axis", "steps"):
+            _some_and_none_twice(self, name)
+        _at_least_one(self, "batch_size")
+        for name in ("image_tokens", "text_tokens", "depth"):
+            _some_and_none_twice(self, name)
+            if min(getattr(self, name)) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {min(getattr(self, name))}: must be at least 1")
+
+
+def _some_and_none_twice(config: BenchConfig, name: str) -> None:
+    values = getattr(config, name)
+    if not values or len(set(values)) < len(values):
+        raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: name at least one, and none twice")
+
+
 def _at_least_one(config: BenchConfig, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
@@ -174,6 +246,12 @@ def run(config: BenchConfig) -> Path:
         **measured,
     )
     write_json(config.out, result)
+    if isinstance(config, BenchGrowthConfig):
+        from ifuvit.reporting.plots import as_file
+        from ifuvit.reporting.reading import read_bench
+        from ifuvit.reporting.speed import growth_plots
+
+        write_text(config.out.with_suffix(".svg"), as_file(*growth_plots(read_bench(config.out))))
     return config.out
 
 
@@ -215,6 +293,27 @@ def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -
             **measure_models(contestants, configs.values(), rules, device, precision=precision, training=training),
             "differences": differences,
         }
+    return {"results": results, "reference": None if reference is None else reference.facts()}
+
+
+def _generate(config: BenchGenerateConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
+    import torch
+
+    from ifuvit.benchmarks.generation import generation_contestants
+    from ifuvit.benchmarks.reference import load_reference
+    from ifuvit.benchmarks.results import measure
+    from ifuvit.metrics.count_prompts import PROMPT_SETS
+    from ifuvit.pipeline import Pipeline
+
+    reference = None if config.against is None else load_reference(config.against)
+    prompts = list(islice(cycle(PROMPT_SETS["paper"]), config.batch_size))
+    intervals = [EVERYWHERE, *([] if config.guidance_interval is None else [config.guidance_interval])]
+    results = {}
+    for precision in config.precision:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=dtype)
+        contestants = generation_contestants(pipeline, reference, prompts, config.steps, intervals)
+        results[precision] = measure(contestants, rules, device)
     return {"results": results, "reference": None if reference is None else reference.facts()}
 
 
@@ -281,6 +380,31 @@ def _features(config: BenchFeaturesConfig, rules: "Rules", device: "torch.device
         }
 
 
+def _growth(config: BenchGrowthConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
+    from ifuvit.benchmarks.growth import measure_growth, points
+    from ifuvit.benchmarks.machine import make_accelerator
+    from ifuvit.model.presets import presets
+
+    for name in config.settings:
+        if name not in presets:
+            raise InputError(f"--settings {name}: unknown; the presets are {', '.join(presets)}")
+    settings = {name: presets[name] for name in config.settings}
+    values = {axis: getattr(config, axis.replace("-", "_")) for axis in config.axis}
+    for axis in config.axis:  # a mistake shows before anything is timed
+        points(settings, axis, values[axis])
+    accelerator = make_accelerator(config.precision, device)
+    kinds = {"train": "training steps", "sample": "guided sampling steps"}
+    return {
+        "results": {
+            f"{kinds[kind]} by {axis.replace('-', ' ')}": measure_growth(
+                settings, axis, values[axis], kind, config.batch_size, rules, accelerator, seed=config.seed
+            )
+            for kind in config.steps
+            for axis in config.axis
+        }
+    }
+
+
 def _settings(names: tuple[str, ...]) -> "dict[str, IFUViTConfig]":
     """Presets of one size, by name."""
     from ifuvit.benchmarks.reference import as_uvit
@@ -304,6 +428,10 @@ def result_table(result: dict[str, Any]) -> str:
         if peak := measured["peak"]:
             title += f"; peak {peak['flops_per_second'] / 1e9:,.4g} GFLOP/s ({peak['of']})"
         lines += ["", title, *table(measured["rows"])]
+        for name, growth in measured.get("growth", {}).get("settings", {}).items():
+            if exponent := growth["exponent"]:
+                low, high = exponent["interval"] or exponent["quartiles"]
+                lines.append(f"{name}: seconds ~ FLOPs ^ {exponent['value']:.2f} [{low:.2f}, {high:.2f}]")
     return "\n".join(lines)
 
 
@@ -314,19 +442,30 @@ Time this package on this machine. What is compared takes turns in rounds, on th
 actions:
   train      --settings PRESETS --out RESULT.json   training steps
   sample     --settings PRESETS --out RESULT.json   steps of guided sampling
+  generate   --out RESULT.json                      whole pictures, with few and many steps
   prepare    --out RESULT.json                      encoding of pictures and captions, and training's loader
   features   --out RESULT.json                      feature extraction for distances
+  growth     --out RESULT.json                      steps by image tokens, text tokens and depth, with a plot
 
---against CHECKOUT lets the official code of U-ViT take part in train and sample.
+--against CHECKOUT lets the official code of U-ViT take part in train, sample and generate.
 
 `ifuvit bench ACTION --help` tells an action's arguments."""
 _ACTIONS: dict[str, type[BenchConfig]] = {
     "train": BenchTrainConfig,
     "sample": BenchSampleConfig,
+    "generate": BenchGenerateConfig,
     "prepare": BenchPrepareConfig,
     "features": BenchFeaturesConfig,
+    "growth": BenchGrowthConfig,
 }
-_MEASURES: dict[str, Any] = {"train": _models, "sample": _models, "prepare": _prepare, "features": _features}
+_MEASURES: dict[str, Any] = {
+    "train": _models,
+    "sample": _models,
+    "generate": _generate,
+    "prepare": _prepare,
+    "features": _features,
+    "growth": _growth,
+}
 
 
 def main(arguments: list[str]) -> None:

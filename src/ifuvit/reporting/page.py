@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ifuvit.artifacts import now, package_version
-from ifuvit.reporting import comparison, counting, figures, human, measured, paper, tables
+from ifuvit.reporting import comparison, counting, figures, human, measured, paper, speed, tables
 from ifuvit.reporting.headline import headline
 from ifuvit.reporting.provenance import sources
 from ifuvit.reporting.results import Estimate, Results
@@ -56,6 +56,7 @@ def render(results: Results, *, title: str) -> str:
             for one in results.studies
         ],
         "costs": [*measured.costs(results), *measured.speeds(results)],
+        "speed": {"plots": speed.plots(results), "tables": speed.contests(results), "growth": speed.growth(results)},
         "sources": listed,
         "missing": missing(results, any(len(grid.models) > 1 for grid in drawn)),
         "made": now(),
@@ -93,6 +94,7 @@ def missing(results: Results, side_by_side: bool) -> list[tuple[str, str]]:
             "ifuvit study make ..., then ifuvit study analyse DIR",
         ),
         (not results.costs, "costs of all presets", "ifuvit costs --json > costs.json"),
+        (not results.benches, "speed on a machine", "ifuvit bench train --out RESULT.json, and its other actions"),
         (
             not side_by_side,
             "the same prompts and seeds drawn by several models",
@@ -116,6 +118,8 @@ def all_tables(results: Results) -> list[Table]:
         *(table for one in results.studies for table in human.study_tables(one)),
         *measured.costs(results),
         *measured.speeds(results),
+        *speed.contests(results),
+        *speed.growth(results),
         *map(measured.evaluation_table, results.evaluations),
     ]
     taken: dict[str, int] = {}

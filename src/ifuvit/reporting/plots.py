@@ -1,5 +1,6 @@
 """Plots as inline SVG: text stays text, and colors come from the page's style, so that they follow light and dark."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class Series:
     points: Sequence[Point]
     marked: bool = True
     """Whether every point has a marker; long curves have none."""
+    expected: bool = False
+    """Dashed: not measured, but what the series before it is compared with, in its color."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +113,26 @@ def _figure(parts: Sequence[markupsafe.Markup], *, title: str, about: str, heigh
     ).format(_WIDTH, round(height, 1), f"{title}. {about}", title, about, Markup("").join(parts))
 
 
-def as_file(plot: Plot) -> str:
-    """A plot as an SVG file of its own, with title, legend and the page's style."""
+def as_file(*plots: Plot) -> str:
+    """Plots as an SVG file of its own, one below the other or in two columns, with titles, legends and the page's style."""
     style = resources.files("ifuvit.reporting").joinpath("templates/style.css").read_text(encoding="utf-8")
+    columns = 1 if len(plots) == 1 else 2
+    parts, top = [], 0.0
+    for first in range(0, len(plots), columns):
+        heights = []
+        for place, plot in enumerate(plots[first : first + columns]):
+            drawn, height = _with_legend(plot)
+            parts.append(Markup('<g transform="translate({} {})">{}</g>').format(place * _WIDTH, round(top, 1), drawn))
+            heights.append(height)
+        top += max(heights)
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0} {1}" width="{0}" height="{1}"><style>{2}</style>'
+        '<rect width="100%" height="100%" style="fill: var(--card)"/>{3}</svg>\n'
+    ).format(columns * _WIDTH, round(top, 1), style, Markup("").join(parts))
+
+
+def _with_legend(plot: Plot) -> tuple[markupsafe.Markup, float]:
+    """A plot under its title and above its legend, and the height of it all."""
     height = float(plot.svg.partition('viewBox="')[2].partition('"')[0].split()[3])
     drawn = Markup(plot.svg.replace("<svg", Markup('<svg y="24" width="{}" height="{}"').format(_WIDTH, height), 1))
     legend = plot.legend if len(plot.legend) > 1 else ()
@@ -122,28 +142,19 @@ def as_file(plot: Plot) -> str:
         )
         for place, (name, sign) in enumerate(legend)
     ]
-    return Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0} {1}" width="{0}" height="{1}"><style>{2}</style>'
-        '<rect width="100%" height="100%" style="fill: var(--card)"/>{3}{4}{5}</svg>\n'
-    ).format(
-        _WIDTH,
-        height + 32 + 18 * len(legend),
-        style,
-        _text(4, 16, plot.title, anchor="start", name="strong"),
-        drawn,
-        Markup("").join(rows),
-    )
+    title = _text(4, 16, plot.title, anchor="start", name="strong")
+    return Markup("").join([title, drawn, *rows]), height + 32 + 18 * len(legend)
 
 
 def _marker(index: int) -> str:
     return _MARKERS[index % len(_MARKERS)]
 
 
-def swatch(index: int, *, marked: bool) -> markupsafe.Markup:
+def swatch(index: int, *, marked: bool, dashed: bool = False) -> markupsafe.Markup:
     """A series' sign for the legend."""
     mark = Markup('<path d="{}" transform="translate(13 6)" class="mark c{}"/>').format(_marker(index), index % COLORS)
     return Markup('<svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{}{}</svg>').format(
-        _line(1, 6, 25, 6, f"curve c{index % COLORS}"), mark if marked else ""
+        _line(1, 6, 25, 6, f"curve c{index % COLORS}{' expected' if dashed else ''}"), mark if marked else ""
     )
 
 
@@ -153,7 +164,9 @@ def line_plot(
     title: str,
     x_label: str,
     y_label: str,
+    log_x: bool = False,
     log_y: bool = False,
+    x_ticks: Sequence[float] | None = None,
     reference: tuple[str, float] | None = None,
     apart: bool = False,
     note: str = "",
@@ -163,7 +176,8 @@ def line_plot(
     Args:
         series: at least one, each with at least one point.
         reference: label and height of a dashed horizontal line, as the score of real pictures.
-        log_y: logarithmic y axis, if all values allow it.
+        log_x, log_y: logarithmic axis, if all values allow it.
+        x_ticks: where; default: at round numbers.
         apart: shift the series a little sideways, so that intervals at the same x can be told apart.
     """
     points = [point for one in series for point in one.points]
@@ -172,14 +186,14 @@ def line_plot(
     log_y = log_y and min(ys) > 0
     if reference is not None:
         ys.append(reference[1])
-    x_axis = _Axis(xs, _LEFT, _WIDTH - _RIGHT)
+    x_axis = _Axis(xs, _LEFT, _WIDTH - _RIGHT, log=log_x and min(xs) > 0)
     y_axis = _Axis(ys, _HEIGHT - _BOTTOM, _TOP, log=log_y)
 
     parts = [_text(2, 12, y_label, anchor="start", name="label")]
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, x_label, name="label"))
     for y, label in y_axis.ticks():
         parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "grid"), _text(_LEFT - 6, y + 4, label, anchor="end")]
-    for x, label in x_axis.ticks():
+    for x, label in x_axis.ticks() if x_ticks is None else [(x_axis(x), f"{x:,.10g}") for x in x_ticks]:
         parts += [_text(x, _HEIGHT - _BOTTOM + 16, label)]
     parts.append(_line(_LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, "axis"))
     if reference is not None:
@@ -187,7 +201,8 @@ def line_plot(
         parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "reference")]
         parts += [_text(_WIDTH - _RIGHT, y - 5 if y > _TOP + 14 else y + 13, reference[0], anchor="end", name="quiet")]
     taken: list[tuple[float, float]] = []
-    for index, one in enumerate(series):
+    colors = _colors(series)
+    for index, one in zip(colors, series):
         shift = 5 * (index - (len(series) - 1) / 2) if apart else 0
         places = [(x_axis(point.x) + shift, y_axis(point.y)) for point in one.points]
         parts += _curve(one, index, places, x_axis, y_axis)
@@ -198,8 +213,16 @@ def line_plot(
                 parts.append(text)
     about = "; ".join(f"{one.name}: {len(one.points)} points, {_ends(one)}" for one in series)
     svg = _figure(parts, title=title, about=f"{y_label} against {x_label}. {about}", height=_HEIGHT)
-    legend = tuple((one.name, swatch(index, marked=one.marked)) for index, one in enumerate(series))
+    legend = tuple(
+        (one.name, swatch(index, marked=one.marked, dashed=one.expected)) for index, one in zip(colors, series)
+    )
     return Plot(title=title, svg=svg, legend=legend, note=note)
+
+
+def _colors(series: Sequence[Series]) -> list[int]:
+    """The place of each series' color and marker."""
+    counted = list(itertools.accumulate(int(not one.expected) for one in series))
+    return [max(number - 1, 0) for number in counted]
 
 
 def _ends(one: Series) -> str:
@@ -212,7 +235,7 @@ def _curve(
 ) -> list[markupsafe.Markup]:
     color = f"c{index % COLORS}"
     path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
-    parts = [Markup('<path d="{}" class="curve {}"/>').format(path, color)]
+    parts = [Markup('<path d="{}" class="curve {}"/>').format(path, f"{color} expected" if one.expected else color)]
     for point, (x, y) in zip(one.points, places):
         if point.y_interval is not None:
             parts.append(_line(x, y_axis(point.y_interval[0]), x, y_axis(point.y_interval[1]), f"whisker {color}"))

@@ -85,6 +85,11 @@ def sources(results: Results) -> list[Source]:
     for one in results.costs:
         told = "counted from the settings alone: parameters and 2 x multiply-adds"
         found.append(Source(file=one.file, what="Costs", protocol=told))
+    for one in results.benches:
+        source = Source(
+            file=one.file, what=f"Speed: bench {one.action}", protocol=one.machine, facts=_facts(run=one.choices)
+        )
+        found.append(source)
     return found
 
 

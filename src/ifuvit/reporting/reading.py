@@ -12,6 +12,7 @@ from typing import Any
 from ifuvit.artifacts import read_json, sha256
 from ifuvit.errors import InputError
 from ifuvit.reporting.results import (
+    Bench,
     Claim,
     Costs,
     Estimate,
@@ -28,7 +29,7 @@ from ifuvit.reporting.results import (
     Training,
 )
 
-_OURS = re.compile(r'"verb"\s*:\s*"(evaluate|sweep|experiment|count judge|generate|study analyse)"')
+_OURS = re.compile(r'"verb"\s*:\s*"(evaluate|sweep|experiment|count judge|generate|study analyse|bench \w+)"')
 # What a run or a data set holds besides results; larger files are annotations of a data set.
 _NOT_RESULTS = {"checkpoints", "pipeline", "transformer", "vae", "annotations"}
 _MAX_BYTES = 50_000_000
@@ -59,6 +60,16 @@ def read_study(file: Path) -> HumanStudy:
     """
     with _reading(file, "result of `ifuvit study analyse`"):
         return _study(file, _estimates(read_json(file)))
+
+
+def read_bench(file: Path) -> Bench:
+    """The result that `ifuvit bench` wrote.
+
+    Raises:
+        InputError: it is missing or broken.
+    """
+    with _reading(file, "result of `ifuvit bench`"):
+        return _bench(file, _estimates(read_json(file)))
 
 
 def _without_parts(results: Results) -> Results:
@@ -107,6 +118,7 @@ _KINDS = {
     Experiment: "experiments",
     Training: "trainings",
     Costs: "costs",
+    Bench: "benches",
     Pictures: "pictures",
 }
 
@@ -175,6 +187,8 @@ def _read(file: Path) -> Iterator[Any]:
             yield _sweep(file, value)
         elif verb == "experiment":
             yield _experiment(file, value)
+        elif str(verb).startswith("bench "):
+            yield _bench(file, value)
         elif verb == "generate" and file.name == "manifest.json" and value.get("images"):
             yield _generated(file, value)
 
@@ -353,6 +367,29 @@ def _experiment(file: Path, value: Any) -> Experiment:
             )
             for claim in value.get("claims") or ()
         ),
+    )
+
+
+_BENCH_ROW = {"name", "unit", "items_per_second", "flops_per_second", "share_of_peak", "peak_memory", "speedup"}
+
+
+def _bench(file: Path, value: Any) -> Bench:
+    for contest in value["results"].values():
+        for row in contest["rows"]:
+            if missing := _BENCH_ROW - row.keys():
+                raise KeyError(min(missing))
+            float(row["seconds"]["median"])
+        for setting in contest.get("growth", {}).get("settings", {}).values():
+            for point in setting["points"]:
+                _metrics({"relative_seconds": point["relative_seconds"]})
+                float(point["relative_flops"])
+    hardware = value["hardware"]
+    return Bench(
+        file=file,
+        action=value["verb"].removeprefix("bench "),
+        machine=f"{hardware['name']} ({hardware['device']}), {hardware['threads']} threads, torch {hardware['torch']}",
+        choices={key: choice for key, choice in value["config"].items() if key != "out"},
+        contests=dict(value["results"]),
     )
 
 

@@ -226,6 +226,19 @@ class Costs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Result of `ifuvit bench`."""
+
+    file: Path
+    action: str
+    """"train", "sample", "prepare", "features", "growth"."""
+    machine: str
+    choices: Mapping[str, Any]
+    contests: Mapping[str, Mapping[str, Any]]
+    """What was compared, by title: {"peak", "rows"}, and "growth" in that action's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pictures:
     """A directory of pictures with their prompts."""
 
@@ -246,6 +259,7 @@ class Results:
     experiments: tuple[Experiment, ...] = ()
     trainings: tuple[Training, ...] = ()
     costs: tuple[Costs, ...] = ()
+    benches: tuple[Bench, ...] = ()
     pictures: tuple[Pictures, ...] = ()
 
     @property
