@@ -8,14 +8,14 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ifuvit.benchmarks.timing import Contestant, Step, Timing
+from ifuvit.model.linear import linear
 from ifuvit.model.uvit import IFUViTConfig
 
 Pass = Literal["forward", "input gradient", "weight gradient"]
-"""Which of a linear layer's three products, all of the same FLOPs: x W^T, g W, g^T x."""
+"""Which of a linear layer's three products, all of the same FLOPs: x W^T as this package's layers have it, g W, g^T x."""
 
 
 class Product(NamedTuple):
@@ -63,7 +63,7 @@ def product_contestants(
     def prepare(product: Product) -> Step:
         x, weight, gradient = operands(*product[:3])
         if product.which == "forward":
-            return lambda: F.linear(x, weight)
+            return lambda: linear(x, weight)
         if product.which == "input gradient":
             return lambda: gradient @ weight
         return lambda: gradient.T @ x
