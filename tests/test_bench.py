@@ -13,6 +13,7 @@ from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.errors import InputError
 from ifuvit.metrics.cost import forward_flops
 from stand_in_uvit import write_checkout
+from tiny_pipeline import write_tiny_pipeline
 from tiny_training import MODEL
 
 PRESETS = {"concat-early": as_uvit(MODEL), "cross-intermediate": MODEL, "deep": replace(MODEL, depth=4)}
@@ -97,6 +98,21 @@ def test_sample(tmp_path, checkout):
     assert not any("gradient" in name for name in result["results"]["fp32"]["peak"]["products"])
 
 
+def test_generate(tmp_path, checkout):
+    run = write_tiny_pipeline(tmp_path / "run")
+    arguments = ["--model", str(run), "--steps", "2", "5", "--guidance-interval", "0.3", "0.8", "--batch-size", "2"]
+    result = measured(tmp_path, "generate", *arguments, "--against", checkout)
+    assert list(result["results"]) == ["fp32", "bf16"] and result["reference"]["attention"] == "stand-in"
+    rows = result["results"]["bf16"]["rows"]
+    check_rows(rows)
+    guided = [f"{steps} steps, guided from 0.3 to 0.8" for steps in (5, 2)]
+    assert [row["name"] for row in rows] == ["U-ViT, 5 steps", "5 steps", "2 steps", *guided]
+    assert {row["speedup"]["over"] for row in rows[1:]} == {"U-ViT, 5 steps"} and rows[0]["speedup"] is None
+
+    alone = measured(tmp_path, "generate", *arguments[:5], "--precision", "fp32")["results"]["fp32"]["rows"]
+    assert [row["name"] for row in alone] == ["5 steps", "2 steps"] and alone[1]["speedup"]["over"] == "5 steps"
+
+
 @pytest.mark.slow
 def test_prepare(tmp_path):
     result = measured(tmp_path, "prepare", "--images", "2", "--samples", "4", "--loader-batch-size", "2")
@@ -149,7 +165,7 @@ def test_threads_are_put_back(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["fly"], "unknown action 'fly'; the actions are train, sample, prepare, features, growth"),
+        (["fly"], "unknown action 'fly'; the actions are train, sample, generate, prepare, features"),
         (["train"], "--out"),
         (["train", "--settings", "concat-late"], "--settings concat-late: unknown; the presets are concat-early"),
         (["train", "--settings", "concat-early", "deep"], "of different sizes"),
@@ -160,6 +176,9 @@ def test_threads_are_put_back(tmp_path):
         (["train", "--threads", "0"], "--threads 0: must be at least 1"),
         (["train", "--seed", "-1"], "--seed -1: must not be negative"),
         (["train", "--against", "nowhere"], "nowhere: no libs/uvit_t2i.py there"),
+        (["generate", "--steps", "0"], "--steps 0: must be from 1 to 1000"),
+        (["generate", "--model", "nothing"], "nothing"),
+        (["generate", "--guidance-interval", "0.5", "0.4"], "--guidance-interval 0.5 0.4: give two shares"),
         (["features", "--images", "0"], "--images 0: must be at least 1"),
         (["features", "--weights", "nowhere.pth"], "nowhere.pth: no such file"),
         (["prepare", "--samples", "100"], "--samples 100: fewer than --loader-batch-size 256"),
