@@ -83,6 +83,14 @@ def test_mistakes(tmp_path: Path) -> None:
         analyse(StudyAnalyseConfig(study=directory, counter="openmoji"))
     with pytest.raises(InputError, match="holds no study"):
         analyse(StudyAnalyseConfig(study=tmp_path))
-    for wrong in ({"samples": 10}, {"least_passed": 1.5}, {"seed": -1}, {"threshold": 0.5}, {"counter": "a", "detector": "b"}):  # fmt: skip
+    count = make_study(tmp_path, "count")
+    answer(count)
+    for wrong, message in (
+        ({"threshold": 0.5}, "a detector's"),
+        ({"threshold": 1.5, "detector": "d"}, "--threshold 1.5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            analyse(StudyAnalyseConfig(study=count, **wrong))  # pyright: ignore
+    for wrong in ({"samples": 10}, {"least_passed": 1.5}, {"seed": -1}, {"counter": "a", "detector": "b"}):  # fmt: skip
         with pytest.raises(InputError, match="--"):
             StudyAnalyseConfig(study=directory, **wrong)

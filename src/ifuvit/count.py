@@ -65,11 +65,9 @@ class CountJudgeConfig:
     def __post_init__(self) -> None:
         if self.out.is_dir():
             raise InputError(f"--out {self.out}: is a directory; give the name of a JSON file")
-        if self.threshold is not None and self.detector is None:
-            raise InputError("--threshold is a detector's; a counter has its own, with which its error was measured")
-        for threshold in (self.threshold, *self.thresholds):
-            if threshold is not None and not 0 < threshold < 1:
-                raise InputError(f"threshold {threshold}: must be between 0 and 1")
+        for threshold in self.thresholds:
+            if not 0 < threshold < 1:
+                raise InputError(f"--thresholds {threshold}: must be between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,17 +188,12 @@ def train(config: CountTrainConfig) -> Path:
 
 def judge(config: CountJudgeConfig) -> Path:
     """Judge pictures; see `run`."""
-    from ifuvit.metrics.object_count import PictureCounter, count_pictures, load_counter
-    from ifuvit.metrics.zero_shot_detection import load_detector
+    from ifuvit.metrics.object_count import count_pictures, open_counter
 
     started = now()
     files, prompts = read_generated(config.pictures)
     device = find_device(config.device)
-    counter: PictureCounter
-    if config.detector is None:
-        counter = load_counter(config.counter, device=device)
-    else:
-        counter = load_detector(config.detector, threshold=config.threshold, device=device)
+    counter = open_counter(config.counter, detector=config.detector, threshold=config.threshold, device=device)
     result = manifest(
         JUDGE,
         to_dict(config),

@@ -26,7 +26,6 @@ from ifuvit.metrics.count_prompts import PROMPT_SETS
 from ifuvit.studies.design import MAX_MODELS
 
 if TYPE_CHECKING:
-    from ifuvit.studies.design import Study
     from ifuvit.studies.sources import Drawn
 
 MAKE, ANALYSE = "study make", "study analyse"
@@ -179,10 +178,6 @@ class StudyAnalyseConfig:
     def __post_init__(self) -> None:
         if self.counter is not None and self.detector is not None:
             raise InputError("--counter and --detector: give one of them")
-        if self.threshold is not None and self.detector is None:
-            raise InputError("--threshold is a detector's; a counter has its own, with which its error was measured")
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise InputError(f"--threshold {self.threshold}: must be between 0 and 1")
         if not 0 <= self.least_passed <= 1:
             raise InputError(f"--least-passed {self.least_passed}: must be from 0 to 1")
         if self.samples < 100:
@@ -304,37 +299,6 @@ def _read_text(file: Path, option: str) -> str:
         raise InputError(f"{option} {file}: not a UTF-8 text file") from None
 
 
-def overview(directory: Path, interval_width: float | None) -> str:
-    """What a new study asks of its raters, and how many it takes for intervals of a wished width."""
-    from ifuvit.studies.design import answer_deviation, items_needed, raters_needed, read_study
-    from ifuvit.studies.design import interval_width as width_of
-
-    study = read_study(directory)
-    count = study.kind == "count"
-    tasks = [len(rater.tasks) for rater in study.raters]
-    per_model = len(study.items) // len(study.models) if count else len(study.items)
-    deviation = answer_deviation(study.kind, len(study.models))
-    wished = interval_width or (0.1 if count else 0.3)
-    what = "share of right counts" if count else "mean points"
-    present = width_of(items=per_model, raters_per_item=study.raters_per_item, deviation=deviation)
-    needed = raters_needed(wished, items=per_model, deviation=deviation)
-    lines = [
-        f"{len(study.items)} items for {study.raters_per_item} of {len(study.raters)} raters each; "
-        f"{min(tasks)} to {max(tasks)} tasks a rater, repeats and checks among them",
-        f"expected 95 % interval of a model's {what}: {present:.2g} wide, if half of the variance is between items",
-    ]
-    if needed is None:
-        items = items_needed(wished, raters_per_item=study.raters_per_item, deviation=deviation)
-        lines.append(
-            f"for {wished:g}: no number of raters is enough; with {study.raters_per_item} raters an item it takes "
-            f"{items} items {'a model' if count else ''}".rstrip()
-        )
-    else:
-        raters = -(-len(study.raters) * needed // study.raters_per_item)
-        lines.append(f"for {wished:g}: {needed} raters an item, that is {raters} raters with as many tasks each")
-    return "\n".join(lines)
-
-
 # ------------------------------------------------------------------------------------------------- answers in and out
 
 
@@ -384,12 +348,14 @@ def export(config: StudyExportConfig) -> Path:
 
 def analyse(config: StudyAnalyseConfig) -> Path:
     """Analyze a study; see `run`."""
+    from ifuvit.metrics.object_count import open_counter
     from ifuvit.reporting.human import study_plots
     from ifuvit.reporting.plots import as_file
     from ifuvit.reporting.reading import read_study as read_study_result
     from ifuvit.reporting.tables import slug
     from ifuvit.studies.analysis import analyse_study
     from ifuvit.studies.answers import read_answers
+    from ifuvit.studies.counting import count_items
     from ifuvit.studies.design import read_study
 
     if find_spec("krippendorff") is None:
@@ -399,13 +365,21 @@ def analyse(config: StudyAnalyseConfig) -> Path:
     if study.kind != "count" and (config.counter or config.detector):
         raise InputError(f"{config.study}: a {study.kind} study, in which nothing is counted; leave the counter out")
     answers = read_answers(config.study)
-    automatic, counter = _count_automatically(study, config)
+    automatic = facts = None
+    if config.counter is not None or config.detector is not None or config.threshold is not None:
+        counter = open_counter(
+            config.counter or "openmoji",
+            detector=config.detector,
+            threshold=config.threshold,
+            device=find_device(config.device),
+        )
+        automatic, facts = count_items(study, config.study, counter), counter.facts()
     result = manifest(
         ANALYSE,
         to_dict(config),
         started=started,
         study={"directory": str(config.study), "id": study.id, "title": study.title},
-        counter=counter,
+        counter=facts,
         **analyse_study(
             study,
             answers,
@@ -420,35 +394,6 @@ def analyse(config: StudyAnalyseConfig) -> Path:
     for plot in study_plots(read_study_result(written)):
         write_text(written.parent / "plots" / f"{slug(plot.title)}.svg", as_file(plot))
     return written
-
-
-def _count_automatically(
-    study: "Study", config: StudyAnalyseConfig
-) -> tuple[dict[str, int] | None, dict[str, Any] | None]:
-    """How many objects of the asked kind a counter finds, by item, and which counter; None without one."""
-    from ifuvit.studies.design import PICTURES
-
-    if config.counter is None and config.detector is None:
-        return None, None
-    from ifuvit.metrics.count_prompts import Asked
-    from ifuvit.metrics.object_count import PictureCounter, load_counter
-    from ifuvit.metrics.zero_shot_detection import load_detector
-
-    device = find_device(config.device)
-    counter: PictureCounter
-    if config.detector is None:
-        counter = load_counter(config.counter or "openmoji", device=device)
-    else:
-        counter = load_detector(config.detector, threshold=config.threshold, device=device)
-    asked = {item: read for item in study.items if isinstance(read := counter.parse(item.prompt), Asked)}
-    if not asked:
-        raise InputError(f"{config.study}: the counter can read none of the prompts, as {study.items[0].prompt!r}")
-    files = [config.study / PICTURES / item.pictures[0] for item in asked]
-    found = counter.find(files, list(asked.values()), threshold=counter.threshold)
-    numbers = {
-        item.id: sum(one.kind == read.kind for one in objects) for (item, read), objects in zip(asked.items(), found)
-    }
-    return numbers, counter.facts()
 
 
 # ------------------------------------------------------------------------------------------------------------ serving
@@ -524,7 +469,10 @@ def main(arguments: list[str]) -> None:
         return
     written = run(config)
     if isinstance(config, StudyMakeConfig):
-        print(overview(written, config.interval_width))
+        from ifuvit.studies.design import read_study
+        from ifuvit.studies.tables import overview
+
+        print(overview(read_study(written), config.interval_width))
         print(f"{written}: the study; `ifuvit study serve {written}` serves it")
         return
     if isinstance(config, StudyAnalyseConfig):

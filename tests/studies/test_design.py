@@ -116,9 +116,9 @@ def test_tokens_cannot_be_guessed_and_do_not_follow_from_the_seed() -> None:
 
 def test_impossible_plans() -> None:
     rated = items(8, kind="count")
-    with pytest.raises(InputError, match="3 raters an item of 2 raters"):
+    with pytest.raises(InputError, match="--raters-per-item 3: must be from 1 to the 2 --raters"):
         assign(rated, (), models=0, raters=2, raters_per_item=3, repeats=0, seed=0)
-    with pytest.raises(InputError, match="5 repeats of 8 items a rater"):
+    with pytest.raises(InputError, match="--repeats 5: a rater has 8 items"):
         assign(rated, (), models=0, raters=2, raters_per_item=2, repeats=5, seed=0)
 
 

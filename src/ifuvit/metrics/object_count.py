@@ -98,6 +98,28 @@ def load_counter(reference: str | Path = "openmoji", *, device: str | torch.devi
     return SceneCounter(network, name=str(reference), sha256=weights, errors=manifest["errors"])
 
 
+def open_counter(
+    counter: str | Path, *, detector: str | None, threshold: float | None, device: str | torch.device
+) -> PictureCounter:
+    """The detector if one is named (see `load_detector`), else the counter (see `load_counter`).
+
+    Args:
+        threshold: least score of a detector's box that counts; None for its own.
+
+    Raises:
+        InputError: neither can be had, or a threshold of a counter, or none.
+    """
+    from ifuvit.metrics.zero_shot_detection import load_detector
+
+    if threshold is not None and not 0 < threshold < 1:
+        raise InputError(f"--threshold {threshold}: must be between 0 and 1")
+    if detector is not None:
+        return load_detector(detector, threshold=threshold, device=device)
+    if threshold is not None:
+        raise InputError("--threshold is a detector's; a counter has its own, with which its error was measured")
+    return load_counter(counter, device=device)
+
+
 def count_pictures(
     files: Sequence[Path],
     prompts: Sequence[str],

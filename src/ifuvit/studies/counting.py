@@ -3,13 +3,19 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ifuvit.errors import InputError
+from ifuvit.metrics.count_prompts import Asked
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import means, two_way
-from ifuvit.studies.design import Study
+from ifuvit.studies.design import PICTURES, Study
+
+if TYPE_CHECKING:
+    from ifuvit.metrics.object_count import PictureCounter
 
 SCORES = ("average_error", "match_ratio")
 """Eq. 9, mean |counted - asked|, and Eq. 10, share with counted = asked."""
@@ -151,6 +157,20 @@ def cells_won(cells: Mapping[str, Any], others: Mapping[str, Any], score: str) -
 
 
 # ------------------------------------------------------------------------------------------------- automatic counter
+
+
+def count_items(study: Study, directory: Path, counter: "PictureCounter") -> dict[str, int]:
+    """How many objects of the asked kind an automatic counter finds, by item; items whose prompts it cannot read are left out.
+
+    Raises:
+        InputError: it can read none of them.
+    """
+    asked = {item.id: read for item in study.items if isinstance(read := counter.parse(item.prompt), Asked)}
+    if not asked:
+        raise InputError(f"{directory}: the counter can read none of the prompts, as {study.items[0].prompt!r}")
+    files = [directory / PICTURES / study.item(item).pictures[0] for item in asked]
+    found = counter.find(files, list(asked.values()), threshold=counter.threshold)
+    return {item: sum(one.kind == read.kind for one in objects) for (item, read), objects in zip(asked.items(), found)}
 
 
 def counter_agreement(

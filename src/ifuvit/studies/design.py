@@ -165,11 +165,11 @@ def assign(
         InputError: more raters an item than raters, or more repeats than half of a rater's items.
     """
     if not 1 <= raters_per_item <= raters:
-        raise InputError(f"{raters_per_item} raters an item of {raters} raters: must be from 1 to all of them")
+        raise InputError(f"--raters-per-item {raters_per_item}: must be from 1 to the {raters} --raters")
     shares = _share(items, raters=raters, raters_per_item=raters_per_item, seed=seed)
     fewest = min(len(share) for share in shares)
     if not 0 <= repeats <= fewest // 2:
-        raise InputError(f"{repeats} repeats of {fewest} items a rater: must be from 0 to half of them")
+        raise InputError(f"--repeats {repeats}: a rater has {fewest} items, of which half at most can come again")
     tasks = []
     for number, share in enumerate(shares):
         rng = np.random.default_rng((seed, 1, number))

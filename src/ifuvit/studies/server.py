@@ -153,6 +153,7 @@ def start(site: TheSite, rater: TheRater) -> Response:
         "text.html.j2",
         title=site.study.title,
         paragraphs=paragraphs(site.study.consent),
+        note=f"{total} tasks, one a page. Every answer is saved at once.",
         links=[("Continue", _link(rater, _next(done, total, 0)))] if agreed else [],
         agree=None if agreed else _link(rater, "agree"),
         done=len(done),
@@ -258,7 +259,7 @@ def progress(request: Request, site: TheSite) -> Response:
     ]
     return _page(
         "owner.html.j2",
-        title=f"{study.title}: progress",
+        title=f"Progress: {study.title}",
         study=study,
         rows=rows,
         done=len(answers),
@@ -314,7 +315,7 @@ def refused(request: Request, error: Exception) -> Response:
 
 
 def _page(template: str, **values: Any) -> HTMLResponse:
-    return HTMLResponse(render(template, **{"links": [], "agree": None, "done": 0, "total": 0, **values}))
+    return HTMLResponse(render(template, **{"note": None, "links": [], "agree": None, "done": 0, "total": 0, **values}))
 
 
 class _Headers:

@@ -1,7 +1,38 @@
-"""The main numbers of a study's analysis as text."""
+"""A new study, and the main numbers of one that was answered, as text."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from ifuvit.studies.design import Study, answer_deviation, items_needed, raters_needed
+from ifuvit.studies.design import interval_width as width_of
+
+
+def overview(study: Study, interval_width: float | None) -> str:
+    """What a new study asks of its raters, and how many it takes for intervals of a wished width."""
+    count = study.kind == "count"
+    tasks = sorted({len(rater.tasks) for rater in study.raters})
+    per_model = len(study.items) // len(study.models) if count else len(study.items)
+    deviation = answer_deviation(study.kind, len(study.models))
+    wished = interval_width or (0.1 if count else 0.3)
+    what = "share of right counts" if count else "mean points"
+    present = width_of(items=per_model, raters_per_item=study.raters_per_item, deviation=deviation)
+    needed = raters_needed(wished, items=per_model, deviation=deviation)
+    lines = [
+        f"{len(study.items)} items for {study.raters_per_item} of {len(study.raters)} raters each; "
+        f"{' to '.join(str(number) for number in dict.fromkeys((tasks[0], tasks[-1])))} tasks a rater, repeats and checks "
+        "among them",
+        f"expected 95 % interval of a model's {what}: {present:.2g} wide, if half of the variance is between items",
+    ]
+    if needed is None:
+        items = items_needed(wished, raters_per_item=study.raters_per_item, deviation=deviation)
+        lines.append(
+            f"for {wished:g}: no number of raters is enough; with {study.raters_per_item} raters an item it takes "
+            f"{items} items {'a model' if count else ''}".rstrip()
+        )
+    else:
+        raters = -(-len(study.raters) * needed // study.raters_per_item)
+        lines.append(f"for {wished:g}: {needed} raters an item, that is {raters} raters with as many tasks each")
+    return "\n".join(lines)
 
 
 def result_table(result: Mapping[str, Any]) -> str:
