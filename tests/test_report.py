@@ -133,6 +133,10 @@ def test_tables_as_files(made: Path) -> None:
         "cells-openmoji-cross-intermediate",
         "evaluation-openmoji-concat-middle",
     } <= names
+    with open(directory / "costs.csv", newline="") as file:
+        first, second, *_ = list(csv.DictReader(file))
+    assert float(first["plain (GiB of a step of 256 in bf16)"]) == 20
+    assert second["checkpointed (GiB of a step of 256 in bf16)"] == ""
     with open(directory / "table-2.csv", newline="") as file:
         ours, *others = list(csv.DictReader(file))
     assert ours["model"] == "openmoji-cross-intermediate"

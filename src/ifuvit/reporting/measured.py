@@ -109,17 +109,32 @@ def evaluation_table(one: Evaluation) -> Table:
 
 
 def costs(results: Results) -> list[Table]:
-    return [
-        Table(
-            name="costs",
-            title="Costs of one picture's forward pass and of one guided sampling step, GFLOPs",
-            columns=(Column(title="preset", text=True), *_costs_columns()),
-            rows=tuple((name, *_costs_cells(row)) for name, row in one.rows.items()),
-            notes=("2 x multiply-adds. Shared: text encoded once a prompt, text-free blocks once for both branches.",),
-            sources=(one.file,),
+    found = []
+    for one in results.costs:
+        steps = {row["training_memory"]["step"] for row in one.rows.values() if row["training_memory"]}
+        group = f"GiB of {' or '.join(sorted(steps))}"
+        memory = tuple(Column(title=title, group=group) for title in ("plain", "checkpointed")) if steps else ()
+        found.append(
+            Table(
+                name="costs",
+                title="Costs of one picture's forward pass and of one guided sampling step, GFLOPs",
+                columns=(Column(title="preset", text=True), *_costs_columns(), *memory),
+                rows=tuple(
+                    (
+                        name,
+                        *_costs_cells(row),
+                        *(bare((row["training_memory"] or {}).get(column.title)) for column in memory),
+                    )
+                    for name, row in one.rows.items()
+                ),
+                notes=(
+                    "2 x multiply-adds. Shared: text encoded once a prompt, text-free blocks once for both branches.",
+                    *(("Memory on one GPU is counted, not measured.",) if steps else ()),
+                ),
+                sources=(one.file,),
+            )
         )
-        for one in results.costs
-    ]
+    return found
 
 
 def speeds(results: Results) -> list[Table]:

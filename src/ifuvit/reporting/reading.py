@@ -240,10 +240,16 @@ def _setting(value: Mapping[str, Any]) -> Setting:
 
 def _cost(row: Any) -> dict[str, Any]:
     """A row of costs, with at least what `ifuvit costs` counts."""
+    memory = row.get("training_memory")
     return {
         "parameters": int(row["parameters"]),
         "gflops": {key: float(row["gflops"][key]) for key in ("without_attention", "with_attention")},
         "guided_step_gflops": {key: float(row["guided_step_gflops"][key]) for key in ("plain", "shared")},
+        "training_memory": memory
+        and {
+            "step": f"a step of {memory['batch_size']} in {memory['precision']}",
+            **{way: int(memory[way]["peak"]) / 2**30 for way in ("plain", "checkpointed")},
+        },
     }
 
 
