@@ -22,8 +22,8 @@ def model(tmp_path_factory):
     return str(write_tiny_pipeline(tmp_path_factory.mktemp("run")))
 
 
-def draw(model, out, *arguments):
-    generate.main([*arguments, "--model", model, "--out", str(out), "--steps", "2", "--device", "cpu"])
+def draw(model, out, *arguments, steps=("--steps", "2")):
+    generate.main([*arguments, "--model", model, "--out", str(out), *steps, "--device", "cpu"])
     return json.loads((out / "manifest.json").read_text())
 
 
@@ -65,6 +65,14 @@ def test_pictures_do_not_depend_on_the_batch_size(model, tmp_path):
         manifest = draw(model, tmp_path / size, *prompts, "--batch-size", size)
         arrays.append([np.asarray(Image.open(tmp_path / size / i["file"])).astype(int) for i in manifest["images"]])
     assert np.abs(np.subtract(*arrays)).max() <= 1
+
+
+def test_exact_is_the_papers_sampling(model, tmp_path):
+    exact = draw(model, tmp_path / "exact", "a bus", "--exact", steps=())
+    paper = draw(model, tmp_path / "paper", "a bus", steps=("--steps", "50"))
+    assert exact["config"]["steps"] == paper["config"]["steps"] == 50
+    ours, theirs = (np.asarray(Image.open(tmp_path / name / "0000-a-bus.png")) for name in ("exact", "paper"))
+    assert np.array_equal(ours, theirs)
 
 
 def test_large_outputs_refer_to_files(model, tmp_path, monkeypatch):
@@ -140,6 +148,8 @@ def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
         (["a bus", "--seed", "-1"], "--seed -1"),
         (["a bus", "--guidance-scale", "nan"], "--guidance-scale nan"),
         (["a bus", "--guidance-interval", "0.8", "0.3"], "--guidance-interval 0.8 0.3"),
+        (["a bus", "--exact", "--guidance-interval", "0.2", "0.8"], "leave out --guidance-interval"),
+        (["a bus", "--exact", "--dtype", "bfloat16"], "leave out --dtype bfloat16"),
         (["a bus", "--model", "magic"], "no model 'magic'"),
         (["a bus", "--out", "empty.txt/below"], "cannot be written"),
         (["a bus", "--out", "empty.txt"], "cannot be written"),

@@ -18,6 +18,7 @@ from ifuvit.artifacts import atomic_path, now, package_version, read_json, sha25
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device
+from ifuvit.diffusion import DEFAULT_STEPS, PAPER_STEPS
 from ifuvit.diffusion.guidance import EVERYWHERE, check_interval
 from ifuvit.errors import InputError
 from ifuvit.shipped import DEFAULT_MODEL, find
@@ -45,8 +46,8 @@ class GenerateConfig:
     """A shipped model's name, a run directory of `ifuvit train`, or a pipeline directory."""
     out: Path | None = None
     """Directory to write; a previous output of generate there is replaced. Default: generated/N with the next free N."""
-    steps: int = 50
-    """Solver steps, each one evaluation of the guided network."""
+    steps: Annotated[int | None, arg(metavar="INT")] = None
+    """Solver steps, each one evaluation of the guided network. Default: 15, as good as the paper's 50 (docs/performance.md)."""
     guidance_scale: float = 4.0
     """Classifier-free guidance, the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper counts
     s = w - 1: its pictures have w = 4, its evaluation w = 2."""
@@ -66,8 +67,19 @@ class GenerateConfig:
     """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the backbone."""
+    exact: bool = False
+    """As the paper samples: 50 steps, unless --steps says otherwise, guided everywhere, in float32."""
+
+    @property
+    def solver_steps(self) -> int:
+        """The number of steps, given or not."""
+        return self.steps or (PAPER_STEPS if self.exact else DEFAULT_STEPS)
 
     def __post_init__(self) -> None:
+        if self.exact and self.guidance_interval != EVERYWHERE:
+            raise InputError("--exact is guided everywhere; leave out --guidance-interval")
+        if self.exact and self.dtype != "float32":
+            raise InputError(f"--exact is float32; leave out --dtype {self.dtype}")
         for name in ("steps", "images_per_prompt", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
@@ -95,7 +107,7 @@ def run(config: GenerateConfig) -> Path:
     from ifuvit.diffusion.sampling import check_solver
     from ifuvit.grid import make_grid
 
-    check_solver(config.solver, config.steps)
+    check_solver(config.solver, config.solver_steps)
     out, earlier = _check_out(config.out)
     try:
         pipeline = _load(directory, config)
@@ -121,11 +133,12 @@ def run(config: GenerateConfig) -> Path:
         "device": str(pipeline.device),
         "images": images,
     }
+    told = {**to_dict(config), "steps": config.solver_steps}
     # Written first too, so that after an interruption the directory is known for an output of generate.
-    write_manifest(out, "generate", to_dict(config), started=started, complete=False, **facts)
+    write_manifest(out, "generate", told, started=started, complete=False, **facts)
     settings = {
         "model": config.model,
-        "steps": config.steps,
+        "steps": config.solver_steps,
         "guidance_scale": config.guidance_scale,
         "guidance_interval": "" if config.guidance_interval == EVERYWHERE else config.guidance_interval,
         "negative_prompt": config.negative_prompt or "",
@@ -141,7 +154,7 @@ def run(config: GenerateConfig) -> Path:
     with atomic_path(out / "grid.png") as path:
         grid.save(path, format="PNG")
     write_text(out / "index.html", _page([out / item["file"] for item in images], prompts, settings))
-    write_manifest(out, "generate", to_dict(config), started=started, complete=True, **facts)
+    write_manifest(out, "generate", told, started=started, complete=True, **facts)
     return out
 
 
@@ -202,7 +215,7 @@ def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batc
     with tqdm(total=len(prompts), unit="image", desc="drawing", disable=None, bar_format=_BAR) as bar:
 
         def advance(size: int) -> None:
-            bar.update(size / config.steps)
+            bar.update(size / config.solver_steps)
 
         for start in range(0, len(prompts), batch_size):
             with warnings.catch_warnings():
@@ -212,7 +225,7 @@ def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batc
                     negative_prompt=config.negative_prompt,
                     guidance_scale=config.guidance_scale,
                     guidance_interval=config.guidance_interval,
-                    num_inference_steps=config.steps,
+                    num_inference_steps=config.solver_steps,
                     seed=config.seed,
                     solver=config.solver,
                     batch_size=batch_size,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ifuvit.artifacts import atomic_directory, package_version, read_json, write_json
 from ifuvit.data.images import to_pictures
+from ifuvit.diffusion import DEFAULT_STEPS
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval
 from ifuvit.diffusion.sampling import (
     SCHEDULE,
@@ -152,7 +153,7 @@ class Pipeline:
         negative_prompt: str | None = None,
         guidance_scale: float = 4.0,
         guidance_interval: Interval = EVERYWHERE,
-        num_inference_steps: int = 50,
+        num_inference_steps: int = DEFAULT_STEPS,
         seed: int = 0,
         solver: str = "dpm++",
         batch_size: int = 16,

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ifuvit.diffusion import DEFAULT_STEPS
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval, scale_at
 from ifuvit.diffusion.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, alphas_cumprod
 from ifuvit.errors import InputError
@@ -149,7 +150,7 @@ def sample(
     *,
     guidance_scale: float = 4.0,
     guidance_interval: Interval = EVERYWHERE,
-    num_inference_steps: int = 50,
+    num_inference_steps: int = DEFAULT_STEPS,
     solver: str = "dpm++",
     generators: Sequence[torch.Generator] | None = None,
     callback: Callable[[int], None] | None = None,
