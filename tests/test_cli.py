@@ -14,6 +14,7 @@ import pytest
 
 from ifuvit import cli
 from ifuvit.errors import InputError
+from tiny_pipeline import write_tiny_pipeline
 
 Capture = pytest.CaptureFixture[str]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -207,18 +208,52 @@ def test_stopped_from_outside(monkeypatch: pytest.MonkeyPatch, verb, error: Base
     assert run(monkeypatch, "try") == status
 
 
-def test_the_command_line_starts_without_torch() -> None:
+HEAVY = ("torch", "numpy", "scipy", "PIL", "diffusers", "transformers", "accelerate", "datasets", "matplotlib")
+
+
+def loaded_by(*commands: list[str]) -> set[str]:
+    """Which modules are imported by these commands, one after the other in one new process."""
     code = (
         "import sys, ifuvit, ifuvit.cli\n"
-        "for verb in ('generate', 'scenes', 'prepare'):\n"
-        "    sys.argv = ['ifuvit', verb, '--help']\n"
+        f"for arguments in {commands!r}:\n"
+        "    sys.argv = ['ifuvit', *arguments]\n"
         "    try: ifuvit.cli.main()\n"
         "    except SystemExit as stop: assert not stop.code\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "print(*sys.modules, sep='\\n', file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def test_the_command_line_starts_with_nothing_heavy() -> None:
+    assert not loaded_by(["--help"], ["--version"], ["generate", "--help"], ["bench", "--help"]) & set(HEAVY)
+
+
+def test_drawing_loads_nothing_that_other_verbs_need(tmp_path: Path) -> None:
+    model = str(write_tiny_pipeline(tmp_path / "model"))
+    loaded = loaded_by(["generate", "a bus", "--model", model, "--out", str(tmp_path / "out"), "--steps", "2"])
+    assert {"torch", "ifuvit.pipeline"} <= loaded
+    others = ("matplotlib", "datasets", "pandas", "sklearn", "torchmetrics", "efficientnet_lite_pytorch", "fastapi")
+    ours = (
+        "train",
+        "training",
+        "metrics",
+        "evaluate",
+        "evaluation",
+        "benchmarks",
+        "reporting",
+        "studies",
+        "data.scenes",
+    )
+    assert not loaded & {*others, *(f"ifuvit.{name}" for name in ours)}
+    # Of these libraries only what is asked for, not the whole: they make their parts known lazily.
+    assert not loaded & {"diffusers.pipelines", "diffusers.pipelines.pipeline_utils", "transformers.pipelines"}
+
+
+def test_help_of_verbs_that_read_pictures_is_without_torch() -> None:
+    light = {"numpy", "PIL"}
+    assert not loaded_by(["scenes", "--help"], ["prepare", "--help"]) & (set(HEAVY) - light)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
