@@ -1,18 +1,23 @@
 """How often the analysis of human studies finds what simulated raters were planted with.
 
-    python tests/study_coverage.py [DIRECTORY]     prints a summary; DIRECTORY/manifest.json keeps every number
+    python tests/study_coverage.py DIRECTORY [SCENARIO …]
+
+prints a summary and keeps every number of a scenario in DIRECTORY/SCENARIO.json. Without scenarios it is all of them whose
+files are not there yet.
 
 200 studies of each kind. Preferences: the paper's 100 captions and four models, five raters a caption. Counts: the paper's 20
 prompts, ten pictures each of two models, three raters a picture, and an automatic counter that is wrong in one of ten.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ifuvit.artifacts import now, write_manifest
+from ifuvit.artifacts import manifest, now, write_json
 from ifuvit.studies.preference import Rankings, rankings
 from ifuvit.studies.simulation import (
     RaterModel,
@@ -23,7 +28,7 @@ from ifuvit.studies.simulation import (
     simulate_preference,
 )
 
-STUDIES, ITEMS = 200, 100
+STUDIES, ITEMS, SAMPLES = 200, 100, 300
 RIGHT = {"x": 0.8, "y": 0.6}
 
 
@@ -57,15 +62,19 @@ class Preferences:
 
 
 PREFERENCES = {
-    "10 raters": Preferences(),
-    "5 raters": Preferences(raters=5),
-    "20 raters": Preferences(raters=20),
-    "10 raters, noise alone": Preferences(how=RaterModel(picture_spread=0, taste_spread=0)),
-    "10 raters, models nearer": Preferences(step=0.5),
-    "10 raters, strong tastes, models nearer": Preferences(step=0.5, how=RaterModel(taste_spread=0.8)),
-    "10 raters, strong tastes": Preferences(step=1.5, how=RaterModel(taste_spread=0.8)),
+    "preference-10-raters": Preferences(),
+    "preference-10-raters-near": Preferences(step=0.5),
+    "preference-10-raters-strong-tastes": Preferences(step=1.5, how=RaterModel(taste_spread=0.8)),
+    "preference-10-raters-strong-tastes-near": Preferences(step=0.5, how=RaterModel(taste_spread=0.8)),
+    "preference-10-raters-noise-alone": Preferences(how=RaterModel(picture_spread=0, taste_spread=0)),
+    "preference-5-raters": Preferences(raters=5),
+    "preference-20-raters": Preferences(raters=20),
 }
-COUNTS = {"10 raters": 10, "20 raters": 20}
+COUNTS = {"count-10-raters": 10, "count-20-raters": 20}
+SIMPLER = {
+    "simpler-bootstraps": PREFERENCES["preference-10-raters"],
+    "simpler-bootstraps-noise-alone": PREFERENCES["preference-10-raters-noise-alone"],
+}
 
 
 def simulated_counts(seed: int, *, raters: int, pictures_per_prompt: int = 10) -> Simulated:
@@ -77,32 +86,38 @@ def simulated_counts(seed: int, *, raters: int, pictures_per_prompt: int = 10) -
     return study, answers, {item: count + int(one) for (item, count), one in zip(shown.items(), wrong)}
 
 
-def main(directory: str | None) -> None:
-    """Simulate, print, and keep the result."""
-    started = now()
-    results: dict[str, Any] = {"preference": {}, "count": {}, "simpler": {}}
-    for name, one in PREFERENCES.items():
-        found = coverage(one.simulate, truth=one.truth(), planted="abcd", studies=STUDIES)
-        expected = expected_order(one.strengths, items=ITEMS, raters=one.raters, raters_per_item=5, how=one.how)
-        results["preference"][name] = {**asdict(one), "order_expected": expected, **found}
-        show(f"preference, {name}", results["preference"][name])
-    for name, raters in COUNTS.items():
-        truth = simulated_counts(STUDIES, raters=800, pictures_per_prompt=300)
-        found = coverage(
-            lambda seed, raters=raters: simulated_counts(seed, raters=raters),
-            truth=truth,
-            planted="xy",
-            studies=STUDIES,
-        )
-        results["count"][name] = {"raters": raters, "how": asdict(RaterModel()), **found}
-        show(f"count, {name}", results["count"][name])
-    for name in ("10 raters", "10 raters, noise alone"):
-        results["simpler"][name] = simpler_bootstraps(PREFERENCES[name])
-        told = ", ".join(f"{scheme} {100 * share:.1f} %" for scheme, share in results["simpler"][name].items())
-        print(f"{name}: points covered by percentiles of one bootstrap over {told}")
-    if directory is not None:
-        config = {"studies": STUDIES, "items": ITEMS, "right": RIGHT}
-        write_manifest(directory, "tests/study_coverage.py", config, started=started, results=results)
+def main(directory: Path, scenarios: Sequence[str]) -> None:
+    """Simulate, print, and keep the results."""
+    for name in scenarios or [*PREFERENCES, *COUNTS, *SIMPLER]:
+        file = directory / f"{name}.json"
+        if file.exists() and not scenarios:
+            continue
+        started = now()
+        if name in SIMPLER:
+            result: dict[str, Any] = {"covered": simpler_bootstraps(SIMPLER[name])}
+            print(f"{name}: mean points in percentiles of one bootstrap: {result['covered']}", flush=True)
+        else:
+            result = of_preferences(PREFERENCES[name]) if name in PREFERENCES else of_counts(COUNTS[name])
+            show(name, result)
+        write_json(file, manifest("tests/study_coverage.py", {"scenario": name}, started=started, **result))
+
+
+def of_preferences(one: Preferences) -> dict[str, Any]:
+    """What `coverage` finds, and the chance that a study of this design had."""
+    found = coverage(one.simulate, truth=one.truth(), planted="abcd", studies=STUDIES, samples=SAMPLES)
+    expected = expected_order(one.strengths, items=ITEMS, raters=one.raters, raters_per_item=5, how=one.how)
+    return {**asdict(one), "items": ITEMS, "order_expected": expected, **found}
+
+
+def of_counts(raters: int) -> dict[str, Any]:
+    """What `coverage` finds."""
+    truth = simulated_counts(STUDIES, raters=800, pictures_per_prompt=300)
+
+    def simulate(seed: int) -> Simulated:
+        return simulated_counts(seed, raters=raters)
+
+    found = coverage(simulate, truth=truth, planted="xy", studies=STUDIES, samples=SAMPLES)
+    return {"raters": raters, "how": asdict(RaterModel()), "right": RIGHT, **found}
 
 
 def show(title: str, result: dict[str, Any]) -> None:
@@ -157,4 +172,4 @@ def simpler_bootstraps(one: Preferences) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main(Path(sys.argv[1]), sys.argv[2:])

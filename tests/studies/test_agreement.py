@@ -61,21 +61,26 @@ PUBLISHED = [
 @pytest.mark.parametrize(("level", "expected"), [("ordinal", 0.815), ("ratio", 0.797)])
 def test_alpha_as_published(level: Literal["ordinal", "ratio"], expected: float) -> None:
     pytest.importorskip("krippendorff")
-    told = [(value, unit) for row in PUBLISHED for unit, value in enumerate(row) if value is not None]
-    values, units = np.array([[value] for value, _ in told]), np.array([unit for _, unit in told])
-    found = krippendorffs_alpha(values, units, level)
+    told = [
+        (value, unit, rater)
+        for rater, row in enumerate(PUBLISHED)
+        for unit, value in enumerate(row)
+        if value is not None
+    ]
+    values, units, raters = (np.array(part) for part in zip(*told))
+    found = krippendorffs_alpha(values[:, None], units, raters, level)
     assert found is not None
     assert round(found["value"], 3) == expected
     low, high = found["interval"]
     assert 0 < low < found["value"] < high <= 1
-    assert found["n"] == 11, "one unit has one value only"
+    assert found["interval_from"] == "jackknife over 12 items and 4 raters"
 
 
 def test_alpha_of_ranks_takes_every_model_of_an_item_as_a_unit() -> None:
     krippendorff = pytest.importorskip("krippendorff")
     ranks = average_ranks(np.random.default_rng(0).integers(1, 5, (12, 4)))
     items = np.repeat(np.arange(4), 3)
-    found = krippendorffs_alpha(ranks, items, "ordinal")
+    found = krippendorffs_alpha(ranks, items, np.tile(np.arange(3), 4), "ordinal")
     as_raters = ranks.reshape(4, 3, 4).transpose(1, 0, 2).reshape(3, 16)
     assert found is not None
     assert found["value"] == pytest.approx(krippendorff.alpha(as_raters, level_of_measurement="ordinal"))
@@ -83,8 +88,8 @@ def test_alpha_of_ranks_takes_every_model_of_an_item_as_a_unit() -> None:
 
 def test_alpha_where_there_is_none() -> None:
     pytest.importorskip("krippendorff")
-    assert krippendorffs_alpha(np.array([[1], [2]]), np.array([0, 1]), "ratio") is None
-    assert krippendorffs_alpha(np.array([[3], [3]]), np.array([0, 0]), "ratio") is None
+    assert krippendorffs_alpha(np.array([[1], [2]]), np.array([0, 1]), np.array([0, 1]), "ratio") is None
+    assert krippendorffs_alpha(np.array([[3], [3]]), np.array([0, 0]), np.array([0, 1]), "ratio") is None
 
 
 def test_careless_raters_are_flagged_and_others_are_not() -> None:

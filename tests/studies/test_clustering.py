@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, t
 
-from ifuvit.studies.clustering import means, two_way
+from ifuvit.studies.clustering import jackknife, means, two_way
 
 
 def answers(items: int, raters: int, *, item: float, rater: float, noise: float, seed: int) -> tuple[np.ndarray, ...]:
@@ -83,6 +83,17 @@ def test_errors_have_an_interval_above_zero() -> None:
     assert 0 < low and high - values.mean() > values.mean() - low
     (none,) = two_way(features * [1, 0], alone, alone, means, bounds=(0, np.inf), samples=100)
     assert none is not None and none["interval"] == pytest.approx([0, t.ppf(0.975, 99) ** 2 / 100], abs=1e-9)
+
+
+@pytest.mark.parametrize(("item", "rater"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_leaving_out_tells_the_same_of_a_mean_as_drawing_anew(item: float, rater: float) -> None:
+    features, items, raters = answers(70, 8, item=item, rater=rater, noise=1, seed=6)
+    (drawn,) = two_way(features, items, raters, means, samples=4000)
+    (left,) = jackknife(lambda chosen: features[chosen, 1:].mean(0), items, raters)
+    assert drawn is not None and left is not None
+    assert left["value"] == pytest.approx(drawn["value"])
+    assert half_width(left) == pytest.approx(half_width(drawn), rel=0.15)
+    assert left["interval_from"] == "jackknife over 70 items and 8 raters"
 
 
 def test_undefined_numbers() -> None:

@@ -111,10 +111,11 @@ def test_a_model_without_answers() -> None:
 
 def test_people_agree_by_hand() -> None:
     """Of 3 pairs of the first picture one agrees, the only one of the second does; the third has one answer."""
-    found = people_agree(np.array(["a"] * 3 + ["b"] * 2 + ["c"]), np.array([1, 1, 2, 5, 5, 9]), samples=100)
+    items, raters = np.array(["a"] * 3 + ["b"] * 2 + ["c"]), np.array([0, 1, 2, 0, 1, 0])
+    found = people_agree(items, raters, np.array([1, 1, 2, 5, 5, 9]))
     assert found is not None
     assert found["value"] == pytest.approx(2 / 4)
-    assert people_agree(np.array(["a", "b"]), np.array([1, 1]), samples=100) is None
+    assert people_agree(np.array(["a", "b"]), np.array([0, 1]), np.array([1, 1])) is None
 
 
 def test_a_counter_beside_people_by_hand() -> None:

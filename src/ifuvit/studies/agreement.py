@@ -5,44 +5,51 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ifuvit.metrics.intervals import estimate
 from ifuvit.studies.answers import Answer, passed
-from ifuvit.studies.clustering import means, two_way
+from ifuvit.studies.clustering import jackknife, means, two_way
 from ifuvit.studies.design import Study
 from ifuvit.studies.preference import Rankings, average_ranks
 
-_ALPHA_SAMPLES = 500
+
+def concordance(ranks: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kendall's coefficient of concordance W of every item's raters, with its correction for ties.
+
+    Args:
+        ranks: (A, M), of any kind that orders the M models of each answer.
+        items: (A,) which item each answer is about.
+
+    Returns:
+        (G,) W from 0 to 1 of the items that have two raters or more who do not tie everything, and (G,) their numbers of
+        raters.
+    """
+    of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
+    number, things = int(of_item.max(initial=-1)) + 1, ranks.shape[1]
+    places = average_ranks(ranks)
+    sums, raters = np.zeros((number, things)), np.bincount(of_item, minlength=number)
+    np.add.at(sums, of_item, places)
+    # A rater's sum of t³ - t over groups of t tied things, as the things' sum of t² - 1.
+    tied = ((places[:, :, None] == places[:, None, :]).sum(2) ** 2 - 1).sum(1)
+    most = raters**2 * (things**3 - things) - raters * np.bincount(of_item, weights=tied, minlength=number)
+    told = (raters > 1) & (most > 0)
+    spread = 12 * ((sums - sums.mean(1, keepdims=True)) ** 2).sum(1)
+    return spread[told] / most[told], raters[told]
 
 
 def kendalls_w(ranks: np.ndarray) -> float | None:
-    """Kendall's coefficient of concordance with its correction for ties.
-
-    Args:
-        ranks: (raters, things), of any kind that orders each rater's things.
-
-    Returns:
-        0 to 1; None with fewer than two raters, or where every one has all things tied.
-    """
-    raters, things = ranks.shape
-    places = average_ranks(ranks)
-    # A rater's sum of t³ - t over groups of t tied things, as the things' sum of t² - 1.
-    ties = ((places[:, :, None] == places[:, None, :]).sum(2) ** 2 - 1).sum()
-    most = raters**2 * (things**3 - things) - raters * ties
-    if raters < 2 or most == 0:
-        return None
-    sums = places.sum(0)
-    return float(12 * ((sums - sums.mean()) ** 2).sum() / most)
+    """`concordance` of the (raters, things) ranks of one item; None with fewer than two raters, or if all things are tied."""
+    found, _ = concordance(ranks, np.zeros(len(ranks)))
+    return float(found[0]) if len(found) else None
 
 
 def krippendorffs_alpha(
-    values: np.ndarray, units: np.ndarray, level: Literal["ordinal", "ratio"]
+    values: np.ndarray, items: np.ndarray, raters: np.ndarray, level: Literal["ordinal", "ratio"]
 ) -> dict[str, Any] | None:
-    """Krippendorff's alpha, with its bootstrap interval over items. (Raters are not drawn anew: one drawn twice would
-    agree with himself.)
+    """Krippendorff's alpha.
 
     Args:
         values: (A, M) M judgments of each answer: a model's rank each, or one count.
-        units: (A,) which item each answer is about.
+        items: (A,) which item each answer is about.
+        raters: (A,) who gave it.
         level: of measurement.
 
     Returns:
@@ -51,46 +58,43 @@ def krippendorffs_alpha(
     import krippendorff
 
     domain, of_value = np.unique(values, return_inverse=True)
-    names, of_unit = np.unique(units, return_inverse=True)
-    counts = np.zeros((len(names), values.shape[1], len(domain)), int)
-    np.add.at(counts, (of_unit.reshape(-1, 1), np.arange(values.shape[1])[None, :], of_value.reshape(values.shape)), 1)
-    paired = counts[counts.sum(2)[:, 0] > 1]
+    names, of_item = np.unique(items, return_inverse=True)
+    cells = (of_item.reshape(-1, 1), np.arange(values.shape[1])[None, :], of_value.reshape(values.shape))
 
-    def alpha(chosen: np.ndarray) -> float:
-        flat = chosen.reshape(-1, len(domain))
-        present = flat.any(0)
+    def alpha(chosen: np.ndarray) -> np.ndarray:
+        counts = np.zeros((len(names), values.shape[1], len(domain)), int)
+        np.add.at(counts, (cells[0][chosen], cells[1], cells[2][chosen]), 1)
+        paired = counts[counts.sum(2)[:, 0] > 1].reshape(-1, len(domain))
+        present = paired.any(0)
         if present.sum() < 2:
-            return np.nan
-        return krippendorff.alpha(
-            value_counts=flat[:, present], value_domain=domain[present], level_of_measurement=level
+            return np.array([np.nan])
+        return np.array(
+            [
+                krippendorff.alpha(
+                    value_counts=paired[:, present], value_domain=domain[present], level_of_measurement=level
+                )
+            ]
         )
 
-    if len(paired) == 0 or not np.isfinite(value := alpha(paired)):
-        return None
-    rng = np.random.default_rng(0)
-    drawn = [alpha(paired[rng.integers(len(paired), size=len(paired))]) for _ in range(_ALPHA_SAMPLES)]
-    drawn = [one for one in drawn if np.isfinite(one)]
-    return {
-        "value": float(value),
-        "interval": [float(bound) for bound in np.quantile(drawn, (0.025, 0.975))] if len(paired) > 1 else None,
-        "interval_from": "bootstrap over items",
-        "n": len(paired),
-    }
+    (found,) = jackknife(alpha, items, raters, bounds=(-1, 1))
+    return found
 
 
 def ranking_agreement(table: Rankings) -> dict[str, Any]:
     """{"kendalls_w": mean over items that several raters ranked, "rank_correlation": the mean of Spearman's between their
     raters, which is 0 by chance, "krippendorffs_alpha": ordinal}, estimates or None."""
-    concordances, correlations = [], []
-    for item in np.unique(table.items):
-        ranks = table.ranks[table.items == item]
-        if (concordance := kendalls_w(ranks)) is not None:
-            concordances.append(concordance)
-            correlations.append((len(ranks) * concordance - 1) / (len(ranks) - 1))
+
+    def means(chosen: np.ndarray) -> np.ndarray:
+        found, raters = concordance(table.ranks[chosen], table.items[chosen])
+        if len(found) == 0:
+            return np.array([np.nan, np.nan])
+        return np.array([found.mean(), ((raters * found - 1) / (raters - 1)).mean()])
+
+    together, correlation = jackknife(means, table.items, table.raters, bounds=([0, -1], 1))
     return {
-        "kendalls_w": estimate(concordances, over="items") if concordances else None,
-        "rank_correlation": estimate(correlations, over="items") if correlations else None,
-        "krippendorffs_alpha": krippendorffs_alpha(table.ranks, table.items, "ordinal"),
+        "kendalls_w": together,
+        "rank_correlation": correlation,
+        "krippendorffs_alpha": krippendorffs_alpha(table.ranks, table.items, table.raters, "ordinal"),
     }
 
 

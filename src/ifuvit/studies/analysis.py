@@ -84,8 +84,8 @@ def _count(
     return {
         **count_numbers(table, samples=samples, seed=seed),
         "agreement": {
-            "krippendorffs_alpha": krippendorffs_alpha(table.counted[:, None], table.items, "ratio"),
-            "same": people_agree(table.items, table.counted, samples=samples, seed=seed),
+            "krippendorffs_alpha": krippendorffs_alpha(table.counted[:, None], table.items, table.raters, "ratio"),
+            "same": people_agree(table.items, table.raters, table.counted),
         },
         "counter": counter_agreement(table, automatic, samples=samples, seed=seed) if automatic else None,
     }

@@ -55,12 +55,63 @@ def two_way(
     def of(clusters: np.ndarray) -> np.ndarray:
         return _variance(features, clusters, statistic, samples, rng)
 
-    answers = of(np.arange(len(features)))
-    numbers = {name: len(np.unique(clusters)) for name, clusters in (("item", items), ("rater", raters))}
-    variance, freedom = (of(items), numbers["item"] - 1) if numbers["item"] > 1 else (answers, len(features) - 1)
+    numbers = {"item": len(np.unique(items)), "rater": len(np.unique(raters))}
+    variances = {
+        "answer": of(np.arange(len(features))),
+        **{name: of(ids) for name, ids in (("item", items), ("rater", raters)) if numbers[name] > 1},
+    }
+    return _estimates(values, variances, numbers, bounds, how="bootstrap", answers=len(features))
+
+
+GROUPS = 50
+
+
+def jackknife(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    items: np.ndarray,
+    raters: np.ndarray,
+    *,
+    bounds: tuple[ArrayLike, ArrayLike] = (-np.inf, np.inf),
+) -> list[dict[str, Any] | None]:
+    """As `two_way` for numbers that are no function of sums over answers, as agreement, in which a rater who is drawn twice
+    would agree with himself: items, raters and answers are left out instead, in up to `GROUPS` groups.
+
+    Args:
+        statistic: the numbers of the answers that a mask (A,) chooses: (Q,), NaN where undefined.
+    """
+    rng = np.random.default_rng(0)
+
+    def of(clusters: np.ndarray) -> np.ndarray:
+        of_answer = np.unique(clusters, return_inverse=True)[1].reshape(-1)
+        number = of_answer.max() + 1
+        group = (rng.permutation(number) % GROUPS)[of_answer]
+        left = np.array([statistic(group != one) for one in range(min(number, GROUPS))])
+        return (len(left) - 1) * left.var(0)
+
+    numbers = {"item": len(np.unique(items)), "rater": len(np.unique(raters))}
+    variances = {
+        "answer": of(np.arange(len(items))),
+        **{name: of(ids) for name, ids in (("item", items), ("rater", raters)) if numbers[name] > 1},
+    }
+    values = statistic(np.ones(len(items), bool))
+    return _estimates(values, variances, numbers, bounds, how="jackknife", answers=len(items))
+
+
+def _estimates(
+    values: np.ndarray,
+    variances: dict[str, np.ndarray],
+    numbers: dict[str, int],
+    bounds: tuple[ArrayLike, ArrayLike],
+    *,
+    how: str,
+    answers: int,
+) -> list[dict[str, Any] | None]:
+    """Values with intervals from their (Q,) variances between answers, items and raters."""
+    freedom = (numbers["item"] if "item" in variances else answers) - 1
+    variance = variances.get("item", variances["answer"])
     uncertainty = variance**2 / max(freedom, 1)
-    if numbers["rater"] > 1:
-        excess = np.maximum(of(raters) - answers, 0)
+    if "rater" in variances:
+        excess = np.maximum(variances["rater"] - variances["answer"], 0)
         variance, uncertainty = variance + excess, uncertainty + excess**2 / (numbers["rater"] - 1)
     over = [f"{number} {name}s" for name, number in numbers.items() if number > 1]
     low, high = _interval(values, variance, _t(variance, uncertainty, least=freedom), bounds, clusters=freedom + 1)
@@ -68,8 +119,8 @@ def two_way(
         {
             "value": float(value),
             "interval": [float(least), float(most)] if np.isfinite(least) and np.isfinite(most) else None,
-            "interval_from": f"bootstrap over {' and '.join(over) or 'answers'}",
-            "n": len(features),
+            "interval_from": f"{how} over {' and '.join(over) or 'answers'}",
+            "n": answers,
         }
         if np.isfinite(value)
         else None

@@ -11,7 +11,7 @@ import numpy as np
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import Asked
 from ifuvit.studies.answers import Answer
-from ifuvit.studies.clustering import means, two_way
+from ifuvit.studies.clustering import jackknife, means, two_way
 from ifuvit.studies.design import PICTURES, Study
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def counter_agreement(
     return {
         "pictures": len(np.unique(items)),
         "same": same,
-        "same_people": people_agree(items, told, samples=samples, seed=seed),
+        "same_people": people_agree(items, raters, told),
         "difference": difference,
         "absolute_difference": absolute,
         "correlation": _correlation(items, found, told, samples=samples, seed=seed),
@@ -209,21 +209,19 @@ def counter_agreement(
     }
 
 
-def people_agree(items: np.ndarray, counted: np.ndarray, *, samples: int, seed: int = 0) -> dict[str, Any] | None:
-    """Share of pairs of raters of one picture that tell the same number, with an interval over pictures; None where no
-    picture has two."""
-    rows = []
-    for item in np.unique(items):
-        numbers = counted[items == item]
-        pairs = len(numbers) * (len(numbers) - 1) / 2
-        times = np.unique(numbers, return_counts=True)[1]
-        if pairs:
-            rows.append((pairs, (times * (times - 1) / 2).sum()))
-    if not rows:
-        return None
-    alone = np.zeros(len(rows))
-    (share,) = two_way(np.array(rows), np.arange(len(rows)), alone, means, bounds=(0, 1), samples=samples, seed=seed)
-    return share
+def people_agree(items: np.ndarray, raters: np.ndarray, counted: np.ndarray) -> dict[str, Any] | None:
+    """Share of pairs of raters of one picture that tell the same number; None where no picture has two."""
+    of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
+    of_number = np.unique(np.stack([of_item, counted]), axis=1, return_inverse=True)[1].reshape(-1)
+
+    def share(chosen: np.ndarray) -> np.ndarray:
+        same, pairs = (
+            (times * (times - 1)).sum() for times in (np.bincount(ids[chosen]) for ids in (of_number, of_item))
+        )
+        return np.array([same / pairs if pairs else np.nan])
+
+    (found,) = jackknife(share, items, raters, bounds=(0, 1))
+    return found
 
 
 def _correlation(
