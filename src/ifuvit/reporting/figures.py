@@ -127,23 +127,30 @@ def experiment_plots(experiment: Experiment) -> list[Plot]:
 def count_plots(results: Results) -> list[Plot]:
     """Match ratio and average error by the asked count (Fig. 5, right)."""
     chosen = [one for one in judgments(results) if one.counts and one.counts.get("by_count") and not one.part]
+    return by_count_plots([(one.name, (one.counts or {})["by_count"]) for one in chosen], of="pictures")
+
+
+def by_count_plots(named: Sequence[tuple[str, Mapping[str, Any]]], *, of: str) -> list[Plot]:
+    """Match ratio and average error by the asked count, a line for each of several models.
+
+    Args:
+        named: names with scores by count.
+        of: what a match ratio is a share of.
+    """
     plots = []
     for key, title, label in (
-        ("match_ratio", "Match ratio by asked count", "share of pictures, higher is better"),
+        ("match_ratio", "Match ratio by asked count", f"share of {of}, higher is better"),
         ("average_error", "Average error by asked count", "objects, lower is better"),
     ):
         series = [
-            Series(name=one.name, points=points) for one in chosen[:COLORS] if (points := _by_count(one.counts, key))
+            Series(name=name, points=points)
+            for name, by_count in named[:COLORS]
+            if (points := [_point(count, group[key]) for count, group in by_count.items() if group.get(key)])
         ]
         if series:
             plots.append(line_plot(series, title=title, x_label="asked number of objects", y_label=label, apart=True))
     return plots
 
 
-def _by_count(counts: Mapping[str, Any] | None, key: str) -> list[Point]:
-    assert counts is not None
-    return [
-        Point(x=float(count), y=group[key].value, y_interval=group[key].interval)
-        for count, group in counts["by_count"].items()
-        if isinstance(group.get(key), Estimate)
-    ]
+def _point(count: str, estimate: Estimate) -> Point:
+    return Point(x=float(count), y=estimate.value, y_interval=estimate.interval)

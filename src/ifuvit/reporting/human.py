@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from ifuvit.reporting.counting import cells_table
-from ifuvit.reporting.plots import COLORS, Bar, Plot, Point, Series, bar_plot, line_plot
+from ifuvit.reporting.figures import by_count_plots
+from ifuvit.reporting.plots import Bar, Plot, bar_plot
 from ifuvit.reporting.results import Estimate, HumanStudy
 from ifuvit.reporting.tables import Cell, Column, Table, plain, slug
 
@@ -235,23 +236,7 @@ def _words(estimate: Estimate, *, percent: bool) -> str:
 
 def _count_plots(study: HumanStudy) -> list[Plot]:
     models = study.everyone["models"]
-    plots = []
-    for key, title, label in (
-        ("match_ratio", "Match ratio by asked count", "share of answers, higher is better"),
-        ("average_error", "Average error by asked count", "objects, lower is better"),
-    ):
-        series = [
-            Series(
-                name=model,
-                points=[
-                    Point(x=float(count), y=group[key].value, y_interval=group[key].interval)
-                    for count, group in scores["by_count"].items()
-                ],
-            )
-            for model, scores in list(models.items())[:COLORS]
-            if scores["by_count"]
-        ]
-        plots.append(line_plot(series, title=title, x_label="asked number of objects", y_label=label, apart=True))
+    plots = by_count_plots([(model, scores["by_count"]) for model, scores in models.items()], of="answers")
     for key, title, percent in (
         ("match_ratio", "Match ratio by object, %", True),
         ("average_error", "Average error by object", False),
