@@ -71,13 +71,16 @@ class Batches:
         return _collate(self.features, pictures, self._draws(pictures, first))
 
     def _draws(self, pictures: np.ndarray, first: int) -> "_Draws":
-        """What the samples from number `first` on draw."""
+        """What the samples from number `first` on draw. Each takes as many numbers of the stream, so where those of `first`
+        begin is known."""
         shape, count = _latents_shape(self.features), len(pictures)
         size = math.prod(shape)
+        each = 4 + 2 * size  # even: a word of the generator makes two numbers
+        stream = np.random.Generator(np.random.PCG64DXSM((self.seed, _TRAIN)).advance(first * each // 2))
         few = np.empty((count, 3))
         posterior, noise = (np.empty((count, size), np.float32) for _ in range(2))
-        for part in _parts(count):
-            uniform = _uniform(self.seed, _TRAIN, first + part.start, part.stop - part.start, 4 + 2 * size)
+        for part in _parts(count, size):
+            uniform = stream.random((part.stop - part.start, each), np.float32)
             few[part] = uniform[:, :3]
             posterior[part], noise[part] = _normal(uniform[:, 4 : 4 + size], uniform[:, 4 + size :])
         captions, dropout, timesteps = few.T
@@ -150,24 +153,12 @@ class _Draws(NamedTuple):
     """(b, C, H, W) float32, standard normal: what the network is to predict"""
 
 
-def _parts(count: int) -> list[slice]:
-    """0 … count - 1, four at a time. Each sample on its own would cost the overhead of many calls, all at once would not
-    stay in the processor's cache (three times the time), and so few do not make torch start threads, of which a machine
-    that trains has enough."""
-    return [slice(begin, min(begin + 4, count)) for begin in range(0, count, 4)]
-
-
-def _uniform(seed: int, stream: int, first: int, samples: int, each: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) for consecutive samples: (samples, each) float32. The row of sample j depends on
-    (seed, stream, j) alone, for the generator is moved to where the first one's begins.
-
-    Args:
-        first: number of the first sample.
-        each: numbers that a sample takes; even, since the generator makes two from one of its words.
-    """
-    assert each % 2 == 0
-    words = np.random.PCG64DXSM((seed, stream)).advance(first * each // 2)
-    return np.random.Generator(words).random((samples, each), np.float32)
+def _parts(count: int, size: int) -> list[slice]:
+    """0 … count - 1, as many at a time as have 16,384 numbers together, if `size` is how many each has. Each sample on its
+    own would cost the overhead of many calls; all at once would not stay in the processor's cache (three times the time),
+    and torch would start threads, of which a machine that trains has enough."""
+    together = max(1, 16_384 // size)
+    return [slice(begin, min(begin + together, count)) for begin in range(0, count, together)]
 
 
 def _normal(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +176,7 @@ def _latents_shape(features: Features) -> tuple[int, int, int]:
 
 def _collate(features: Features, pictures: np.ndarray, draws: _Draws) -> dict[str, Tensor]:
     latents = np.empty_like(draws.noise)
-    for part in _parts(len(pictures)):
+    for part in _parts(len(pictures), math.prod(latents.shape[1:])):
         # torch widens half precision ten times as fast as numpy does.
         moments = torch.from_numpy(features.moments(pictures[part])).float().numpy()
         latents[part] = sample_posterior(moments, draws.posterior[part])
