@@ -1,5 +1,6 @@
 """`ifuvit bench`: how fast training, sampling, preparation and feature extraction are on this machine, and against what."""
 
+import time
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -73,6 +74,9 @@ class BenchModelsConfig(BenchConfig):
 @dataclass(frozen=True, kw_only=True)
 class BenchTrainConfig(BenchModelsConfig):
     """Time training steps on a batch that is there already: forward, backward, AdamW and the average of the weights."""
+
+    compile: bool = False
+    """As for `ifuvit train`. The code of U-ViT stays as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +192,16 @@ class BenchGrowthConfig(BenchConfig):
     """Pictures a step."""
     precision: Precision = "bf16"
     """bf16 is autocast with fp32 weights."""
+    clock: Literal["wall", "processor"] = "wall"
+    """processor counts the processor's time of one thread (--threads 1 --device cpu), on a machine that has other work."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("settings", "axis", "steps"):
             _some_and_none_twice(self, name)
         _at_least_one(self, "batch_size")
+        if self.clock == "processor" and (self.threads, self.device) != (1, "cpu"):
+            raise InputError("--clock processor: tells nothing without --threads 1 --device cpu")
         for name in ("image_tokens", "text_tokens", "depth"):
             _some_and_none_twice(self, name)
             if min(getattr(self, name)) < 1:
@@ -278,9 +286,15 @@ def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -
                 for name, setting in configs.items()
                 if setting == as_uvit(setting)
             }
-        if training:
+        if isinstance(config, BenchTrainConfig):
             recipes = {
-                name: replace(default_config(name), batch_size=config.batch_size, precision=precision, seed=seed)
+                name: replace(
+                    default_config(name),
+                    batch_size=config.batch_size,
+                    precision=precision,
+                    seed=seed,
+                    compile=config.compile,
+                )
                 for name in configs
             }
             contestants = training_contestants(recipes, reference, batch, accelerator)
@@ -397,7 +411,15 @@ def _growth(config: BenchGrowthConfig, rules: "Rules", device: "torch.device") -
     return {
         "results": {
             f"{kinds[kind]} by {axis.replace('-', ' ')}": measure_growth(
-                settings, axis, values[axis], kind, config.batch_size, rules, accelerator, seed=config.seed
+                settings,
+                axis,
+                values[axis],
+                kind,
+                config.batch_size,
+                rules,
+                accelerator,
+                seed=config.seed,
+                clock=time.process_time if config.clock == "processor" else time.perf_counter,
             )
             for kind in config.steps
             for axis in config.axis

@@ -34,6 +34,20 @@ def find_device(name: str) -> "torch.device":
         raise InputError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from None
 
 
+def check_compiler(device: "torch.device") -> None:
+    """Raise an InputError if torch.compile has nothing to compile with: Triton on a GPU, a C++ compiler elsewhere."""
+    import shutil
+    from importlib.util import find_spec
+
+    if device.type == "cuda":
+        if find_spec("triton") is None:
+            raise InputError("--compile needs Triton, which is not installed; `pip install triton`, or leave it out")
+    elif not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+        raise InputError(
+            "--compile needs a C++ compiler, and neither g++ nor clang++ is here; install one, or leave it out"
+        )
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the memory of tensors it has freed, where the C library is glibc. It would hand large blocks back
     to the kernel, and every layer of every step would get new ones, page by page (docs/performance.md). The peak stays."""

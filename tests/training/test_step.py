@@ -1,5 +1,6 @@
 """One step of training: what it changes, and that parts of a batch make the whole."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.training import random_batch
+from ifuvit.errors import InputError
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training.step import TrainingStep
 from tiny_training import MODEL, tiny
@@ -53,3 +55,22 @@ def test_parts_make_the_whole(batch) -> None:
         torch.testing.assert_close(parts(batch, number), whole(batch, number))
     for mine, theirs in zip(parts.parameters, whole.parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_compiling_needs_a_compiler(monkeypatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(InputError, match="--compile needs a C\\+\\+ compiler"):
+        make(compile=True)
+
+
+@pytest.mark.slow
+def test_compiled_it_learns_the_same(batch) -> None:
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("no C++ compiler")
+    plain, compiled = make(), make(compile=True)
+    for number in range(3):
+        expected, given = plain(batch, number), compiled(batch, number)
+        torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
+    for mine, theirs in zip(compiled.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)

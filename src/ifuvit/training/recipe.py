@@ -61,6 +61,8 @@ class TrainConfig:
     """bf16 is autocast with fp32 weights, gradients and optimizer."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Let torch.compile fuse the step's small operations; it takes a minute or two first. For GPUs, and long runs in bf16."""
 
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
@@ -160,7 +162,7 @@ FREE_FIELDS = {
     "data", "val_data", "out", "steps", "log_every", "validate_every", "validation_images", "save_every",
     "keep_checkpoints", "sample_every", "sample_prompts", "workers", "tensorboard", "wandb", "dry_run", "evaluate_every",
     "evaluate_data", "evaluate_images", "evaluate_guidance_scale", "evaluate_steps", "evaluate_protocol", "evaluate_weights",
-    "gradient_accumulation", "gradient_checkpointing",
+    "gradient_accumulation", "gradient_checkpointing", "compile",
 }  # fmt: skip
 
 

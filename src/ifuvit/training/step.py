@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ifuvit.devices import check_compiler
 from ifuvit.diffusion import loss as objective
 from ifuvit.training.batches import noisy_latents, text_states
 from ifuvit.training.ema import EMA
@@ -27,6 +28,9 @@ class TrainingStep:
         model: the backbone, with the weights that training starts from; it is moved to the accelerator's device.
         accelerator: of this run. It says how precise, and with which other processes.
         text_encoder: for batches that hold token ids.
+
+    Raises:
+        InputError: it is to be compiled, and there is no compiler.
 
     Attributes:
         model: as accelerate prepared it.
@@ -51,6 +55,9 @@ class TrainingStep:
             fused=accelerator.device.type in ("cpu", "cuda"),
         )
         self.model, prepared = accelerator.prepare(model, optimizer)
+        if config.compile:
+            check_compiler(accelerator.device)
+            self.model.compile(dynamic=False)
         self.optimizer: torch.optim.Optimizer = prepared.optimizer
         self.ema = EMA(self.model, config.ema, ramp=config.ema_ramp)
         self.parameters = list(self.model.parameters())

@@ -1,6 +1,7 @@
 """The validation loss."""
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -44,7 +45,9 @@ def validate(
     firsts = list(range(0, len(pictures), size))
     rounds = math.ceil(len(firsts) / accelerator.num_processes)  # sharded models need every process in every round
     model.eval()
-    with torch.no_grad():
+    # A compiled model would be compiled again for every size of a batch.
+    plain = torch.compiler.set_stance("force_eager") if config.compile else nullcontext()
+    with torch.no_grad(), plain:
         for index in range(rounds):
             mine = index * accelerator.num_processes + accelerator.process_index
             first = firsts[min(mine, len(firsts) - 1)]
