@@ -184,6 +184,7 @@ def test_threads_are_put_back(tmp_path):
         (["prepare", "--samples", "100"], "--samples 100: fewer than --loader-batch-size 256"),
         (["prepare", "--size", "30"], "--size 30: not a multiple of 4"),
         (["growth", "--image-tokens", "65"], "--image-tokens 65: not a square"),
+        (["growth", "--clock", "processor"], "--clock processor: tells nothing without --threads 1 --device cpu"),
         (["growth", "--text-tokens", "0"], "--text-tokens 0: must be at least 1"),
         (["growth", "--depth", "3"], "depth=3: must be even"),
         (["growth", "--axis", "depth", "depth"], "--axis depth depth: name at least one, and none twice"),

@@ -1,7 +1,8 @@
 """How a step's time grows with image tokens, text tokens and depth, beside the operations that are counted for it."""
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -94,6 +95,7 @@ def measure_growth(
     accelerator: "Accelerator",
     *,
     seed: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
     """Time the steps of settings at several values of an axis against each other, and see how time grows with operations.
 
@@ -102,6 +104,7 @@ def measure_growth(
         values: beside each setting's own.
         kind: training steps, or steps of guided sampling as the pipeline takes them.
         accelerator: says where, and in which precision.
+        clock: seconds since some moment.
 
     Returns:
         {"peak": None, "rows", "growth"}: rows as of other benchmarks; and by setting its points relative to its own
@@ -114,7 +117,7 @@ def measure_growth(
         for several in by_setting.values()
         for point in several
     }
-    timings = compete(list(contestants.values()), rules, accelerator.device)
+    timings = compete(list(contestants.values()), rules, accelerator.device, clock=clock)
     return {
         "peak": None,
         "rows": [row(contestant, timings) for contestant in contestants.values()],

@@ -393,7 +393,8 @@ def _bench(file: Path, value: Any) -> Bench:
     return Bench(
         file=file,
         action=value["verb"].removeprefix("bench "),
-        machine=f"{hardware['name']} ({hardware['device']}), {hardware['threads']} threads, torch {hardware['torch']}",
+        machine=f"{hardware['name']} ({hardware['device']}), {hardware['threads']} threads, torch {hardware['torch']}"
+        + ("; the processor's time of one thread" if value["config"].get("clock") == "processor" else ""),
         choices={key: choice for key, choice in value["config"].items() if key != "out"},
         contests=dict(value["results"]),
     )
