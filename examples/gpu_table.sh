@@ -7,12 +7,13 @@
 # Ten minutes: a turn is an untimed step and then as many as fill 0.1 s. At batch 256 a training step of the paper's
 # settings is 17 to 25 TFLOP: in bf16 about 0.1 s (250 TFLOP/s), in fp32 about 0.5 s (50 TFLOP/s). With 6 rounds,
 #   train      3 models and 18 matrix products: 6 x (3 x 0.2 + 18 x 0.15) = 20 s in bf16, 6 x (3 x 1 + 18 x 0.2) = 40 s in fp32
-#   sample     7 steps and 12 products, each half as long:                                             10 s and 25 s
-#   generate   4 ways of drawing 256 small pictures, about 1 s each, twice a turn:                                50 s
-#   growth     8 to 10 points in each of 6 contests at batch 64, and 54 models to make:       6 x 10 s + 54 x 1 s
-#   prepare    the processors' work, about 1 s a step of each:                                                    60 s
-#   features   2 contestants of about 1 s, twice a turn:                                                          25 s
-# and some seconds to start each. These are estimates, never measured, so each also has a limit; together 560 s. What is not
+#   compiled   the same in bf16, and a minute or less for each of two models to be compiled:          20 s + 90 s
+#   sample     7 steps and 12 products, each half as long:                                            10 s and 25 s
+#   growth     6 to 10 points in each of 6 contests at batch 64, and 44 models to make:       6 x 7 s + 44 x 1 s
+#   generate   4 ways of drawing 256 small pictures, about 1 s each, twice a turn:                               50 s
+#   prepare    the processors' work, about 1 s a step of each:                                                   50 s
+#   features   2 contestants of about 1 s, twice a turn:                                                         25 s
+# and some seconds to start each. These are estimates, never measured, so each also has a limit; together 580 s. What is not
 # ready by then is left out, and the table says "not measured".
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -42,20 +43,20 @@ else
     common=(--device cuda --rounds 6 --turn-seconds 0.1)
     models=(--settings concat-early cross-intermediate --batch-size 256)
     generate=(--steps 50 25 10 --batch-size 256 --precision bf16)
-    growth=(--batch-size 64) prepare=() features=(--images 1000)
+    growth=(--batch-size 64 --text-tokens 16 308 --depth 4 20) prepare=() features=(--images 1000)
 fi
 out=${out:-results/bench/$name}
 mkdir -p "$out"
 
-# take ACTION SECONDS ARGUMENT...: makes a result, unless it is there, in at most so many seconds.
+# take NAME SECONDS ACTION ARGUMENT...: makes the result NAME, unless it is there, in at most so many seconds.
 take() {
-    local result=$out/$1.json log=$out/$1.log limit=$2 started=$SECONDS command=(ifuvit bench "$1" "${@:3}")
+    local result=$out/$1.json log=$out/$1.log limit=$2 started=$SECONDS
     if [ -e "$result" ]; then
         echo "$result: there already"
         return
     fi
-    if $smoke; then limit=$((10 * limit)); fi # busy machines may take long to try it out
-    if timeout --kill-after 5 "$limit" "${command[@]}" "${common[@]}" --out "$result" >"$out/$1.txt" 2>"$log"; then
+    if $smoke; then limit=$((10 * limit)); fi # a busy machine may take long to try it out
+    if timeout --kill-after 5 "$limit" ifuvit bench "${@:3}" "${common[@]}" --out "$result" >"$out/$1.txt" 2>"$log"; then
         echo "$result: $((SECONDS - started)) s"
         rm "$log"
     else
@@ -65,12 +66,13 @@ take() {
 }
 
 failed=0
-take train 140 "${models[@]}" "${against[@]}"
-take sample 100 "${models[@]}" "${against[@]}"
-take growth 140 "${growth[@]}"
-take prepare 70 "${prepare[@]}"
-take features 30 "${features[@]}"
-take generate 80 "${generate[@]}" "${against[@]}"
+take train 120 train "${models[@]}" "${against[@]}"
+take sample 80 sample "${models[@]}" "${against[@]}"
+$smoke || take train-compiled 130 train "${models[@]}" "${against[@]}" --precision bf16 --compile
+take growth 100 growth "${growth[@]}"
+take generate 65 generate "${generate[@]}" "${against[@]}"
+take prepare 60 prepare "${prepare[@]}"
+take features 25 features "${features[@]}"
 python "$here/speed_table.py" "$out" | tee "$out/table.md"
 echo "$SECONDS s in all"
 exit "$failed"

@@ -30,32 +30,31 @@ def faster(row: dict[str, Any]) -> str:
 def cells(directory: Path) -> dict[str, str]:
     """What the results of a directory tell, by row of the table."""
     found = {}
-    train, sample = read(directory, "train.json"), read(directory, "sample.json")
-    for precision in ("bf16", "fp32"):
-        for name, row in contest(train, precision).items():
-            if row["speedup"]:
-                found[f"training step, {name}, {precision}, times as fast as U-ViT's"] = faster(row)
-        for name, row in contest(sample, precision).items():
-            if row["speedup"] and name.endswith("shared"):
-                found[f"guided sampling step, {name.split(',')[0]}, {precision}, times as fast as U-ViT's"] = faster(
-                    row
-                )
-    for precision in ("bf16", "fp32"):
-        for name, row in contest(train, precision).items():
-            if row["share_of_peak"] and name != "U-ViT":
+    for file, compiled in (("train.json", ""), ("train-compiled.json", ", compiled")):
+        result = read(directory, file)
+        for precision in ("bf16", "fp32"):
+            for name, row in contest(result, precision).items():
+                what = f"{name}, {precision}{compiled}"
+                if row["speedup"]:
+                    found[f"training step, {what}, times as fast as U-ViT's"] = faster(row)
                 told = f"{row['share_of_peak']:.1%}, {row['items_per_second']:.4g} images/s"
-                found[f"training, {name}, {precision}: share of the matrix-product peak"] = told
-            if row["peak_memory"] and name != "U-ViT":
-                found[f"training, {name}, {precision}: memory, GiB"] = f"{row['peak_memory'] / 2**30:.1f}"
-    for name in ("prepare.json", "features.json", "generate.json"):
-        for title, measured in read(directory, name).get("results", {}).items():
+                found[f"training, {what}: share of the matrix-product peak"] = told
+                if row["peak_memory"]:
+                    found[f"training, {what}: memory, GiB"] = f"{row['peak_memory'] / 2**30:.1f}"
+    for precision in ("bf16", "fp32"):
+        for name, row in contest(read(directory, "sample.json"), precision).items():
+            setting, _, way = name.partition(", ")
+            if row["speedup"] and way == "shared":
+                found[f"guided sampling step, {setting}, {precision}, times as fast as U-ViT's"] = faster(row)
+    for file in ("generate.json", "prepare.json", "features.json"):
+        for title, measured in read(directory, file).get("results", {}).items():
             for row in measured["rows"]:
                 told = f"{row['items_per_second']:,.4g}" + (f"; {faster(row)}" if row["speedup"] else "")
-                found[f"{title}: {row['name']}, {row['unit']}/s"] = told
+                found[f"{file.removesuffix('.json')}, {title}: {row['name']}, {row['unit']}/s"] = told
     for title, measured in read(directory, "growth.json").get("results", {}).items():
         for name, setting in measured["growth"]["settings"].items():
-            if exponent := setting["exponent"]:
-                found[f"{title}, {name}: seconds ~ FLOPs to the power of"] = f"{exponent['value']:.2f}"
+            if setting["exponent"]:
+                found[f"{title}, {name}: seconds ~ FLOPs to the power of"] = f"{setting['exponent']['value']:.2f}"
     return found
 
 
