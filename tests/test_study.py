@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_directories_of_any_pictures(tmp_path: Path) -> None:
             lines = [json.dumps({"file_name": file, "text": prompt}) for file, prompt in zip(files, prompts)]
             (place / "metadata.jsonl").write_text("\n".join(lines))
     (tmp_path / "captions.txt").write_text("\n".join(prompts))
-    settings = {"checks": 0, "repeats": 0, "raters": 2, "raters_per_item": 2}
+    settings: dict[str, Any] = {"checks": 0, "repeats": 0, "raters": 2, "raters_per_item": 2}
     made = read_study(make(StudyMakeConfig(kind="count", models=(str(one), str(two)), out=tmp_path / "a", **settings)))
     assert [item.count for item in made.items] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     with pytest.raises(InputError, match=r"0000-.*png: has no prompt; .*--captions"):

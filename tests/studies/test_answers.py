@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,3 +200,14 @@ def test_label_studio(studies: dict[str, Study], kind: str) -> None:
         assert answer.ranks is not None
         for slot, model in enumerate(answer.order):
             assert results[f"{answer.rater}-{answer.task}", f"rank_{model + 1}"] == answer.ranks[slot]
+
+
+@pytest.mark.parametrize("kind", ["count", "preference"])
+def test_label_studios_own_checks(studies: dict[str, Study], kind: str) -> None:
+    sdk: Any = pytest.importorskip(
+        "label_studio_sdk.label_interface", reason="needs Label Studio's checks: pip install label-studio-sdk"
+    )
+    interface = sdk.LabelInterface(label_studio_interface(studies[kind]))
+    for task in json.loads(as_label_studio(studies[kind], full(studies[kind]))):
+        assert interface.validate_task({"data": task["data"]})
+        assert all(interface.validate_annotation(annotation) for annotation in task["annotations"])

@@ -54,7 +54,14 @@ AGREED = "2026-01-01T11:59:00.000+00:00"
 
 def returned(study: Study, *answers: dict[str, Any], **who: Any) -> dict[str, Any]:
     rater = study.raters[0]
-    return {"study": study.id, "rater": rater.id, "token": rater.token, "agreed": AGREED, "answers": list(answers), **who}
+    return {
+        "study": study.id,
+        "rater": rater.id,
+        "token": rater.token,
+        "agreed": AGREED,
+        "answers": list(answers),
+        **who,
+    }
 
 
 def counted(task: int = 0, **changes: Any) -> dict[str, Any]:
