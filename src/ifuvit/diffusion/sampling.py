@@ -190,17 +190,18 @@ def sample(
         # the 1, as if the state at n = 1000 had no signal part.
         latents = latents * float(1 + scheduler.sigmas[0] ** 2) ** 0.5
     scale = guidance_scale
-    for done, t in enumerate(scheduler.timesteps, start=1):
-        n = t.float() + TIME_OFFSET
+    # Asked of the device at every step, they would be waited for.
+    levels = [n / NUM_TIMESTEPS for n in (scheduler.timesteps.cpu().float() + TIME_OFFSET).tolist()]
+    for done, (t, level) in enumerate(zip(scheduler.timesteps, levels, strict=True), start=1):
         stage = 1
         if solver == "dpm++":
             stage = scheduler.order_list[done - 1]
             scheduler.register_to_config(solver_type=_stage_formula(scheduler.order_list, done - 1))
         if stage == 1:  # the stages of a step are compared with each other, so they are guided alike
-            scale = scale_at(float(n) / NUM_TIMESTEPS, guidance_scale, guidance_interval)
+            scale = scale_at(level, guidance_scale, guidance_interval)
         predicted = model.guided(
             scheduler.scale_model_input(latents, t),
-            n.expand(len(latents)),
+            (t.float() + TIME_OFFSET).expand(len(latents)),
             text,
             null_text,
             guidance_scale=scale,

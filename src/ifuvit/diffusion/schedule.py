@@ -20,18 +20,19 @@ def alphas_cumprod() -> Tensor:
 
 
 @cache
-def _scales() -> Tensor:
-    """(3, 1000) float32: sqrt(a_n), sqrt(1 - a_n) and a_n / (1 - a_n), computed in float64 (which not every device has)."""
+def _scales(device: torch.device) -> Tensor:
+    """(3, 1000) float32: sqrt(a_n), sqrt(1 - a_n) and a_n / (1 - a_n), computed in float64 (which not every device has), and
+    copied to a device once: a copy waits for it."""
     a = alphas_cumprod()
-    return torch.stack([a.sqrt(), (1 - a).sqrt(), a / (1 - a)]).float()
+    return torch.stack([a.sqrt(), (1 - a).sqrt(), a / (1 - a)]).float().to(device)
 
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """q(x_n | x_0): sqrt(a_n) x_0 + sqrt(1 - a_n) noise; (B, C, H, W), (B, C, H, W), (B,) int n -> (B, C, H, W)."""
-    signal, deviation, _ = _scales().to(timesteps.device, latents.dtype)[:, timesteps.long() - 1]
+    signal, deviation, _ = _scales(timesteps.device)[:, timesteps.long() - 1].to(latents.dtype)
     return signal.view(-1, 1, 1, 1) * latents + deviation.view(-1, 1, 1, 1) * noise
 
 
 def signal_to_noise(timesteps: Tensor) -> Tensor:
     """a_n / (1 - a_n): (B,) int n -> (B,) float32."""
-    return _scales().to(timesteps.device)[2, timesteps.long() - 1]
+    return _scales(timesteps.device)[2, timesteps.long() - 1]
