@@ -94,7 +94,8 @@ def _from_box(text: str) -> str:
     box is drawn in ASCII, with one more rule below the title.)"""
     lines = [line.strip("│╭╮╰╯ ") for line in text.splitlines()[1:]]
     parts = "\n".join(re.sub(r"^[─-]{10,}$", "\0", line) for line in lines).split("\0")
-    return next((" ".join(part.split()) for part in parts if part.strip()), "these arguments do not parse")
+    message = next((" ".join(part.split()) for part in parts if part.strip()), "these arguments do not parse")
+    return re.sub(r"^Error parsing \w+: ", "", message)  # the name of a class tells a user nothing
 
 
 def usage() -> str:
