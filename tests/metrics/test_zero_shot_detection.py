@@ -188,7 +188,7 @@ def test_mistakes_are_told_on_one_line(detectors, photographs, tmp_path):
     assert "no config.json" in refused("--detector", tmp_path)
     assert "a counter has its own" in refused("--threshold", 0.3)
     assert "threshold 1.2" in refused("--detector", detectors / "owlv2", "--threshold", 1.2)
-    with pytest.raises(InputError, match="threshold 0"):
+    with pytest.raises(InputError, match="--thresholds 0"):
         CountJudgeConfig(pictures=tmp_path, out=tmp_path / "r.json", thresholds=(0.0,))
     from safetensors.torch import load_file, save_file
 
