@@ -19,10 +19,13 @@ _KINDS = {"train": "Training steps", "sample": "Guided sampling steps"}
 
 
 def contests(results: Results) -> list[Table]:
-    """A table for everything that was timed side by side, growth excepted."""
+    """A table for everything that was timed side by side, growth excepted; training first."""
+    order = list(_TITLES)
     return [
         _contest(one, title, contest)
-        for one in results.benches
+        for one in sorted(
+            results.benches, key=lambda one: order.index(one.action) if one.action in order else len(order)
+        )
         for title, contest in one.contests.items()
         if "growth" not in contest
     ]
@@ -45,7 +48,8 @@ def _contest(bench: Bench, title: str, contest: Mapping[str, Any]) -> Table:
     used = [name for name, column in cells.items() if any(cell is not None for cell in column)]
     peak = contest["peak"]
     told = f"The peak is {number(peak['flops_per_second'] / 1e9, 0)} GFLOP/s: {peak['of']}. " if peak else ""
-    batch = bench.choices.get("batch_size")
+    compiled, batch = bench.choices.get("compile"), bench.choices.get("batch_size")
+    title += ", compiled" if compiled else ""
     return Table(
         name=f"bench-{bench.action}-{slug(title)}",
         title=f"{_TITLES.get(bench.action, bench.action)}, {title}" + (f", batch {batch}" if batch else ""),
