@@ -1,5 +1,9 @@
 """Devices by name, and when bf16 is chosen."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -36,3 +40,21 @@ def test_bf16(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)  # noqa: B023
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)  # noqa: B023
         assert use_bf16("auto", cpu) == (avx512 or amx)
+
+
+def test_freed_memory_is_kept():
+    """Where the C library is glibc, a tensor takes the pages of the one before it."""
+    program = """
+import resource, torch
+from ifuvit.devices import keep_freed_memory
+keep_freed_memory()
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another C library")
+    faults = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert int(faults) < 2**14  # one tensor has as many pages of 4 KiB

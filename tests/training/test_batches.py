@@ -184,3 +184,12 @@ def test_validation_is_fixed_and_covers_the_bands(features):
     assert ((whole["timesteps"] - 1) // 100).tolist() == [j % 10 for j in range(PICTURES)]
     assert not (whole["text_states"] == 0).all(2).all(1).any()
     assert not torch.equal(whole["noise"][:12], batches(features, pictures=pictures)[0]["noise"])
+
+
+@pytest.mark.parametrize("device, told", [("cuda", []), ("cuda:1", [torch.device("cuda:1")])])
+def test_batches_for_a_gpu_are_pinned_for_it(features, monkeypatch, device, told):
+    chosen, pinned = [], []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    (batch,) = load(batches(features), range(1), workers=0, device=torch.device(device))
+    assert chosen == told and len(pinned) == len(batch)

@@ -102,13 +102,13 @@ def paint(
 
 def _claim(directory: Path, manifest: dict[str, Any]) -> None:
     file = directory / "manifest.json"
-    elsewhere = "choose another place (--pictures of evaluate, --out of study)"
     if file.is_file():
         if read_json(file) != manifest:
             raise InputError(
-                f"{directory}: holds pictures drawn from other prompts, weights or settings; delete it, or {elsewhere}"
+                f"{directory}: holds pictures drawn from other prompts, weights or settings; delete it, or choose another "
+                "directory"
             )
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(f"{directory}: holds something else already; {elsewhere}")
+        raise InputError(f"{directory}: holds something else already; choose another directory")
     else:
         write_json(file, manifest)

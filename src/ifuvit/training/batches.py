@@ -108,7 +108,8 @@ def load(batches: Batches, steps: range, *, workers: int | None, device: torch.d
         batch = batches[step]
         if device.type != "cuda":
             return batch
-        torch.cuda.set_device(device)  # each thread has its own, the first GPU unless told
+        if device.index is not None:
+            torch.cuda.set_device(device)  # each thread has its own, the first GPU unless told
         return {name: tensor.pin_memory() for name, tensor in batch.items()}
 
     return read_ahead(make, steps, workers=workers, ahead=2 * workers) if workers else map(make, steps)
