@@ -50,7 +50,8 @@ def check_compiler(device: "torch.device") -> None:
 
 def keep_freed_memory() -> None:
     """Let this process keep the memory of tensors it has freed, where the C library is glibc. It would hand large blocks back
-    to the kernel, and every layer of every step would get new ones, page by page (docs/performance.md). The peak stays."""
+    to the kernel, and every layer of every step would get new ones, page by page (docs/performance.md). The peak of training
+    stays; up to about ten blocks of a size may be taken before they are used again (glibc's bugs 14581 and 30723)."""
     import ctypes
 
     try:
