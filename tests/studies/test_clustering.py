@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, t
 
-from ifuvit.studies.clustering import jackknife, means, two_way
+from ifuvit.studies.clustering import Dispersion, jackknife, means, two_way
 
 
 def answers(items: int, raters: int, *, item: float, rater: float, noise: float, seed: int) -> tuple[np.ndarray, ...]:
@@ -83,6 +83,32 @@ def test_errors_have_an_interval_above_zero() -> None:
     assert 0 < low and high - values.mean() > values.mean() - low
     (none,) = two_way(features * [1, 0], alone, alone, means, bounds=(0, np.inf), samples=100)
     assert none is not None and none["interval"] == pytest.approx([0, t.ppf(0.975, 99) ** 2 / 100], abs=1e-9)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 4])
+def test_few_items_scatter_at_least_as_many_like_them(wrong: int) -> None:
+    """Of 10 items; the known dispersion has 199 degrees of freedom, and shares keep their own variance."""
+    error = np.repeat([0.0, 1.0], [10 - wrong, wrong])
+    features, alone = np.stack([np.ones(10), error, error], axis=1), np.arange(10)
+    bounds = (0, [np.inf, 1])
+    many = Dispersion(of_item=np.array([2.0, 0.0]), items=200, name="all 200 items")
+    floored, share = two_way(features, alone, alone, means, bounds=bounds, dispersion=many, samples=100)
+    own, same_share = two_way(features, alone, alone, means, bounds=bounds, samples=100)
+    assert floored is not None and share is not None and own is not None
+    assert share == same_share
+    for bound in floored["interval"]:
+        assert (bound - error.mean()) ** 2 == pytest.approx(t.ppf(0.975, 199) ** 2 * 2.0 / 10 * bound, abs=1e-9)
+    assert own["interval"][1] < floored["interval"][1]
+    assert floored["interval_from"] == own["interval_from"] + ", at least as all 200 items"
+    # Items that scatter more than the many keep their variance.
+    less = Dispersion(of_item=np.array([1e-6, 0.0]), items=200, name="all 200 items")
+    (kept, _) = two_way(features, alone, alone, means, bounds=bounds, dispersion=less, samples=100)
+    assert kept is not None
+    ratio = (t.ppf(0.975, 9) / t.ppf(0.975, 199)) ** 2
+    expected, found = (
+        ((one["interval"][1] - error.mean()) ** 2 / max(one["interval"][1], 1e-9)) for one in (own, kept)
+    )
+    assert expected / found == pytest.approx(ratio)
 
 
 @pytest.mark.parametrize(("item", "rater"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])

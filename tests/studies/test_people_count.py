@@ -12,6 +12,7 @@ from ifuvit.studies.counting import (
     counter_agreement,
     counts,
     difference,
+    error_dispersion,
     group_scores,
     people_agree,
 )
@@ -77,6 +78,19 @@ def test_cells_of_the_paper() -> None:
     back = numbers["cells_won"]["y"]["x"]["match_ratio"]
     assert (back["won"], back["tied"], back["lost"]) == (won["lost"], won["tied"], won["won"])
     assert cells_won({}, {}, "match_ratio")["cells"] == 0
+
+
+def test_cells_scatter_at_least_as_all_pictures() -> None:
+    found = table(BY_HAND)
+    scatter = error_dispersion(found, found.model == 0)
+    assert scatter is not None
+    errors = np.array([1, 1, 0])  # of x1 (0 and 2), x2 and x3
+    assert scatter.of_item == pytest.approx([errors.var(ddof=1) / errors.mean(), 0])
+    assert error_dispersion(found, found.items == "x1") is None
+    x = count_numbers(found, samples=100)["models"]["x"]
+    assert x["cells"]["bus"]["3"]["average_error"]["interval_from"].endswith("at least as all 3 pictures scatter")
+    assert "scatter" not in x["cells"]["bus"]["3"]["match_ratio"]["interval_from"]
+    assert "scatter" not in x["by_object"]["bus"]["average_error"]["interval_from"]
 
 
 def test_a_difference_takes_what_scenes_have_in_common_out() -> None:

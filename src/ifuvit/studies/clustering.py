@@ -8,10 +8,13 @@ that of whole raters has more than that of single answers, if it has. The interv
 degrees of freedom, for ten raters tell little of how much raters differ. Near a least or a greatest value that a number can
 have, its variance falls; so a share has Wilson's interval for the number of independent answers that would have the found
 variance (Dean and Pagano, Journal of Survey Statistics and Methodology 2015), and a mean of numbers from 0 on its limit.
-These stay within the bounds, are not symmetric near them, and have a width even where all answers agree.
+These stay within the bounds, are not symmetric near them, and have a width even where all answers agree. Ten items with a
+wrong one or none know too little of their own variance; where like items are many, it is taken to be at least what it is
+there (`Dispersion`), as quasi-likelihood takes one dispersion for all cells of a table.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,19 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """Q numbers from sums over answers: (B, F) sums of F features, for B samples, to (B, Q). NaN where undefined."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dispersion:
+    """How much items like these scatter, in units of what a number's bounds let it have at its mean: without an upper bound,
+    variance over mean."""
+
+    of_item: np.ndarray
+    """(Q,), 0 for a number whose own variance is taken as it is."""
+    items: int
+    """On how many it was found."""
+    name: str
+    """Which those are, for "interval_from"."""
+
+
 def two_way(
     features: np.ndarray,
     items: np.ndarray,
@@ -30,6 +46,7 @@ def two_way(
     statistic: Statistic,
     *,
     bounds: tuple[ArrayLike, ArrayLike] = (-np.inf, np.inf),
+    dispersion: Dispersion | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any] | None]:
@@ -41,6 +58,7 @@ def two_way(
         raters: (A,) who gave it.
         statistic: the numbers, from the features' sums.
         bounds: the least and the greatest values that the numbers can have, one for all or (Q,).
+        dispersion: what an interval takes at least, for few items.
         samples: how often each bootstrap draws.
 
     Returns:
@@ -60,7 +78,7 @@ def two_way(
         "answer": of(np.arange(len(features))),
         **{name: of(ids) for name, ids in (("item", items), ("rater", raters)) if numbers[name] > 1},
     }
-    return _estimates(values, variances, numbers, bounds, how="bootstrap", answers=len(features))
+    return _estimates(values, variances, numbers, bounds, dispersion, how="bootstrap", answers=len(features))
 
 
 GROUPS = 50
@@ -94,7 +112,7 @@ def jackknife(
         **{name: of(ids) for name, ids in (("item", items), ("rater", raters)) if numbers[name] > 1},
     }
     values = statistic(np.ones(len(items), bool))
-    return _estimates(values, variances, numbers, bounds, how="jackknife", answers=len(items))
+    return _estimates(values, variances, numbers, bounds, None, how="jackknife", answers=len(items))
 
 
 def _estimates(
@@ -102,6 +120,7 @@ def _estimates(
     variances: dict[str, np.ndarray],
     numbers: dict[str, int],
     bounds: tuple[ArrayLike, ArrayLike],
+    dispersion: Dispersion | None,
     *,
     how: str,
     answers: int,
@@ -114,17 +133,24 @@ def _estimates(
         excess = np.maximum(variances["rater"] - variances["answer"], 0)
         variance, uncertainty = variance + excess, uncertainty + excess**2 / (numbers["rater"] - 1)
     over = [f"{number} {name}s" for name, number in numbers.items() if number > 1]
-    low, high = _interval(values, variance, _t(variance, uncertainty, least=freedom), bounds, clusters=freedom + 1)
+    sources = [f"{how} over {' and '.join(over) or 'answers'}"] * len(values)
+    least = np.zeros_like(values)
+    satterthwaite = _freedom(variance, uncertainty, least=freedom)
+    if dispersion is not None:
+        least = dispersion.of_item / numbers["item"]
+        satterthwaite = np.where(least > 0, dispersion.items - 1, satterthwaite)
+        sources = [f"{one}, at least as {dispersion.name}" if floor else one for one, floor in zip(sources, least > 0)]
+    low, high = _interval(values, variance, satterthwaite, bounds, clusters=freedom + 1, least=least)
     return [
         {
             "value": float(value),
-            "interval": [float(least), float(most)] if np.isfinite(least) and np.isfinite(most) else None,
-            "interval_from": f"{how} over {' and '.join(over) or 'answers'}",
+            "interval": [float(bottom), float(top)] if np.isfinite(bottom) and np.isfinite(top) else None,
+            "interval_from": source,
             "n": answers,
         }
         if np.isfinite(value)
         else None
-        for value, least, most in zip(values, low, high)
+        for value, bottom, top, source in zip(values, low, high, sources)
     ]
 
 
@@ -155,23 +181,30 @@ def _variance(
     return np.where(few, np.nan, np.nanvar(values, axis=0, ddof=1)) * number / (number - 1)
 
 
-def _t(variance: np.ndarray, uncertainty: np.ndarray, *, least: int) -> np.ndarray:
-    """Student's 97.5 % quantile at Satterthwaite's degrees of freedom, or `least` where nothing varies."""
-    from scipy.stats import t
-
+def _freedom(variance: np.ndarray, uncertainty: np.ndarray, *, least: int) -> np.ndarray:
+    """Satterthwaite's degrees of freedom, or `least` where nothing varies."""
     freedom = np.divide(variance**2, uncertainty, out=np.full_like(variance, least), where=uncertainty > 0)
-    return t.ppf(0.975, np.maximum(freedom, 1))
+    return np.maximum(freedom, 1)
 
 
 def _interval(
-    values: np.ndarray, variance: np.ndarray, t: np.ndarray, bounds: tuple[ArrayLike, ArrayLike], *, clusters: int
+    values: np.ndarray,
+    variance: np.ndarray,
+    freedom: np.ndarray,
+    bounds: tuple[ArrayLike, ArrayLike],
+    *,
+    clusters: int,
+    least: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(Q,) lower and upper ends: the numbers m from which the found values v are t deviations away.
+    """(Q,) lower and upper ends: the numbers m from which the found values v are t deviations away, t being Student's 97.5 % quantile.
 
     The variance at m is `scale` (m - low) (high - m), or without an upper bound `scale` (m - low), as of a Poisson
-    distribution, or without any the same everywhere; `scale` makes it what was found at v. Where nothing varies, it is that
-    of one answer a cluster, right or wrong.
+    distribution, or without any the same everywhere; `scale` makes it what was found at v, and is not below
+    `least`. Where nothing varies, it is that of one answer a cluster, right or wrong.
     """
+    from scipy.stats import t as student
+
+    t = student.ppf(0.975, freedom)
     low, high = np.broadcast_arrays(*(np.asarray(bound, float) for bound in bounds), values)[:2]
     one, two = np.isfinite(low), np.isfinite(high)
     assert one[two].all(), "an upper bound alone"
@@ -181,7 +214,7 @@ def _interval(
     linear = np.where(two, low + high, one)
     constant = np.where(two, -low * high, np.where(one, -low, 1))
     here = np.maximum(square * values**2 + linear * values + constant, 1e-9)
-    scale = np.where((variance == 0) & one, 1 / clusters, variance / here)
+    scale = np.maximum(np.where((variance == 0) & one, 1 / clusters, variance / here), least)
     # (v - m)² = t² scale shape(m)
     a = 1 - t**2 * scale * square
     b = values + t**2 * scale * linear / 2

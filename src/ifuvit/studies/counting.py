@@ -11,7 +11,7 @@ import numpy as np
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import Asked
 from ifuvit.studies.answers import Answer
-from ifuvit.studies.clustering import jackknife, means, two_way
+from ifuvit.studies.clustering import Dispersion, jackknife, means, two_way
 from ifuvit.studies.design import PICTURES, Study
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
         {"answers", "pictures", "average_error", "match_ratio"}, estimates.
     """
 
-    def scores(chosen: np.ndarray) -> dict[str, Any]:
-        return group_scores(table, chosen, samples=samples, seed=seed)
+    def scores(chosen: np.ndarray, dispersion: Dispersion | None = None) -> dict[str, Any]:
+        return group_scores(table, chosen, dispersion=dispersion, samples=samples, seed=seed)
 
     asked, kinds = [int(count) for count in np.unique(table.asked)], [str(kind) for kind in np.unique(table.kind)]
     models: dict[str, Any] = {}
@@ -83,10 +83,14 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
         cells = {
             kind: {str(count): own & (table.kind == kind) & (table.asked == count) for count in asked} for kind in kinds
         }
+        all_pictures = error_dispersion(table, own)
         models[name] = {
             "overall": scores(own),
             **{by: {key: scores(one) for key, one in group.items() if one.any()} for by, group in groups.items()},
-            "cells": {kind: {key: scores(one) for key, one in row.items() if one.any()} for kind, row in cells.items()},
+            "cells": {
+                kind: {key: scores(one, all_pictures) for key, one in row.items() if one.any()}
+                for kind, row in cells.items()
+            },
         }
     pairs = list(itertools.permutations(range(len(table.models)), 2))
     differences: dict[str, Any] = {name: {} for name in table.models}
@@ -98,7 +102,20 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
     return {"answers": len(table.counted), "models": models, "differences": differences, "cells_won": won}
 
 
-def group_scores(table: Counts, chosen: np.ndarray, *, samples: int, seed: int = 0) -> dict[str, Any]:
+def error_dispersion(table: Counts, chosen: np.ndarray) -> Dispersion | None:
+    """How much the average errors of pictures scatter, of the (A,) chosen answers; None of a single picture or none. The match
+    ratio, whose variance follows from itself, needs none."""
+    picture = np.unique(table.items[chosen], return_inverse=True)[1].reshape(-1)
+    errors = np.bincount(picture, weights=table.scores[chosen, 0]) / np.bincount(picture)
+    if len(errors) < 2:
+        return None
+    ratio = errors.var(ddof=1) / errors.mean() if errors.any() else 0.0
+    return Dispersion(of_item=np.array([ratio, 0.0]), items=len(errors), name=f"all {len(errors)} pictures scatter")
+
+
+def group_scores(
+    table: Counts, chosen: np.ndarray, *, dispersion: Dispersion | None = None, samples: int, seed: int = 0
+) -> dict[str, Any]:
     """Both scores of the (A,) chosen answers."""
     found: dict[str, Any] = {"answers": int(chosen.sum()), "pictures": len(np.unique(table.items[chosen]))}
     if not chosen.any():
@@ -110,6 +127,7 @@ def group_scores(table: Counts, chosen: np.ndarray, *, samples: int, seed: int =
         table.raters[chosen],
         means,
         bounds=(0, [np.inf, 1]),
+        dispersion=dispersion,
         samples=samples,
         seed=seed,
     )
