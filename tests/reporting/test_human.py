@@ -60,6 +60,8 @@ def test_the_report_shows_them(results: Path, tmp_path: Path) -> None:
     page = run(ReportConfig(directories=(results,), out=tmp_path / "report.html"))
     text = page.read_text(encoding="utf-8")
     for words in (
+        "<h1>counted, liked</h1>",
+        "2 human studies: ",
         "What people count",
         "What people prefer",
         "1 of them failed too many attention checks",

@@ -52,9 +52,10 @@ def headline(results: Results) -> Headline:
         if one.counts:
             about = "Pictures whose objects were counted; there is no evaluation of their model here."
             return Headline(name=one.name, about=about, tiles=_count_tiles(one.counts))
-    for one in results.studies:
-        about = f"A human study: {one.answers['answered']} answers by {len(one.raters)} raters."
-        return Headline(name=one.name, about=about)
+    if results.studies:
+        told = [f"{one.answers['answered']} answers by {len(one.raters)} raters" for one in results.studies]
+        about = "A human study: " if len(told) == 1 else f"{len(told)} human studies: "
+        return Headline(name=", ".join(one.name for one in results.studies), about=f"{about}{'; '.join(told)}.")
     return Headline(name="Nothing evaluated", about="No result here tells how good a model is.")
 
 
