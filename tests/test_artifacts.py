@@ -164,6 +164,21 @@ def test_a_file_is_not_replaced_by_a_directory(tmp_path: Path) -> None:
     assert (tmp_path / "photo.png").read_text() == "precious"
 
 
+def test_where_there_can_be_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for write, name in ((write_text, "x.txt"), (_write_directory, "x")):
+        with pytest.raises(InputError, match=rf"/file/{name}: cannot be written; .*/file is no directory"):
+            write(tmp_path / "file" / name, "")
+    with pytest.raises(InputError, match="is a directory, not a file"):
+        write_text(tmp_path, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _write_directory(path: Path, _: str) -> None:
+    with atomic_directory(path):
+        pass
+
+
 def test_json(tmp_path: Path) -> None:
     value = {"text": "Äpfel", "numbers": [1, 2.5, None]}
     write_json(tmp_path / "value.json", value)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,17 @@ from ifuvit.errors import InputError
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _begin(path: Path, create: Callable[[Path], None]) -> Path:
+    """Make the temporary path and the directories above it."""
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        create(temporary)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: cannot be written; {path.parent} is no directory that takes files") from None
+    return temporary
 
 
 def _make_readable(path: Path) -> None:
@@ -32,12 +43,16 @@ def _make_readable(path: Path) -> None:
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` for a file to be written to; it takes the name `path` only if the block ends
-    without an exception, and is removed otherwise. Parent directories are made."""
+    without an exception, and is removed otherwise. Parent directories are made.
+
+    Raises:
+        InputError: `path` is a directory, or lies where there can be no file.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory, not a file")
+    temporary = _begin(path, Path.touch)
     try:
-        temporary.touch()
         yield temporary
         _make_readable(temporary)
         with open(temporary, "rb") as file:
@@ -58,15 +73,13 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     `.NAME.PID.old`.)
 
     Raises:
-        InputError: `path` is a file.
+        InputError: `path` is a file, or lies where there can be no directory.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, not a directory")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = _temporary(path), path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    shutil.rmtree(_temporary(path), ignore_errors=True)
+    temporary, old = _begin(path, Path.mkdir), path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
         yield temporary
         _make_readable(temporary)
