@@ -4,7 +4,8 @@ from pathlib import Path
 
 _BACKBONE = """
 from .timm import NOTHING
-from ifuvit.model.uvit import IFUViT, IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import IFUViT
 
 print("attention mode is stand-in")
 ATTENTION_MODE = "stand-in"

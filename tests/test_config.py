@@ -10,7 +10,7 @@ import pytest
 from ifuvit.config import from_dict, to_dict
 from ifuvit.errors import InputError
 from ifuvit.model.presets import presets
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)

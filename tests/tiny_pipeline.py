@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from ifuvit.model.uvit import IFUViT, IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import write_pipeline
 
 WORDS = "a one two three four sheep bus buses apple apples on grass left of right red".split()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ifuvit.data.features import FeatureWriter
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.recipe import TrainConfig
 
 WIDTH, TOKENS, CHANNELS, CELLS = 8, 4, 4, 8

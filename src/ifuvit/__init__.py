@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ifuvit.diffusion.sampling import sample
     from ifuvit.model.presets import presets
-    from ifuvit.model.uvit import EncodedText, IFUViT, IFUViTConfig
+    from ifuvit.model.settings import IFUViTConfig
+    from ifuvit.model.uvit import EncodedText, IFUViT
     from ifuvit.pipeline import Pipeline
 
 __all__ = ["EncodedText", "IFUViT", "IFUViTConfig", "Pipeline", "presets", "sample"]
@@ -15,7 +16,7 @@ __all__ = ["EncodedText", "IFUViT", "IFUViTConfig", "Pipeline", "presets", "samp
 _HOMES = {
     "EncodedText": "ifuvit.model.uvit",
     "IFUViT": "ifuvit.model.uvit",
-    "IFUViTConfig": "ifuvit.model.uvit",
+    "IFUViTConfig": "ifuvit.model.settings",
     "Pipeline": "ifuvit.pipeline",
     "presets": "ifuvit.model.presets",
     "sample": "ifuvit.diffusion.sampling",

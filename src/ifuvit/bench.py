@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from ifuvit.benchmarks.timing import Rules
-    from ifuvit.model.uvit import IFUViTConfig
+    from ifuvit.model.settings import IFUViTConfig
 
 Precision = Literal["fp32", "bf16"]
 

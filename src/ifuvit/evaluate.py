@@ -289,7 +289,7 @@ def _costs(target: "Target", images_per_second: float | None, device: "torch.dev
     from ifuvit.config import from_dict
     from ifuvit.devices import peak_memory
     from ifuvit.metrics.cost import cost_of
-    from ifuvit.model.uvit import IFUViTConfig
+    from ifuvit.model.settings import IFUViTConfig
 
     analytic = cost_of(from_dict(IFUViTConfig, target.setting)) if target.setting is not None else {}
     training = target.training or {}

@@ -28,7 +28,7 @@ from ifuvit.experiments.outlook import Stage, TrainingSpeed, overview
 from ifuvit.processes import Processes
 
 if TYPE_CHECKING:
-    from ifuvit.model.uvit import IFUViTConfig
+    from ifuvit.model.settings import IFUViTConfig
     from ifuvit.training.recipe import TrainConfig
 
 FIRST_SEED = 1234

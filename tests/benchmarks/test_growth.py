@@ -10,7 +10,7 @@ from ifuvit.benchmarks.timing import Contestant, Timing
 from ifuvit.errors import InputError
 from ifuvit.metrics.cost import forward_flops
 from ifuvit.model.presets import presets
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 
 EARLY, MIDDLE = presets["concat-early"], presets["cross-intermediate"]
 

@@ -11,7 +11,7 @@ import torch
 
 from ifuvit.benchmarks.memory import META, LiveStorages, step_memory, training_memory
 from ifuvit.metrics.cost import parameters
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.recipe import TrainConfig
 from tiny_training import MODEL
 

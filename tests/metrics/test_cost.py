@@ -19,7 +19,8 @@ from ifuvit.metrics.cost import (
     text_flops,
 )
 from ifuvit.model.presets import presets
-from ifuvit.model.uvit import IFUViT, IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import IFUViT
 
 TINY = IFUViTConfig(
     latent_size=8, embed_dim=32, depth=4, num_heads=4, mlp_ratio=3.0, text_width=24, text_tokens=7, n_image=1

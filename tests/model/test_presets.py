@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ifuvit.model.presets import presets
-from ifuvit.model.uvit import IFUViT, IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import IFUViT
 
 PAPER = ["concat-early", "concat-intermediate", "cross-early", "cross-intermediate"]
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import reference_uvit
 from ifuvit.errors import InputError
-from ifuvit.model.uvit import Attention, EncodedText, IFUViT, IFUViTConfig, timestep_embedding, unpatchify
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import Attention, EncodedText, IFUViT, timestep_embedding, unpatchify
 
 TINY = IFUViTConfig(latent_size=8, embed_dim=32, depth=4, num_heads=4, text_width=24, text_tokens=7, n_image=1)
 N, L = 17, 7  # image and text tokens of TINY

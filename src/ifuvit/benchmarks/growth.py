@@ -15,7 +15,7 @@ from ifuvit.benchmarks.sampling import sampling_contestants
 from ifuvit.benchmarks.timing import Contestant, Rules, Timing, compete, median_interval, quartiles
 from ifuvit.benchmarks.training import random_batch, training_contestants
 from ifuvit.errors import InputError
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.recipe import TrainConfig
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ifuvit.benchmarks.training import random_batch
-from ifuvit.model.uvit import IFUViT, IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import IFUViT
 from ifuvit.training.recipe import TrainConfig
 from ifuvit.training.step import TrainingStep
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ifuvit.benchmarks.timing import Contestant, Step, Timing
 from ifuvit.model.linear import linear
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 
 Pass = Literal["forward", "input gradient", "weight gradient"]
 """Which of a linear layer's three products, all of the same FLOPs: x W^T as this package's layers have it, g W, g^T x."""

@@ -15,7 +15,7 @@ from ifuvit.data.encoding import ALONE, encode_captions, encode_pictures, shard_
 from ifuvit.data.features import Features, FeatureWriter
 from ifuvit.data.images import Picture, load_image, to_tensor
 from ifuvit.data.plan import Skips
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.batches import Batches, load
 
 if TYPE_CHECKING:

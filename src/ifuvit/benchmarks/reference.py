@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from ifuvit.artifacts import sha256
 from ifuvit.diffusion.schedule import add_noise
 from ifuvit.errors import InputError
-from ifuvit.model.uvit import IFUViT, IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import IFUViT
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -7,7 +7,7 @@ import torch
 
 from ifuvit.benchmarks.peak import peak, product_contestants, products
 from ifuvit.benchmarks.timing import Contestant, Rules, Timing, compete, speedup
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 
 
 def measure(contestants: Sequence[Contestant], rules: Rules, device: torch.device) -> dict[str, Any]:

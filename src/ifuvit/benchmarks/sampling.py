@@ -16,7 +16,8 @@ from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Contestant, Step
 from ifuvit.metrics.cost import guided_step_flops, text_flops
-from ifuvit.model.uvit import EncodedText, IFUViT, IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import EncodedText, IFUViT
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

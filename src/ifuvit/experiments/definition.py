@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from ifuvit.model.uvit import IFUViTConfig
+    from ifuvit.model.settings import IFUViTConfig
 
 Quantity = Literal["distance", "alignment", "count error"]
 """What claims compare. Of "alignment" more is better, of the others less."""

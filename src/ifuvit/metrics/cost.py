@@ -7,7 +7,7 @@ left out are norms, activations, softmax and additions. The paper's GFLOPs leave
 from dataclasses import dataclass
 from typing import Any
 
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ifuvit.errors import InputError
-from ifuvit.model.uvit import IFUViT, IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import IFUViT
 
 CLIP_TOKENS = 77
 # Where training scripts keep the weights in a larger checkpoint; averaged weights first.

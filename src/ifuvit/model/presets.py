@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 
 _PAPER = IFUViTConfig()  # 4x32x32 latents, patch 2, D = 512, 8 heads, 77 tokens of CLIP ViT-L/14
 _DEEP = replace(_PAPER, depth=16)

@@ -10,7 +10,7 @@ import tyro
 from ifuvit.errors import InputError
 from ifuvit.evaluation.protocols import read_weights
 from ifuvit.model.presets import presets
-from ifuvit.model.uvit import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
