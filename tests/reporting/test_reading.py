@@ -8,8 +8,9 @@ import pytest
 import example_results
 from ifuvit.artifacts import sha256
 from ifuvit.errors import InputError
+from ifuvit.reporting.comparison import table_1
 from ifuvit.reporting.reading import read_results
-from ifuvit.reporting.results import Setting
+from ifuvit.reporting.results import Estimate, Setting, real_of
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,27 @@ def test_parts_are_told_once(everything: Path) -> None:
     assert len(results.evaluations) == len(example_results.ABLATION)
     shown = {one.directory.parent.name for one in results.pictures if "captions" in one.directory.name}
     assert len(shown) == len(example_results.ABLATION)
+
+
+def test_experiments_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    example_results.write_experiment(tmp_path / "first" / "results", "table1", (1234,))
+    file = example_results.write_experiment(tmp_path / "second", "table1", (1234,))
+    results = read_results([tmp_path])
+    assert [one.apart for one in results.experiments] == [" (first)", " (second)"]
+    assert [table.title for table in table_1(results)] == [
+        f"Table 1: four settings, trained at scale openmoji ({one})" for one in ("first", "second")
+    ]
+    assert read_results([file.parent]).experiments[0].apart == ""
+
+
+def test_real_pictures_have_one_value_but_for_rounding() -> None:
+    def sets(*values: float | None) -> list[dict[str, Estimate]]:
+        return [{"KID": Estimate(value=1.0, real=value)} for value in values]
+
+    assert real_of(sets(0.86567259, None, 0.865672592), "KID") == 0.86567259
+    assert real_of(sets(0.86567259, 0.866), "KID") is None
+    assert real_of(sets(None), "KID") is None
+    assert real_of(sets(0.5), "FID") is None
 
 
 def test_an_experiment_over_guidance_scales_is_a_curve(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ifuvit.reporting import paper
-from ifuvit.reporting.results import Estimate, Evaluation, Results, Setting
+from ifuvit.reporting.results import Estimate, Evaluation, Results, Setting, real_of
 from ifuvit.reporting.tables import Cell, Column, Table, bare, is_distance, is_score, metric_column, metric_names
 
 
@@ -16,7 +16,9 @@ def table_1(results: Results) -> list[Table]:
         if one.name == "table1":
             rows = [(row.setting, row.metrics, row.costs) for row in one.rows]
             found.append(
-                _beside_table_1(f"trained at scale {one.scale}", f"ours: {one.scale}, {one.trained}", rows, one.file)
+                _beside_table_1(
+                    f"trained at scale {one.scale}{one.apart}", f"ours: {one.scale}, {one.trained}", rows, one.file
+                )
             )
     if not found:
         for protocol, chosen in _by_protocol(results.evaluations).items():
@@ -81,7 +83,7 @@ def _beside_table_1(
                 row.gflops,
             )
         )
-    real = _real(names, (metrics for _, metrics, _ in ours))
+    real = [bare(real_of([metrics for _, metrics, _ in ours], name)) for name in names]
     if any(value is not None for value in real):
         rows.append(("real pictures", *real, *(None,) * (len(columns) - 1 - len(real))))
     return Table(
@@ -118,7 +120,7 @@ def table_2(results: Results) -> list[Table]:
         words = f"{one.setting.fusion}, {one.setting.conditioning}" if one.setting else None
         gflops = (one.costs.get("gflops") or {}).get("without_attention")
         rows.append((one.name, words, *(one.metrics.get(name) for name in names), gflops, one.file, None, None, None))
-    real = _real(names, (one.metrics for one in chosen))
+    real = [bare(real_of([one.metrics for one in chosen], name)) for name in names]
     if any(value is not None for value in real):
         rows.append(("real pictures", None, *real, None, None, None, None, None))
     for row in paper.TABLE_2:
@@ -134,12 +136,3 @@ def table_2(results: Results) -> list[Table]:
             sources=tuple(one.file for one in chosen),
         )
     ]
-
-
-def _real(names: Sequence[str], sets: Iterable[Mapping[str, Estimate]]) -> tuple[Estimate | None, ...]:
-    """What real pictures have by each metric, where all results agree on it."""
-    values: dict[str, set[float | None]] = {name: set() for name in names}
-    for metrics in sets:
-        for name in values.keys() & metrics.keys():
-            values[name].add(metrics[name].real)
-    return tuple(bare(found.pop() if len(found) == 1 else None) for found in values.values())

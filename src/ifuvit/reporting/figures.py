@@ -5,7 +5,7 @@ from typing import Any
 
 from ifuvit.reporting.counting import judgments
 from ifuvit.reporting.plots import COLORS, Bar, Plot, Point, Series, bar_plot, line_plot
-from ifuvit.reporting.results import Estimate, Experiment, Results, SweepPoint
+from ifuvit.reporting.results import Estimate, Experiment, Results, SweepPoint, real_of
 from ifuvit.reporting.tables import is_distance, is_score, metric_column, metric_names
 
 # A curve longer than this shows every n-th of its points.
@@ -98,9 +98,8 @@ def _thinned(values: Sequence[tuple[int, float]]) -> list[Point]:
 
 
 def _reference(sets: Sequence[Mapping[str, Estimate]], name: str) -> tuple[str, float] | None:
-    """What real pictures have, where all agree on it."""
-    values = {real for metrics in sets if name in metrics and (real := metrics[name].real) is not None}
-    return ("real pictures", values.pop()) if len(values) == 1 else None
+    real = real_of(sets, name)
+    return None if real is None else ("real pictures", real)
 
 
 def experiment_plots(experiment: Experiment) -> list[Plot]:

@@ -15,7 +15,7 @@ def experiments(results: Results) -> list[Table]:
         found.append(
             Table(
                 name=f"experiment-{slug(experiment.name)}-{slug(experiment.scale)}",
-                title=f"{experiment.title}, scale {experiment.scale}",
+                title=f"{experiment.title}, scale {experiment.scale}{experiment.apart}",
                 columns=(Column(title="setting", text=True), *map(metric_column, names), *_costs_columns()),
                 rows=tuple(
                     (

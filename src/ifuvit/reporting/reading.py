@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -92,13 +93,18 @@ def _without_parts(results: Results) -> Results:
             left_out.append(one)
             continue
         if any(one.name == other.name for other in evaluations):
-            one = replace(one, name=f"{one.name} ({one.file.stem})")
+            one = replace(one, name=f"{one.name} ({_place(one.file, one.name)})")
         evaluations.append(one)
     later_seeds = parts - shown
     models = {sha256(one.directory / "manifest.json"): one.name for one in results.pictures}
     unseen = {one.pictures.resolve().parent for one in left_out if one.pictures is not None}
+    alike = Counter((one.name, one.scale) for one in results.experiments)
     return replace(
         results,
+        experiments=tuple(
+            replace(one, apart=f" ({_place(one.file, 'experiment')})") if alike[one.name, one.scale] > 1 else one
+            for one in results.experiments
+        ),
         evaluations=tuple(evaluations),
         judgments=tuple(
             replace(one, name=f"{models[one.pictures]} ({one.name})") if one.pictures in models else one
@@ -108,6 +114,11 @@ def _without_parts(results: Results) -> Results:
         trainings=tuple(run for run in results.trainings if run.file.resolve().parent not in later_seeds),
         pictures=tuple(one for one in results.pictures if one.directory.resolve().parent not in unseen),
     )
+
+
+def _place(file: Path, name: str) -> str:
+    """What tells a file from others of the same result's name: its own, or the directory of the experiment it belongs to."""
+    return next(part for part in (file.stem, *reversed(file.resolve().parent.parts)) if part not in (name, "results"))
 
 
 _KINDS = {

@@ -1,6 +1,7 @@
 """What other verbs measured, as the report needs it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ class Estimate:
     """The same for real pictures: the floor of a distance, the score of real pairs."""
     real_how: str | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
+
+
+def real_of(sets: Iterable[Mapping[str, Estimate]], name: str) -> float | None:
+    """What real pictures have by a metric, where all results that tell it agree but for rounding; None else."""
+    told = [metrics[name].real for metrics in sets if name in metrics]
+    known = [real for real in told if real is not None]
+    return known[0] if known and all(math.isclose(real, known[0], rel_tol=1e-6) for real in known) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +188,8 @@ class Experiment:
     data: Mapping[str, Any]
     rows: tuple[ExperimentRow, ...]
     claims: tuple[Claim, ...]
+    apart: str = ""
+    """What tells it from others of its name and scale."""
 
     @property
     def trained(self) -> str:
