@@ -78,7 +78,7 @@ def two_way(
         "answer": of(np.arange(len(features))),
         **{name: of(ids) for name, ids in (("item", items), ("rater", raters)) if numbers[name] > 1},
     }
-    return _estimates(values, variances, numbers, bounds, dispersion, how="bootstrap", answers=len(features))
+    return _estimates(values, variances, numbers, bounds, dispersion=dispersion, how="bootstrap", answers=len(features))
 
 
 GROUPS = 50
@@ -112,7 +112,7 @@ def jackknife(
         **{name: of(ids) for name, ids in (("item", items), ("rater", raters)) if numbers[name] > 1},
     }
     values = statistic(np.ones(len(items), bool))
-    return _estimates(values, variances, numbers, bounds, None, how="jackknife", answers=len(items))
+    return _estimates(values, variances, numbers, bounds, how="jackknife", answers=len(items))
 
 
 def _estimates(
@@ -120,8 +120,8 @@ def _estimates(
     variances: dict[str, np.ndarray],
     numbers: dict[str, int],
     bounds: tuple[ArrayLike, ArrayLike],
-    dispersion: Dispersion | None,
     *,
+    dispersion: Dispersion | None = None,
     how: str,
     answers: int,
 ) -> list[dict[str, Any] | None]:
@@ -135,12 +135,12 @@ def _estimates(
     over = [f"{number} {name}s" for name, number in numbers.items() if number > 1]
     sources = [f"{how} over {' and '.join(over) or 'answers'}"] * len(values)
     least = np.zeros_like(values)
-    satterthwaite = _freedom(variance, uncertainty, least=freedom)
+    degrees = _freedom(variance, uncertainty, least=freedom)
     if dispersion is not None:
         least = dispersion.of_item / numbers["item"]
-        satterthwaite = np.where(least > 0, dispersion.items - 1, satterthwaite)
+        degrees = np.where(least > 0, dispersion.items - 1, degrees)
         sources = [f"{one}, at least as {dispersion.name}" if floor else one for one, floor in zip(sources, least > 0)]
-    low, high = _interval(values, variance, satterthwaite, bounds, clusters=freedom + 1, least=least)
+    low, high = _interval(values, variance, degrees, bounds, clusters=freedom + 1, least=least)
     return [
         {
             "value": float(value),
