@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -131,11 +132,14 @@ def test_counting_pictures_that_are_there(scenes, tmp_path):
         (["--protocol", "paper"], "inception: no weights"),
         (["--counter", "nowhere"], "no counter 'nowhere'"),
         (["--statistics", "none.npz"], "none.npz: no such file of statistics"),
+        (["--statistics", "wide.npz"], "the reference statistics have 8 dimensions, the features of"),
         (["--out", "."], "is a directory"),
     ],
 )
 def test_bad_input(model, scenes, tmp_path, monkeypatch, arguments, message):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    np.savez("wide.npz", mu=np.zeros(8), sigma=np.eye(8))
     with pytest.raises(InputError) as told:
         evaluate.main([model, "--data", str(scenes), "--out", str(tmp_path / "r.json"), *FEW, *arguments])
     assert message in str(told.value) and not (tmp_path / "r-pictures").exists()

@@ -24,7 +24,7 @@ from ifuvit.errors import InputError
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
 from ifuvit.train import TrainConfig, default_config, learning_rate_at, run
-from ifuvit.training import checkpoint
+from ifuvit.training import checkpoint, run_directory
 from ifuvit.training.inputs import split
 from ifuvit.training.processes import check_launch
 from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
@@ -258,6 +258,22 @@ def test_bf16_keeps_fp32_weights(data, whole, tmp_path):
     assert curve == pytest.approx(losses(whole), rel=2e-2) and not np.array_equal(curve, losses(whole))
     for part in ("model", "ema", "optimizer"):
         assert all(t.dtype == torch.float32 for t in weights(directory, part=part).values())
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_auto_precision_is_the_processors_and_stays_the_runs(data, tmp_path, monkeypatch, bf16):
+    monkeypatch.setattr(run_directory, "use_bf16", lambda precision, device: bf16)
+    settings = {"precision": "auto", "save_every": 1}
+    directory = run(tiny(data, tmp_path / "run", steps=1, **settings))
+    chosen = "bf16" if bf16 else "fp32"
+    assert json.loads((directory / "config.json").read_text())["config"]["precision"] == chosen
+    assert json.loads((directory / "manifest.json").read_text())["config"]["precision"] == chosen
+    # Resumed on a machine of the other kind.
+    monkeypatch.setattr(run_directory, "use_bf16", lambda precision, device: not bf16)
+    run(tiny(data, tmp_path / "run", steps=2, **settings))
+    run(tiny(data, tmp_path / "alone", steps=2, **{**settings, "precision": chosen}))
+    resumed, alone = (weights(at, 2) for at in (directory, tmp_path / "alone"))
+    assert all(torch.equal(resumed[name], alone[name]) for name in alone)
 
 
 def test_min_snr_weighting_changes_the_loss(data, whole, tmp_path):

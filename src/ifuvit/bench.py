@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ifuvit.artifacts import manifest, now, read_json, write_json, write_text
 from ifuvit.cli import parse_action
 from ifuvit.config import to_dict
-from ifuvit.devices import find_device, peak_memory
+from ifuvit.devices import find_device, peak_memory, use_bf16
 from ifuvit.diffusion.guidance import EVERYWHERE, check_interval
 from ifuvit.errors import InputError
 from ifuvit.shipped import DEFAULT_MODEL
@@ -59,8 +59,8 @@ class BenchModelsConfig(BenchConfig):
     """Presets of one size. They take turns, on the same batch."""
     batch_size: int = 8
     """Pictures a step."""
-    precision: tuple[Precision, ...] = ("fp32", "bf16")
-    """One after the other; bf16 is autocast with fp32 weights."""
+    precision: tuple[Precision, ...] | None = None
+    """One after the other; bf16 is autocast with fp32 weights. Default: fp32, and bf16 where the device has instructions for it."""
     against: Path | None = None
     """A checkout of github.com/baofff/U-ViT. Its own code, in the size of the settings, takes turns with them."""
 
@@ -96,8 +96,8 @@ class BenchGenerateConfig(BenchConfig):
     """Also with guidance in this part of the noise range only, in n / 1000."""
     batch_size: int = 16
     """Pictures drawn at once."""
-    precision: tuple[Precision, ...] = ("fp32", "bf16")
-    """One after the other; bf16 is autocast with fp32 weights."""
+    precision: tuple[Precision, ...] | None = None
+    """One after the other; bf16 is autocast with fp32 weights. Default: fp32, and bf16 where the device has instructions for it."""
     against: Path | None = None
     """A checkout of github.com/baofff/U-ViT. Its own code, with random weights in the model's size, draws too, with the most
     steps and guidance as two passes."""
@@ -190,8 +190,8 @@ class BenchGrowthConfig(BenchConfig):
     """Of training, of guided sampling, or both, one after the other."""
     batch_size: int = 1
     """Pictures a step."""
-    precision: Precision = "bf16"
-    """bf16 is autocast with fp32 weights."""
+    precision: Precision | None = None
+    """bf16 is autocast with fp32 weights. Default: bf16 where the device has instructions for it, else fp32."""
     clock: Literal["wall", "processor"] = "wall"
     """processor counts the processor's time of one thread (--threads 1 --device cpu), on a machine that has other work."""
 
@@ -210,6 +210,8 @@ class BenchGrowthConfig(BenchConfig):
 
 def _some_and_none_twice(config: BenchConfig, name: str) -> None:
     values = getattr(config, name)
+    if values is None:
+        return
     if not values or len(set(values)) < len(values):
         raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: name at least one, and none twice")
 
@@ -235,6 +237,7 @@ def run(config: BenchConfig) -> Path:
     started = now()
     rules = Rules(rounds=config.rounds, warmup=config.warmup, turn_seconds=config.turn_seconds)
     device = find_device(config.device)
+    config = _settle_precision(config, device)
     action = next(name for name, kind in _ACTIONS.items() if isinstance(config, kind))
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads)
@@ -263,6 +266,16 @@ def run(config: BenchConfig) -> Path:
     return config.out
 
 
+def _settle_precision(config: BenchConfig, device: "torch.device") -> BenchConfig:
+    """`config` with what its default precision is on `device`, so that the result tells."""
+    bf16 = use_bf16("auto", device)
+    if isinstance(config, (BenchModelsConfig, BenchGenerateConfig)) and config.precision is None:
+        return replace(config, precision=("fp32", "bf16") if bf16 else ("fp32",))
+    if isinstance(config, BenchGrowthConfig) and config.precision is None:
+        return replace(config, precision="bf16" if bf16 else "fp32")
+    return config
+
+
 def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
     """Training or sampling steps, in one precision after the other."""
     from ifuvit.benchmarks.machine import make_accelerator
@@ -277,6 +290,7 @@ def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -
     reference = None if config.against is None else load_reference(config.against)
     batch = random_batch(next(iter(configs.values())), config.batch_size, seed=seed, device=device)
     results = {}
+    assert config.precision is not None
     for precision in config.precision:
         accelerator = make_accelerator(precision, device)
         differences = {}
@@ -323,6 +337,7 @@ def _generate(config: BenchGenerateConfig, rules: "Rules", device: "torch.device
     prompts = list(islice(cycle(PROMPT_SETS["paper"]), config.batch_size))
     intervals = [EVERYWHERE, *([] if config.guidance_interval is None else [config.guidance_interval])]
     results = {}
+    assert config.precision is not None
     for precision in config.precision:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=dtype)
@@ -406,6 +421,7 @@ def _growth(config: BenchGrowthConfig, rules: "Rules", device: "torch.device") -
     values = {axis: getattr(config, axis.replace("-", "_")) for axis in config.axis}
     for axis in config.axis:  # a mistake shows before anything is timed
         points(settings, axis, values[axis])
+    assert config.precision is not None
     accelerator = make_accelerator(config.precision, device)
     kinds = {"train": "training steps", "sample": "guided sampling steps"}
     return {

@@ -239,8 +239,9 @@ class Plan:
         from ifuvit.training.recipe import FREE_FIELDS
 
         config = self.train_config(setting, seed)
+        free = FREE_FIELDS | {"precision"}  # "auto" is what the machine does well
         return (
-            _made(config.out, "train", to_dict(config), free=FREE_FIELDS)
+            _made(config.out, "train", to_dict(config), free=free)
             and read_json(config.out / "manifest.json")["steps"] == config.steps
         )
 

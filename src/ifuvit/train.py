@@ -28,7 +28,7 @@ from ifuvit.training.inputs import (
 )
 from ifuvit.training.processes import check_launch, should_stop
 from ifuvit.training.recipe import TrainConfig, default_config, learning_rate_at
-from ifuvit.training.run_directory import claim
+from ifuvit.training.run_directory import claim, settle_precision
 from ifuvit.training.signals import noting_signals
 from ifuvit.training.trackers import check_installed, flat
 
@@ -76,6 +76,7 @@ def run(config: TrainConfig) -> Path:
 
     # The processes. accelerate finds out about devices, ranks and launchers.
     AcceleratorState._reset_state(True)  # a second run in one interpreter may have another precision
+    config = settle_precision(config)
     trackers = [name for name in ("tensorboard", "wandb") if getattr(config, name)]
     check_installed(trackers)
     accelerator = Accelerator(

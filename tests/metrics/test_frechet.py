@@ -20,8 +20,8 @@ from ifuvit.metrics.frechet import (
 class Network:
     """What `distances` asks of a feature network."""
 
-    def __init__(self, name="EffNetLite0", distance="FD-EffNetLite0", suffix="-EffNetLite0"):
-        self.name, self.distance, self.suffix = name, distance, suffix
+    def __init__(self, name="EffNetLite0", distance="FD-EffNetLite0", suffix="-EffNetLite0", width=16):
+        self.name, self.distance, self.suffix, self.width = name, distance, suffix, width
 
     def facts(self):
         return {"name": self.name, "fingerprint": "f" * 64, "resize": "none"}
@@ -161,7 +161,7 @@ def test_frechet_from_features_is_that_from_covariances(counts):
     x, y = cloud(counts[0], 40), cloud(counts[1], 40, seed=1, shift=0.2)
     found = distances(x, y, Network())["FD-EffNetLite0"]["value"]
     assert found == pytest.approx(between(x.astype(np.float64), y.astype(np.float64)), rel=1e-9)
-    other = distances(x, FeatureStatistics.of(y), Network())["FD-EffNetLite0"]["value"]
+    other = distances(x, FeatureStatistics.of(y), Network(width=40))["FD-EffNetLite0"]["value"]
     assert other == pytest.approx(found, rel=1e-9)
 
 
@@ -307,7 +307,7 @@ def test_statistics_alone_give_the_frechet_distance(tmp_path):
 def test_distances_refuse():
     with pytest.raises(InputError, match="16 dimensions and of 8"):
         distances(cloud(20), cloud(20, 8), Network())
-    with pytest.raises(InputError, match="16 dimensions and of 8"):
+    with pytest.raises(InputError, match="statistics have 8 dimensions, the features of EffNetLite0 16"):
         distances(cloud(20), FeatureStatistics.of(cloud(20, 8)), Network())
     with pytest.raises(InputError, match="of 5 pictures: give at least 8"):
         distances(cloud(5), cloud(20), Network())

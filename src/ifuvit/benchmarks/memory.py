@@ -76,6 +76,7 @@ def step_memory(config: TrainConfig) -> StepMemory:
     model = IFUViT(config.model).to(META).train()
     model.gradient_checkpointing = config.gradient_checkpointing
     held = LiveStorages()
+    assert config.precision != "auto"
     with held, _AsOnGpu(config.precision) as gpu:
         for parameter in model.parameters():
             held.add(parameter)

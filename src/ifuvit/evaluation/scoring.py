@@ -57,10 +57,12 @@ class Judges:
             processes: of this launch; alone by default.
 
         Raises:
-            InputError: weights are not to be had (the message says how to get them), or too few real pictures.
+            InputError: weights are not to be had (the message says how to get them), too few real pictures, or statistics
+                of another network.
         """
         from ifuvit.metrics.clip_score import clip_score, load_alignment_model
         from ifuvit.metrics.feature_networks import load_feature_network
+        from ifuvit.metrics.frechet import check_statistics
 
         weights = weights or {}
         judges = cls(protocol, processes or Processes())
@@ -71,6 +73,8 @@ class Judges:
             others = real.others(protocol.images, protocol.caption_seed, beyond=beyond)
             for name in protocol.networks:
                 network = load_feature_network(name, weights=weights.get(name), resize=protocol.resize, device=device)
+                if statistics is not None:
+                    check_statistics(statistics, network)  # before anything is drawn
                 known = judges._features(network, reference, cache) if statistics is None else statistics
                 further = judges._features(network, others, cache) if others is not None else None
                 judges._networks.append((network, known, further))

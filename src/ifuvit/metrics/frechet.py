@@ -371,7 +371,7 @@ def distances(
             than 8 pictures.
     """
     if isinstance(real, FeatureStatistics):
-        _check_origin(real, network)
+        check_statistics(real, network)
         if real.features is None:
             _check_sides(generated, other_real)
             return _distances_to_statistics(generated, real, network, other_real, seed=seed)
@@ -428,9 +428,6 @@ def _distances_to_statistics(
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     """What can be told without the real features: the Fréchet distance."""
-    if network.distance.startswith("CMMD"):
-        raise InputError("CMMD needs features, and these statistics have none; make them with --keep-features")
-    _check_widths(generated.shape[1], real.width)
     root = _root(real.covariance)
     distance = _frechet(generated, (real.mean, root), seed=seed)
     if other_real is None:
@@ -440,8 +437,18 @@ def _distances_to_statistics(
     return {network.distance: distance | {"floor": {"value": value, "n": len(other_real), "how": how}}}
 
 
-def _check_origin(statistics: FeatureStatistics, network: "FeatureNetwork") -> None:
-    """Files of other programs do not tell their network; those that do must have been made by the same."""
+def check_statistics(statistics: FeatureStatistics, network: "FeatureNetwork") -> None:
+    """See that distances can be had between features of `network` and a reference's statistics. Files of other programs do
+    not tell their network; those that do must have been made by the same.
+
+    Raises:
+        InputError: they are of another dimension, network or resize, or lack the features that CMMD needs.
+    """
+    if statistics.width != network.width:
+        raise InputError(
+            f"the reference statistics have {statistics.width} dimensions, the features of {network.name} {network.width}; "
+            "make them with the same feature network (`ifuvit reference-stats`)"
+        )
     made = statistics.facts.get("network")
     for name, value in network.facts().items():
         if isinstance(made, Mapping) and made.get(name) != value:
@@ -449,6 +456,8 @@ def _check_origin(statistics: FeatureStatistics, network: "FeatureNetwork") -> N
                 f"the reference statistics were made with the {name} {made.get(name)!r}, the features of the generated "
                 f"pictures with {value!r}; make them anew with `ifuvit reference-stats`"
             )
+    if statistics.features is None and network.distance.startswith("CMMD"):
+        raise InputError("CMMD needs features, and the reference statistics have none; make them with --keep-features")
 
 
 def _frechet(generated: np.ndarray, real: tuple[np.ndarray, np.ndarray], *, seed: int) -> dict[str, Any]:

@@ -57,8 +57,9 @@ class TrainConfig:
     """Let that decay rise from 0.1, so that short runs show something."""
     seed: int = 1234
     """Seed of the initial weights and of every draw."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """bf16 is autocast with fp32 weights, gradients and optimizer."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 is autocast with fp32 weights, gradients and optimizer; auto takes it where all processes' devices have instructions
+    for it. A run keeps what it began with."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False

@@ -1,16 +1,35 @@
 """The run directory's record of what it was begun with."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ifuvit.artifacts import read_json, write_json
 from ifuvit.config import to_dict
+from ifuvit.devices import use_bf16
 from ifuvit.errors import InputError
+from ifuvit.processes import Processes
 from ifuvit.training.recipe import FREE_FIELDS, TrainConfig
 
 if TYPE_CHECKING:
     from ifuvit.data.features import Features
+
+
+def settle_precision(config: TrainConfig) -> TrainConfig:
+    """`config` with a precision in place of "auto": that of the run there, if one was begun, else bf16 if the devices of all
+    processes have instructions for it. All processes of a launch call it together."""
+    if config.precision != "auto":
+        return config
+    processes, device = Processes.join()
+
+    def choose() -> str:
+        record = config.out / "config.json"
+        begun = read_json(record) if record.is_file() else None
+        known = begun.get("config", {}).get("precision") if isinstance(begun, dict) else None
+        return known if known in ("fp32", "bf16") else "bf16" if use_bf16("auto", device) else "fp32"
+
+    # The smallest common one: processors of one launch may differ.
+    return replace(config, precision="bf16" if set(processes.together(choose)) == {"bf16"} else "fp32")
 
 
 def claim(config: TrainConfig, features: "Features", pictures: int) -> None:
