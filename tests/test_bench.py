@@ -57,7 +57,7 @@ def check_rows(rows):
 
 
 def test_train_against_a_checkout(tmp_path, capsys, checkout):
-    result = measured(tmp_path, "train", "--batch-size", "2", "--against", checkout)
+    result = measured(tmp_path, "train", "--batch-size", "2", "--precision", "fp32", "bf16", "--against", checkout)
     assert result["verb"] == "bench train" and result["config"]["batch_size"] == 2
     assert set(result["results"]) == {"fp32", "bf16"}
     for contest in result["results"].values():
@@ -101,7 +101,7 @@ def test_sample(tmp_path, checkout):
 def test_generate(tmp_path, checkout):
     run = write_tiny_pipeline(tmp_path / "run")
     arguments = ["--model", str(run), "--steps", "2", "5", "--guidance-interval", "0.3", "0.8", "--batch-size", "2"]
-    result = measured(tmp_path, "generate", *arguments, "--against", checkout)
+    result = measured(tmp_path, "generate", *arguments, "--precision", "fp32", "bf16", "--against", checkout)
     assert list(result["results"]) == ["fp32", "bf16"] and result["reference"]["attention"] == "stand-in"
     rows = result["results"]["bf16"]["rows"]
     check_rows(rows)
@@ -109,8 +109,17 @@ def test_generate(tmp_path, checkout):
     assert [row["name"] for row in rows] == ["U-ViT, 5 steps", "5 steps", "2 steps", *guided]
     assert {row["speedup"]["over"] for row in rows[1:]} == {"U-ViT, 5 steps"} and rows[0]["speedup"] is None
 
-    alone = measured(tmp_path, "generate", *arguments[:5], "--precision", "fp32")["results"]["fp32"]["rows"]
-    assert [row["name"] for row in alone] == ["5 steps", "2 steps"] and alone[1]["speedup"]["over"] == "5 steps"
+    alone = measured(tmp_path, "generate", *arguments[:5], "--precision", "fp32", "--solver", "unipc")
+    rows = alone["results"]["fp32"]["rows"]
+    assert [row["name"] for row in rows] == ["5 steps of unipc", "2 steps of unipc"]
+    assert rows[1]["speedup"]["over"] == "5 steps of unipc"
+
+
+@pytest.mark.parametrize(("bf16", "precisions"), [(True, ["fp32", "bf16"]), (False, ["fp32"])])
+def test_default_precision_is_what_the_device_does_well(tmp_path, monkeypatch, bf16, precisions):
+    monkeypatch.setattr(bench, "use_bf16", lambda precision, device: bf16)
+    result = measured(tmp_path, "train", "--settings", "concat-early", "--batch-size", "1")
+    assert list(result["results"]) == result["config"]["precision"] == precisions
 
 
 @pytest.mark.slow

@@ -131,6 +131,7 @@ def test_counting_pictures_that_are_there(scenes, tmp_path):
         (["--weights", "inception.pth"], "--weights inception.pth: give NAME=PATH"),
         (["--protocol", "paper"], "inception: no weights"),
         (["--counter", "nowhere"], "no counter 'nowhere'"),
+        (["--solver", "magic"], "--solver"),
         (["--statistics", "none.npz"], "none.npz: no such file of statistics"),
         (["--statistics", "wide.npz"], "the reference statistics have 8 dimensions, the features of"),
         (["--out", "."], "is a directory"),

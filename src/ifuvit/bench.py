@@ -11,6 +11,7 @@ from ifuvit.artifacts import manifest, now, read_json, write_json, write_text
 from ifuvit.cli import parse_action
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device, peak_memory, use_bf16
+from ifuvit.diffusion import Solver
 from ifuvit.diffusion.guidance import EVERYWHERE, check_interval
 from ifuvit.errors import InputError
 from ifuvit.shipped import DEFAULT_MODEL
@@ -92,6 +93,8 @@ class BenchGenerateConfig(BenchConfig):
     """A shipped model, a run or a pipeline directory."""
     steps: tuple[int, ...] = (50, 25, 20, 15, 10)
     """Solver steps."""
+    solver: Solver = "dpm++"
+    """Of this package's pictures; U-ViT's way is dpm++, the paper's."""
     guidance_interval: tuple[float, float] | None = None
     """Also with guidance in this part of the noise range only, in n / 1000."""
     batch_size: int = 16
@@ -341,7 +344,9 @@ def _generate(config: BenchGenerateConfig, rules: "Rules", device: "torch.device
     for precision in config.precision:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=dtype)
-        contestants = generation_contestants(pipeline, reference, prompts, config.steps, intervals)
+        contestants = generation_contestants(
+            pipeline, reference, prompts, config.steps, intervals, solver=config.solver
+        )
         results[precision] = measure(contestants, rules, device)
     return {"results": results, "reference": None if reference is None else reference.facts()}
 

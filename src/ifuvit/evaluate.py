@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from ifuvit.artifacts import manifest, now, read_json, write_json
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
+from ifuvit.diffusion import Solver
 from ifuvit.errors import InputError
 from ifuvit.evaluation.protocols import Protocol, protocols, read_weights
 from ifuvit.metrics.count_prompts import PROMPT_SETS, PromptSet
@@ -54,6 +55,8 @@ class EvaluateConfig:
     """The standard w (the paper's s = w - 1), instead of the protocol's."""
     guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH")] = None
     """The part of the noise range that is guided, in n / 1000, instead of the protocol's (all of it)."""
+    solver: Annotated[Solver | None, arg(metavar="NAME")] = None
+    """dpm++, dpm++2m, unipc, ddim or euler-a, instead of the protocol's."""
     steps: Annotated[int | None, arg(metavar="INT")] = None
     """Solver steps, instead of the protocol's."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
@@ -91,9 +94,8 @@ class EvaluateConfig:
     def resolved_protocol(self) -> Protocol:
         """The protocol with this configuration's changes, which its name then tells."""
         base = protocols[self.protocol]
-        given = {
-            name: getattr(self, name) for name in ("images", "guidance_scale", "guidance_interval", "steps", "seed")
-        }
+        changeable = ("images", "guidance_scale", "guidance_interval", "solver", "steps", "seed")
+        given = {name: getattr(self, name) for name in changeable}
         changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
         told = [f"{name}={value}" for name, value in changes.items()]
         if self.count_prompts:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Contestant, Step
+from ifuvit.diffusion import Solver
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval
 from ifuvit.diffusion.sampling import initial_noise, sample
 
@@ -26,6 +27,8 @@ def generation_contestants(
     prompts: Sequence[str],
     steps: Sequence[int],
     intervals: Sequence[Interval],
+    *,
+    solver: Solver = "dpm++",
 ) -> list[Contestant]:
     """A contestant for each number of solver steps and each interval of guidance, compared with U-ViT's way, or with the most
     steps guided everywhere.
@@ -34,10 +37,12 @@ def generation_contestants(
         prompts: of one batch.
         steps: the most of them is what U-ViT's way takes.
         intervals: the first is `EVERYWHERE`.
+        solver: of the pipeline's pictures; U-ViT's way has its own.
     """
     assert intervals[0] == EVERYWHERE
     most = max(steps)
-    base = f"{most} steps" if reference is None else f"{uvit.NAME}, {most} steps"
+    of_solver = "" if solver == "dpm++" else f" of {solver}"
+    base = f"{most} steps{of_solver}" if reference is None else f"{uvit.NAME}, {most} steps"
     contestants = []
     if reference is not None:
 
@@ -60,13 +65,14 @@ def generation_contestants(
         contestants.append(Contestant(name=base, prepare=theirs, items=len(prompts)))
     for interval in intervals:
         for count in sorted(steps, reverse=True):
-            name = f"{count} steps"
+            name = f"{count} steps{of_solver}"
             if interval != EVERYWHERE:
                 name += f", guided from {interval[0]:g} to {interval[1]:g}"
             draw = partial(
                 pipeline,
                 prompts,
                 num_inference_steps=count,
+                solver=solver,
                 guidance_interval=interval,
                 batch_size=len(prompts),
             )

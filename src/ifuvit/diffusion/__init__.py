@@ -1,3 +1,10 @@
+"""The diffusion process; what configurations need of it, without torch."""
+
+from typing import Literal, get_args
+
+Solver = Literal["dpm++", "dpm++2m", "unipc", "ddim", "euler-a"]
+"""See `ifuvit.diffusion.sampling`."""
+SOLVERS: tuple[str, ...] = get_args(Solver)
 PAPER_STEPS = 50
 """Solver steps of the paper's pictures and of its evaluation."""
 DEFAULT_STEPS = 15

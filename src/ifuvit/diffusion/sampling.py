@@ -15,19 +15,17 @@ an exact solution.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ifuvit.diffusion import DEFAULT_STEPS
+from ifuvit.diffusion import DEFAULT_STEPS, SOLVERS
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval, scale_at
 from ifuvit.diffusion.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, alphas_cumprod
 from ifuvit.errors import InputError
 
-Solver = Literal["dpm++", "dpm++2m", "unipc", "ddim", "euler-a"]
-SOLVERS: tuple[str, ...] = get_args(Solver)
 STOCHASTIC = frozenset({"euler-a"})
 
 TIME_OFFSET = 1
@@ -93,7 +91,10 @@ def make_scheduler(solver: str, num_inference_steps: int, device: torch.device |
     elif solver == "dpm++2m":
         from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-        scheduler = DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, final_sigmas_type="sigma_min")
+        # Its last step is of first order only below 15 steps, unless asked: of second order it overshoots.
+        scheduler = DPMSolverMultistepScheduler(
+            **SCHEDULE, solver_order=2, final_sigmas_type="sigma_min", euler_at_final=True
+        )
     else:
         from diffusers.schedulers.scheduling_dpmsolver_singlestep import DPMSolverSinglestepScheduler
 

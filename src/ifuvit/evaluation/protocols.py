@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from ifuvit.diffusion import Solver
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PromptSet
@@ -39,7 +40,7 @@ class Protocol:
     """Models of text-image alignment; see `ifuvit.metrics.clip_score`."""
     prefix: str = ""
     """What the alignment model reads before every caption."""
-    solver: str = "dpm++"
+    solver: Solver = "dpm++"
     """See `ifuvit.diffusion.sampling`."""
     steps: int = 50
     """Solver steps."""
