@@ -276,6 +276,20 @@ def test_auto_precision_is_the_processors_and_stays_the_runs(data, tmp_path, mon
     assert all(torch.equal(resumed[name], alone[name]) for name in alone)
 
 
+def test_validation_losses_of_other_seeds_compare(data, whole, tmp_path):
+    settings = {
+        "init_from": str(whole),
+        "steps": 1,
+        "learning_rate": 1e-12,
+        "val_data": data,
+        "validate_every": 1,
+        "ema": 0,
+    }
+    runs = [run(tiny(data, tmp_path / str(seed), seed=seed, **settings)) for seed in (1, 2)]
+    first, second = (log_of(directory, keep=("validation_loss",))[-1]["validation_loss"] for directory in runs)
+    assert first == pytest.approx(second, rel=1e-6)
+
+
 def test_min_snr_weighting_changes_the_loss(data, whole, tmp_path):
     directory = run(tiny(data, tmp_path / "run", steps=7, snr_gamma=5.0))
     assert losses(directory)[0] < losses(whole)[0]

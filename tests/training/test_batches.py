@@ -178,8 +178,8 @@ def test_token_ids_take_the_place_of_states(tmp_path, features):
 
 def test_validation_is_fixed_and_covers_the_bands(features):
     pictures = np.arange(PICTURES)
-    whole = validation_batch(features, pictures, 1, 0)
-    parts = [validation_batch(features, pictures[a : a + 8], 1, a) for a in (0, 8, 16)]
+    whole = validation_batch(features, pictures, 0)
+    parts = [validation_batch(features, pictures[a : a + 8], a) for a in (0, 8, 16)]
     assert same(joined(parts), whole)
     assert ((whole["timesteps"] - 1) // 100).tolist() == [j % 10 for j in range(PICTURES)]
     assert not (whole["text_states"] == 0).all(2).all(1).any()

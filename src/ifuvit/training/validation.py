@@ -34,7 +34,7 @@ def validate(
         model: as `accelerator.prepare` gave it. It is left in training mode.
         features: where the pictures are.
         pictures: (N,) int64, their rows; at least one.
-        config: its batch size and seed are used.
+        config: its batch size is used.
         text_encoder: for features that hold token ids.
 
     Returns:
@@ -51,7 +51,7 @@ def validate(
         for index in range(rounds):
             mine = index * accelerator.num_processes + accelerator.process_index
             first = firsts[min(mine, len(firsts) - 1)]
-            batch = validation_batch(features, pictures[first : first + size], config.seed, first)
+            batch = validation_batch(features, pictures[first : first + size], first)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             text = text_states(batch, text_encoder)
             predicted = model(noisy_latents(batch), batch["timesteps"], text, batch["text_mask"])
