@@ -32,6 +32,27 @@ def test_contest(benches: Path) -> None:
     assert "900 GFLOP/s" in table.notes[0] and "6 rounds; A processor (cpu), 2 threads" in table.notes[0]
 
 
+def test_machines_are_told_apart(benches: Path) -> None:
+    other = example_results.write_benches(benches.parent / "without bf16")
+    value = json.loads((other / "train.json").read_text())
+    value["hardware"]["bf16_instructions"] = False
+    write_json(other / "train.json", value)
+    results = read_results([benches, other])
+    first, second = contests(results)
+    assert (first.title, second.title) == tuple(
+        f"Training steps, bf16, batch 8 ({name})" for name in ("bench", "without bf16")
+    )
+    assert (
+        "A processor (cpu), 2" in first.notes[0]
+        and "A processor (cpu, without bf16 instructions), 2" in second.notes[0]
+    )
+    assert (
+        [table.title for table in growth(results)][1]
+        == plots(results)[1].title
+        == "Training steps by depth (without bf16)"
+    )
+
+
 def test_growth(benches: Path) -> None:
     results = read_results([benches])
     (table,) = growth(results)

@@ -99,11 +99,16 @@ def _without_parts(results: Results) -> Results:
     models = {sha256(one.directory / "manifest.json"): one.name for one in results.pictures}
     unseen = {one.pictures.resolve().parent for one in left_out if one.pictures is not None}
     alike = Counter((one.name, one.scale) for one in results.experiments)
+    actions = Counter(one.action for one in results.benches)
     return replace(
         results,
         experiments=tuple(
             replace(one, apart=f" ({_place(one.file, 'experiment')})") if alike[one.name, one.scale] > 1 else one
             for one in results.experiments
+        ),
+        benches=tuple(
+            replace(one, apart=f" ({_place(one.file, one.action)})") if actions[one.action] > 1 else one
+            for one in results.benches
         ),
         evaluations=tuple(evaluations),
         judgments=tuple(
@@ -404,11 +409,17 @@ def _bench(file: Path, value: Any) -> Bench:
     return Bench(
         file=file,
         action=value["verb"].removeprefix("bench "),
-        machine=f"{hardware['name']} ({hardware['device']}), {hardware['threads']} threads, torch {hardware['torch']}"
+        machine=f"{hardware['name']} ({hardware['device']}{_instructions(hardware)}), {hardware['threads']} threads, "
+        f"torch {hardware['torch']}"
         + ("; the processor's time of one thread" if value["config"].get("clock") == "processor" else ""),
         choices={key: choice for key, choice in value["config"].items() if key != "out"},
         contests=dict(value["results"]),
     )
+
+
+def _instructions(hardware: Mapping[str, Any]) -> str:
+    bf16 = hardware.get("bf16_instructions")
+    return "" if bf16 is None else f", with{'' if bf16 else 'out'} bf16 instructions"
 
 
 def _training(file: Path) -> Training | None:

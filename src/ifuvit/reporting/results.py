@@ -242,6 +242,8 @@ class Bench:
     file: Path
     action: str
     """"train", "sample", "prepare", "features", "growth"."""
+    apart: str = ""
+    """What tells it from others of the same action, in brackets."""
     machine: str
     choices: Mapping[str, Any]
     contests: Mapping[str, Mapping[str, Any]]

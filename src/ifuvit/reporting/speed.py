@@ -52,7 +52,9 @@ def _contest(bench: Bench, title: str, contest: Mapping[str, Any]) -> Table:
     title += ", compiled" if compiled else ""
     return Table(
         name=f"bench-{bench.action}-{slug(title)}",
-        title=f"{_TITLES.get(bench.action, bench.action)}, {title}" + (f", batch {batch}" if batch else ""),
+        title=f"{_TITLES.get(bench.action, bench.action)}, {title}"
+        + (f", batch {batch}" if batch else "")
+        + bench.apart,
         columns=(
             Column(title="", text=True),
             *(Column(title=name, text=name == "quartiles") for name in used),
@@ -84,7 +86,7 @@ def growth(results: Results) -> list[Table]:
                 found.append(
                     Table(
                         name=f"bench-growth-{slug(title)}",
-                        title=title.capitalize(),
+                        title=f"{title.capitalize()}{one.apart}",
                         columns=(
                             Column(title="setting", text=True),
                             *(Column(title=name) for name in (axis, "GFLOPs", "times the FLOPs", "times the seconds")),
@@ -137,7 +139,7 @@ def growth_plots(bench: Bench) -> list[Plot]:
         found.append(
             line_plot(
                 series,
-                title=f"{_KINDS[told['kind']]} by {axis}",
+                title=f"{_KINDS[told['kind']]} by {axis}{bench.apart}",
                 x_label=f"{axis}{', logarithmic' if told['axis'] != 'depth' else ''}",
                 y_label=f"times the step with {_base(told, axis)}, logarithmic",
                 log_x=told["axis"] != "depth",
