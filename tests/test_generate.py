@@ -49,7 +49,7 @@ def test_what_is_written(model, tmp_path, capsys):
     facts.pop("Software")
     assert facts == {
         "prompt": odd, "negative_prompt": "grass", "seed": "5", "index": "1", "model": model, "steps": "2",
-        "guidance_scale": "2.5", "guidance_interval": "", "solver": "dpm++",
+        "guidance_scale": "2.5", "guidance_interval": "", "solver": "dpm++", "start": "color",
     }  # fmt: skip
 
     page = (out / "index.html").read_text()
@@ -69,8 +69,9 @@ def test_pictures_do_not_depend_on_the_batch_size(model, tmp_path):
 
 def test_exact_is_the_papers_sampling(model, tmp_path):
     exact = draw(model, tmp_path / "exact", "a bus", "--exact", steps=())
-    paper = draw(model, tmp_path / "paper", "a bus", steps=("--steps", "50"))
+    paper = draw(model, tmp_path / "paper", "a bus", steps=("--steps", "50", "--start", "noise"))
     assert exact["config"]["steps"] == paper["config"]["steps"] == 50
+    assert exact["config"]["start"] == paper["config"]["start"] == "noise"
     ours, theirs = (np.asarray(Image.open(tmp_path / name / "0000-a-bus.png")) for name in ("exact", "paper"))
     assert np.array_equal(ours, theirs)
 

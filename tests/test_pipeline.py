@@ -12,6 +12,7 @@ import torch
 import ifuvit
 from ifuvit.diffusion import PAPER_STEPS
 from ifuvit.diffusion.sampling import initial_noise, sample
+from ifuvit.diffusion.start import LatentColor
 from ifuvit.errors import InputError
 from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import Pipeline
@@ -103,7 +104,7 @@ def test_exact_pictures_are_those_of_two_plain_passes():
         ]
         plain, shared = (shipped.autoencoder.decode(latents / shipped.latent_scale) / 2 for latents in found)
     assert float((plain - shared).abs().max()) < 1e-4
-    images = shipped(prompts, num_inference_steps=PAPER_STEPS)
+    images = shipped(prompts, num_inference_steps=PAPER_STEPS, start="noise")
     assert np.abs(pixels(images) - pixels(shipped.decode(found[0]))).max() <= 1
 
 
@@ -152,6 +153,20 @@ def test_save_and_load(pipeline, tmp_path):
     assert np.array_equal(
         arrays[0], pixels(Pipeline.from_pretrained(tmp_path / "saved")(PROMPTS, num_inference_steps=3))
     )
+
+
+def test_the_colors_of_training_are_saved_and_started_from(pipeline, tmp_path, monkeypatch):
+    plain = pixels(pipeline(PROMPTS, num_inference_steps=3))  # this one knows none
+    color = LatentColor(mean=(3.0, 0.0, -3.0, 1.0), covariance=tuple(map(tuple, np.eye(4).tolist())))
+    monkeypatch.setattr(pipeline, "latent_color", color)
+    pipeline.save_pretrained(tmp_path / "saved")
+    again = Pipeline.from_pretrained(tmp_path / "saved")
+    assert again.latent_color == color
+    assert np.array_equal(pixels(again(PROMPTS, num_inference_steps=3, start="noise")), plain)
+    started = pixels(again(PROMPTS, num_inference_steps=3))
+    assert not np.array_equal(started, plain)
+    alone = pixels(again(PROMPTS[1:2], num_inference_steps=3, first_index=1))
+    assert np.abs(alone - started[1:2]).max() <= 1
 
 
 def test_decode_undoes_the_latent_scale(pipeline):
@@ -205,6 +220,11 @@ def test_another_autoencoder_is_refused(copy):
         ("model_index.json", {"time_offset": 0}, "time_offset is 0"),
         ("model_index.json", {"latent_scale": None}, "latent_scale is missing"),
         ("model_index.json", {"latent_scale": -1}, "must be positive"),
+        (
+            "model_index.json",
+            {"latent_color": {"mean": [0, 0]}},
+            "latent_color is not the mean and covariance of 4 channels",
+        ),
         ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "not a pipeline of ifuvit"),
         ("model_index.json", {"vae": None}, "vae.reference is missing"),
         ("text_encoder.json", {"reference": None}, "reference or max_tokens is missing"),
@@ -232,6 +252,7 @@ def test_mistakes(pipeline, tmp_path):
         ({"prompts": "a bus"}, "list of strings"),
         ({"prompts": ["a bus"], "solver": "euler"}, "unknown solver 'euler'; the solvers are dpm"),
         ({"prompts": ["a bus"], "num_inference_steps": 0}, "0 steps"),
+        ({"prompts": ["a bus"], "start": "red"}, "start='red': choose color or noise"),
         ({"prompts": ["a bus"], "batch_size": 0}, "batch_size=0"),
         ({"prompts": ["a bus"], "seed": -1}, "seed -1"),
     ):

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import tiny_evaluation
 from ifuvit import cli
+from ifuvit.data.features import Features
 from ifuvit.errors import InputError
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
@@ -239,6 +240,11 @@ def test_matches_a_loop_written_by_hand(data, whole):
 def test_gradient_accumulation_gives_the_same_curve(data, whole, tmp_path):
     directory = run(tiny(data, tmp_path / "run", gradient_accumulation=2, gradient_checkpointing=True))
     assert losses(directory) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_the_pipeline_knows_the_colors_of_training(data, whole):
+    index = json.loads((whole / "pipeline/model_index.json").read_text())
+    assert index["latent_color"] == Features.open(data).latent_color.to_json()
 
 
 def test_gradient_clipping(data, whole, tmp_path):

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from ifuvit.artifacts import manifest, now, read_json, write_json
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
-from ifuvit.diffusion import Solver
+from ifuvit.diffusion import Solver, Start
 from ifuvit.errors import InputError
 from ifuvit.evaluation.protocols import Protocol, protocols, read_weights
 from ifuvit.metrics.count_prompts import PROMPT_SETS, PromptSet
@@ -57,6 +57,8 @@ class EvaluateConfig:
     """The part of the noise range that is guided, in n / 1000, instead of the protocol's (all of it)."""
     solver: Annotated[Solver | None, arg(metavar="NAME")] = None
     """dpm++, dpm++2m, unipc, ddim or euler-a, instead of the protocol's."""
+    start: Annotated[Start | None, arg(metavar="NAME")] = None
+    """color or noise, instead of the protocol's."""
     steps: Annotated[int | None, arg(metavar="INT")] = None
     """Solver steps, instead of the protocol's."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
@@ -94,7 +96,7 @@ class EvaluateConfig:
     def resolved_protocol(self) -> Protocol:
         """The protocol with this configuration's changes, which its name then tells."""
         base = protocols[self.protocol]
-        changeable = ("images", "guidance_scale", "guidance_interval", "solver", "steps", "seed")
+        changeable = ("images", "guidance_scale", "guidance_interval", "solver", "start", "steps", "seed")
         given = {name: getattr(self, name) for name in changeable}
         changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
         told = [f"{name}={value}" for name, value in changes.items()]
@@ -278,6 +280,7 @@ def _draw(
             steps=protocol.steps,
             guidance_scale=guidance_scale,
             guidance_interval=protocol.guidance_interval,
+            start=protocol.start,
             seed=protocol.seed,
         ),
         batch_size=batch_size,

@@ -18,7 +18,7 @@ from ifuvit.artifacts import atomic_path, now, package_version, read_json, sha25
 from ifuvit.cli import parse
 from ifuvit.config import to_dict
 from ifuvit.devices import find_device
-from ifuvit.diffusion import DEFAULT_STEPS, PAPER_STEPS
+from ifuvit.diffusion import DEFAULT_STEPS, PAPER_STEPS, Start
 from ifuvit.diffusion.guidance import EVERYWHERE, check_interval
 from ifuvit.errors import InputError
 from ifuvit.shipped import DEFAULT_MODEL, find
@@ -59,6 +59,9 @@ class GenerateConfig:
     """Picture i depends on (seed, i), the prompt and the settings alone, not on the batch size."""
     solver: str = "dpm++"
     """dpm++ (the paper's), dpm++2m, unipc, ddim or euler-a."""
+    start: Start = "color"
+    """What the solver starts from: color is noise around a color as the training pictures have, noise is pure noise as in the
+    paper. They differ for models that know their training's colors (docs/sampling.md)."""
     images_per_prompt: int = 1
     """Pictures a prompt."""
     batch_size: Annotated[int | None, arg(metavar="INT")] = None
@@ -68,12 +71,17 @@ class GenerateConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the backbone."""
     exact: bool = False
-    """As the paper samples: 50 steps, unless --steps says otherwise, guided everywhere, in float32."""
+    """As the paper samples: 50 steps, unless --steps says otherwise, guided everywhere, in float32, from pure noise."""
 
     @property
     def solver_steps(self) -> int:
         """The number of steps, given or not."""
         return self.steps or (PAPER_STEPS if self.exact else DEFAULT_STEPS)
+
+    @property
+    def starts_from(self) -> Start:
+        """The start, of --exact too."""
+        return "noise" if self.exact else self.start
 
     def __post_init__(self) -> None:
         if self.exact and self.guidance_interval != EVERYWHERE:
@@ -133,7 +141,7 @@ def run(config: GenerateConfig) -> Path:
         "device": str(pipeline.device),
         "images": images,
     }
-    told = {**to_dict(config), "steps": config.solver_steps}
+    told = {**to_dict(config), "steps": config.solver_steps, "start": config.starts_from}
     # Written first too, so that after an interruption the directory is known for an output of generate.
     write_manifest(out, "generate", told, started=started, complete=False, **facts)
     settings = {
@@ -143,6 +151,7 @@ def run(config: GenerateConfig) -> Path:
         "guidance_interval": "" if config.guidance_interval == EVERYWHERE else config.guidance_interval,
         "negative_prompt": config.negative_prompt or "",
         "solver": config.solver,
+        "start": config.starts_from,
         "seed": config.seed,
     }
     shown: list[Image] = []
@@ -228,6 +237,7 @@ def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batc
                     num_inference_steps=config.solver_steps,
                     seed=config.seed,
                     solver=config.solver,
+                    start=config.starts_from,
                     batch_size=batch_size,
                     first_index=start,
                     callback=advance,

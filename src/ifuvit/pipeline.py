@@ -2,7 +2,7 @@
 
 A pipeline directory follows diffusers' layout:
 
-    model_index.json                    what is where: latent scale, time offset, the autoencoder's reference and fingerprint
+    model_index.json                    what is where: latent scale and color, time offset, the autoencoder's reference and fingerprint
     transformer/                        config.json, model.safetensors: the backbone
     scheduler/scheduler_config.json     the noise schedule and the default solver
     text_encoder.json                   the text encoder: reference, fingerprint, max_tokens
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ifuvit.artifacts import atomic_directory, package_version, read_json, write_json
 from ifuvit.data.images import to_pictures
-from ifuvit.diffusion import DEFAULT_STEPS
+from ifuvit.diffusion import DEFAULT_STEPS, STARTS, Start
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval
 from ifuvit.diffusion.sampling import (
     SCHEDULE,
@@ -30,9 +30,10 @@ from ifuvit.diffusion.sampling import (
     TIME_OFFSET,
     check_solver,
     image_generators,
-    initial_noise,
+    initial_latents,
     sample,
 )
+from ifuvit.diffusion.start import LatentColor
 from ifuvit.errors import InputError
 from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.shipped import DEFAULT_MODEL, find
@@ -53,6 +54,7 @@ class Pipeline:
         model: the backbone, in evaluation mode.
         autoencoder, text_encoder: the frozen encoders.
         latent_scale: what unscaled latents are multiplied by to have unit variance.
+        latent_color: the colors of the latents in training, where they are known; pictures then start from such.
         dtype: the backbone's precision; solver, text encoder and decoder work in fp32.
     """
 
@@ -63,6 +65,7 @@ class Pipeline:
         text_encoder: "TextEncoder",
         *,
         latent_scale: float,
+        latent_color: LatentColor | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -92,6 +95,7 @@ class Pipeline:
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.latent_scale = float(latent_scale)
+        self.latent_color = latent_color
         self.dtype = dtype
 
     @classmethod
@@ -127,7 +131,18 @@ class Pipeline:
         _check_fingerprint("autoencoder", autoencoder, index["vae"], directory)
         text_encoder = TextEncoder.from_pretrained(text["reference"], max_tokens=text["max_tokens"], device=device)
         _check_fingerprint("text encoder", text_encoder, text, directory)
-        return cls(model, autoencoder, text_encoder, latent_scale=index["latent_scale"], device=device, dtype=dtype)
+        color, channels = index.get("latent_color"), model.config.latent_channels
+        if color is not None:
+            color = LatentColor.read(color, channels=channels, where=str(directory / "model_index.json"))
+        return cls(
+            model,
+            autoencoder,
+            text_encoder,
+            latent_scale=index["latent_scale"],
+            latent_color=color,
+            device=device,
+            dtype=dtype,
+        )
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a pipeline directory, replacing one that is there. An autoencoder that only this machine has (a local
@@ -143,6 +158,7 @@ class Pipeline:
                 "max_tokens": self.text_encoder.max_tokens,
             },
             latent_scale=self.latent_scale,
+            latent_color=self.latent_color,
             vae=self.autoencoder if Path(reference).is_absolute() else None,
         )
 
@@ -156,6 +172,7 @@ class Pipeline:
         num_inference_steps: int = DEFAULT_STEPS,
         seed: int = 0,
         solver: str = "dpm++",
+        start: Start = "color",
         batch_size: int = 16,
         first_index: int = 0,
         callback: Callable[[int], None] | None = None,
@@ -170,6 +187,7 @@ class Pipeline:
             num_inference_steps: evaluations of the guided network a picture.
             seed: picture i starts from noise that depends on (seed, first_index + i) alone.
             solver: see `ifuvit.diffusion.sampling`.
+            start: "noise" is the paper's; see `ifuvit.diffusion.start`. Without a `latent_color` both are noise.
             batch_size: pictures drawn at once; it does not change them (beyond rounding, at most 1/255).
             first_index: index of the first picture.
             callback: called after every solver step with the number of pictures in the batch.
@@ -178,7 +196,7 @@ class Pipeline:
             N RGB pictures.
 
         Raises:
-            InputError: prompts given as one string, an unknown solver, an impossible number of steps, interval, batch
+            InputError: prompts given as one string, an unknown solver or start, an impossible number of steps, interval, batch
                 size, seed or index, or half precision that overflowed.
 
         Warns:
@@ -189,6 +207,8 @@ class Pipeline:
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         check_solver(solver, num_inference_steps)
+        if start not in STARTS:
+            raise InputError(f"start={start!r}: choose {' or '.join(STARTS)}")
 
         images: list[Image] = []
         if not prompts:
@@ -199,9 +219,9 @@ class Pipeline:
         with torch.no_grad(), self._precision():
             text = self._encode(unique, batch_size)
             null_text = self._encode(["" if negative_prompt is None else negative_prompt], batch_size)
-            for start in range(0, len(prompts), batch_size):
-                batch = prompts[start : start + batch_size]
-                indices = range(first_index + start, first_index + start + len(batch))
+            for place in range(0, len(prompts), batch_size):
+                batch = prompts[place : place + batch_size]
+                indices = range(first_index + place, first_index + place + len(batch))
                 shape = (c.latent_channels, c.latent_size, c.latent_size)
 
                 def step(_: int, size: int = len(batch)) -> None:
@@ -210,7 +230,9 @@ class Pipeline:
 
                 latents = sample(
                     self.model,
-                    initial_noise(shape, seed, indices).to(self.device),
+                    initial_latents(shape, seed, indices, self.latent_color if start == "color" else None).to(
+                        self.device
+                    ),
                     text.rows(torch.tensor([row[prompt] for prompt in batch], device=self.device)),
                     null_text,
                     guidance_scale=guidance_scale,
@@ -269,6 +291,7 @@ def write_pipeline(
     autoencoder: Mapping[str, Any],
     text_encoder: Mapping[str, Any],
     latent_scale: float,
+    latent_color: LatentColor | None = None,
     vae: "Autoencoder | None" = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
@@ -281,6 +304,7 @@ def write_pipeline(
             not kept.
         text_encoder: {"reference", "fingerprint", "max_tokens"}, likewise.
         latent_scale: 1 / standard deviation of the latents in training.
+        latent_color: their colors, where they are known.
         vae: write this autoencoder into the directory instead of referring to it.
         training: how the weights came to be, {"steps", "batch_size", "seed", "seconds"}, where that is known.
     """
@@ -313,6 +337,7 @@ def write_pipeline(
                 "_class_name": "IFUViTPipeline",
                 "_ifuvit_version": package_version(),
                 "latent_scale": float(latent_scale),
+                **({} if latent_color is None else {"latent_color": latent_color.to_json()}),
                 "time_offset": TIME_OFFSET,
                 "transformer": ["ifuvit", "IFUViT"],
                 "scheduler": ["diffusers", "DPMSolverSinglestepScheduler"],

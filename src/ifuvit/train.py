@@ -301,6 +301,7 @@ def _write_pipeline(
         autoencoder=features.autoencoder,
         text_encoder=features.text_encoder,
         latent_scale=features.latent_scale,
+        latent_color=features.latent_color,
         training={
             "steps": state["step"],
             "batch_size": config.batch_size,

@@ -69,6 +69,12 @@ def test_reads_what_was_written(tmp_path):
     assert features.moments([]).shape == (0, 4, 2, 2)
 
 
+def test_colors_are_of_scaled_latents(tmp_path):
+    color = Features.open(write(tmp_path / "f")).latent_color
+    colors = 0.5 * MOMENTS[:, :2].astype(np.float64).mean((2, 3))
+    assert color.mean == pytest.approx(colors.mean(0)) and np.allclose(color.covariance, np.cov(colors.T))
+
+
 @pytest.mark.parametrize("index", [-1, 5])
 def test_out_of_range(tmp_path, index):
     features = Features.open(write(tmp_path / "f"))

@@ -76,8 +76,7 @@ def step_memory(config: TrainConfig) -> StepMemory:
     model = IFUViT(config.model).to(META).train()
     model.gradient_checkpointing = config.gradient_checkpointing
     held = LiveStorages()
-    assert config.precision != "auto"
-    with held, _AsOnGpu(config.precision) as gpu:
+    with held, _AsOnGpu("fp32" if config.precision == "fp32" else "bf16") as gpu:  # of itself a GPU takes bf16
         for parameter in model.parameters():
             held.add(parameter)
         weights = held.bytes

@@ -5,6 +5,10 @@ from typing import Literal, get_args
 Solver = Literal["dpm++", "dpm++2m", "unipc", "ddim", "euler-a"]
 """See `ifuvit.diffusion.sampling`."""
 SOLVERS: tuple[str, ...] = get_args(Solver)
+Start = Literal["color", "noise"]
+"""Sampling starts from noise around a color as training pictures have, or from pure noise as in the paper; see
+`ifuvit.diffusion.start`."""
+STARTS: tuple[str, ...] = get_args(Start)
 PAPER_STEPS = 50
 """Solver steps of the paper's pictures and of its evaluation."""
 DEFAULT_STEPS = 15

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ifuvit.diffusion import DEFAULT_STEPS, SOLVERS
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval, scale_at
-from ifuvit.diffusion.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, alphas_cumprod
+from ifuvit.diffusion.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, add_noise, alphas_cumprod
+from ifuvit.diffusion.start import LatentColor
 from ifuvit.errors import InputError
 
 STOCHASTIC = frozenset({"euler-a"})
@@ -38,7 +39,7 @@ SCHEDULE: dict[str, Any] = {
 """The noise schedule in diffusers' words."""
 MAX_STEPS = NUM_TIMESTEPS
 
-_NOISE_STREAM, _SOLVER_STREAM = 0, 1
+_NOISE_STREAM, _SOLVER_STREAM, _COLOR_STREAM = 0, 1, 2
 
 
 def initial_noise(shape: Sequence[int], seed: int, indices: Sequence[int]) -> Tensor:
@@ -58,6 +59,20 @@ def initial_noise(shape: Sequence[int], seed: int, indices: Sequence[int]) -> Te
     _check_seed(seed, indices)
     noise = [_bits(seed, index, _NOISE_STREAM).standard_normal(tuple(shape), dtype=np.float32) for index in indices]
     return torch.from_numpy(np.stack(noise))
+
+
+def initial_latents(shape: Sequence[int], seed: int, indices: Sequence[int], color: LatentColor | None) -> Tensor:
+    """Latents at n = 1000 to start from: `initial_noise`, around a color drawn from `color` for each image if there is one.
+
+    Returns:
+        (len(indices), C, H, W), float32, on the CPU. An image's latents depend on (seed, index) alone.
+    """
+    noise = initial_noise(shape, seed, indices)
+    if color is None:
+        return noise
+    normal = np.stack([_bits(seed, index, _COLOR_STREAM).standard_normal(shape[0]) for index in indices])
+    colors = torch.from_numpy(color.draw(normal))[:, :, None, None]
+    return add_noise(colors, noise, torch.full((len(noise),), NUM_TIMESTEPS))
 
 
 def image_generators(seed: int, indices: Sequence[int]) -> list[torch.Generator]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from ifuvit.diffusion import Solver
+from ifuvit.diffusion import Solver, Start
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval
 from ifuvit.errors import InputError
 from ifuvit.metrics.count_prompts import PromptSet
@@ -48,6 +48,8 @@ class Protocol:
     """The standard w; the paper evaluates with its s = w - 1 = 1."""
     guidance_interval: Interval = EVERYWHERE
     """The part of the noise range that is guided, in n / 1000; for the pictures of counting prompts too."""
+    start: Start = "noise"
+    """What the solver starts from; noise is U-ViT's. See `ifuvit.diffusion.start`."""
     seed: int = 0
     """Picture i starts from noise of (seed, i)."""
     count_prompts: tuple[tuple[PromptSet, int], ...] = (("paper", 10),)
@@ -81,6 +83,7 @@ protocols: Mapping[str, Protocol] = MappingProxyType(
                 networks=("effnet-lite0",),
                 alignment=("two-tower",),
                 steps=25,
+                start="color",
                 count_prompts=(("paper", 10), ("relations", 1), ("held-out", 1)),
                 counts_scenes=True,
             ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ifuvit.artifacts import read_json, sha256
 from ifuvit.config import to_dict
 from ifuvit.data.folder import SUFFIXES, read_folder
+from ifuvit.diffusion import Start
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval
 from ifuvit.errors import InputError
 from ifuvit.shipped import find, names
@@ -27,6 +28,7 @@ class Settings:
     steps: int
     guidance_scale: float
     guidance_interval: Interval = EVERYWHERE
+    start: Start = "color"
     seed: int
 
 
@@ -104,6 +106,7 @@ def painter_of(pipeline: "Pipeline") -> Painter:
             guidance_interval=settings.guidance_interval,
             num_inference_steps=settings.steps,
             solver=settings.solver,
+            start=settings.start,
             seed=settings.seed,
             first_index=first_index,
             batch_size=batch_size,

@@ -105,6 +105,7 @@ def _protocol(protocol: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         ("solver", "{}"),
         ("steps", "{} steps"),
         ("guidance_scale", "w = {:g}"),
+        ("start", "from {}"),
         ("seed", "seed {}"),
     ):
         if protocol.get(key) is not None:

@@ -49,6 +49,7 @@ class Evaluation:
             steps=self.protocol.steps,
             guidance_scale=self.protocol.guidance_scale,
             guidance_interval=self.protocol.guidance_interval,
+            start=self.protocol.start,
             seed=self.protocol.seed,
         )
         self.judges = Judges.load(

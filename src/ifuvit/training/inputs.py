@@ -102,7 +102,14 @@ def load_pipeline(config: TrainConfig, features: "Features", device: "torch.devi
             "than the one found here"
         )
     text_encoder = load_text_encoder(features, device)
-    return Pipeline(IFUViT(config.model), autoencoder, text_encoder, latent_scale=features.latent_scale, device=device)
+    return Pipeline(
+        IFUViT(config.model),
+        autoencoder,
+        text_encoder,
+        latent_scale=features.latent_scale,
+        latent_color=features.latent_color,
+        device=device,
+    )
 
 
 def initialize(model: "IFUViT", source: str) -> dict[str, list[str]]:
