@@ -460,7 +460,9 @@ def _images(value: Any) -> tuple[tuple[int, str, str], ...]:
     return tuple((int(one["index"]), str(one["prompt"]), str(one["file"])) for one in value["images"])
 
 
-_CHOICES = ("seed", "solver", "steps", "guidance_scale")
+def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: settings[key] for key in ("seed", "solver", "steps", "guidance_scale")}
+    return {**told, "start": settings.get("start", "noise")}  # before there was a choice, all started from noise
 
 
 def _generated(file: Path, value: Any) -> Pictures:
@@ -468,7 +470,7 @@ def _generated(file: Path, value: Any) -> Pictures:
     return Pictures(
         directory=file.parent,
         name=Path(config["model"]).name,
-        choices={key: config[key] for key in _CHOICES},
+        choices=_choices(config),
         images=_images(value),
     )
 
@@ -479,6 +481,6 @@ def _drawn(file: Path, value: Any) -> Pictures:
     return Pictures(
         directory=file.parent,
         name=value["of"]["name"],
-        choices={key: settings[key] for key in _CHOICES},
+        choices=_choices(settings),
         images=_images(value),
     )
