@@ -222,8 +222,8 @@ def test_another_autoencoder_is_refused(copy):
         ("model_index.json", {"latent_scale": -1}, "must be positive"),
         (
             "model_index.json",
-            {"latent_color": {"mean": [0, 0]}},
-            "latent_color is not the mean and covariance of 4 channels",
+            {"latent_color": {"mean": [0], "covariance": [[1]]}},
+            "latent_color has 1 channels, the backbone 4",
         ),
         ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "not a pipeline of ifuvit"),
         ("model_index.json", {"vae": None}, "vae.reference is missing"),

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import tiny_evaluation
 from ifuvit import cli
+from ifuvit.config import to_dict
 from ifuvit.data.features import Features
 from ifuvit.errors import InputError
 from ifuvit.model.presets import presets
@@ -244,7 +245,7 @@ def test_gradient_accumulation_gives_the_same_curve(data, whole, tmp_path):
 
 def test_the_pipeline_knows_the_colors_of_training(data, whole):
     index = json.loads((whole / "pipeline/model_index.json").read_text())
-    assert index["latent_color"] == Features.open(data).latent_color.to_json()
+    assert index["latent_color"] == to_dict(Features.open(data).latent_color)
 
 
 def test_gradient_clipping(data, whole, tmp_path):

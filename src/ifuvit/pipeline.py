@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ifuvit.artifacts import atomic_directory, package_version, read_json, write_json
+from ifuvit.config import from_dict, to_dict
 from ifuvit.data.images import to_pictures
 from ifuvit.diffusion import DEFAULT_STEPS, STARTS, Start
 from ifuvit.diffusion.guidance import EVERYWHERE, Interval
@@ -88,6 +89,8 @@ class Pipeline:
             )
         if not latent_scale > 0:
             raise InputError(f"latent_scale={latent_scale}: must be positive")
+        if latent_color is not None and len(latent_color.mean) != c.latent_channels:
+            raise InputError(f"latent_color has {len(latent_color.mean)} channels, the backbone {c.latent_channels}")
         if dtype not in _DTYPES:
             raise InputError(f"dtype={dtype}: choose torch.float32, torch.bfloat16 or torch.float16")
         self.device = torch.device(device)
@@ -131,9 +134,9 @@ class Pipeline:
         _check_fingerprint("autoencoder", autoencoder, index["vae"], directory)
         text_encoder = TextEncoder.from_pretrained(text["reference"], max_tokens=text["max_tokens"], device=device)
         _check_fingerprint("text encoder", text_encoder, text, directory)
-        color, channels = index.get("latent_color"), model.config.latent_channels
+        color = index.get("latent_color")
         if color is not None:
-            color = LatentColor.read(color, channels=channels, where=str(directory / "model_index.json"))
+            color = from_dict(LatentColor, color, where=f"{directory / 'model_index.json'}: latent_color")
         return cls(
             model,
             autoencoder,
@@ -337,7 +340,7 @@ def write_pipeline(
                 "_class_name": "IFUViTPipeline",
                 "_ifuvit_version": package_version(),
                 "latent_scale": float(latent_scale),
-                **({} if latent_color is None else {"latent_color": latent_color.to_json()}),
+                **({} if latent_color is None else {"latent_color": to_dict(latent_color)}),
                 "time_offset": TIME_OFFSET,
                 "transformer": ["ifuvit", "IFUViT"],
                 "scheduler": ["diffusers", "DPMSolverSinglestepScheduler"],

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ifuvit.config import from_dict, to_dict
 from ifuvit.diffusion.sampling import initial_latents, initial_noise
 from ifuvit.diffusion.schedule import alphas_cumprod
 from ifuvit.diffusion.start import LatentColor
@@ -28,16 +29,14 @@ def test_one_color_has_no_spread():
 
 
 def test_json_and_what_is_not_that():
-    assert LatentColor.read(COLOR.to_json(), channels=2, where="x") == COLOR
-    for value in (
-        None,
-        {},
-        {"mean": [0, 0]},
-        {"mean": ["a"], "covariance": [[1]]},
-        {"mean": [0.0], "covariance": [[1.0]]},
+    assert from_dict(LatentColor, to_dict(COLOR)) == COLOR
+    for change, message in (
+        ({"mean": [0, 0, 0]}, "its covariance is not that of 3 channels"),
+        ({"covariance": [[1, 0], [0]]}, "its covariance is not that of 2 channels"),
+        ({"mean": [0.0, float("nan")]}, "not finite"),
     ):
-        with pytest.raises(InputError, match="x.json: latent_color is not the mean and covariance of 2 channels"):
-            LatentColor.read(value, channels=2, where="x.json")
+        with pytest.raises(InputError, match=f"x: latent_color: .*{message}"):
+            from_dict(LatentColor, {**to_dict(COLOR), **change}, where="x")
 
 
 def test_the_start_is_what_diffusion_leaves_of_such_colors():

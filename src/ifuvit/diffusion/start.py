@@ -8,9 +8,7 @@ given a color as training pictures have: a normal variable of their mean and cov
 arXiv:2309.15842, of whose distribution this is the simplest.)
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,38 +24,22 @@ class LatentColor:
     covariance: tuple[tuple[float, ...], ...]
     """C x C."""
 
+    def __post_init__(self) -> None:
+        mean = np.array(self.mean)
+        if {len(self.covariance), *map(len, self.covariance)} != {len(mean)}:
+            raise InputError(f"latent_color: its covariance is not that of {len(mean)} channels")
+        if not (np.isfinite(mean).all() and np.isfinite(self.covariance).all()):
+            raise InputError("latent_color: holds numbers that are not finite")
+
     @classmethod
     def of(cls, colors: np.ndarray) -> "LatentColor":
-        """The mean and covariance of colors (N, C), of one picture without spread."""
+        """The mean and covariance of colors (N, C); one color has no spread."""
         colors = np.asarray(colors, np.float64)
-        covariance = np.cov(colors.T, ddof=1 if len(colors) > 1 else 0).reshape(colors.shape[1], -1)
-        return cls._of_arrays(colors.mean(0), covariance)
-
-    @classmethod
-    def read(cls, value: Any, *, channels: int, where: str) -> "LatentColor":
-        """From JSON.
-
-        Raises:
-            InputError: it is not {"mean", "covariance"} of so many channels.
-        """
-        try:
-            mean, covariance = np.array(value["mean"], np.float64), np.array(value["covariance"], np.float64)
-        except (TypeError, KeyError, ValueError):
-            mean = covariance = np.empty(0)
-        if mean.shape != (channels,) or covariance.shape != (channels, channels) or not np.isfinite(covariance).all():
-            raise InputError(f"{where}: latent_color is not the mean and covariance of {channels} channels")
-        return cls._of_arrays(mean, covariance)
-
-    @classmethod
-    def _of_arrays(cls, mean: np.ndarray, covariance: np.ndarray) -> "LatentColor":
-        return cls(mean=tuple(map(float, mean)), covariance=tuple(tuple(map(float, row)) for row in covariance))
+        covariance = np.atleast_2d(np.cov(colors.T, ddof=1 if len(colors) > 1 else 0))
+        return cls(mean=tuple(colors.mean(0).tolist()), covariance=tuple(tuple(row.tolist()) for row in covariance))
 
     def draw(self, normal: np.ndarray) -> np.ndarray:
         """Colors from standard normal numbers, one a picture: (B, C) -> (B, C) float32."""
         values, vectors = np.linalg.eigh(np.array(self.covariance))
         root = vectors * np.sqrt(values.clip(min=0))  # root root^T is the covariance, singular ones too
         return (np.array(self.mean) + normal @ root.T).astype(np.float32)
-
-    def to_json(self) -> Mapping[str, Any]:
-        """{"mean", "covariance"} as lists."""
-        return {"mean": list(self.mean), "covariance": list(map(list, self.covariance))}
