@@ -12,8 +12,8 @@ import torch
 import ifuvit
 from ifuvit.diffusion import PAPER_STEPS
 from ifuvit.diffusion.sampling import initial_noise, sample
-from ifuvit.diffusion.start import LatentColor
-from ifuvit.errors import InputError
+from ifuvit.diffusion.initial_latents import LatentColor
+from ifuvit.utils.errors import InputError
 from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import Pipeline
 from tiny_pipeline import MODEL, tiny_model, write_text_encoder, write_tiny_pipeline, write_vae

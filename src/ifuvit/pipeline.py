@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ifuvit.artifacts import atomic_directory, package_version, read_json, write_json
-from ifuvit.config import from_dict, to_dict
+from ifuvit.utils.files import atomic_directory, package_version, read_json, write_json
+from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.data.images import to_pictures
 from ifuvit.diffusion import DEFAULT_STEPS, STARTS, Start
-from ifuvit.diffusion.guidance import EVERYWHERE, Interval
+from ifuvit.diffusion.settings import EVERYWHERE, Interval
 from ifuvit.diffusion.sampling import (
     SCHEDULE,
     STOCHASTIC,
@@ -34,8 +34,8 @@ from ifuvit.diffusion.sampling import (
     initial_latents,
     sample,
 )
-from ifuvit.diffusion.start import LatentColor
-from ifuvit.errors import InputError
+from ifuvit.diffusion.initial_latents import LatentColor
+from ifuvit.utils.errors import InputError
 from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.shipped import DEFAULT_MODEL, find
 
@@ -190,7 +190,7 @@ class Pipeline:
             num_inference_steps: evaluations of the guided network a picture.
             seed: picture i starts from noise that depends on (seed, first_index + i) alone.
             solver: see `ifuvit.diffusion.sampling`.
-            start: "noise" is the paper's; see `ifuvit.diffusion.start`. Without a `latent_color` both are noise.
+            start: "noise" is the paper's; see `ifuvit.diffusion.initial_latents`. Without a `latent_color` both are noise.
             batch_size: pictures drawn at once; it does not change them (beyond rounding, at most 1/255).
             first_index: index of the first picture.
             callback: called after every solver step with the number of pictures in the batch.

@@ -7,8 +7,8 @@ import pytest
 
 from ifuvit.benchmarks.growth import Axis, _growth, changed, own, points
 from ifuvit.benchmarks.timing import Contestant, Timing
-from ifuvit.errors import InputError
-from ifuvit.metrics.cost import forward_flops
+from ifuvit.utils.errors import InputError
+from ifuvit.model.flops import forward_flops
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ifuvit.benchmarks.memory import META, LiveStorages, step_memory, training_memory
-from ifuvit.metrics.cost import parameters
+from ifuvit.model.flops import parameters
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.training.recipe import TrainConfig
+from ifuvit.training.config import TrainConfig
 from tiny_training import MODEL
 
 WIDER = replace(MODEL, latent_size=16, embed_dim=64, depth=4)
@@ -89,7 +89,7 @@ import torch
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.training import random_batch
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training.recipe import default_config
+from ifuvit.training.config import default_config
 from ifuvit.training.step import TrainingStep
 
 def status(key):
@@ -116,7 +116,7 @@ print(json.dumps(status("VmHWM") - before))
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_process_that_trains_takes_as_much(checkpointing):
     """In fp32 a processor holds what a GPU holds. Memory is given back at once, or pages left over would count."""
-    from ifuvit.training.recipe import default_config
+    from ifuvit.training.config import default_config
 
     environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", _REAL, str(checkpointing)]

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from ifuvit.benchmarks.extraction import extraction_contestants
-from ifuvit.benchmarks.pictures import draw_pictures
+from ifuvit.benchmarks.images import draw_pictures
 from ifuvit.benchmarks.preparation import (
     caption_contestants,
     loader_contestants,
     picture_contestants,
     write_random_features,
 )
-from ifuvit.data.features import FeatureWriter, _Shards
+from ifuvit.data.encoded import FeatureWriter, _Shards
 from ifuvit.data.images import load_image
 from ifuvit.encoders.text_encoder import Tokens
-from ifuvit.metrics.feature_networks import FeatureNetwork, Preparation
+from ifuvit.metrics.distances.feature_networks import FeatureNetwork, Preparation
 from ifuvit.model.presets import presets
 from ifuvit.training import batches as batches_module
 from tiny_training import MODEL

@@ -11,7 +11,7 @@ from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.reference import ReferenceStep, as_uvit, difference_from_uvit, guided_step, load_reference
 from ifuvit.benchmarks.training import random_batch
 from ifuvit.diffusion.schedule import add_noise
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.model.uvit import IFUViT
 from stand_in_uvit import write_checkout
 from tiny_training import MODEL

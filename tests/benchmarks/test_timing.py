@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ifuvit.benchmarks.timing import Contestant, Rules, Timing, compete, median_interval, speedup
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 CPU = torch.device("cpu")
 

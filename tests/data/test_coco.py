@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from ifuvit.data.coco import read_coco
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 def write(folder, images, annotations):

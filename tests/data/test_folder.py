@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from ifuvit.data.folder import read_folder
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 def picture(path):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ifuvit.data.images import center_crop_resize, load_image, to_pictures, to_tensor
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 def encoded(image, **options):

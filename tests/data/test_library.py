@@ -7,7 +7,7 @@ from PIL import Image
 
 from ifuvit.data.images import load_image
 from ifuvit.data.library import read_dataset
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 datasets = pytest.importorskip("datasets")
 

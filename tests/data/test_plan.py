@@ -5,7 +5,7 @@ import pytest
 
 from ifuvit.data.images import Picture
 from ifuvit.data.plan import Skips, make_plan, skip_entry
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 def picture(identity, *captions, problem=None):

@@ -9,7 +9,7 @@ import torch
 
 from ifuvit.encoders import autoencoder as module
 from ifuvit.encoders.autoencoder import Autoencoder, sample_posterior
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 def tiny_vae(seed: int = 0, **changes):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ifuvit.encoders.text_encoder import TextEncoder, Tokens
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from tiny_clip import text_config, write_tokenizer
 
 needs_minilm = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.evaluation.targets import open_target
 from tiny_pipeline import write_tiny_pipeline
 

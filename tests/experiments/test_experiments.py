@@ -65,7 +65,7 @@ def test_the_papers_numbers_do_not_contradict_its_claims() -> None:
 
 @pytest.mark.parametrize("name", SCALES)
 def test_scales_fit_their_presets(name: str) -> None:
-    from ifuvit.training.recipe import default_config
+    from ifuvit.training.config import default_config
 
     scale = SCALES[name]
     recipe = default_config(scale.preset)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.experiments import EXPERIMENTS
 from ifuvit.experiments.definition import Claim, Experiment, Setting
 from ifuvit.experiments.outcome import agreed, over_seeds, summary, table, verdicts

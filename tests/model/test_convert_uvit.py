@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import reference_uvit
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.model.convert import from_uvit, read_checkpoint, split_positions
 
 SHAPES = [

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import reference_uvit
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import Attention, EncodedText, IFUViT, timestep_embedding, unpatchify
 

@@ -7,9 +7,9 @@ from xml.dom import minidom
 import pytest
 
 import example_results
-from ifuvit.artifacts import write_json
-from ifuvit.errors import InputError
-from ifuvit.report import ReportConfig, run, tables_directory
+from ifuvit.utils.files import write_json
+from ifuvit.utils.errors import InputError
+from ifuvit.commands.report import ReportConfig, run, tables_directory
 from ifuvit.reporting.human import study_plots, study_tables
 from ifuvit.reporting.plots import as_file
 from ifuvit.reporting.reading import read_results, read_study

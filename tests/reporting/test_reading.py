@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import example_results
-from ifuvit.artifacts import sha256
-from ifuvit.errors import InputError
+from ifuvit.utils.files import sha256
+from ifuvit.utils.errors import InputError
 from ifuvit.reporting.comparison import table_1
 from ifuvit.reporting.reading import read_results
 from ifuvit.reporting.results import Estimate, Setting, real_of

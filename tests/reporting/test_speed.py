@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 import example_results
-from ifuvit.artifacts import write_json
-from ifuvit.errors import InputError
+from ifuvit.utils.files import write_json
+from ifuvit.utils.errors import InputError
 from ifuvit.reporting.plots import as_file
 from ifuvit.reporting.reading import read_bench, read_results
 from ifuvit.reporting.results import Estimate

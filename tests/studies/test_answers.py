@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import (
     Answer,
     as_csv,

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.design import (
     Item,
     Rater,

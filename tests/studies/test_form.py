@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.design import Study, read_study
 from ifuvit.studies.form import form, read_returned, write_forms
 from tiny_study import MODELS, make_study

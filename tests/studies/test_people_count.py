@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ifuvit.metrics.count_scores import count_metrics
+from ifuvit.metrics.counting.scores import count_metrics
 from ifuvit.studies.counting import (
     Counts,
     cells_won,

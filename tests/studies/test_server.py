@@ -21,12 +21,12 @@ pytest.importorskip("fastapi", reason="needs fastapi: pip install '.[study]'")
 import httpx  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 
-from ifuvit.errors import InputError  # noqa: E402
+from ifuvit.utils.errors import InputError  # noqa: E402
 from ifuvit.studies import answers  # noqa: E402
 from ifuvit.studies.design import Rater, Study, read_study  # noqa: E402
 from ifuvit.studies.server import make_app  # noqa: E402
 from ifuvit.studies.store import Store  # noqa: E402
-from ifuvit.study import StudyServeConfig, serve  # noqa: E402
+from ifuvit.studies.run import StudyServeConfig, serve  # noqa: E402
 from tiny_study import MODELS, make_study  # noqa: E402
 
 
@@ -423,7 +423,7 @@ def test_a_killed_server_loses_no_answer_that_it_acknowledged(tmp_path: Path) ->
         tmp_path, "count", prompts=tuple(f"{n} sheep" for n in range(2, 10)), raters=8, raters_per_item=8
     )
     study, port = read_study(directory), free_port()
-    command = [sys.executable, "-m", "ifuvit.cli", "study", "serve", str(directory), "--port", str(port)]
+    command = [sys.executable, "-m", "ifuvit.commands.main", "study", "serve", str(directory), "--port", str(port)]
     acknowledged: set[tuple[str, int]] = set()
 
     def answer(rater: Rater) -> None:

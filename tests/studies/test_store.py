@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.store import DATABASE, Closed, Entry, NotAgreed, Outdated, Store
 
 

@@ -25,7 +25,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 
 from ifuvit.studies.answers import read_answers  # noqa: E402
 from ifuvit.studies.design import Study, read_study  # noqa: E402
-from ifuvit.study import StudyExportConfig, StudyImportConfig, run  # noqa: E402
+from ifuvit.studies.run import StudyExportConfig, StudyImportConfig, run  # noqa: E402
 from tiny_study import make_study  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -65,7 +65,7 @@ def page_of(browser: Any, **settings: Any) -> Iterator[Any]:
 
 @contextmanager
 def server(directory: Path, port: int) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-m", "ifuvit.cli", "study", "serve", str(directory), "--port", str(port)]
+    command = [sys.executable, "-m", "ifuvit.commands.main", "study", "serve", str(directory), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
         try:
             for _ in range(600):

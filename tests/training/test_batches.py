@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ifuvit.data.features import Features
+from ifuvit.data.encoded import Features
 from ifuvit.training.batches import Batches, load, validation_batch
 from tiny_training import picture_of, write_features
 

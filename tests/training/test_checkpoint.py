@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training import checkpoint
 from ifuvit.training.ema import EMA

@@ -8,7 +8,7 @@ import torch
 
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.training import random_batch
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training.step import TrainingStep
 from tiny_training import MODEL, tiny

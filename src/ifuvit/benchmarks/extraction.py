@@ -9,10 +9,10 @@ import torch
 
 from ifuvit.benchmarks.timing import Contestant, Step
 from ifuvit.data.images import load_image
-from ifuvit.metrics.feature_networks import extract_features
+from ifuvit.metrics.distances.feature_networks import extract_features
 
 if TYPE_CHECKING:
-    from ifuvit.metrics.feature_networks import FeatureNetwork
+    from ifuvit.metrics.distances.feature_networks import FeatureNetwork
 
 ALONE = "network alone"
 

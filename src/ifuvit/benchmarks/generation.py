@@ -13,7 +13,7 @@ from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Contestant, Step
 from ifuvit.diffusion import Solver
-from ifuvit.diffusion.guidance import EVERYWHERE, Interval
+from ifuvit.diffusion.settings import EVERYWHERE, Interval
 from ifuvit.diffusion.sampling import initial_noise, sample
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ifuvit.benchmarks.training import random_batch
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training.recipe import TrainConfig
+from ifuvit.training.config import TrainConfig
 from ifuvit.training.step import TrainingStep
 
 META = torch.device("meta")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ifuvit.benchmarks.timing import Contestant, Step, Timing
-from ifuvit.model.linear import linear
+from ifuvit.model.kernels import linear
 from ifuvit.model.settings import IFUViTConfig
 
 Pass = Literal["forward", "input gradient", "weight gradient"]

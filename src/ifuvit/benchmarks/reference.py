@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ifuvit.artifacts import sha256
+from ifuvit.utils.files import sha256
 from ifuvit.diffusion.schedule import add_noise
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Contestant, Step
-from ifuvit.metrics.cost import guided_step_flops, text_flops
+from ifuvit.model.flops import guided_step_flops, text_flops
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import EncodedText, IFUViT
 

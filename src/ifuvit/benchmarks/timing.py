@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ifuvit.devices import peak_memory
-from ifuvit.errors import InputError
+from ifuvit.utils.devices import peak_memory
+from ifuvit.utils.errors import InputError
 
 Step = Callable[[], object]
 

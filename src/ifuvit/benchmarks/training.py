@@ -11,10 +11,10 @@ from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Contestant, Step
 from ifuvit.diffusion.schedule import NUM_TIMESTEPS
-from ifuvit.metrics.cost import forward_flops
+from ifuvit.model.flops import forward_flops
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training.recipe import TrainConfig
+from ifuvit.training.config import TrainConfig
 from ifuvit.training.step import TrainingStep
 
 if TYPE_CHECKING:

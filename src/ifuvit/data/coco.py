@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ifuvit.artifacts import read_json
+from ifuvit.utils.files import read_json
 from ifuvit.data.images import Picture
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 def read_coco(images: str | Path, captions: str | Path) -> list[Picture]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ifuvit.data.features import FeatureWriter, to_half
+from ifuvit.data.encoded import FeatureWriter, to_half
 from ifuvit.data.images import Picture, center_crop_resize, load_image, read_ahead
 from ifuvit.data.plan import Skips, skip_entry
-from ifuvit.errors import InputError
-from ifuvit.processes import Processes
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.distributed import Processes
 
 if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder

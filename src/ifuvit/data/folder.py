@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ifuvit.data.images import Picture
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """File names that count as pictures, in upper case too."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifuvit.data.images import Picture
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ifuvit.artifacts import write_text
+from ifuvit.utils.files import write_text
 from ifuvit.data.images import Picture
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 class Plan(NamedTuple):

@@ -7,7 +7,7 @@ Solver = Literal["dpm++", "dpm++2m", "unipc", "ddim", "euler-a"]
 SOLVERS: tuple[str, ...] = get_args(Solver)
 Start = Literal["color", "noise"]
 """Sampling starts from noise around a color as training pictures have, or from pure noise as in the paper; see
-`ifuvit.diffusion.start`."""
+`ifuvit.diffusion.initial_latents`."""
 STARTS: tuple[str, ...] = get_args(Start)
 PAPER_STEPS = 50
 """Solver steps of the paper's pictures and of its evaluation."""

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from ifuvit.diffusion import DEFAULT_STEPS, SOLVERS
-from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval, scale_at
+from ifuvit.diffusion.settings import EVERYWHERE, Interval, check_interval, scale_at
 from ifuvit.diffusion.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, add_noise, alphas_cumprod
-from ifuvit.diffusion.start import LatentColor
-from ifuvit.errors import InputError
+from ifuvit.diffusion.initial_latents import LatentColor
+from ifuvit.utils.errors import InputError
 
 STOCHASTIC = frozenset({"euler-a"})
 

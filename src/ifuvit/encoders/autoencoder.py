@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from ifuvit.artifacts import atomic_path, read_json, write_json
-from ifuvit.errors import InputError
+from ifuvit.utils.files import atomic_path, read_json, write_json
+from ifuvit.shipped import DIRECTORY
+from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
-SHIPPED = Path(__file__).parent.parent / "shipped"
+SHIPPED = DIRECTORY
 _PREFIX = "autoencoder-"
 _WEIGHTS = "diffusion_pytorch_model"
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ifuvit.artifacts import read_json, sha256
-from ifuvit.errors import InputError
-from ifuvit.pretrained import check_weights, check_whole, find_folder, loading
+from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

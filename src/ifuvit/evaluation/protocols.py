@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from ifuvit.diffusion import Solver, Start
-from ifuvit.diffusion.guidance import EVERYWHERE, Interval, check_interval
-from ifuvit.errors import InputError
-from ifuvit.metrics.count_prompts import PromptSet
+from ifuvit.diffusion.settings import EVERYWHERE, Interval, check_interval
+from ifuvit.utils.errors import InputError
+from ifuvit.metrics.counting.prompts import PromptSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class Protocol:
     """Real and drawn pictures are cropped to the centered square and resized to so many pixels (Lanczos) before anything
     else; pictures of that size already stay as they are."""
     networks: tuple[Literal["effnet-lite0", "inception", "dinov2", "clip"], ...]
-    """Feature networks of the distances; see `ifuvit.metrics.feature_networks`."""
+    """Feature networks of the distances; see `ifuvit.metrics.distances.feature_networks`."""
     resize: Literal["network", "clean"] = "network"
     """How pictures come to a feature network's input: its own way, or clean-fid's antialiased bicubic."""
     alignment: tuple[Literal["two-tower", "clip"], ...]
-    """Models of text-image alignment; see `ifuvit.metrics.clip_score`."""
+    """Models of text-image alignment; see `ifuvit.metrics.alignment.clip`."""
     prefix: str = ""
     """What the alignment model reads before every caption."""
     solver: Solver = "dpm++"
@@ -49,11 +49,11 @@ class Protocol:
     guidance_interval: Interval = EVERYWHERE
     """The part of the noise range that is guided, in n / 1000; for the pictures of counting prompts too."""
     start: Start = "noise"
-    """What the solver starts from; noise is U-ViT's. See `ifuvit.diffusion.start`."""
+    """What the solver starts from; noise is U-ViT's. See `ifuvit.diffusion.initial_latents`."""
     seed: int = 0
     """Picture i starts from noise of (seed, i)."""
     count_prompts: tuple[tuple[PromptSet, int], ...] = (("paper", 10),)
-    """Sets of counting prompts (see `ifuvit.metrics.count_prompts`) with the pictures drawn a prompt; the paper has 10."""
+    """Sets of counting prompts (see `ifuvit.metrics.counting.prompts`) with the pictures drawn a prompt; the paper has 10."""
     counts_scenes: bool = False
     """Whether objects are counted by the counter of OpenMoji Scenes' kinds; otherwise that takes a detector."""
     count_guidance_scale: float = 4.0

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ifuvit.artifacts import read_json, sha256
-from ifuvit.config import to_dict
+from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.config import to_dict
 from ifuvit.data.folder import SUFFIXES, read_folder
 from ifuvit.diffusion import Start
-from ifuvit.diffusion.guidance import EVERYWHERE, Interval
-from ifuvit.errors import InputError
+from ifuvit.diffusion.settings import EVERYWHERE, Interval
+from ifuvit.utils.errors import InputError
 from ifuvit.shipped import find, names
 
 if TYPE_CHECKING:

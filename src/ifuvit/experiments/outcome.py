@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.experiments.definition import Experiment, Quantity
 from ifuvit.metrics.intervals import estimate
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ifuvit.artifacts import atomic_path, read_json, write_text
-from ifuvit.config import from_dict, to_dict
-from ifuvit.errors import InputError
-from ifuvit.model.linear import Linear, linear
+from ifuvit.utils.files import atomic_path, read_json, write_text
+from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.model.kernels import Linear, linear
 from ifuvit.model.settings import IFUViTConfig
 
 

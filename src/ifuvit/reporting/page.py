@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ifuvit.artifacts import now, package_version
+from ifuvit.utils.files import now, package_version
 from ifuvit.reporting import comparison, counting, figures, human, measured, paper, speed, tables
 from ifuvit.reporting.headline import headline
 from ifuvit.reporting.provenance import sources

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ifuvit.artifacts import read_json, sha256
-from ifuvit.errors import InputError
+from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.errors import InputError
 from ifuvit.reporting.results import (
     Bench,
     Claim,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.reporting.results import Pictures, Results
 
 # As many prompts as are looked at: side by side, and of one model alone.

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 DEFAULT_MODEL = "openmoji-cross-intermediate"
-_HERE = Path(__file__).parent
+DIRECTORY = Path(__file__).parent
+"""Where they lie, with the stand-ins of evaluation and the autoencoder."""
 
 
 def names() -> list[str]:
     """Names of the shipped text-to-image models."""
-    return sorted(path.parent.name for path in _HERE.glob("*/model_index.json"))
+    return sorted(path.parent.name for path in DIRECTORY.glob("*/model_index.json"))
 
 
 def find(name_or_directory: str | Path) -> Path:
@@ -21,7 +22,7 @@ def find(name_or_directory: str | Path) -> Path:
         InputError: neither; the message lists the shipped names.
     """
     if str(name_or_directory) in names():
-        return _HERE / str(name_or_directory)
+        return DIRECTORY / str(name_or_directory)
     directory = Path(name_or_directory)
     for candidate in (directory, directory / "pipeline"):
         if (candidate / "model_index.json").is_file():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.agreement import krippendorffs_alpha, ranking_agreement, rater_rows, self_consistency
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import SAMPLES

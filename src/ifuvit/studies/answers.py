@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifuvit.artifacts import read_json
-from ifuvit.config import from_dict, to_dict
-from ifuvit.errors import InputError
+from ifuvit.utils.files import read_json
+from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.design import PICTURES, Assignment, Purpose, Study, read_study
 from ifuvit.studies.store import DATABASE, Entry, Status, Store
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifuvit.errors import InputError
-from ifuvit.metrics.count_prompts import Asked
+from ifuvit.utils.errors import InputError
+from ifuvit.metrics.counting.prompts import Asked
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import Dispersion, jackknife, means, two_way
 from ifuvit.studies.design import PICTURES, Study
 
 if TYPE_CHECKING:
-    from ifuvit.metrics.object_count import PictureCounter
+    from ifuvit.metrics.counting.counters import PictureCounter
 
 SCORES = ("average_error", "match_ratio")
 """Eq. 9, mean |counted - asked|, and Eq. 10, share with counted = asked."""

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from ifuvit.artifacts import read_json
-from ifuvit.config import from_dict
-from ifuvit.errors import InputError
+from ifuvit.utils.files import read_json
+from ifuvit.utils.config import from_dict
+from ifuvit.utils.errors import InputError
 
 Kind = Literal["count", "preference"]
 Purpose = Literal["rating", "repeat", "check"]

@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ifuvit.artifacts import atomic_directory, read_json
-from ifuvit.errors import InputError
+from ifuvit.utils.files import atomic_directory, read_json
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import check_entry
 from ifuvit.studies.design import PICTURES, Rater, Study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task

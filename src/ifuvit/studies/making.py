@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 from ifuvit.data.scenes import KINDS, draw_scene
-from ifuvit.errors import InputError
-from ifuvit.metrics.count_prompts import PROMPT_SETS, Asked, parse_noun_phrase, parse_prompt
+from ifuvit.utils.errors import InputError
+from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, parse_noun_phrase, parse_prompt
 from ifuvit.studies.design import PICTURES, Item, Kind
-from ifuvit.studies.pictures import blind, blind_name, common_size, spoil, write_blind
+from ifuvit.studies.images import blind, blind_name, common_size, spoil, write_blind
 from ifuvit.studies.sources import Drawn
 
 CONSENT = """You will look at pictures that computer programs have drawn, and answer one question about each. There are no \

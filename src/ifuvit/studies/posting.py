@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import competition_ranks
 from ifuvit.studies.design import Rater, Study
 from ifuvit.studies.store import Entry

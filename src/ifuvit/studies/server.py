@@ -18,8 +18,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ifuvit.artifacts import now
-from ifuvit.errors import InputError
+from ifuvit.utils.files import now
+from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import EXPORTS, Answer, check_entry, collect
 from ifuvit.studies.design import PICTURES, Rater, Study, read_study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task

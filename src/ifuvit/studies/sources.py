@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.artifacts import read_json
-from ifuvit.config import to_dict
-from ifuvit.errors import InputError
+from ifuvit.utils.files import read_json
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.errors import InputError
 from ifuvit.evaluation.targets import Settings, Target, open_target
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def draw(
 ) -> Drawn:
     """One picture a prompt in a part of `directory`; those that an earlier call with the same model, prompts and settings left
     there stay."""
-    from ifuvit.evaluation.drawing import draw as draw_into
-    from ifuvit.processes import Processes
+    from ifuvit.evaluation.generation import draw as draw_into
+    from ifuvit.utils.distributed import Processes
 
     facts = {"model": target.describe(), "settings": to_dict(settings)}
     part = directory / hashlib.sha256(json.dumps([facts, prompts]).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ifuvit.data.features import Features
+from ifuvit.data.encoded import Features
 from ifuvit.data.images import read_ahead
 from ifuvit.diffusion.schedule import NUM_TIMESTEPS, add_noise
 from ifuvit.encoders.autoencoder import sample_posterior

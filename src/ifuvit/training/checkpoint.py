@@ -18,8 +18,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ifuvit.artifacts import atomic_directory, is_full_disk, read_json, write_json
-from ifuvit.errors import InputError
+from ifuvit.utils.files import atomic_directory, is_full_disk, read_json, write_json
+from ifuvit.utils.errors import InputError
 from ifuvit.training.ema import EMA
 
 
@@ -192,7 +192,7 @@ def trim_log(path: Path, step: int) -> None:
     """Cut metrics.jsonl back to what had been logged at `step`, so that a resumed run does not log twice."""
     if not path.is_file():
         return
-    from ifuvit.artifacts import write_text
+    from ifuvit.utils.files import write_text
 
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.evaluation.drawing import paint, picture_files
+from ifuvit.evaluation.generation import paint, picture_files
 from ifuvit.evaluation.protocols import protocols, read_weights
-from ifuvit.evaluation.real import RealPictures
-from ifuvit.evaluation.scoring import Judges
+from ifuvit.evaluation.reference_images import RealPictures
+from ifuvit.evaluation.evaluators import Judges
 from ifuvit.evaluation.targets import Settings, painter_of
-from ifuvit.processes import Processes
-from ifuvit.training.recipe import TrainConfig
+from ifuvit.utils.distributed import Processes
+from ifuvit.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from ifuvit.pipeline import Pipeline

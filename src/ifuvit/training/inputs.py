@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ifuvit.errors import InputError
-from ifuvit.training.recipe import TrainConfig
+from ifuvit.utils.errors import InputError
+from ifuvit.training.config import TrainConfig
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from ifuvit.data.features import Features
+    from ifuvit.data.encoded import Features
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.model.uvit import IFUViT
     from ifuvit.pipeline import Pipeline

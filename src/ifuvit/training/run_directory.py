@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.artifacts import read_json, write_json
-from ifuvit.config import to_dict
-from ifuvit.devices import use_bf16
-from ifuvit.errors import InputError
-from ifuvit.processes import Processes
-from ifuvit.training.recipe import FREE_FIELDS, TrainConfig
+from ifuvit.utils.files import read_json, write_json
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.devices import use_bf16
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.distributed import Processes
+from ifuvit.training.config import FREE_FIELDS, TrainConfig
 
 if TYPE_CHECKING:
-    from ifuvit.data.features import Features
+    from ifuvit.data.encoded import Features
 
 
 def settle_precision(config: TrainConfig) -> TrainConfig:

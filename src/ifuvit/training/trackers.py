@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 def check_installed(trackers: Sequence[str]) -> None:

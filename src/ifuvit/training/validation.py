@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ifuvit.data.features import Features
+from ifuvit.data.encoded import Features
 from ifuvit.diffusion.loss import noise_errors
 from ifuvit.training.batches import noisy_latents, text_states, validation_batch
-from ifuvit.training.recipe import TrainConfig
+from ifuvit.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ifuvit.data.scenes.contents import INVERSE, KIND_INDEX, KINDS, MAX_COUNT, RELATIONS, Background, Kind, Relation
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 _WORDS = ("", "one", "two", "three", "four", "five")
 # {x}: number and noun; {is}: is or are; {on}: the background. Without and with the background.

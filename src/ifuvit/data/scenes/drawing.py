@@ -19,7 +19,7 @@ from ifuvit.data.scenes.contents import (
     count_combinations,
     relation_combinations,
 )
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 Split = Literal["train", "val"]
 

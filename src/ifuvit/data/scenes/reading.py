@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from ifuvit.artifacts import read_json
+from ifuvit.utils.files import read_json
 from ifuvit.data.scenes.contents import BACKGROUNDS, KIND_INDEX, RELATIONS, Relation
 from ifuvit.data.scenes.drawing import Split
-from ifuvit.errors import InputError
+from ifuvit.utils.errors import InputError
 
 
 class WrittenScene(NamedTuple):

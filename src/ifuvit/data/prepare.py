@@ -1,0 +1,416 @@
+"""`ifuvit prepare`: captions and pictures into features for training.
+
+Phases:
+1. Plan. All captions are read; distinct ones get rows in the order of their first appearance. The plan depends on the
+   data alone, so that every process and every restart makes the same one.
+2. Shards of pictures are encoded to posterior moments, then shards of distinct captions to token ids and states.
+   Process r of n (RANK and WORLD_SIZE, as torchrun and accelerate set them) makes every n-th shard.
+3. Process 0 waits for all shards and writes the tables and the manifest.
+"""
+
+import itertools
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import tyro
+
+from ifuvit.utils.files import now
+from ifuvit.commands.main import parse_action
+from ifuvit.utils.config import to_dict
+from ifuvit.data.encoding import (
+    ALONE,
+    encode_captions,
+    encode_pictures,
+    latent_scale,
+    shard_ranges,
+    to_numpy,
+)
+from ifuvit.data.encoded import FORMAT, FeatureWriter, to_half
+from ifuvit.data.images import Picture
+from ifuvit.data.plan import Plan, Skips, make_plan, skip_entry
+from ifuvit.utils.devices import find_device
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.distributed import Processes
+
+if TYPE_CHECKING:
+    from ifuvit.encoders.autoencoder import Autoencoder
+    from ifuvit.encoders.text_encoder import TextEncoder
+
+LARGEST_DEFAULT_SIZE = 256
+"""Pixels. Stable Diffusion's autoencoders were trained on up to 1024; the paper, like U-ViT, encodes 256."""
+
+ASK_ABOVE = 10e9
+"""Bytes of text states above which --text has to be chosen by the user."""
+
+PATIENCE = 3600.0
+"""Seconds without a new shard after which process 0 gives up waiting for the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """What all sources of data have in common."""
+
+    out: Path
+    """The features directory to write. If it is unfinished, the work goes on where it stopped."""
+    autoencoder: str = "openmoji"
+    """Encodes the pictures: a shipped name, a diffusers folder or hub id, or a run of train-autoencoder."""
+    text_encoder: str = "minilm"
+    """Encodes the captions: "minilm", "clip-vit-large-patch14", or the folder or hub id of a CLIP text model or of a
+    BERT-like model."""
+    max_tokens: int | None = None
+    """Tokens a caption, all told; longer captions are cut. By default what the text encoder is made for."""
+    size: int | None = None
+    """Pixels of a side after the square center crop; a multiple of the autoencoder's factor. By default what the
+    autoencoder was trained on, as its config.json tells (64 for "openmoji"), but 256 at most."""
+    text: Literal["states", "tokens"] | None = None
+    """Store text states (large; training reads them) or token ids (small; training runs the text encoder). By default
+    states, unless they would take more than 10 GB: then you are told both sizes and have to choose."""
+    batch_size: int = 64
+    """Pictures, and captions, encoded at a time."""
+    shard_size: int | None = None
+    """Rows of a file; also what is lost at most when the work is killed. By default 1024, or more where that would make
+    more than 256 files."""
+    max_skipped: int | None = None
+    """Broken pictures and empty captions to tolerate. By default 1 % of the number of pictures, but at least 10."""
+    workers: int = 4
+    """Threads that read pictures."""
+    device: str = "auto"
+    """Where the encoders run: cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "size", "batch_size", "shard_size", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if self.max_skipped is not None and self.max_skipped < 0:
+            raise InputError(f"--max-skipped {self.max_skipped}: must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoConfig(PrepareConfig):
+    """MS-COCO's captions (or OpenMoji Scenes, which have the same layout) into features for training."""
+
+    images: Path
+    """The directory of the pictures."""
+    captions: Path
+    """The annotation file, captions_*.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(PrepareConfig):
+    """A folder of pictures into features for training. A picture's caption is the first line of a .txt file of the same
+    name beside it, or stands in the folder's metadata.jsonl."""
+
+    folder: tyro.conf.Positional[Path]
+    """The folder; pictures in folders below it count too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig(PrepareConfig):
+    """A data set that the library `datasets` reads into features for training."""
+
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    """WebDataset files (.tar), parquet files (.parquet), or one name of a data set on the Hugging Face hub."""
+    name: str | None = None
+    """The configuration of a data set that has several."""
+    split: str = "train"
+    """Which split; slices such as "train[:1000]" are understood."""
+    image_column: str | None = None
+    """The column of the pictures. By default the only one there is."""
+    caption_column: str | None = None
+    """The column of the captions (text, or lists of text); "json.caption" reaches into a column of JSON. By default
+    caption, captions, text, txt or json.caption."""
+
+
+_HELP = """usage: ifuvit prepare SOURCE [ARGUMENTS]
+
+Encode captions and pictures into features for training.
+
+sources:
+  coco      --images DIR --captions FILE.json --out FEATURES   MS-COCO's files, or OpenMoji Scenes
+  folder    DIR --out FEATURES                                 pictures, .txt files or metadata.jsonl
+  dataset   NAME_OR_FILES --out FEATURES                       WebDataset, parquet, or the hub
+
+`ifuvit prepare SOURCE --help` tells a source's arguments."""
+_SOURCES: dict[str, type[PrepareConfig]] = {"coco": CocoConfig, "folder": FolderConfig, "dataset": DatasetConfig}
+
+
+def main(arguments: list[str]) -> None:
+    """Run the verb from command line arguments."""
+    config = parse_action(_SOURCES, arguments, verb="prepare", text=_HELP, what="source")
+    if config is None:
+        return
+    directory = run(config)
+    if Processes.from_environment().rank == 0:
+        print(f"features: {directory}")
+
+
+def run(config: PrepareConfig) -> Path:
+    """Prepare features and return their directory.
+
+    Raises:
+        InputError: the source cannot be read, an encoder cannot be found, the directory has other features, the disk
+            is too small, or too much had to be skipped.
+    """
+    share = Processes.from_environment()
+    pictures = read_source(config)
+    _say(share, f"{len(pictures):,} pictures listed; loading the encoders")
+    # Imported late: torch, diffusers and transformers take seconds, which a mistyped path should not cost.
+    from ifuvit.encoders.autoencoder import Autoencoder
+    from ifuvit.encoders.text_encoder import TextEncoder
+
+    device = find_device(config.device)
+    autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
+    text_encoder = TextEncoder.from_pretrained(config.text_encoder, max_tokens=config.max_tokens, device=device)
+    return encode(config, pictures, autoencoder, text_encoder, share)
+
+
+def read_source(config: PrepareConfig) -> list[Picture]:
+    """The pictures and captions that a configuration names."""
+    if isinstance(config, CocoConfig):
+        from ifuvit.data.coco import read_coco
+
+        return read_coco(config.images, config.captions)
+    if isinstance(config, FolderConfig):
+        from ifuvit.data.folder import read_folder
+
+        return read_folder(config.folder)
+    if isinstance(config, DatasetConfig):
+        from ifuvit.data.library import read_dataset
+
+        return read_dataset(
+            config.sources,
+            name=config.name,
+            split=config.split,
+            image_column=config.image_column,
+            caption_column=config.caption_column,
+        )
+    raise TypeError(f"{type(config).__name__} names no source")
+
+
+def encode(
+    config: PrepareConfig,
+    pictures: Sequence[Picture],
+    autoencoder: "Autoencoder",
+    text_encoder: "TextEncoder",
+    share: Processes = ALONE,
+) -> Path:
+    """`run` with the source read and the encoders loaded. Returns before the features are finished in all processes
+    but process 0.
+
+    Raises:
+        InputError: see `run`.
+    """
+    started = now()
+    size = config.size or min(autoencoder.image_size, LARGEST_DEFAULT_SIZE)
+    if size % autoencoder.factor:
+        raise InputError(f"--size {size}: not a multiple of {autoencoder.factor}, the autoencoder's factor")
+    plan = make_plan(pictures)
+    if not plan.pictures:
+        reason = f" (the first: {plan.skipped[0]['id']}: {plan.skipped[0]['reason']})" if plan.skipped else ""
+        raise InputError(f"none of {plan.listed} pictures has a caption{reason}")
+
+    writer = FeatureWriter(config.out)
+    latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
+    sizes = _predicted_sizes(plan, latents, text_encoder.max_tokens, text_encoder.width)
+    text = config.text or _choose_text(sizes)
+    image_shards = shard_ranges(len(plan.pictures), config.shard_size)
+    text_shards = shard_ranges(len(plan.captions), config.shard_size)
+    settings = {
+        "format": FORMAT,
+        "pictures_and_captions": plan.digest,
+        "size": size,
+        "autoencoder": autoencoder.fingerprint,
+        "text_encoder": text_encoder.fingerprint,
+        "max_tokens": text_encoder.max_tokens,
+        "text": text,
+        "shard_size": [len(image_shards[0]), len(text_shards[0])],
+    }
+    begun = writer.check(settings)
+    if begun and writer.finished:
+        _say(share, f"{config.out} is complete; nothing to do")
+        return config.out
+    if share.rank == 0:
+        _announce(plan, sizes, text, config.out)
+        _check_disk(config.out, sizes["moments"] + sizes[text])
+        writer.begin(settings)
+    else:
+        _wait(lambda: writer.check(settings), "process 0 has not begun")
+
+    limit = config.max_skipped if config.max_skipped is not None else max(10, plan.listed // 100)
+    skips = Skips(config.out, limit, plan.skipped)
+    skips.check([skip_entry(picture, picture.problem) for picture in plan.pictures if picture.problem])
+    encode_pictures(
+        writer,
+        plan.pictures,
+        image_shards,
+        autoencoder,
+        skips,
+        share,
+        size=size,
+        batch_size=config.batch_size,
+        workers=config.workers,
+    )
+    encode_captions(
+        writer,
+        plan.captions,
+        text_shards,
+        text_encoder,
+        share,
+        states=text == "states",
+        batch_size=config.batch_size,
+    )
+    if share.rank:
+        return config.out
+    image_facts = _all_shards(writer, "moments", len(image_shards))
+    text_facts = _all_shards(writer, "text", len(text_shards))
+    skipped = plan.skipped + [entry for facts in image_facts for entry in facts["skipped"]]
+    Skips(config.out, limit, skipped).check()
+    broken = {position for facts in image_facts for position in facts["broken"]}
+    kept = [position for position in range(len(plan.pictures)) if position not in broken]
+    if not kept:
+        raise InputError(f"none of {plan.listed} pictures can be read (the first: {skipped[-1]['reason']})")
+    null = text_encoder.tokenize([""])
+    rows = [plan.rows[position] for position in kept]
+    scale = latent_scale(image_facts)
+    truncated = sum(facts["truncated"] for facts in text_facts)
+    writer.finish(
+        shards={"moments": image_facts, "text": text_facts},
+        arrays={
+            "null_states": to_half(to_numpy(text_encoder.encode(null))[0]),
+            "null_mask": to_numpy(null.mask)[0].astype(np.bool_),
+            "null_ids": to_numpy(null.ids)[0].astype(np.int32),
+            "caption_starts": np.cumsum([0, *map(len, rows)], dtype=np.int64),
+            "caption_rows": np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64),
+        },
+        captions=plan.captions,
+        image_ids=[plan.pictures[position].id for position in kept],
+        skipped=skipped,
+        config=to_dict(config),
+        started=started,
+        facts={
+            "size": size,
+            "text": text,
+            "latent_scale": scale,
+            "autoencoder": {
+                "reference": autoencoder.reference,
+                "fingerprint": autoencoder.fingerprint,
+                "channels": autoencoder.channels,
+                "factor": autoencoder.factor,
+            },
+            "text_encoder": {
+                "reference": text_encoder.reference,
+                "fingerprint": text_encoder.fingerprint,
+                "width": text_encoder.width,
+                "max_tokens": text_encoder.max_tokens,
+            },
+            "counts": {
+                "pictures": len(kept),
+                "captions": sum(map(len, rows)),
+                "distinct_captions": len(plan.captions),
+                "skipped": len(skipped),
+                "truncated_captions": truncated,
+            },
+        },
+    )
+    if truncated:
+        _say(
+            share,
+            f"warning: {truncated:,} of {len(plan.captions):,} distinct captions are longer than "
+            f"{text_encoder.max_tokens} tokens and were cut",
+        )
+    left_out = f"; {len(skipped):,} left out, see {config.out / 'skipped.jsonl'}" if skipped else "; none left out"
+    _say(share, f"{len(kept):,} pictures, latent scale {scale:.5f}{left_out}")
+    return config.out
+
+
+def _predicted_sizes(plan: Plan, latents: tuple[int, int, int], length: int, width: int) -> dict[str, int]:
+    """Bytes: "moments", and for the text "tokens" or "states" (which have the tokens too)."""
+    tokens = len(plan.captions) * length * 5
+    return {
+        "moments": 2 * len(plan.pictures) * math.prod(latents),
+        "tokens": tokens,
+        "states": tokens + 2 * len(plan.captions) * length * width,
+    }
+
+
+def _choose_text(sizes: dict[str, int]) -> Literal["states"]:
+    if sizes["states"] <= ASK_ABOVE:
+        return "states"
+    raise InputError(
+        f"text states would take {_bytes(sizes['states'])}; choose --text states if there is room for them, or --text "
+        f"tokens ({_bytes(sizes['tokens'])}), with which training runs the text encoder at every step"
+    )
+
+
+def _announce(plan: Plan, sizes: dict[str, int], text: str, out: Path) -> None:
+    captions = sum(map(len, plan.rows))
+    other = "tokens" if text == "states" else "states"
+    _say(
+        ALONE,
+        f"{len(plan.pictures):,} pictures: {_bytes(sizes['moments'])}; {captions:,} captions, {len(plan.captions):,} "
+        f"distinct: --text {text} takes {_bytes(sizes[text])} (--text {other}: {_bytes(sizes[other])}); "
+        f"{_bytes(_free(out))} are free at {out}",
+    )
+
+
+def _check_disk(out: Path, needed: int) -> None:
+    written = sum(path.stat().st_size for path in out.rglob("*.npy")) if out.is_dir() else 0
+    # The tables of ids and captions are small beside the rest.
+    missing = int(1.02 * needed) + 2**20 - written
+    if missing > _free(out):
+        raise InputError(
+            f"{out}: the features need {_bytes(missing)} more and {_bytes(_free(out))} are free there; make room, give "
+            "another --out, or choose --text tokens"
+        )
+
+
+def _free(path: Path) -> int:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
+def _all_shards(writer: FeatureWriter, kind: str, count: int) -> list[dict[str, Any]]:
+    """The facts of all shards, those of other processes awaited."""
+    facts: dict[int, dict[str, Any]] = {}
+
+    def missing() -> bool:
+        before = len(facts)
+        for shard in range(count):
+            if shard not in facts and (new := writer.done(kind, shard)) is not None:
+                facts[shard] = new
+        return len(facts) == before
+
+    while len(facts) < count:
+        _wait(lambda: not missing(), f"{count - len(facts)} of {count} shards are missing")
+    return [facts[shard] for shard in range(count)]
+
+
+def _wait(ready: Callable[[], bool], problem: str) -> None:
+    begun = time.monotonic()
+    while not ready():
+        if time.monotonic() - begun > PATIENCE:
+            raise InputError(f"{problem} after {PATIENCE:.0f} s; run the same command again in all processes")
+        time.sleep(0.2)
+
+
+def _say(share: Processes, text: str) -> None:
+    if share.rank == 0:
+        print(text, file=sys.stderr, flush=True)

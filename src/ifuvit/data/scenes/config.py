@@ -1,0 +1,54 @@
+"""`ifuvit scenes`: draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifuvit.utils.files import now, sha256, write_manifest
+from ifuvit.commands.main import parse
+from ifuvit.utils.config import to_dict
+from ifuvit.data.scenes import openmoji_version, write_scenes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """Draw pictures of 1 to 5 emoji, or of two with a spatial relation, with five captions each."""
+
+    out: Path
+    """Directory to write: images/, annotations/, held_out.json, ATTRIBUTION.txt, manifest.json."""
+    size: int = 64
+    """Side of the square pictures in pixels, 32 or more."""
+    train: int = 20_000
+    """Number of training pictures."""
+    val: int = 2_000
+    """Number of validation pictures, of which about a quarter show combinations held out of training."""
+    seed: int = 0
+    """The same seed gives the same pictures; a longer set begins with the shorter one."""
+
+
+def run(config: ScenesConfig) -> Path:
+    """Draw the scenes and return their directory.
+
+    Raises:
+        InputError: a number out of range, a directory that holds something else, or a missing package.
+    """
+    started = now()
+    out = write_scenes(
+        config.out, size=config.size, train=config.train, val=config.val, seed=config.seed, progress=True
+    )
+    annotations = sorted((out / "annotations").glob("*.json"))
+    write_manifest(
+        out,
+        "scenes",
+        to_dict(config),
+        started=started,
+        seed=config.seed,
+        openmoji=openmoji_version(),
+        annotations={path.name: sha256(path) for path in annotations},
+    )
+    return out
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of the verb."""
+    config = parse(ScenesConfig, arguments, prog="ifuvit scenes")
+    print(f"{run(config)}: {config.train} training and {config.val} validation scenes")

@@ -1,0 +1,114 @@
+"""Drawing the pictures that are judged into a directory, so that they can be looked at, and kept when a run is killed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ifuvit.utils.files import atomic_path, read_json, write_json
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.evaluation.targets import Painter, Settings, Target
+from ifuvit.utils.distributed import Processes
+
+
+def draw(
+    target: Target,
+    prompts: Sequence[str],
+    directory: Path,
+    settings: Settings,
+    *,
+    batch_size: int,
+    processes: Processes,
+    label: str,
+) -> tuple[list[Path], float | None]:
+    """Draw one picture a prompt as `directory`/00000.png …; those that are there already stay.
+
+    Args:
+        target: one with a painter.
+        prompts: N captions; picture i depends on (settings.seed, i) and its prompt alone.
+        directory: new, or of an earlier call with the same prompts, settings and weights.
+        settings: how.
+        batch_size: pictures at once.
+        processes: which share of the batches is this process's.
+        label: of the progress bar.
+
+    Returns:
+        the N files, and pictures per second of this process (None if nothing was left to draw).
+
+    Raises:
+        InputError: the directory has pictures of something else.
+    """
+    assert target.painter is not None
+    files = picture_files(directory, len(prompts))
+    manifest: dict[str, Any] = {
+        "verb": "evaluate",
+        "of": {"name": target.name, "sha256": target.sha256},
+        "settings": to_dict(settings),
+        "images": [
+            {"file": file.name, "prompt": prompt, "index": index}
+            for index, (file, prompt) in enumerate(zip(files, prompts))
+        ],
+    }
+    if processes.first:
+        _claim(directory, manifest)
+    processes.wait()
+    speed = paint(target.painter, prompts, files, settings, batch_size=batch_size, processes=processes, label=label)
+    return files, speed
+
+
+def picture_files(directory: Path, number: int) -> list[Path]:
+    """The files of so many pictures: 00000.png, ..."""
+    return [directory / f"{index:05d}.png" for index in range(number)]
+
+
+def paint(
+    painter: Painter,
+    prompts: Sequence[str],
+    files: Sequence[Path],
+    settings: Settings,
+    *,
+    batch_size: int,
+    processes: Processes,
+    label: str,
+    anew: bool = False,
+    keep_bar: bool = True,
+) -> float | None:
+    """Draw one picture a prompt into its file, all processes together; those that are there stay, but for `anew`.
+
+    Returns:
+        pictures per second of this process; None if nothing was left to draw.
+    """
+    import time
+
+    from tqdm import tqdm
+
+    batches = [range(start, min(start + batch_size, len(files))) for start in range(0, len(files), batch_size)]
+    # Shared before looking at what is there, for others are drawing already. A batch that was killed is drawn again.
+    mine = [batch for batch in processes.share(batches) if anew or not all(files[index].is_file() for index in batch)]
+    begun, drawn = time.monotonic(), 0
+    hidden = None if processes.first else True  # None: shown on a terminal
+    with tqdm(total=sum(map(len, mine)), desc=label, unit="picture", leave=keep_bar, disable=hidden) as bar:
+        for batch in mine:
+            images = painter([prompts[index] for index in batch], batch.start, settings, batch_size)
+            for index, image in zip(batch, images, strict=True):
+                with atomic_path(files[index]) as path:
+                    image.save(path, format="PNG", compress_level=1)
+            drawn += len(batch)
+            bar.update(len(batch))
+    speed = drawn / (time.monotonic() - begun) if drawn else None
+    processes.wait()
+    return speed
+
+
+def _claim(directory: Path, manifest: dict[str, Any]) -> None:
+    file = directory / "manifest.json"
+    if file.is_file():
+        if read_json(file) != manifest:
+            raise InputError(
+                f"{directory}: holds pictures drawn from other prompts, weights or settings; delete it, or choose another "
+                "directory"
+            )
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"{directory}: holds something else already; choose another directory")
+    else:
+        write_json(file, manifest)

@@ -1,0 +1,76 @@
+"""What is left of an experiment, and how long that will take."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ifuvit.utils.files import read_json
+from ifuvit.experiments.definition import Experiment, Scale
+
+if TYPE_CHECKING:
+    from ifuvit.training.config import TrainConfig
+
+
+class Stage(NamedTuple):
+    """A part of an experiment: the call of one verb."""
+
+    what: str
+    done: Callable[[], bool]
+    """Whether its result is on the disk."""
+    work: Callable[[], None]
+    """Does it, or goes on with it."""
+    seconds: float
+    """What is predicted to be left of it."""
+
+
+class TrainingSpeed(NamedTuple):
+    """How fast runs train, to predict others by their FLOPs."""
+
+    flops_per_second: float
+    source: str
+    """What it was measured on."""
+
+    @classmethod
+    def of(cls, scale: Scale, finished: "Sequence[TrainConfig]") -> "TrainingSpeed":
+        """That of finished runs, or without any what was measured for the scale."""
+        seconds = sum(read_json(config.out / "manifest.json")["training_seconds"] for config in finished)
+        if not seconds:
+            return cls(scale.training_gflops_per_second * 1e9, scale.machine)
+        several = "s" if len(finished) > 1 else ""
+        return cls(sum(map(_training_flops, finished)) / seconds, f"{len(finished)} finished run{several} here")
+
+    def seconds_left(self, config: "TrainConfig") -> float:
+        """For the steps after a run's newest checkpoint."""
+        from ifuvit.training.checkpoint import saved_steps
+
+        done = max(saved_steps(config.out), default=0)
+        return (1 - done / config.steps) * _training_flops(config) / self.flops_per_second
+
+
+def _training_flops(config: "TrainConfig") -> float:
+    from ifuvit.model.flops import forward_flops
+
+    return 3.0 * forward_flops(config.model).total * config.batch_size * config.steps
+
+
+def overview(experiment: Experiment, scale: Scale, seeds: int, stages: Sequence[Stage], speed: TrainingSpeed) -> str:
+    """Every stage with whether it is done, or about how long it will take."""
+    lines = [
+        f"{experiment.name}: {experiment.title} ({len(experiment.settings)} settings x {seeds} seeds)",
+        f"scale {scale.name}: {scale.about}",
+        "",
+    ]
+    left = 0.0
+    for stage in stages:
+        done = stage.done()
+        left += 0 if done else stage.seconds
+        lines.append(
+            f"  {'done' if done else 'missing':<8} {stage.what:<72} {'' if done else _duration(stage.seconds):>9}".rstrip()
+        )
+    told = f"missing: about {_duration(left)}; training as fast as on {speed.source}, all else estimated"
+    return "\n".join([*lines, "", told if left else "nothing is missing"])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

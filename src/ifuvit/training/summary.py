@@ -1,0 +1,111 @@
+"""The screen before the first step: what is trained, on what, and how long it will take."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ifuvit.utils.devices import peak_memory
+from ifuvit.model import flops as cost
+from ifuvit.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from ifuvit.data.encoded import Features
+    from ifuvit.training.batches import Batches
+
+
+def trial(
+    accelerator: "Accelerator",
+    model: nn.Module,
+    batches: "Batches",
+    loss_of: Callable[[Mapping[str, Tensor]], Tensor],
+    parts: int,
+) -> dict[str, float]:
+    """Time one forward and backward pass of a micro-batch (on a CPU of 8 pictures at most), without an update.
+
+    Args:
+        loss_of: the loss of a micro-batch.
+        parts: micro-batches a step.
+
+    Returns:
+        "seconds" a step takes by that, the most "memory" in use so far (bytes), and the number of "pictures".
+    """
+    batch = {name: tensor.chunk(parts)[0] for name, tensor in batches[0].items()}
+    whole = len(batch["latents"])
+    if accelerator.device.type == "cpu":
+        batch = {name: tensor[:8] for name, tensor in batch.items()}
+    batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+    elapsed = math.inf
+    for _ in range(3):
+        begun = time.monotonic()
+        accelerator.backward(loss_of(batch))
+        if accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        elapsed = min(elapsed, time.monotonic() - begun)
+    model.zero_grad(set_to_none=True)
+    return {
+        "seconds": elapsed * parts * whole / len(batch["latents"]),
+        "memory": peak_memory(accelerator.device),
+        "pictures": len(batch["latents"]),
+    }
+
+
+def screen(
+    config: TrainConfig,
+    features: "Features",
+    pictures: int,
+    accelerator: "Accelerator",
+    step: int,
+    trial: Mapping[str, float],
+    loaded: Mapping[str, Sequence[str]] | None,
+) -> str:
+    """The rows of the screen.
+
+    Args:
+        pictures: how many are trained on.
+        step: steps done before.
+        trial: of `trial`.
+        loaded: of `ifuvit.training.inputs.initialize`, if the run starts from another model.
+    """
+    model = config.model
+    count, flops = cost.parameters(model), cost.forward_flops(model)
+    left = config.steps - step
+    sharded = ", sharded (FSDP2)" if accelerator.is_fsdp2 else ""
+    state = 20 * count  # fp32 weights, gradients, two moments and the average
+    if accelerator.is_fsdp2:
+        state //= accelerator.num_processes
+    rows = [
+        ("model", f"{model.conditioning}, [n_text, n_image] = [{model.n_text}, {model.n_image}]; {count:,} parameters"),
+        ("GFLOPs", f"{flops.layers / 1e9:.2f} a forward pass, {flops.total / 1e9:.2f} with attention products; "
+                   f"{3 * flops.total * config.batch_size / 1e9:,.0f} a training step"),
+        ("data", f"{pictures:,} pictures, {features.caption_count:,} distinct captions, {features.text_mode}; "
+                 f"{config.steps * config.batch_size / pictures:.1f} epochs"),
+        ("steps", f"{step:,} of {config.steps:,} done, {config.batch_size} pictures each"
+                  f" ({config.steps * config.batch_size:,} samples)"),
+        ("processes", f"{accelerator.num_processes} on {accelerator.device.type}{sharded}, {config.precision}"),
+        ("memory", f"{state / 2**30:.2f} GiB of weights, gradients, optimizer and average; "
+                   f"{trial['memory'] / 2**30:.2f} GiB in use at a trial with {trial['pictures']:.0f} pictures"),
+        ("time", f"about {_duration(trial['seconds'] * left)} for the {left:,} steps left "
+                 f"({trial['seconds']:.3g} s a step in a trial on this machine, validation, evaluation and samples not counted)"),
+        ("out", str(config.out)),
+    ]  # fmt: skip
+    if loaded is not None:
+        rows.append(("init from", f"{config.init_from}: {len(loaded['loaded'])} tensors loaded; "
+                                  f"new: {_some(loaded['new'])}; not used: {_some(loaded['unused'])}"))  # fmt: skip
+    return "\n".join(f"{name:>10}  {text}" for name, text in rows)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "none"
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 100:
+        return f"{minutes:.0f} minutes" if minutes >= 2 else f"{seconds:.0f} seconds"
+    return f"{minutes / 60:.1f} hours" if minutes < 60 * 72 else f"{minutes / 1440:.1f} days"

@@ -1,0 +1,106 @@
+"""Frozen models of transformers: found in a folder or on the Hugging Face hub, loaded whole and without chatter."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ifuvit.utils.errors import InputError
+
+
+def find_folder(
+    reference: str, *, what: str, advice: str, files: Sequence[str] = (), hub_id: str | None = None, fetch: bool = True
+) -> Path:
+    """The folder that holds a model's files.
+
+    Args:
+        reference: a folder or a hub id.
+        what: what the model is, for errors: "text encoder".
+        advice: what to give instead of something that is neither, for errors.
+        files: names or patterns that are needed beside config.json and the safetensors.
+        hub_id: what `reference` is called on the hub, if it is another name there.
+        fetch: whether it may be downloaded; otherwise only what an earlier download left on this machine is taken.
+
+    Raises:
+        InputError: there is no such folder, it holds no model, or the hub does not give it.
+    """
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{what} {folder}: the folder has no config.json, so it is not a transformers model")
+        return folder
+    hub_id = hub_id or reference
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_id):
+        raise InputError(f"{what} {reference}: no such folder; {advice}")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", *files]
+    try:
+        # "*/*": other formats of the same weights lie in subfolders.
+        folder = Path(
+            snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=not fetch)
+        )
+    except Exception as error:  # every fault of the network and of the hub, whose classes vary with versions
+        # A set HF_HUB_OFFLINE, no network, an unknown id, a gated model: the way out is the same.
+        why = (
+            f"it cannot be had from the Hugging Face hub ({type(error).__name__})"
+            if fetch
+            else "it is not on this machine"
+        )
+        raise InputError(
+            f"{what} {hub_id}: {why}; download it where there is a network (`hf download {hub_id} --local-dir FOLDER`) and "
+            f"give the folder{'' if fetch else ', or give the id itself to have it downloaded'}"
+        ) from None
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{what} {reference}: the hub's {hub_id} has no config.json, so it is not a model")
+    return folder
+
+
+def check_weights(folder: Path, *, what: str) -> None:
+    """Refuse a folder without safetensors: transformers would make random weights, or unpickle others.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"{what} {folder}: no *.safetensors in it; save the model with save_pretrained")
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """A block in which transformers loads something: without progress bars and news of weights that are not used, and
+    with its errors on one line.
+
+    Raises:
+        InputError: for whatever goes wrong in the block.
+    """
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except Exception as error:  # broken files give anything from ValueError to a Rust panic's own class
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"{what}: cannot be loaded ({why})") from None
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def check_whole(report: Mapping[str, Any], *, what: str, unused: tuple[str, ...] = ()) -> None:
+    """Refuse a model some of whose weights the files lack, which transformers fills at random.
+
+    Args:
+        report: of `from_pretrained(..., output_loading_info=True)`.
+        what: the model, for the error.
+        unused: how the names of weights begin that may be missing.
+
+    Raises:
+        InputError: others are missing.
+    """
+    if missing := sorted(name for name in report["missing_keys"] if not name.startswith(unused)):
+        raise InputError(f"{what}: the weights lack {missing[0]} and {len(missing) - 1} more")

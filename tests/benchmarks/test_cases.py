@@ -1,0 +1,147 @@
+"""What competes in `ifuvit bench train` and `sample`: real steps, on the same tensors, with the FLOPs they have."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ifuvit.benchmarks.machine import make_accelerator
+from ifuvit.benchmarks.reference import as_uvit, guided_step, load_reference
+from ifuvit.benchmarks.sampling import GUIDANCE_SCALE, Guided, difference_from_plain, sampling, sampling_contestants
+from ifuvit.benchmarks.timing import Rules, compete
+from ifuvit.benchmarks.training import random_batch, training_contestants
+from ifuvit.data.encoded import Features
+from ifuvit.model.flops import forward_flops, guided_step_flops, text_flops
+from ifuvit.model.uvit import IFUViT
+from ifuvit.training.batches import Batches
+from stand_in_uvit import write_checkout
+from tiny_training import MODEL, tiny, write_features
+
+CPU = torch.device("cpu")
+CONFIGS = {"concat-early": as_uvit(MODEL), "cross-intermediate": MODEL}
+RULES = Rules(rounds=1, warmup=2, turn_seconds=0)
+
+
+@pytest.fixture
+def reference(tmp_path):
+    return load_reference(write_checkout(tmp_path / "checkout"))
+
+
+@pytest.fixture
+def batch():
+    return random_batch(MODEL, 3, seed=0, device=CPU)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The latents and timesteps that any backbone is given (the stand-in for U-ViT's is one of ours)."""
+    seen, plain = [], IFUViT.encode_image
+
+    def recorded(self, latents, timesteps, record=None):
+        seen.append((type(self).__name__, latents.clone(), timesteps.clone()))
+        return plain(self, latents, timesteps, record)
+
+    monkeypatch.setattr(IFUViT, "encode_image", recorded)
+    return seen
+
+
+def recipes(**settings):
+    return {
+        name: tiny(Path(), Path(), model=config, batch_size=3, warmup_steps=0, **settings)
+        for name, config in CONFIGS.items()
+    }
+
+
+def test_batch_is_like_training_s(tmp_path) -> None:
+    features = Features.open(write_features(tmp_path / "features"))
+    real = Batches(features, torch.arange(20).numpy(), seed=0, batch_size=3, caption_dropout=0.1)[0]
+    mine = random_batch(MODEL, 3, seed=0, device=CPU)
+    assert {name: (t.shape, t.dtype) for name, t in mine.items()} == {
+        name: (t.shape, t.dtype) for name, t in real.items()
+    }
+    assert 1 <= mine["timesteps"].min() and mine["timesteps"].max() <= 1000
+    again, other = (random_batch(MODEL, 3, seed=seed, device=CPU) for seed in (0, 1))
+    assert torch.equal(mine["noise"], again["noise"]) and not torch.equal(mine["noise"], other["noise"])
+
+
+def test_all_train_on_the_same_tensors(reference, batch, seen) -> None:
+    contestants = training_contestants(recipes(), reference, batch, make_accelerator("fp32", CPU))
+    assert [contestant.name for contestant in contestants] == ["U-ViT", *CONFIGS]
+    assert [contestant.base for contestant in contestants] == [None, "U-ViT", "U-ViT"]
+    compete(contestants, RULES, CPU)
+    assert {name for name, _, _ in seen} == {"UViT", "IFUViT"}
+    for _, latents, timesteps in seen:
+        assert torch.equal(latents, seen[0][1]) and torch.equal(timesteps, batch["timesteps"])
+
+
+def test_training_flops() -> None:
+    batch = random_batch(MODEL, 3, seed=0, device=CPU)
+    contestants = training_contestants(recipes(), None, batch, make_accelerator("fp32", CPU))
+    assert [contestant.base for contestant in contestants] == [None, "concat-early"]
+    for contestant, config in zip(contestants, CONFIGS.values(), strict=True):
+        assert contestant.flops == 9 * forward_flops(config).total and contestant.items == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_step_learns(batch, precision) -> None:
+    accelerator = make_accelerator(precision, CPU)
+    for contestant in training_contestants(recipes(learning_rate=1e-2), None, batch, accelerator):
+        step = contestant.prepare()
+        losses = [float(step()[0]) for _ in range(40)]  # type: ignore[index]
+        assert losses[-1] < 0.8 * losses[0]
+
+
+def test_all_sample_on_the_same_tensors(reference, batch, seen) -> None:
+    contestants = sampling_contestants(CONFIGS, reference, batch, make_accelerator("fp32", CPU), seed=0)
+    compete(contestants, RULES, CPU)
+    assert {name for name, _, _ in seen} == {"UViT", "IFUViT"}
+    for _, latents, timesteps in seen:
+        assert torch.equal(latents, batch["latents"]) and torch.equal(timesteps, batch["timesteps"])
+
+
+def test_sampling_contestants(reference, batch) -> None:
+    accelerator = make_accelerator("fp32", CPU)
+    against = sampling_contestants(CONFIGS, reference, batch, accelerator, seed=0)
+    alone = sampling_contestants(CONFIGS, None, batch, accelerator, seed=0)
+    ways = [f"{name}, {way}" for name in CONFIGS for way in ("plain", "shared", "text once a prompt")]
+    assert [contestant.name for contestant in against] == ["U-ViT", *ways]
+    assert [contestant.base for contestant in against] == [None] + 2 * ["U-ViT", "U-ViT", None]
+    first = "concat-early, plain"
+    assert {contestant.name: contestant.base for contestant in alone if contestant.base} == {
+        "concat-early, shared": first,
+        "cross-intermediate, plain": first,
+        "cross-intermediate, shared": first,
+    }
+    plain, shared = (guided_step_flops(MODEL, shared=shared).total for shared in (False, True))
+    assert [contestant.flops for contestant in alone[3:]] == [3 * plain, 3 * shared, 3 * text_flops(MODEL).total]
+    assert against[0].flops == 3 * guided_step_flops(as_uvit(MODEL), shared=False).total
+
+
+def test_shared_plain_and_u_vit_s_steps_are_one_function(reference, batch) -> None:
+    for config in CONFIGS.values():
+        guided = Guided(config, batch, seed=0)
+        with torch.no_grad():
+            plain, shared = guided.plain(), guided.shared()
+            conditional = guided.model(guided.latents, guided.timesteps, guided.states)
+        assert (conditional - plain).abs().max() > 0.01 * plain.abs().max()
+        torch.testing.assert_close(shared, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+    theirs, ours = reference.build(MODEL).eval(), Guided(as_uvit(MODEL), batch, seed=0)
+    theirs.load_state_dict(ours.model.state_dict())
+    with torch.no_grad():
+        given = guided_step(theirs, ours.latents, ours.timesteps, ours.states, ours.null_states[0], GUIDANCE_SCALE)
+        torch.testing.assert_close(given, ours.plain(), rtol=1e-4, atol=1e-4)
+
+
+def test_difference_notices_a_shared_step_that_is_another(batch, monkeypatch) -> None:
+    accelerator = make_accelerator("fp32", CPU)
+    assert difference_from_plain(MODEL, batch, accelerator, seed=0) < 1e-5
+    monkeypatch.setattr(Guided, "shared", lambda self: 1.5 * self.plain())
+    assert difference_from_plain(MODEL, batch, accelerator, seed=0) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_sampling_is_without_gradients_and_in_the_precision_asked_for() -> None:
+    layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with sampling(make_accelerator(precision, CPU)):
+            assert layer(x).dtype == dtype and not layer(x).requires_grad
+    assert layer(x).requires_grad

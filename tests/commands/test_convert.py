@@ -1,0 +1,97 @@
+"""`ifuvit convert uvit`: a directory that IFUViT loads, and one line for every mistake."""
+
+import json
+import pickle
+import sys
+
+import pytest
+import torch
+
+import reference_uvit
+from ifuvit import IFUViT
+from ifuvit.commands import main as cli
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.save(reference_uvit.random_state(), tmp_path / "uvit.pth")
+    return tmp_path / "uvit.pth"
+
+
+def convert(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["ifuvit", "convert", *map(str, arguments)])
+    cli.main()
+
+
+def test_convert(checkpoint, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    convert(monkeypatch, "uvit", checkpoint, out, "--heads", 4)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{out}: U-ViT with") and "depth 4, 4 heads" in printed and "7 text tokens" in printed
+    model, state = IFUViT.from_pretrained(out), torch.load(checkpoint)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    index, text = (json.loads((out / name).read_text()) for name in ("model_index.json", "text_encoder.json"))
+    assert index["latent_scale"] == 0.2301
+    assert index["vae"] == {"reference": "stabilityai/sd-vae-ft-ema", "fingerprint": None}
+    assert text == {"reference": "clip-vit-large-patch14", "fingerprint": None, "max_tokens": 7}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["verb"] == "convert" and manifest["backbone"]["num_heads"] == 4
+
+    convert(monkeypatch, "uvit", checkpoint, out, "--heads", 2, "--text-tokens", 22)  # replaces the first
+    c = IFUViT.from_pretrained(out).config
+    assert (c.num_heads, c.text_tokens, c.latent_size) == (2, 22, 2)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps({"a": cli.parse}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (truncated, "not a readable checkpoint, it may be truncated"),
+        (pickled, "not a checkpoint of plain tensors"),
+        (lambda path: path.write_text("hello, this is a text file"), "uvit.pth: not a"),
+        (lambda path: path.write_bytes(b""), "not a readable checkpoint"),
+        (lambda path: torch.save([1, 2], path), "holds no state dict"),
+        (lambda path: torch.save({"step": 3}, path), "holds no state dict"),
+        (lambda path: torch.save({"fc.weight": torch.ones(2)}, path), "not a U-ViT"),
+        (lambda path: path.unlink(), "no such file"),
+    ],
+)
+def test_bad_checkpoints_get_one_line(checkpoint, tmp_path, monkeypatch, capsys, spoil, message):
+    spoil(checkpoint)
+    with pytest.raises(SystemExit) as stop:
+        convert(monkeypatch, "uvit", checkpoint, tmp_path / "out", "--heads", 4)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["uvit", "{checkpoint}", "{out}", "--heads", "5"], "--heads 5"),
+        (["uvit", "{checkpoint}", "{out}"], "--heads"),
+        (["dit", "{checkpoint}", "{out}", "--heads", "4"], "dit"),
+        (["uvit", "{checkpoint}", "{photos}", "--heads", "4"], "holds something else"),
+        (["uvit", "{checkpoint}", "{checkpoint}", "--heads", "4"], "is a file"),
+        (["uvit", "{photos}", "{out}", "--heads", "4"], "is a directory"),
+        (["uvit", "{checkpoint}", "{out}", "--heads", "4", "--latent-scale", "0"], "--latent-scale 0"),
+        (["uvit", "{checkpoint}", "{out}", "--heads", "4", "--text-tokens", "9"], "--text-tokens 9"),
+    ],
+)
+def test_mistakes_get_one_line(checkpoint, tmp_path, monkeypatch, capsys, arguments, message):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "holiday.png").touch()
+    paths = {"checkpoint": checkpoint, "out": tmp_path / "out", "photos": photos}
+    with pytest.raises(SystemExit) as stop:
+        convert(monkeypatch, *[argument.format(**paths) for argument in arguments])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+    assert list(photos.iterdir()) == [photos / "holiday.png"]

@@ -1,0 +1,86 @@
+"""`ifuvit costs`: the table and the JSON."""
+
+import json
+
+import pytest
+
+from ifuvit.commands import costs
+from ifuvit.commands.costs import CostsConfig
+from ifuvit.utils.errors import InputError
+from ifuvit.model.presets import presets
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    costs.main(list(arguments))
+    return capsys.readouterr().out
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    everything = json.loads(printed(capsys, "--json"))
+    assert list(everything) == list(presets)
+    for entry in everything.values():
+        assert list(entry) == ["parameters", "gflops", "guided_step_gflops"]
+        assert list(entry["gflops"]) == ["without_attention", "with_attention"]
+        assert list(entry["guided_step_gflops"]) == ["plain", "shared"]
+        assert entry["guided_step_gflops"]["shared"] < entry["guided_step_gflops"]["plain"]
+    assert everything["cross-intermediate"] == {
+        "parameters": 47_843_492,
+        "gflops": {"without_attention": 23.59, "with_attention": 25.57},
+        "guided_step_gflops": {"plain": 51.13, "shared": 42.2},
+    }
+    assert json.loads(printed(capsys, "--json", "--preset", "cross-early")) == {
+        "cross-early": everything["cross-early"]
+    }
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys).splitlines()
+    assert len(lines) == 1 + len(presets)
+    row = next(line for line in lines if line.startswith("concat-intermediate ")).split()
+    assert row == ["concat-intermediate", "47,843,492", "25.77", "28.01", "56.02", "47.89"]
+    assert max(map(len, lines)) <= 100
+
+
+def test_changed_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    early = json.loads(printed(capsys, "--preset", "cross-early", "--json"))["cross-early"]
+    same = json.loads(printed(capsys, "--preset", "cross-intermediate", "--n-text", "0", "--n-image", "0", "--json"))[
+        "cross-intermediate"
+    ]
+    assert same == early
+    pair = json.loads(printed(capsys, "--preset", "cross-intermediate", "--n-image", "4", "0", "--json"))
+    assert pair == costs.run(CostsConfig(preset="cross-intermediate", n_image=(4, 0)))
+    assert pair["cross-intermediate"]["gflops"]["with_attention"] > 25.57
+
+
+def test_small_models_keep_their_digits() -> None:
+    assert costs.run(CostsConfig(preset="openmoji-concat-early"))["openmoji-concat-early"] == {
+        "parameters": 3_428_132,
+        "gflops": {"without_attention": 0.5407, "with_attention": 0.576},
+        "guided_step_gflops": {"plain": 1.1519, "shared": 1.1468},
+    }
+
+
+def test_training_memory() -> None:
+    name = "openmoji-concat-early"
+    told = costs.run(CostsConfig(preset=name, training_memory=True, batch_size=8))
+    memory = told[name]["training_memory"]
+    assert memory["batch_size"] == 8 and memory["precision"] == "bf16"
+    assert memory["plain"]["weights"] >= 4 * 3_428_132
+    assert memory["checkpointed"]["activations"] < memory["plain"]["activations"] < memory["plain"]["peak"]
+    lines = costs.memory_table(told)
+    assert "batch 8, bf16" in lines[0] and max(map(len, lines)) <= 120
+    peaks = [float(line.split()[-1]) for line in lines[-2:]]
+    assert peaks == [round(memory[way]["peak"] / 2**30, 3) for way in ("plain", "checkpointed")]
+
+
+def test_mistakes() -> None:
+    with pytest.raises(InputError, match="--batch-size 0"):
+        costs.run(CostsConfig(batch_size=0))
+    with pytest.raises(InputError, match="unknown preset 'cross-late'.*cross-intermediate"):
+        costs.run(CostsConfig(preset="cross-late"))
+    with pytest.raises(InputError, match="n_image=7"):
+        costs.run(CostsConfig(preset="cross-early", n_image=7))
+    with pytest.raises(InputError, match="n_text=-1"):
+        costs.run(CostsConfig(n_text=-1))
+    with pytest.raises(InputError, match="--n-image"):
+        costs.main(["--n-image", "1", "2", "3"])

@@ -1,0 +1,204 @@
+"""`ifuvit generate`: files, names, metadata, the page, and one line for every mistake."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ifuvit.commands import main as cli
+
+from ifuvit.commands import generate
+from ifuvit.utils.errors import InputError
+from ifuvit.commands.generate import GenerateConfig, file_name, read_prompts
+from tiny_pipeline import write_tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_tiny_pipeline(tmp_path_factory.mktemp("run")))
+
+
+def draw(model, out, *arguments, steps=("--steps", "2")):
+    generate.main([*arguments, "--model", model, "--out", str(out), *steps, "--device", "cpu"])
+    return json.loads((out / "manifest.json").read_text())
+
+
+def test_what_is_written(model, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("\ufeffa bus\n\n  two   sheep \n", encoding="utf-8")
+    out = tmp_path / "out"
+    odd = 'three <b>"red"</b> & apples ../..'
+    manifest = draw(
+        model, out, odd, "--prompts-file", str(tmp_path / "prompts.txt"), "--images-per-prompt", "2", "--seed", "5",
+        "--guidance-scale", "2.5", "--negative-prompt", "grass", "--batch-size", "4",
+    )  # fmt: skip
+    assert capsys.readouterr().out == f"{out / 'index.html'}: 6 pictures; the grid is {out / 'grid.png'}\n"
+    names = [image["file"] for image in manifest["images"]]
+    assert names[:3] == ["0000-three-b-red-b-apples.png", "0001-three-b-red-b-apples.png", "0002-a-bus.png"]
+    assert [image["prompt"] for image in manifest["images"]] == [odd, odd, "a bus", "a bus", "two sheep", "two sheep"]
+    assert {path.name for path in out.iterdir()} == {*names, "grid.png", "index.html", "manifest.json"}
+    assert manifest["verb"] == "generate" and manifest["config"]["guidance_scale"] == 2.5
+    assert re.fullmatch("[0-9a-f]{64}", manifest["model"]["sha256"])
+
+    with Image.open(out / names[1]) as image:
+        assert image.size == (8, 8) and image.mode == "RGB"
+        facts = dict(image.text)
+    facts.pop("Software")
+    assert facts == {
+        "prompt": odd, "negative_prompt": "grass", "seed": "5", "index": "1", "model": model, "steps": "2",
+        "guidance_scale": "2.5", "guidance_interval": "", "solver": "dpm++", "start": "color",
+    }  # fmt: skip
+
+    page = (out / "index.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 6 and not re.search(r'(src|href)="(?!data:)', page)
+    assert "three &lt;b&gt;&quot;red&quot;&lt;/b&gt; &amp; apples ../.." in page and "<b>" not in page
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+
+
+def test_pictures_do_not_depend_on_the_batch_size(model, tmp_path):
+    prompts = ["a bus", "two sheep", "a bus"]
+    arrays = []
+    for size in ("1", "3"):
+        manifest = draw(model, tmp_path / size, *prompts, "--batch-size", size)
+        arrays.append([np.asarray(Image.open(tmp_path / size / i["file"])).astype(int) for i in manifest["images"]])
+    assert np.abs(np.subtract(*arrays)).max() <= 1
+
+
+def test_exact_is_the_papers_sampling(model, tmp_path):
+    exact = draw(model, tmp_path / "exact", "a bus", "--exact", steps=())
+    paper = draw(model, tmp_path / "paper", "a bus", steps=("--steps", "50", "--start", "noise"))
+    assert exact["config"]["steps"] == paper["config"]["steps"] == 50
+    assert exact["config"]["start"] == paper["config"]["start"] == "noise"
+    ours, theirs = (np.asarray(Image.open(tmp_path / name / "0000-a-bus.png")) for name in ("exact", "paper"))
+    assert np.array_equal(ours, theirs)
+
+
+def test_large_outputs_refer_to_files(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "_EMBED_BYTES", 10)
+    draw(model, tmp_path / "out", "a bus")
+    assert 'src="0000-a-bus.png"' in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_an_earlier_output_is_replaced_and_nothing_else(model, tmp_path):
+    out = tmp_path / "out"
+    draw(model, out, "a bus", "two sheep")
+    (out / "notes.txt").write_text("mine")
+    draw(model, out, "an apple")
+    assert {path.name for path in out.iterdir()} == {
+        "0000-an-apple.png", "grid.png", "index.html", "manifest.json", "notes.txt",
+    }  # fmt: skip
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.png").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        draw(model, tmp_path / "photos", "a bus")
+
+
+def test_a_run_that_fails_takes_nothing_away(model, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    draw(model, out, "a bus", "two sheep")
+    before = sorted(out.iterdir())
+    spoiled = shutil.copytree(model, tmp_path / "spoiled")
+    (spoiled / "pipeline" / "transformer" / "model.safetensors").write_bytes(b"short")
+    for directory in (out, tmp_path / "new"):
+        with pytest.raises(InputError, match="not a readable safetensors file"):
+            draw(str(spoiled), directory, "an apple")
+    assert sorted(out.iterdir()) == before and not (tmp_path / "new").exists()
+
+    # interrupted after one picture, it can be started again
+    monkeypatch.setattr(generate, "_write_png", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        draw(model, out, "an apple")
+    monkeypatch.undo()
+    assert draw(model, out, "three apples")["complete"]
+    assert sorted(path.name for path in out.glob("0*")) == ["0000-three-apples.png"]
+
+
+def test_default_directory_is_a_new_one(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in ("0001", "0002"):
+        generate.main(["a bus", "--model", model, "--steps", "1", "--device", "cpu"])
+        assert (tmp_path / "generated" / number / "grid.png").is_file()
+
+
+def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
+    long = "a red bus left of three sheep on grass"
+    draw(model, tmp_path / "out", long, "a bus", long + " right", "--batch-size", "1")
+    assert capsys.readouterr().err == (
+        "ifuvit: warning: 2 of 3 prompts are longer than the text encoder's 8 tokens: their ends are not seen\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no prompts"),
+        (["a bus", " "], "prompt 2 is empty"),
+        (["--prompts-file", "missing.txt"], "missing.txt: no such file"),
+        (["--prompts-file", "empty.txt"], "empty.txt: holds no prompts"),
+        (["--prompts-file", "binary.txt"], "binary.txt: not a UTF-8 text file"),
+        (["--prompts-file", "."], "is a directory"),
+        (["a bus", "--solver", "magic"], "unknown solver 'magic'; the solvers are dpm"),
+        (["a bus", "--steps", "0"], "--steps 0: must be at least 1"),
+        (["a bus", "--steps", "2000"], "from 1 to 1000"),
+        (["a bus", "--steps", "many"], "--steps"),
+        (["a bus", "--batch-size", "0"], "--batch-size 0"),
+        (["a bus", "--images-per-prompt", "-1"], "--images-per-prompt -1"),
+        (["a bus", "--seed", "-1"], "--seed -1"),
+        (["a bus", "--guidance-scale", "nan"], "--guidance-scale nan"),
+        (["a bus", "--guidance-interval", "0.8", "0.3"], "--guidance-interval 0.8 0.3"),
+        (["a bus", "--exact", "--guidance-interval", "0.2", "0.8"], "leave out --guidance-interval"),
+        (["a bus", "--exact", "--dtype", "bfloat16"], "leave out --dtype bfloat16"),
+        (["a bus", "--model", "magic"], "no model 'magic'"),
+        (["a bus", "--out", "empty.txt/below"], "cannot be written"),
+        (["a bus", "--out", "empty.txt"], "cannot be written"),
+        (["a bus", "--device", "abacus"], "--device abacus: cannot be used here"),
+    ],
+)
+def test_mistakes_get_one_line(model, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("\n \n")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00\xd8")
+    arguments = arguments if "--model" in arguments else [*arguments, "--model", model]
+    monkeypatch.setattr(sys, "argv", ["ifuvit", "generate", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert captured.err.startswith("ifuvit: ") and captured.err.count("\n") == 1 and message in captured.err
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_prompts_keep_their_order(tmp_path):
+    (tmp_path / "p.txt").write_text("c\nd\n")
+    config = GenerateConfig(prompts=("b", "a  a"), prompts_file=tmp_path / "p.txt")
+    assert read_prompts(config) == ["b", "a a", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("Two Sheep, on grass!", "0007-two-sheep-on-grass.png"),
+        ("../../etc/passwd", "0007-etc-passwd.png"),
+        ("ein Käfer", "0007-ein-kafer.png"),
+        ("三只羊", "0007.png"),
+        ("con\x00\n:*?|" + "x" * 500, "0007-con-" + "x" * 44 + ".png"),
+    ],
+)
+def test_file_names_are_safe(prompt, name):
+    assert file_name(7, 100, prompt) == name
+    assert file_name(7, 30_000, prompt).startswith("00007")
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys, contextlib, ifuvit.commands.generate as g\n"
+        "with contextlib.suppress(SystemExit): g.main(['--help'])\n"
+        "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules], file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.strip() == "[]" and "s = w - 1" in " ".join(result.stdout.replace("│", " ").split())

@@ -1,0 +1,383 @@
+"""The experiment: which verbs it calls, what it skips, how it goes on after a kill, and what experiment.json says."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation_stub import Evaluations, write_model, write_result
+from ifuvit.commands import main as cli
+from ifuvit.evaluation import run as evaluate
+from ifuvit.experiments import run as experiment
+from ifuvit.data import prepare
+from ifuvit.data.scenes import config as scenes
+from ifuvit.training import loop as train
+from ifuvit.utils.files import now, read_json, write_manifest
+from ifuvit.utils.config import to_dict
+from ifuvit.data.scenes import write_scenes
+from ifuvit.utils.errors import InputError
+from ifuvit.evaluation.run import EvaluateConfig
+from ifuvit.evaluation.evaluators import Judges
+from ifuvit.experiments.run import ExperimentConfig, Plan
+from ifuvit.experiments import EXPERIMENTS, SCALES
+from ifuvit.model.presets import presets
+from ifuvit.training.config import TrainConfig
+
+SETTINGS = ("concat-early", "concat-intermediate", "cross-early", "cross-intermediate")
+TINY = replace(SCALES["smoke"], scenes=(1, 4), images=4)
+
+
+class Kill(BaseException):
+    """A process that ends at once."""
+
+
+class Verbs:
+    """Stand-ins for the verbs, which leave on the disk what an experiment looks for. `did` tells which were called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.did: list[str] = []
+        self.kill_before: str | None = None
+        self.evaluations = Evaluations()
+        monkeypatch.setattr(experiment, "SCALES", {**SCALES, "smoke": TINY})
+        monkeypatch.setattr(scenes, "run", self.scenes)
+        monkeypatch.setattr(prepare, "run", self.prepare)
+        monkeypatch.setattr(Judges, "load", self.look)
+        monkeypatch.setattr(train, "run", self.train)
+        monkeypatch.setattr(evaluate, "run", self.evaluate)
+
+    def note(self, what: str) -> None:
+        if what == self.kill_before:
+            self.kill_before = None
+            raise Kill
+        self.did.append(what)
+
+    def scenes(self, config: scenes.ScenesConfig) -> None:
+        self.note("scenes")
+        write_scenes(config.out, size=32, train=config.train, val=config.val, seed=config.seed)
+        write_manifest(config.out, "scenes", to_dict(config), started=now())
+
+    def prepare(self, config: prepare.CocoConfig) -> None:
+        self.note(f"prepare {config.out.name}")
+        assert config.captions.is_file() and config.images.is_dir()
+        config.out.mkdir(parents=True)
+        write_manifest(config.out, "prepare", to_dict(config), started=now(), fingerprint="f")
+
+    def look(self, protocol: Any, real: Any, *, cache: Path, **_: Any) -> None:
+        self.note("look")
+        assert protocol.images == TINY.images and len(real) == 4
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / "features.npy").touch()
+
+    def train(self, config: TrainConfig) -> None:
+        self.note(f"train {config.out.name}")
+        assert config.out.name.endswith(f"-seed-{config.seed}")
+        write_model(config.out, config.out.name)
+        write_manifest(
+            config.out, "train", to_dict(config), started=now(), steps=config.steps, training_seconds=10.0, features="f"
+        )
+
+    def evaluate(self, config: EvaluateConfig) -> Path:
+        self.note(f"evaluate {config.out.stem}")
+        # Seeds differ by 1, settings by 10; so the means are known.
+        name, seed = Path(config.target).name.rsplit("-seed-", 1)
+        value = 10.0 * SETTINGS.index(name) + int(seed) - 1234 if name in SETTINGS else 0.0
+        setting = next(one for one in EXPERIMENTS["ablation"].settings if one.name == name)
+        model = setting.at(replace(presets[TINY.preset], **TINY.model))
+        return write_result(config, {"KID-EffNetLite0": value, "TwoTower score": -value}, to_dict(model))
+
+
+@pytest.fixture
+def verbs(monkeypatch: pytest.MonkeyPatch) -> Verbs:
+    return Verbs(monkeypatch)
+
+
+def smoke(out: Path, **fields: Any) -> ExperimentConfig:
+    return ExperimentConfig(**{"name": "table1", "scale": "smoke", "out": out, **fields})
+
+
+def of_seed(seed: int, *settings: str) -> list[str]:
+    return [f"{verb} {setting}-seed-{seed}" for setting in settings or SETTINGS for verb in ("train", "evaluate")]
+
+
+BEFORE = ["scenes", "prepare train", "prepare val", "look"]
+
+
+def test_a_whole_table(verbs: Verbs, tmp_path: Path) -> None:
+    out = experiment.run(smoke(tmp_path / "out", seeds=2))
+    assert verbs.did == BEFORE + of_seed(1234) + of_seed(1235)
+    found = read_json(out / "experiment.json")
+    assert (found["verb"], found["name"], found["scale"]) == ("experiment", "table1", "smoke")
+    assert found["seeds"] == [1234, 1235] and found["complete"] is True
+    assert [row["setting"] for row in found["table"]] == list(SETTINGS)
+    for number, row in enumerate(found["table"]):
+        kid = row["metrics"]["KID-EffNetLite0"]
+        assert kid["value"] == 10 * number + 0.5 and kid["interval_from"] == "bootstrap over seeds" and kid["n"] == 2
+        assert row["costs"]["parameters"] == 7
+    late = found["table"][3]
+    assert (late["conditioning"], late["n_text"], late["n_image"], late["in_the_paper"]) == ("cross", 1, 2, [1, 4])
+    assert found["expected"]["rows"]["cross-intermediate"]["FID-30K"] == 5.68
+    assert {entry["status"] for entry in found["runs"]} == {"done"} and len(found["runs"]) == 8
+    for entry in found["runs"]:
+        assert (out / entry["run"] / "pipeline").is_dir()
+        assert read_json(out / entry["result"])["target"]["name"] == Path(entry["run"]).name
+    # In the stand-in's numbers every setting is 10 worse than the one before it.
+    assert len(found["claims"]) == 6
+    for claim in found["claims"]:
+        assert claim["holds"] is False
+        assert abs(claim["difference"]["value"]) == (0 if "counts" in claim["metric"] else 10)
+
+
+def test_one_seed_keeps_the_evaluations_interval(verbs: Verbs, tmp_path: Path) -> None:
+    found = read_json(experiment.run(smoke(tmp_path / "out")) / "experiment.json")
+    assert found["table"][1]["metrics"]["KID-EffNetLite0"] == {
+        "value": 10.0,
+        "interval": [9.0, 11.0],
+        "interval_from": "bootstrap over pictures",
+        "n": 9,
+    }
+
+
+STAGES = BEFORE + of_seed(1234, "concat-early", "cross-early")
+
+
+@pytest.mark.parametrize("kill_before", STAGES)
+def test_goes_on_where_it_was_killed(verbs: Verbs, tmp_path: Path, kill_before: str) -> None:
+    config = smoke(tmp_path / "out", only=("concat-early", "cross-early"))
+    verbs.kill_before = kill_before
+    with pytest.raises(Kill):
+        experiment.run(config)
+    assert verbs.did == STAGES[: STAGES.index(kill_before)]
+    partial = read_json(config.out / "experiment.json")
+    assert partial["complete"] is False
+    assert len(partial["table"]) == sum(name.startswith("evaluate") for name in verbs.did)
+    experiment.run(config)
+    assert verbs.did == STAGES  # each exactly once
+    experiment.run(config)
+    assert verbs.did == STAGES
+
+
+def test_more_seeds_later(verbs: Verbs, tmp_path: Path) -> None:
+    config = smoke(tmp_path / "out")
+    experiment.run(config)
+    verbs.did.clear()
+    experiment.run(replace(config, seeds=2))
+    assert verbs.did == of_seed(1235)
+    with pytest.raises(InputError, match="2 seeds; give --seeds 2 or more"):
+        experiment.run(config)
+
+
+def test_only(verbs: Verbs, tmp_path: Path) -> None:
+    config = smoke(tmp_path / "out")
+    experiment.run(replace(config, only=("cross-early",)))
+    assert verbs.did == BEFORE + of_seed(1234, "cross-early")
+    found = read_json(config.out / "experiment.json")
+    assert [row["setting"] for row in found["table"]] == ["cross-early"] and not found["complete"]
+    assert [entry["status"] for entry in found["runs"]] == ["missing", "missing", "done", "missing"]
+    verbs.did.clear()
+    experiment.run(config)
+    assert verbs.did == of_seed(1234, "concat-early", "concat-intermediate", "cross-intermediate")
+
+
+def test_experiments_share_runs(verbs: Verbs, tmp_path: Path) -> None:
+    experiment.run(smoke(tmp_path / "table1", runs=tmp_path / "runs"))
+    verbs.did.clear()
+    out = experiment.run(smoke(tmp_path / "ablation", name="ablation", runs=tmp_path / "runs"))
+    trained = [what for what in verbs.did if what.startswith("train")]
+    alone = ("concat-text-block", "concat-middle", "cross-text-block", "cross-middle")
+    assert trained == [f"train {name}-seed-1234" for name in alone]
+    assert len(verbs.did) == 4 + 8  # all are judged for this experiment, nothing is drawn or prepared again
+    rows = read_json(out / "experiment.json")["table"]
+    assert [(row["n_text"], row["n_image"]) for row in rows] == [(0, 0), (1, 0), (0, 2), (1, 2)] * 2
+
+
+def test_guidance_sweep(verbs: Verbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        experiment,
+        "EXPERIMENTS",
+        {"guidance_sweep": replace(EXPERIMENTS["guidance_sweep"], guidance_scales=(1.0, 3.0))},
+    )
+    config = smoke(tmp_path / "out", name="guidance_sweep", seeds=2)
+    verbs.kill_before = "evaluate concat-intermediate-seed-1234-w3"
+    with pytest.raises(Kill):
+        experiment.run(replace(config, only=SETTINGS[:2]))
+    assert len(read_json(config.out / "sweeps" / "seed-1234" / "sweep.json")["points"]) == 3
+    experiment.run(replace(config, only=SETTINGS[:2]))
+    assert sum(what.startswith("evaluate") for what in verbs.did) == 8  # 2 settings, 2 seeds, 2 scales
+    experiment.run(config)
+    assert len(verbs.did) == len(set(verbs.did)) == 4 + 8 + 16
+    found = read_json(config.out / "experiment.json")
+    assert found["complete"] and found["claims"] == []
+    assert [(row["setting"], row["guidance_scale"]) for row in found["table"]] == [
+        (setting, scale) for setting in SETTINGS for scale in (1.0, 3.0)
+    ]
+    for entry in found["runs"]:
+        curve = read_json(config.out / entry["result"])
+        assert curve["verb"] == "sweep" and curve["complete"] and len(curve["points"]) == 8
+    # A call for one setting alone leaves the others' points in the file.
+    experiment.run(replace(config, only=SETTINGS[:1]))
+    assert len(read_json(config.out / "sweeps" / "seed-1235" / "sweep.json")["points"]) == 8
+
+
+def test_a_run_trained_further_is_judged_anew(verbs: Verbs, tmp_path: Path) -> None:
+    config = smoke(tmp_path / "out", only=("cross-early",))
+    experiment.run(config)
+    weights = config.out / "runs" / "cross-early-seed-1234" / "pipeline" / "transformer" / "model.safetensors"
+    weights.write_text("other weights")
+    verbs.did.clear()
+    experiment.run(config)
+    assert verbs.did == ["evaluate cross-early-seed-1234"]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"name": "ablation"}, "holds an experiment with name table1, not ablation"),
+        ({"scale": "openmoji"}, "scale smoke, not openmoji"),
+        ({"steps": 7}, "steps None, not 7"),
+        ({"images": 3}, "images None, not 3"),
+    ],
+)
+def test_a_directory_belongs_to_one_plan(verbs: Verbs, tmp_path: Path, other: dict[str, Any], message: str) -> None:
+    config = smoke(tmp_path / "out", only=("cross-early",))
+    experiment.run(config)
+    verbs.did.clear()
+    with pytest.raises(InputError, match=message):
+        experiment.run(replace(config, **other))
+    assert verbs.did == []
+
+
+def test_shared_runs_are_not_trained_to_another_length(verbs: Verbs, tmp_path: Path) -> None:
+    from ifuvit.utils.files import write_json
+
+    config = smoke(tmp_path / "out", only=("cross-early",), runs=tmp_path / "runs", steps=5)
+    run = tmp_path / "runs" / "runs" / "cross-early-seed-1234"
+    run.mkdir(parents=True)
+    write_json(run / "config.json", {"config": {"steps": 9}})
+    with pytest.raises(InputError, match="is a run of 9 steps, not 5"):
+        experiment.run(config)
+
+
+def test_a_directory_of_something_else(verbs: Verbs, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no experiment"):
+        experiment.run(smoke(tmp_path))
+    (tmp_path / "experiment.json").write_text("[]")
+    with pytest.raises(InputError, match="is no experiment"):
+        experiment.run(smoke(tmp_path))
+    assert verbs.did == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "table2"}, "unknown experiment 'table2'; the experiments are table1, ablation, guidance_sweep"),
+        ({"scale": "huge"}, "unknown scale 'huge'; the scales are smoke, openmoji, paper"),
+        ({"seeds": 0}, "--seeds 0: must be at least 1"),
+        ({"only": ("cross",)}, "--only cross: no setting of table1"),
+        ({"scale": "paper"}, "--scale paper needs --data DIR"),
+        ({"data": Path("coco")}, "is for --scale paper"),
+    ],
+)
+def test_impossible_requests(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        smoke(tmp_path, **fields)
+
+
+def test_dry_run_tells_and_does_nothing(verbs: Verbs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = smoke(tmp_path / "out", only=("concat-early", "cross-early"))
+    experiment.run(replace(config, dry_run=True))
+    told = capsys.readouterr().out
+    assert told.count("  missing  ") == 8 and "  done  " not in told and "\nmissing: about" in told
+    assert verbs.did == [] and not config.out.exists()
+
+    verbs.kill_before = "evaluate cross-early-seed-1234"
+    with pytest.raises(Kill):
+        experiment.run(config)
+    before = (config.out / "experiment.json").read_bytes()
+    capsys.readouterr()
+    experiment.run(replace(config, dry_run=True))
+    told = capsys.readouterr().out
+    assert told.count("  done  ") == 7 and told.count("  missing  ") == 1
+    assert (config.out / "experiment.json").read_bytes() == before
+    experiment.run(config)
+    capsys.readouterr()
+    experiment.run(replace(config, dry_run=True))
+    assert capsys.readouterr().out.endswith("nothing is missing\n")
+
+
+def test_predictions_follow_the_runs_that_are_finished(verbs: Verbs, tmp_path: Path) -> None:
+    """The stand-in's training takes 10 seconds: then so does a setting of the same cost, and a dearer one longer."""
+    config = smoke(tmp_path / "out")
+    experiment.run(replace(config, only=("cross-early",)))
+    seconds = {stage.what: stage.seconds for stage in Plan(replace(config, seeds=2)).stages()}
+    assert seconds["train cross-early, seed 1235"] == pytest.approx(10.0)
+    assert 10.0 < seconds["train concat-early, seed 1234"] < 20.0
+
+
+def test_paper_scale_takes_the_papers_recipe(tmp_path: Path) -> None:
+    plan = Plan(ExperimentConfig(name="table1", scale="paper", data=tmp_path / "coco", out=tmp_path, seeds=2))
+    setting = plan.experiment.settings[3]
+    config = plan.train_config(setting, 1235)
+    assert (config.steps, config.batch_size, config.learning_rate, config.seed) == (1_000_000, 256, 2e-4, 1235)
+    assert config.model.embed_dim == 512 and config.model.n_image == 4
+    features = plan.prepare_config("val")
+    assert features.images == tmp_path / "coco" / "val2014" and features.text == "tokens"
+    assert features.captions == tmp_path / "coco" / "annotations" / "captions_val2014.json"
+    judged = plan.evaluate_config(setting, 1234)
+    assert judged.resolved_protocol().name == "paper" and judged.data == tmp_path / "coco"
+    assert plan.drawn() and "scenes" not in plan.stages()[0].what
+
+
+def test_command_line(
+    verbs: Verbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    out = tmp_path / "out"
+    arguments = ["experiment", "table1", "--scale", "smoke", "--out", str(out), "--only", "cross-early", "concat-early"]
+    monkeypatch.setattr(sys, "argv", ["ifuvit", *arguments])
+    cli.main()
+    told = capsys.readouterr()
+    assert "cross-early" in told.out and str(out / "experiment.json") in told.out
+    assert told.err.count("\n") == 8 and "[8/8] evaluate cross-early, seed 1234" in told.err
+    monkeypatch.setattr(sys, "argv", ["ifuvit", *arguments[:-2], "cross"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_real_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stands in for anything: one setting of a few steps, interrupted in training, and once more for nothing."""
+    import signal
+
+    from ifuvit.training import checkpoint
+
+    small = {"steps": 6, "save_every": 2, "validate_every": 0, "evaluate_every": 0, "warmup_steps": 2, "batch_size": 4}
+    scale = replace(SCALES["smoke"], recipe=small, scenes=(32, 40), images=20, sampling_steps=2)
+    monkeypatch.setattr(experiment, "SCALES", {"smoke": scale})
+    write, written = checkpoint.write, []
+
+    def write_and_terminate(*arguments: Any, **keywords: Any) -> Path:
+        written.append(write(*arguments, **keywords))
+        if len(written) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return written[-1]
+
+    monkeypatch.setattr(checkpoint, "write", write_and_terminate)
+    config = smoke(tmp_path / "out", only=("cross-intermediate",))
+    with pytest.raises(SystemExit) as stop:
+        experiment.run(config)
+    assert stop.value.code == 143
+    assert read_json(config.out / "experiment.json")["table"] == []
+    experiment.run(config)
+    found = read_json(config.out / "experiment.json")
+    (row,) = found["table"]
+    assert row["setting"] == "cross-intermediate" and row["n_image"] == 2 and row["costs"]["parameters"] > 0
+    assert set(found["headline"].values()) <= set(row["metrics"])
+    assert row["metrics"]["KID-EffNetLite0"]["floor"]["n"] == 20
+    before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
+    experiment.run(config)
+    after = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
+    assert {path for path in after if after[path] != before.get(path)} == {config.out / "experiment.json"}

@@ -1,0 +1,239 @@
+"""Files written whole or not at all, and manifests."""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ifuvit.utils import files as artifacts
+from ifuvit.utils.files import (
+    atomic_directory,
+    atomic_path,
+    check_replaceable,
+    is_full_disk,
+    read_json,
+    sha256,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from ifuvit.utils.errors import InputError
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_file_takes_its_name_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "file.txt"
+    with atomic_path(target) as path:
+        path.write_text("new")
+        assert not target.exists() and path.parent == target.parent
+    assert target.read_text() == "new"
+    assert names(target.parent) == ["file.txt"]
+    with atomic_path(str(target)) as path:
+        path.write_text("newer")
+        assert target.read_text() == "new"
+    assert target.read_text() == "newer"
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    for error in (RuntimeError("no"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")):
+        with pytest.raises(type(error)), atomic_path(target) as path:
+            path.write_text("half of the n")
+            raise error
+        assert target.read_text() == "old"
+        assert names(tmp_path) == ["file.txt"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    with pytest.raises(OSError) as caught, atomic_path(target):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write does: without a file's name
+    assert is_full_disk(caught.value) and caught.value.filename == str(target)
+    assert target.read_text() == "old" and names(tmp_path) == ["file.txt"]
+
+
+def test_a_full_disk_is_known_in_any_writers_words() -> None:
+    from safetensors import SafetensorError
+
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ):
+        assert is_full_disk(error)
+    for error in (PermissionError(errno.EACCES, "Permission denied"), RuntimeError("no"), MemoryError()):
+        assert not is_full_disk(error)
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "file") as path:
+        path.unlink()
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # as safetensors does
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+KILLED = """
+import os, signal, sys
+from ifuvit.utils.files import atomic_directory, atomic_path
+context = {"file": atomic_path, "directory": atomic_directory}[sys.argv[1]]
+with context(sys.argv[2]) as path:
+    (path / "file" if path.is_dir() else path).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_killed_write_leaves_the_old_content(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "target"
+    inside = target / "file" if kind == "directory" else target
+    write_text(inside, "old")
+    done = subprocess.run([sys.executable, "-c", KILLED, kind, str(target)], env={**os.environ, **_path()})
+    assert done.returncode == -signal.SIGKILL
+    assert inside.read_text() == "old"
+    # and the next write is not in the way of what the killed one left
+    if kind == "file":
+        write_text(target, "new")
+    else:
+        with atomic_directory(target) as path:
+            (path / "file").write_text("new")
+    assert inside.read_text() == "new"
+
+
+def _path() -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def test_a_directory_is_replaced_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "directory"
+    with atomic_directory(target) as path:
+        (path / "one").write_text("1")
+        assert not target.exists()
+    with atomic_directory(target) as path:
+        (path / "two").write_text("2")
+        assert names(target) == ["one"]
+    assert names(target) == ["two"] and names(target.parent) == ["directory"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_failing_directory_leaves_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "directory"
+    write_text(target / "one", "1")
+    with pytest.raises(error), atomic_directory(target) as path:
+        (path / "two").write_text("2")
+        raise error
+    assert names(target) == ["one"] and names(tmp_path) == ["directory"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_failing_replacement_puts_the_old_directory_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    target = tmp_path / "directory"
+    write_text(target / "one", "1")
+    replace, calls = os.replace, []
+
+    def second_fails(source: Path, destination: Path) -> None:
+        calls.append(destination)
+        if len(calls) == 2:
+            raise error
+        replace(source, destination)
+
+    with pytest.raises(type(error)), atomic_directory(target) as path:
+        (path / "two").write_text("2")
+        monkeypatch.setattr(artifacts.os, "replace", second_fails)
+    assert len(calls) == 3
+    assert names(target) == ["one"] and names(tmp_path) == ["directory"]
+
+
+def test_a_file_is_not_replaced_by_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_text("precious")
+    with pytest.raises(InputError, match="photo.png: is a file"), atomic_directory(tmp_path / "photo.png"):
+        raise AssertionError("not reached")
+    assert (tmp_path / "photo.png").read_text() == "precious"
+
+
+def test_where_there_can_be_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for write, name in ((write_text, "x.txt"), (_write_directory, "x")):
+        with pytest.raises(InputError, match=rf"/file/{name}: cannot be written; .*/file is no directory"):
+            write(tmp_path / "file" / name, "")
+    with pytest.raises(InputError, match="is a directory, not a file"):
+        write_text(tmp_path, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _write_directory(path: Path, _: str) -> None:
+    with atomic_directory(path):
+        pass
+
+
+def test_json(tmp_path: Path) -> None:
+    value = {"text": "Äpfel", "numbers": [1, 2.5, None]}
+    write_json(tmp_path / "value.json", value)
+    assert read_json(tmp_path / "value.json") == value
+    assert "Äpfel" in (tmp_path / "value.json").read_text(encoding="utf-8")
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "value.json", {"path": Path()})
+    assert read_json(tmp_path / "value.json") == value
+
+
+@pytest.mark.parametrize("data", [b"", b'{"a": [1, 2', b"\xff\xfe\x00", b"nonsense"])
+def test_broken_json_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "broken.json"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="broken.json: not a valid JSON file") as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_json_is_named(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "")
+    for path in (tmp_path / "none.json", tmp_path / "file" / "none.json"):
+        with pytest.raises(InputError, match="none.json: no such file"):
+            read_json(path)
+    with pytest.raises(InputError, match="is a directory"):
+        read_json(tmp_path)
+
+
+def test_sha256(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "data").write_bytes(data)
+    assert sha256(tmp_path / "data") == hashlib.sha256(data).hexdigest()
+
+
+def test_manifest(tmp_path: Path) -> None:
+    started = artifacts.now()
+    write_manifest(tmp_path, "train", {"seed": 7}, started=started, inputs={"features": "abc"})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["verb"] == "train" and manifest["config"] == {"seed": 7}
+    assert manifest["inputs"] == {"features": "abc"}
+    assert manifest["started"] == started <= manifest["finished"]
+    assert started.endswith("+00:00")  # UTC
+    assert manifest["ifuvit_version"] == artifacts.package_version()
+    assert set(manifest["machine"]) == {"platform", "processor", "cpus", "python"}
+
+
+def test_a_verb_replaces_its_own_results_alone(tmp_path: Path) -> None:
+    check_replaceable(tmp_path / "new", "train")
+    check_replaceable(tmp_path, "train")
+    (tmp_path / "model").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        check_replaceable(tmp_path, "train")
+    with pytest.raises(InputError, match="holds something else"):
+        check_replaceable(tmp_path / "model", "train")
+    write_manifest(tmp_path, "train", {}, started=artifacts.now())
+    check_replaceable(tmp_path, "train")
+    with pytest.raises(InputError, match="holds something else"):
+        check_replaceable(tmp_path, "prepare")
