@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_pipeline import MODEL, tiny_model, write_text_encoder, write_tiny_pipeline, write_vae
 
 import ifuvit
 from ifuvit.diffusion import PAPER_STEPS
-from ifuvit.diffusion.sampling import initial_noise, sample
 from ifuvit.diffusion.initial_latents import LatentColor
-from ifuvit.utils.errors import InputError
+from ifuvit.diffusion.sampling import initial_noise, sample
 from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import Pipeline
-from tiny_pipeline import MODEL, tiny_model, write_text_encoder, write_tiny_pipeline, write_vae
+from ifuvit.utils.errors import InputError
 
 PROMPTS = ["two sheep", "a bus", "two sheep", "three apples on grass", "a red bus"]
 

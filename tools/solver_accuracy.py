@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ifuvit import IFUViT, IFUViTConfig
-from ifuvit.utils.files import now, write_manifest
 from ifuvit.diffusion.sampling import SOLVERS, image_generators, initial_noise, sample
 from ifuvit.model.uvit import EncodedText
+from ifuvit.utils.files import now, write_manifest
 
 GUIDANCE_SCALE = 2.0
 UVIT_SOLVER = {20: 3.1229e-03, 50: 2.9161e-03, 200: 5.9310e-04}

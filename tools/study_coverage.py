@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from ifuvit.utils.files import manifest, now, write_json
 from ifuvit.studies.preference import Rankings, rankings
 from ifuvit.studies.simulation import (
     RaterModel,
@@ -27,6 +26,7 @@ from ifuvit.studies.simulation import (
     simulate_count,
     simulate_preference,
 )
+from ifuvit.utils.files import manifest, now, write_json
 
 STUDIES, ITEMS, SAMPLES = 200, 100, 300
 RIGHT = {"x": 0.8, "y": 0.6}

@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 
 import psutil
+from tiny_study import make_study
 
-from ifuvit.utils.files import manifest, now, write_json
 from ifuvit.studies.answers import read_answers
 from ifuvit.studies.design import read_study
-from tiny_study import make_study
+from ifuvit.utils.files import manifest, now, write_json
 
 RATERS, ANSWERS = 50, 40
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ifuvit.utils.files import atomic_directory, package_version, read_json, write_json
-from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.data.images import to_pictures
 from ifuvit.diffusion import DEFAULT_STEPS, STARTS, Start
-from ifuvit.diffusion.settings import EVERYWHERE, Interval
+from ifuvit.diffusion.initial_latents import LatentColor
 from ifuvit.diffusion.sampling import (
     SCHEDULE,
     STOCHASTIC,
@@ -34,10 +32,12 @@ from ifuvit.diffusion.sampling import (
     initial_latents,
     sample,
 )
-from ifuvit.diffusion.initial_latents import LatentColor
-from ifuvit.utils.errors import InputError
+from ifuvit.diffusion.settings import EVERYWHERE, Interval
 from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.shipped import DEFAULT_MODEL, find
+from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_directory, package_version, read_json, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from stand_in_uvit import write_checkout
+from tiny_training import MODEL, tiny, write_features
 
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.reference import as_uvit, guided_step, load_reference
@@ -14,8 +16,6 @@ from ifuvit.data.encoded import Features
 from ifuvit.model.flops import forward_flops, guided_step_flops, text_flops
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training.batches import Batches
-from stand_in_uvit import write_checkout
-from tiny_training import MODEL, tiny, write_features
 
 CPU = torch.device("cpu")
 CONFIGS = {"concat-early": as_uvit(MODEL), "cross-intermediate": MODEL}

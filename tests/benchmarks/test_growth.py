@@ -7,10 +7,10 @@ import pytest
 
 from ifuvit.benchmarks.growth import Axis, _growth, changed, own, points
 from ifuvit.benchmarks.timing import Contestant, Timing
-from ifuvit.utils.errors import InputError
 from ifuvit.model.flops import forward_flops
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
+from ifuvit.utils.errors import InputError
 
 EARLY, MIDDLE = presets["concat-early"], presets["cross-intermediate"]
 

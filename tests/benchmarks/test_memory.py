@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_training import MODEL
 
 from ifuvit.benchmarks.memory import META, LiveStorages, step_memory, training_memory
 from ifuvit.model.flops import parameters
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.config import TrainConfig
-from tiny_training import MODEL
 
 WIDER = replace(MODEL, latent_size=16, embed_dim=64, depth=4)
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_training import MODEL
 
 from ifuvit.benchmarks.peak import Product, peak, product_contestants, products
 from ifuvit.benchmarks.timing import Timing
-from tiny_training import MODEL
 
 CONCAT = replace(MODEL, conditioning="concat", n_text=0, n_image=0)
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny_training import MODEL
 
 from ifuvit.benchmarks.extraction import extraction_contestants
 from ifuvit.benchmarks.images import draw_pictures
@@ -20,7 +21,6 @@ from ifuvit.encoders.text_encoder import Tokens
 from ifuvit.metrics.distances.feature_networks import FeatureNetwork, Preparation
 from ifuvit.model.presets import presets
 from ifuvit.training import batches as batches_module
-from tiny_training import MODEL
 
 CPU = torch.device("cpu")
 

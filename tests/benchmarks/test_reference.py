@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stand_in_uvit import write_checkout
+from tiny_training import MODEL
 from torch.nn.functional import mse_loss
 
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.reference import ReferenceStep, as_uvit, difference_from_uvit, guided_step, load_reference
 from ifuvit.benchmarks.training import random_batch
 from ifuvit.diffusion.schedule import add_noise
-from ifuvit.utils.errors import InputError
 from ifuvit.model.uvit import IFUViT
-from stand_in_uvit import write_checkout
-from tiny_training import MODEL
+from ifuvit.utils.errors import InputError
 
 CPU = torch.device("cpu")
 UVIT = as_uvit(MODEL)

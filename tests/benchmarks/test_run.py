@@ -7,14 +7,14 @@ import sys
 from dataclasses import replace
 
 import pytest
-
-from ifuvit.benchmarks import run as bench
-from ifuvit.benchmarks.reference import as_uvit
-from ifuvit.utils.errors import InputError
-from ifuvit.model.flops import forward_flops
 from stand_in_uvit import write_checkout
 from tiny_pipeline import write_tiny_pipeline
 from tiny_training import MODEL
+
+from ifuvit.benchmarks import run as bench
+from ifuvit.benchmarks.reference import as_uvit
+from ifuvit.model.flops import forward_flops
+from ifuvit.utils.errors import InputError
 
 PRESETS = {"concat-early": as_uvit(MODEL), "cross-intermediate": MODEL, "deep": replace(MODEL, depth=4)}
 QUICK = ["--rounds", "6", "--warmup", "2", "--turn-seconds", "0", "--device", "cpu"]

@@ -5,9 +5,9 @@ import pickle
 import sys
 
 import pytest
+import reference_uvit
 import torch
 
-import reference_uvit
 from ifuvit import IFUViT
 from ifuvit.commands import main as cli
 

@@ -6,8 +6,8 @@ import pytest
 
 from ifuvit.commands import costs
 from ifuvit.commands.costs import CostsConfig
-from ifuvit.utils.errors import InputError
 from ifuvit.model.presets import presets
+from ifuvit.utils.errors import InputError
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

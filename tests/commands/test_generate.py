@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-from ifuvit.commands import main as cli
+from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.commands import generate
-from ifuvit.utils.errors import InputError
+from ifuvit.commands import main as cli
 from ifuvit.commands.generate import GenerateConfig, file_name, read_prompts
-from tiny_pipeline import write_tiny_pipeline
+from ifuvit.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

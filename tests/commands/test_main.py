@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.commands import main as cli
 from ifuvit.utils.errors import InputError
-from tiny_pipeline import write_tiny_pipeline
 
 Capture = pytest.CaptureFixture[str]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -8,12 +8,12 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import example_results
 import pytest
 
-import example_results
 from ifuvit.commands import report
-from ifuvit.utils.errors import InputError
 from ifuvit.commands.report import ReportConfig, run, tables_directory
+from ifuvit.utils.errors import InputError
 
 VOID = {"meta", "link", "img", "br"}
 

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 import ifuvit.data.prepare
-from ifuvit.utils.files import read_json
-from ifuvit.utils.config import from_dict, to_dict
-from ifuvit.data.encoding import ALONE, latent_scale
 from ifuvit.data.encoded import Features
+from ifuvit.data.encoding import ALONE, latent_scale
 from ifuvit.data.images import center_crop_resize, load_image
-from ifuvit.encoders.text_encoder import Tokens
-from ifuvit.utils.errors import InputError
 from ifuvit.data.prepare import CocoConfig, FolderConfig, encode, main, read_source
+from ifuvit.encoders.text_encoder import Tokens
+from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.distributed import Processes
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json
 
 TESTS = Path(__file__).parents[1] / "support"
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.diffusion.initial_latents import LatentColor
 from ifuvit.diffusion.sampling import initial_latents, initial_noise
 from ifuvit.diffusion.schedule import alphas_cumprod
-from ifuvit.diffusion.initial_latents import LatentColor
-from ifuvit.utils.errors import InputError
 from ifuvit.pipeline import Pipeline
+from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.utils.errors import InputError
 
 COLOR = LatentColor(mean=(3.0, -1.0), covariance=((2.0, -0.5), (-0.5, 0.3)))
 

@@ -3,13 +3,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from solver_accuracy import GUIDANCE_SCALE, UVIT_SOLVER, distance, exact, problem
 from torch import Tensor
 
 from ifuvit.diffusion.sampling import SOLVERS, image_generators, initial_noise, make_scheduler, sample
 from ifuvit.diffusion.schedule import alphas_cumprod
-from ifuvit.utils.errors import InputError
 from ifuvit.pipeline import Pipeline
-from solver_accuracy import GUIDANCE_SCALE, UVIT_SOLVER, distance, exact, problem
+from ifuvit.utils.errors import InputError
 
 
 class GaussianData:

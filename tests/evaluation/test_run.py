@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-
-from ifuvit.evaluation import run as evaluate
-from ifuvit.data.scenes import prompt_for, write_scenes
-from ifuvit.utils.errors import InputError
-from ifuvit.evaluation.run import EvaluateConfig, run
 from tiny_pipeline import write_tiny_pipeline
+
+from ifuvit.data.scenes import prompt_for, write_scenes
+from ifuvit.evaluation import run as evaluate
+from ifuvit.evaluation.run import EvaluateConfig, run
+from ifuvit.utils.errors import InputError
 
 FEW = ["--images", "8", "--steps", "2", "--device", "cpu"]
 

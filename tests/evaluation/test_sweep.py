@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from evaluation_stub import Evaluations, write_model
+
+from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import run as evaluate
 from ifuvit.evaluation import sweep
-from ifuvit.utils.files import read_json
-from ifuvit.data.scenes import write_scenes
-from ifuvit.utils.errors import InputError
 from ifuvit.evaluation.sweep import SweepConfig, labels
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from PIL import Image
-
-from ifuvit.utils.errors import InputError
-from ifuvit.evaluation.targets import open_target
 from tiny_pipeline import write_tiny_pipeline
+
+from ifuvit.evaluation.targets import open_target
+from ifuvit.utils.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -76,10 +76,10 @@ def test_a_diffusers_pipeline(tmp_path):
     from diffusers import DDIMScheduler, StableDiffusionPipeline
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from tiny_pipeline import write_text_encoder, write_vae
     from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
     from ifuvit.evaluation.targets import Settings
-    from tiny_pipeline import write_text_encoder, write_vae
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from ifuvit.utils.errors import InputError
 from ifuvit.experiments import EXPERIMENTS
 from ifuvit.experiments.definition import Claim, Experiment, Setting
 from ifuvit.experiments.outcome import agreed, over_seeds, summary, table, verdicts
+from ifuvit.utils.errors import InputError
 
 
 def number(value: float, **facts: Any) -> dict[str, Any]:

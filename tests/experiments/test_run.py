@@ -5,24 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from evaluation_stub import Evaluations, write_model, write_result
+
 from ifuvit.commands import main as cli
-from ifuvit.evaluation import run as evaluate
-from ifuvit.experiments import run as experiment
 from ifuvit.data import prepare
 from ifuvit.data.scenes import config as scenes
-from ifuvit.training import loop as train
-from ifuvit.utils.files import now, read_json, write_manifest
-from ifuvit.utils.config import to_dict
 from ifuvit.data.scenes import write_scenes
-from ifuvit.utils.errors import InputError
-from ifuvit.evaluation.run import EvaluateConfig
+from ifuvit.evaluation import run as evaluate
 from ifuvit.evaluation.evaluators import Judges
-from ifuvit.experiments.run import ExperimentConfig, Plan
+from ifuvit.evaluation.run import EvaluateConfig
 from ifuvit.experiments import EXPERIMENTS, SCALES
+from ifuvit.experiments import run as experiment
+from ifuvit.experiments.run import ExperimentConfig, Plan
 from ifuvit.model.presets import presets
+from ifuvit.training import loop as train
 from ifuvit.training.config import TrainConfig
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import now, read_json, write_manifest
 
 SETTINGS = ("concat-early", "concat-intermediate", "cross-early", "cross-intermediate")
 TINY = replace(SCALES["smoke"], scenes=(1, 4), images=4)

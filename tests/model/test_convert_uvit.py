@@ -1,11 +1,11 @@
 """Official U-ViT checkpoints: the same output as a restatement of U-ViT, and clear refusals."""
 
 import pytest
+import reference_uvit
 import torch
 
-import reference_uvit
-from ifuvit.utils.errors import InputError
 from ifuvit.model.convert import from_uvit, read_checkpoint, split_positions
+from ifuvit.utils.errors import InputError
 
 SHAPES = [
     ({}, 4, 2),

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reference_uvit
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import reference_uvit
-from ifuvit.utils.errors import InputError
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import Attention, EncodedText, IFUViT, timestep_embedding, unpatchify
+from ifuvit.utils.errors import InputError
 
 TINY = IFUViTConfig(latent_size=8, embed_dim=32, depth=4, num_heads=4, text_width=24, text_tokens=7, n_image=1)
 N, L = 17, 7  # image and text tokens of TINY

@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 from xml.dom import minidom
 
+import example_results
 import pytest
 
-import example_results
-from ifuvit.utils.files import write_json
-from ifuvit.utils.errors import InputError
 from ifuvit.commands.report import ReportConfig, run, tables_directory
 from ifuvit.reporting.human import study_plots, study_tables
 from ifuvit.reporting.plots import as_file
 from ifuvit.reporting.reading import read_results, read_study
 from ifuvit.reporting.results import Estimate
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import write_json
 
 
 @pytest.fixture(scope="module")

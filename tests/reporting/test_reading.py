@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
+import example_results
 import pytest
 
-import example_results
-from ifuvit.utils.files import sha256
-from ifuvit.utils.errors import InputError
 from ifuvit.reporting.comparison import table_1
 from ifuvit.reporting.reading import read_results
 from ifuvit.reporting.results import Estimate, Setting, real_of
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import sha256
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import example_results
 import pytest
 
-import example_results
-from ifuvit.utils.files import write_json
-from ifuvit.utils.errors import InputError
 from ifuvit.reporting.plots import as_file
 from ifuvit.reporting.reading import read_bench, read_results
 from ifuvit.reporting.results import Estimate
 from ifuvit.reporting.speed import contests, growth, growth_plots, plots
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import write_json
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ifuvit.standins import autoencoder as verb
 from ifuvit.data.images import to_tensor
 from ifuvit.encoders.autoencoder import Autoencoder
-from ifuvit.utils.errors import InputError
+from ifuvit.standins import autoencoder as verb
 from ifuvit.standins.autoencoder_fit import TrainAutoencoderConfig, build_vae
+from ifuvit.utils.errors import InputError
 
 TINY = {"size": 16, "channels": (8, 8), "batch_size": 4, "precision": "fp32", "device": "cpu", "log_every": 1}
 
@@ -129,7 +129,16 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, pictures, monkeypatch
 @pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_first(tmp_path, pictures):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "ifuvit.commands.main", "train-autoencoder", "--images", str(pictures), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "ifuvit.commands.main",
+        "train-autoencoder",
+        "--images",
+        str(pictures),
+        "--out",
+        str(out),
+    ]
     command += ["--size", "16", "--channels", "8", "8", "--batch-size", "4", "--steps", "100000", "--log-every", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:

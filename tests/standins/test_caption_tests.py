@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ifuvit.data.scenes import KINDS, RELATIONS, draw_scene, prompt_for, relation_prompt_for, write_scenes
-from ifuvit.utils.errors import InputError
 from ifuvit.standins.caption_tests import (
     Meaning,
     _retrieval,
@@ -18,6 +17,7 @@ from ifuvit.standins.caption_tests import (
     table,
     told,
 )
+from ifuvit.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from ifuvit.data.scenes import KINDS, draw_scene, write_scenes
-from ifuvit.standins import counter as counter_training
-from ifuvit.metrics.counting.scores import Detection
 from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig
+from ifuvit.metrics.counting.scores import Detection
+from ifuvit.standins import counter as counter_training
 from ifuvit.standins.counter import Scenes, detection_loss, disturb, make_targets, measure, read_scenes
 
 SMALL = ObjectCounterConfig(kinds=("disc", "bar", "ring"), width=8)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ifuvit.utils.errors import InputError
 from ifuvit.standins.optimizer import Descent
+from ifuvit.utils.errors import InputError
 
 
 def descent_of(network: nn.Module, *, steps: int = 20, warmup: int = 4) -> Descent:

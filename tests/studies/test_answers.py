@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_study import make_study
 
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import (
     Answer,
     as_csv,
@@ -23,7 +23,7 @@ from ifuvit.studies.answers import (
 )
 from ifuvit.studies.design import Assignment, Study, read_study
 from ifuvit.studies.store import Entry, Store
-from tiny_study import make_study
+from ifuvit.utils.errors import InputError
 
 AT = "2026-01-01T00:00:00.000+00:00"
 

@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.design import (
     Item,
     Rater,
@@ -17,6 +16,7 @@ from ifuvit.studies.design import (
     new_token,
     raters_needed,
 )
+from ifuvit.utils.errors import InputError
 
 MODELS = 4
 

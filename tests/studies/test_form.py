@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_study import MODELS, make_study
 
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.design import Study, read_study
 from ifuvit.studies.form import form, read_returned, write_forms
-from tiny_study import MODELS, make_study
+from ifuvit.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

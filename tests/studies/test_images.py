@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.images import blind, blind_name, common_size, spoil
+from ifuvit.utils.errors import InputError
 
 
 def telling_picture(path: Path, *, size: tuple[int, int] = (12, 12), seed: int = 0) -> np.ndarray:

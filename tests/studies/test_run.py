@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_pipeline import write_tiny_pipeline
+from tiny_study import MODELS, PROMPTS, make_study, write_pictures
 
 from ifuvit.commands import main as cli
-
 from ifuvit.studies import run as study
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import read_answers
 from ifuvit.studies.design import read_study
 from ifuvit.studies.making import parse_count, plural, scene_captions
-from ifuvit.studies.tables import overview
 from ifuvit.studies.run import StudyExportConfig, StudyImportConfig, StudyMakeConfig, make, run
-from tiny_pipeline import write_tiny_pipeline
-from tiny_study import MODELS, PROMPTS, make_study, write_pictures
+from ifuvit.studies.tables import overview
+from ifuvit.utils.errors import InputError
 
 
 def test_a_count_of_folders(tmp_path: Path) -> None:

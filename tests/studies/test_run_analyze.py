@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
+from tiny_study import MODELS, make_study
 
 from ifuvit.studies import run as study
-from ifuvit.utils.files import read_json
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.design import read_study
-from ifuvit.studies.store import Entry, Store
 from ifuvit.studies.run import StudyAnalyseConfig, analyse
-from tiny_study import MODELS, make_study
+from ifuvit.studies.store import Entry, Store
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json
 
 pytest.importorskip("krippendorff")
 

@@ -20,14 +20,14 @@ pytest.importorskip("fastapi", reason="needs fastapi: pip install '.[study]'")
 
 import httpx  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
+from tiny_study import MODELS, make_study  # noqa: E402
 
-from ifuvit.utils.errors import InputError  # noqa: E402
 from ifuvit.studies import answers  # noqa: E402
 from ifuvit.studies.design import Rater, Study, read_study  # noqa: E402
+from ifuvit.studies.run import StudyServeConfig, serve  # noqa: E402
 from ifuvit.studies.server import make_app  # noqa: E402
 from ifuvit.studies.store import Store  # noqa: E402
-from ifuvit.studies.run import StudyServeConfig, serve  # noqa: E402
-from tiny_study import MODELS, make_study  # noqa: E402
+from ifuvit.utils.errors import InputError  # noqa: E402
 
 
 class Served:

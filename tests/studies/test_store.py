@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.store import DATABASE, Closed, Entry, NotAgreed, Outdated, Store
+from ifuvit.utils.errors import InputError
 
 
 def entry(

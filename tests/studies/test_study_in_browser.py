@@ -23,10 +23,11 @@ import pytest
 pytest.importorskip("fastapi", reason="needs fastapi: pip install '.[study]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
+from tiny_study import make_study  # noqa: E402
+
 from ifuvit.studies.answers import read_answers  # noqa: E402
 from ifuvit.studies.design import Study, read_study  # noqa: E402
 from ifuvit.studies.run import StudyExportConfig, StudyImportConfig, run  # noqa: E402
-from tiny_study import make_study  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

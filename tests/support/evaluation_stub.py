@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import sha256, write_json
-from ifuvit.utils.config import to_dict
-from ifuvit.evaluation.run import EvaluateConfig
 from ifuvit.evaluation.reference_images import RealPictures
+from ifuvit.evaluation.run import EvaluateConfig
 from ifuvit.shipped import find
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.files import sha256, write_json
 
 
 def write_model(run: Path, weights: str = "weights") -> Path:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tiny_pipeline import TOKENS, write_text_encoder, write_vae
+from tiny_training import MODEL, write_features
 
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.text_encoder import TextEncoder
 from ifuvit.evaluation.evaluators import Judges
 from ifuvit.utils.distributed import in_order
-from tiny_pipeline import TOKENS, write_text_encoder, write_vae
-from tiny_training import MODEL, write_features
 
 PIXELS = 16
 SETTINGS = {

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tiny_training import picture_of, write_features
 
 from ifuvit.data.encoded import Features
 from ifuvit.training.batches import Batches, load, validation_batch
-from tiny_training import picture_of, write_features
 
 PICTURES = 20
 

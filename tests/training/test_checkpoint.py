@@ -3,12 +3,12 @@ import json
 import pytest
 import torch
 from safetensors import SafetensorError
+from tiny_training import MODEL
 
-from ifuvit.utils.errors import InputError
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training import checkpoint
 from ifuvit.training.ema import EMA
-from tiny_training import MODEL
+from ifuvit.utils.errors import InputError
 
 
 def trainer(steps, config=MODEL):

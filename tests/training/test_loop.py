@@ -14,22 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_evaluation
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
 
-import tiny_evaluation
 from ifuvit.commands import main as cli
-from ifuvit.utils.config import to_dict
 from ifuvit.data.encoded import Features
-from ifuvit.utils.errors import InputError
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training.loop import TrainConfig, default_config, learning_rate_at, run
 from ifuvit.training import checkpoint, run_directory
-from ifuvit.training.inputs import split
 from ifuvit.training.distributed import check_launch
-from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
+from ifuvit.training.inputs import split
+from ifuvit.training.loop import TrainConfig, default_config, learning_rate_at, run
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.errors import InputError
 
 TIMING = {"steps_per_second", "data_wait"}
 TESTS = Path(__file__).parents[1]
@@ -93,7 +93,11 @@ def start_child(data, out, *, at_call="", settings="", launcher=(), **environmen
     script.write_text(CHILD.format(at_call=at_call or "pass", settings=settings))
     return subprocess.run(
         [sys.executable, *launcher, str(script), str(data), str(out)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "support"), str(TESTS.parent / "src")]), **environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(TESTS / "support"), str(TESTS.parent / "src")]),
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=600,

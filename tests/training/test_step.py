@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_training import MODEL, tiny
 
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.training import random_batch
-from ifuvit.utils.errors import InputError
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training.step import TrainingStep
-from tiny_training import MODEL, tiny
+from ifuvit.utils.errors import InputError
 
 CPU = torch.device("cpu")
 

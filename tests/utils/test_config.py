@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pytest
 
-from ifuvit.utils.config import from_dict, to_dict
-from ifuvit.utils.errors import InputError
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
+from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.utils.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ifuvit.utils import files as artifacts
+from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
     atomic_directory,
     atomic_path,
@@ -23,7 +24,6 @@ from ifuvit.utils.files import (
     write_manifest,
     write_text,
 )
-from ifuvit.utils.errors import InputError
 
 
 def names(directory: Path) -> list[str]:

@@ -13,8 +13,8 @@ from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Contestant, Step
 from ifuvit.diffusion import Solver
-from ifuvit.diffusion.settings import EVERYWHERE, Interval
 from ifuvit.diffusion.sampling import initial_noise, sample
+from ifuvit.diffusion.settings import EVERYWHERE, Interval
 
 if TYPE_CHECKING:
     from ifuvit.benchmarks.reference import Reference

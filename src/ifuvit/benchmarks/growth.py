@@ -14,9 +14,9 @@ from ifuvit.benchmarks.results import row
 from ifuvit.benchmarks.sampling import sampling_contestants
 from ifuvit.benchmarks.timing import Contestant, Rules, Timing, compete, median_interval, quartiles
 from ifuvit.benchmarks.training import random_batch, training_contestants
-from ifuvit.utils.errors import InputError
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.config import TrainConfig
+from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

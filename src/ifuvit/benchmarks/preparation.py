@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ifuvit.benchmarks.timing import Contestant, Step
-from ifuvit.data.encoding import ALONE, encode_captions, encode_pictures, shard_ranges
 from ifuvit.data.encoded import Features, FeatureWriter
+from ifuvit.data.encoding import ALONE, encode_captions, encode_pictures, shard_ranges
 from ifuvit.data.images import Picture, load_image, to_tensor
 from ifuvit.data.plan import Skips
 from ifuvit.model.settings import IFUViTConfig

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ifuvit.utils.files import sha256
 from ifuvit.diffusion.schedule import add_noise
-from ifuvit.utils.errors import InputError
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import sha256
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

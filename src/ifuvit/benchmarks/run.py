@@ -7,14 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from ifuvit.utils.files import manifest, now, read_json, write_json, write_text
-from ifuvit.commands.main import parse_action
-from ifuvit.utils.config import to_dict
-from ifuvit.utils.devices import find_device, peak_memory, use_bf16
 from ifuvit.diffusion import Solver
 from ifuvit.diffusion.settings import EVERYWHERE, check_interval
-from ifuvit.utils.errors import InputError
 from ifuvit.shipped import DEFAULT_MODEL
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.devices import find_device, peak_memory, use_bf16
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import manifest, now, write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -241,7 +240,7 @@ def run(config: BenchConfig) -> Path:
     rules = Rules(rounds=config.rounds, warmup=config.warmup, turn_seconds=config.turn_seconds)
     device = find_device(config.device)
     config = _settle_precision(config, device)
-    action = next(name for name, kind in _ACTIONS.items() if isinstance(config, kind))
+    action = next(name for name, kind in ACTIONS.items() if isinstance(config, kind))
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads)
     try:
@@ -360,10 +359,10 @@ def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device")
         write_random_features,
     )
     from ifuvit.benchmarks.results import measure
+    from ifuvit.data.prepare import LARGEST_DEFAULT_SIZE
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.model.presets import presets
-    from ifuvit.data.prepare import LARGEST_DEFAULT_SIZE
 
     autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
     text_encoder = TextEncoder.from_pretrained(config.text_encoder, device=device)
@@ -461,39 +460,7 @@ def _settings(names: tuple[str, ...]) -> "dict[str, IFUViTConfig]":
     return {name: presets[name] for name in names}
 
 
-def result_table(result: dict[str, Any]) -> str:
-    """The main numbers of a result as text."""
-    from ifuvit.benchmarks.results import table
-
-    hardware = result["hardware"]
-    lines = [f"{hardware['name']} ({hardware['device']}), {hardware['threads']} threads, torch {hardware['torch']}"]
-    for title, measured in result["results"].items():
-        if peak := measured["peak"]:
-            title += f"; peak {peak['flops_per_second'] / 1e9:,.4g} GFLOP/s ({peak['of']})"
-        lines += ["", title, *table(measured["rows"])]
-        for name, growth in measured.get("growth", {}).get("settings", {}).items():
-            if exponent := growth["exponent"]:
-                low, high = exponent["interval"] or exponent["quartiles"]
-                lines.append(f"{name}: seconds ~ FLOPs ^ {exponent['value']:.2f} [{low:.2f}, {high:.2f}]")
-    return "\n".join(lines)
-
-
-_HELP = """usage: ifuvit bench ACTION [ARGUMENTS]
-
-Time this package on this machine. What is compared takes turns in rounds, on the same tensors, in one run.
-
-actions:
-  train      --settings PRESETS --out RESULT.json   training steps
-  sample     --settings PRESETS --out RESULT.json   steps of guided sampling
-  generate   --out RESULT.json                      whole pictures, with few and many steps
-  prepare    --out RESULT.json                      encoding of pictures and captions, and training's loader
-  features   --out RESULT.json                      feature extraction for distances
-  growth     --out RESULT.json                      steps by image tokens, text tokens and depth, with a plot
-
---against CHECKOUT lets the official code of U-ViT take part in train, sample and generate.
-
-`ifuvit bench ACTION --help` tells an action's arguments."""
-_ACTIONS: dict[str, type[BenchConfig]] = {
+ACTIONS: dict[str, type[BenchConfig]] = {
     "train": BenchTrainConfig,
     "sample": BenchSampleConfig,
     "generate": BenchGenerateConfig,
@@ -509,13 +476,3 @@ _MEASURES: dict[str, Any] = {
     "features": _features,
     "growth": _growth,
 }
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse_action(_ACTIONS, arguments, verb="bench", text=_HELP)
-    if config is None:
-        return
-    written = run(config)
-    print(result_table(read_json(written)))
-    print(f"\n{written}: written")

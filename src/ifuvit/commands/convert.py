@@ -6,10 +6,10 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from ifuvit.utils.files import now, sha256, write_manifest
-from ifuvit.commands.main import parse
+from ifuvit.utils.command_line import parse
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import now, sha256, write_manifest
 
 
 @dataclass(frozen=True, kw_only=True)

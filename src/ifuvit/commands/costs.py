@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ifuvit.commands.main import parse
+from ifuvit.utils.command_line import parse
 from ifuvit.utils.errors import InputError
 
 

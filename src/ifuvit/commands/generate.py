@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ifuvit.utils.files import atomic_path, now, package_version, read_json, sha256, write_manifest, write_text
-from ifuvit.commands.main import parse
-from ifuvit.utils.config import to_dict
-from ifuvit.utils.devices import find_device
 from ifuvit.diffusion import DEFAULT_STEPS, PAPER_STEPS, Start
 from ifuvit.diffusion.settings import EVERYWHERE, check_interval
-from ifuvit.utils.errors import InputError
 from ifuvit.shipped import DEFAULT_MODEL, find
+from ifuvit.utils.command_line import parse
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.devices import find_device
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path, now, package_version, read_json, sha256, write_manifest, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

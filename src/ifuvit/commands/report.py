@@ -6,9 +6,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ifuvit.utils.files import atomic_directory, write_text
-from ifuvit.commands.main import parse
+from ifuvit.utils.command_line import parse
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_directory, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

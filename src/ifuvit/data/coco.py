@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import read_json
 from ifuvit.data.images import Picture
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json
 
 
 def read_coco(images: str | Path, captions: str | Path) -> list[Picture]:

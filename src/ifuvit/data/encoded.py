@@ -31,9 +31,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ifuvit.utils.files import atomic_path, read_json, sha256, write_json, write_manifest, write_text
 from ifuvit.diffusion.initial_latents import LatentColor
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path, read_json, sha256, write_json, write_manifest, write_text
 
 FORMAT = 1
 """Version of the layout above; a change that readers must know of raises it."""

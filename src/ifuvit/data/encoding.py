@@ -15,8 +15,8 @@ import numpy as np
 from ifuvit.data.encoded import FeatureWriter, to_half
 from ifuvit.data.images import Picture, center_crop_resize, load_image, read_ahead
 from ifuvit.data.plan import Skips, skip_entry
-from ifuvit.utils.errors import InputError
 from ifuvit.utils.distributed import Processes
+from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder

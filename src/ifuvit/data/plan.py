@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ifuvit.utils.files import write_text
 from ifuvit.data.images import Picture
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import write_text
 
 
 class Plan(NamedTuple):

@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tyro
 
-from ifuvit.utils.files import now
-from ifuvit.commands.main import parse_action
-from ifuvit.utils.config import to_dict
+from ifuvit.data.encoded import FORMAT, FeatureWriter, to_half
 from ifuvit.data.encoding import (
     ALONE,
     encode_captions,
@@ -32,12 +30,13 @@ from ifuvit.data.encoding import (
     shard_ranges,
     to_numpy,
 )
-from ifuvit.data.encoded import FORMAT, FeatureWriter, to_half
 from ifuvit.data.images import Picture
 from ifuvit.data.plan import Plan, Skips, make_plan, skip_entry
+from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device
-from ifuvit.utils.errors import InputError
 from ifuvit.utils.distributed import Processes
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import now
 
 if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder
@@ -127,29 +126,6 @@ class DatasetConfig(PrepareConfig):
     caption_column: str | None = None
     """The column of the captions (text, or lists of text); "json.caption" reaches into a column of JSON. By default
     caption, captions, text, txt or json.caption."""
-
-
-_HELP = """usage: ifuvit prepare SOURCE [ARGUMENTS]
-
-Encode captions and pictures into features for training.
-
-sources:
-  coco      --images DIR --captions FILE.json --out FEATURES   MS-COCO's files, or OpenMoji Scenes
-  folder    DIR --out FEATURES                                 pictures, .txt files or metadata.jsonl
-  dataset   NAME_OR_FILES --out FEATURES                       WebDataset, parquet, or the hub
-
-`ifuvit prepare SOURCE --help` tells a source's arguments."""
-_SOURCES: dict[str, type[PrepareConfig]] = {"coco": CocoConfig, "folder": FolderConfig, "dataset": DatasetConfig}
-
-
-def main(arguments: list[str]) -> None:
-    """Run the verb from command line arguments."""
-    config = parse_action(_SOURCES, arguments, verb="prepare", text=_HELP, what="source")
-    if config is None:
-        return
-    directory = run(config)
-    if Processes.from_environment().rank == 0:
-        print(f"features: {directory}")
 
 
 def run(config: PrepareConfig) -> Path:

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from ifuvit.diffusion import DEFAULT_STEPS, SOLVERS
-from ifuvit.diffusion.settings import EVERYWHERE, Interval, check_interval, scale_at
-from ifuvit.diffusion.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, add_noise, alphas_cumprod
 from ifuvit.diffusion.initial_latents import LatentColor
+from ifuvit.diffusion.schedule import BETA_END, BETA_START, NUM_TIMESTEPS, add_noise, alphas_cumprod
+from ifuvit.diffusion.settings import EVERYWHERE, Interval, check_interval, scale_at
 from ifuvit.utils.errors import InputError
 
 STOCHASTIC = frozenset({"euler-a"})

@@ -1,0 +1,1 @@
+"""The frozen encoders: pixels to latents, captions to text embeddings."""

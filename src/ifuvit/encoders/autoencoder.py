@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from ifuvit.utils.files import atomic_path, read_json, write_json
 from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path, read_json, write_json
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ifuvit.utils.files import read_json, sha256
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json, sha256
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 
 if TYPE_CHECKING:

@@ -11,6 +11,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ifuvit.metrics.counting.prompts import PromptSet
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.devices import find_device, use_bf16
+from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
     atomic_directory,
     check_replaceable,
@@ -21,12 +25,6 @@ from ifuvit.utils.files import (
     write_json,
     write_manifest,
 )
-from ifuvit.commands.main import parse_action
-from ifuvit.utils.config import to_dict
-from ifuvit.utils.devices import find_device, use_bf16
-from ifuvit.utils.errors import InputError
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
-from ifuvit.metrics.counting.tables import errors_table, result_table
 
 TRAIN, JUDGE = "count train", "count judge"
 
@@ -229,38 +227,3 @@ def read_generated(directory: Path) -> tuple[list[Path], list[str]]:
 
 
 # -------------------------------------------------------------------------------------------------------- command line
-
-_HELP = """usage: ifuvit count ACTION [ARGUMENTS]
-
-Count the objects in pictures that were drawn from prompts like "three sheep" or "a bus left of an apple".
-
-actions:
-  prompts  paper|all-kinds|relations|held-out|coco  print prompts, one a line
-  judge    PICTURES --out RESULT.json               judge what `ifuvit generate` drew from them
-  train    --scenes DIR --out COUNTER               train a counter on OpenMoji Scenes, print its error
-
-`ifuvit count ACTION --help` tells an action's arguments."""
-_ACTIONS: dict[str, type[CountPromptsConfig | CountJudgeConfig | CountTrainConfig]] = {
-    "prompts": CountPromptsConfig,
-    "judge": CountJudgeConfig,
-    "train": CountTrainConfig,
-}
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse_action(_ACTIONS, arguments, verb="count", text=_HELP)
-    if config is None:
-        return
-    if isinstance(config, CountPromptsConfig):
-        print("\n".join(PROMPT_SETS[config.set]))
-        return
-    written = run(config)
-    if isinstance(config, CountTrainConfig):
-        facts = read_json(written / "manifest.json")
-        print(errors_table(facts["errors"]))
-        print(f"{written}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
-    else:
-        result = read_json(written)
-        print(result_table(result))
-        print(f"{written}: {result['judged']} pictures judged")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifuvit.utils.files import atomic_path
 from ifuvit.evaluation.protocols import Protocol
 from ifuvit.evaluation.reference_images import RealPictures
 from ifuvit.utils.distributed import Processes, in_order
+from ifuvit.utils.files import atomic_path
 
 if TYPE_CHECKING:
     import torch

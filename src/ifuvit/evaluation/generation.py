@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import atomic_path, read_json, write_json
-from ifuvit.utils.config import to_dict
-from ifuvit.utils.errors import InputError
 from ifuvit.evaluation.targets import Painter, Settings, Target
+from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path, read_json, write_json
 
 
 def draw(

@@ -4,15 +4,15 @@ A result carries all of these fields. Whoever changes one (`ifuvit evaluate --im
 says so in its name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from ifuvit.diffusion import Solver, Start
 from ifuvit.diffusion.settings import EVERYWHERE, Interval, check_interval
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.counting.prompts import PromptSet
+from ifuvit.utils.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +109,3 @@ protocols: Mapping[str, Protocol] = MappingProxyType(
         )
     }
 )
-
-
-def read_weights(items: Sequence[str], *, option: str = "--weights") -> dict[str, str]:
-    """Where the weights of networks lie, by the networks' names.
-
-    Args:
-        items: texts like "inception=FILE.pth".
-        option: where they were given, for the error.
-
-    Raises:
-        InputError: one is of another form.
-    """
-    for item in items:
-        if "=" not in item:
-            raise InputError(f"{option} {item}: give NAME=PATH, as inception=pt_inception-2015-12-05-6726825d.pth")
-    return dict(item.split("=", 1) for item in items)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ifuvit.utils.files import now, package_version
-from ifuvit.commands.main import parse
-from ifuvit.utils.config import to_dict
 from ifuvit.data.folder import SUFFIXES
+from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import now, package_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,15 +157,3 @@ def _pictures_below(directory: Path) -> list[Path]:
     if not pictures:
         raise InputError(f"{directory}: holds no pictures ({', '.join(SUFFIXES)})")
     return pictures
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse(ReferenceStatsConfig, arguments, prog="ifuvit reference-stats")
-    written = run(config)
-    if int(os.environ.get("RANK", "0")) == 0:
-        from ifuvit.metrics.distances.frechet import FeatureStatistics
-
-        statistics = FeatureStatistics.load(written)
-        name = statistics.facts["network"]["name"]
-        print(f"{written}: {statistics.count:,} pictures, {statistics.width} dimensions of {name}")

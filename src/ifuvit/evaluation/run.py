@@ -3,114 +3,24 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional, arg
-
-from ifuvit.utils.files import manifest, now, read_json, write_json
-from ifuvit.commands.main import parse
+from ifuvit.evaluation.config import EvaluateConfig
+from ifuvit.evaluation.protocols import Protocol
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
+from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import to_dict
-from ifuvit.diffusion import Solver, Start
 from ifuvit.utils.errors import InputError
-from ifuvit.evaluation.protocols import Protocol, protocols, read_weights
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
+from ifuvit.utils.files import manifest, now, write_json
 
 if TYPE_CHECKING:
     import torch
 
     from ifuvit.evaluation.targets import Target
-    from ifuvit.metrics.distances.frechet import FeatureStatistics
     from ifuvit.metrics.counting.counters import PictureCounter
+    from ifuvit.metrics.distances.frechet import FeatureStatistics
     from ifuvit.utils.distributed import Processes
-
-Metric = Literal["distances", "alignment", "counts", "costs"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Judge a model or pictures: Fréchet and kernel distances from real pictures, text-image alignment, object counts
-    and costs, each with how sure it is.
-
-    A model draws the protocol's captions first; the pictures are kept beside the result, and those that are there
-    already are not drawn again. docs/evaluation.md tells what every protocol fixes."""
-
-    target: Positional[Annotated[str, arg(metavar="TARGET")]]
-    """A shipped model, a run, a pipeline directory, a directory of pictures with captions, or a diffusers pipeline (its
-    directory or its name on the hub)."""
-    data: Path
-    """The real pictures and their captions: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
-    out: Path
-    """The result, a JSON file."""
-    protocol: Literal["quick", "paper", "clean"] = "quick"
-    """quick: 1,000 pictures and the embedded networks. paper: FID-30K and CLIP score as U-ViT has them. clean: as paper,
-    with clean-fid's resize."""
-    metrics: tuple[Metric, ...] = ("distances", "alignment", "counts", "costs")
-    """What to measure."""
-    images: Annotated[int | None, arg(metavar="INT")] = None
-    """Instead of the protocol's number of pictures. The result's protocol then says that it was changed; so for the next
-    options."""
-    guidance_scale: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """The standard w (the paper's s = w - 1), instead of the protocol's."""
-    guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH")] = None
-    """The part of the noise range that is guided, in n / 1000, instead of the protocol's (all of it)."""
-    solver: Annotated[Solver | None, arg(metavar="NAME")] = None
-    """dpm++, dpm++2m, unipc, ddim or euler-a, instead of the protocol's."""
-    start: Annotated[Start | None, arg(metavar="NAME")] = None
-    """color or noise, instead of the protocol's."""
-    steps: Annotated[int | None, arg(metavar="INT")] = None
-    """Solver steps, instead of the protocol's."""
-    seed: Annotated[int | None, arg(metavar="INT")] = None
-    """Of the noise, instead of the protocol's."""
-    count_prompts: Annotated[tuple[str, ...], arg(metavar="SET=INT")] = ()
-    """Sets of counting prompts with the pictures a prompt, instead of the protocol's, as `paper=10 all-kinds=2`; `ifuvit
-    count prompts SET` prints a set."""
-    captions: Annotated[Path | None, arg(metavar="FILE")] = None
-    """One caption a line for a directory of bare pictures, in the order of their names."""
-    statistics: Annotated[Path | None, arg(metavar="FILE.npz")] = None
-    """The real side's statistics, of `ifuvit reference-stats` or pytorch-fid, instead of computing features anew."""
-    weights: Annotated[tuple[str, ...], arg(metavar="NAME=PATH")] = ()
-    """Where the weights of networks lie that are not embedded, as `inception=FILE.pth` or `clip=FOLDER`."""
-    counter: str = "openmoji"
-    """The counter of drawn objects: the shipped one, or a directory of `ifuvit count train`."""
-    detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
-    """Count objects by this zero-shot detector of transformers, as google/owlv2-base-patch16-ensemble; for photographs."""
-    pictures: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Where the pictures are kept. Default: beside the result, RESULT-pictures."""
-    cache: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Keep the real side's features here for the next evaluation."""
-    device: str = "auto"
-    """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
-    batch_size: Annotated[int | None, arg(metavar="INT")] = None
-    """Pictures drawn at once. Default: 16 on a CPU, else 64. It does not change them."""
-
-    def __post_init__(self) -> None:
-        if not self.metrics:
-            raise InputError("--metrics: give at least one of distances, alignment, counts, costs")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"--batch-size {self.batch_size}: must be at least 1")
-        read_weights(self.weights)
-        self.resolved_protocol()  # refuses impossible values
-
-    def resolved_protocol(self) -> Protocol:
-        """The protocol with this configuration's changes, which its name then tells."""
-        base = protocols[self.protocol]
-        changeable = ("images", "guidance_scale", "guidance_interval", "solver", "start", "steps", "seed")
-        given = {name: getattr(self, name) for name in changeable}
-        changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
-        told = [f"{name}={value}" for name, value in changes.items()]
-        if self.count_prompts:
-            changes["count_prompts"] = tuple(_prompt_set(item) for item in self.count_prompts)
-            told += self.count_prompts
-        return replace(base, name=f"{base.name}, changed: {', '.join(told)}", **changes) if changes else base
-
-
-def _prompt_set(item: str) -> tuple[PromptSet, int]:
-    name, _, images = item.partition("=")
-    if name not in PROMPT_SETS or not images.isdigit() or int(images) < 1:
-        raise InputError(f"--count-prompts {item}: give SET=INT with a set of {', '.join(PROMPT_SETS)}")
-    return name, int(images)  # type: ignore[return-value]
 
 
 def run(config: EvaluateConfig) -> Path:
@@ -122,10 +32,10 @@ def run(config: EvaluateConfig) -> Path:
     Raises:
         InputError: a target, data or weights that cannot be used, or too few pictures for the protocol.
     """
-    from ifuvit.utils.devices import find_device
-    from ifuvit.evaluation.reference_images import RealPictures
     from ifuvit.evaluation.evaluators import Judges
+    from ifuvit.evaluation.reference_images import RealPictures
     from ifuvit.evaluation.targets import open_target
+    from ifuvit.utils.devices import find_device
     from ifuvit.utils.distributed import Processes
 
     started, protocol = now(), config.resolved_protocol()
@@ -291,10 +201,10 @@ def _draw(
 
 def _costs(target: "Target", images_per_second: float | None, device: "torch.device") -> dict[str, Any]:
     """What the target takes: from its configuration alone, from its training's record, and measured here."""
-    from ifuvit.utils.config import from_dict
-    from ifuvit.utils.devices import peak_memory
     from ifuvit.model.flops import cost_of
     from ifuvit.model.settings import IFUViTConfig
+    from ifuvit.utils.config import from_dict
+    from ifuvit.utils.devices import peak_memory
 
     analytic = cost_of(from_dict(IFUViTConfig, target.setting)) if target.setting is not None else {}
     training = target.training or {}
@@ -306,55 +216,3 @@ def _costs(target: "Target", images_per_second: float | None, device: "torch.dev
         "images_per_second": None if images_per_second is None else round(images_per_second, 3),
         "peak_memory_gib": round(peak_memory(device) / 2**30, 3),
     }
-
-
-def result_table(result: dict[str, Any]) -> str:
-    """The main numbers of a result as text."""
-    protocol, target = result["protocol"], result["target"]
-    lines = [
-        f"{target['name']} under protocol {protocol['name']}: {protocol['images']:,} pictures, {protocol['solver']}, "
-        f"{protocol['steps']} steps, w = {protocol['guidance_scale']:g}"
-    ]
-    for name, number in result["metrics"].items():
-        line = f"  {name:<36} {number['value']:>8.4g}"
-        if number.get("interval"):
-            line += " [{:.4g}, {:.4g}]".format(*number["interval"])
-        if beside := number.get("floor") or number.get("real"):
-            line += f"   ({beside['how']}: {beside['value']:.4g})"
-        lines.append(line)
-    held_out = result["held_out"] or {}
-    for title, scores, names in (
-        ("the paper's prompts", result["counts"], ("right", "match_ratio", "average_error")),
-        ("all kinds", result["all_kinds"], ("right", "match_ratio", "average_error")),
-        ("relations", result["relations"], ("both_kinds", "right")),
-        ("held-out counts", held_out.get("counts"), ("right", "average_error")),
-        ("held-out relations", held_out.get("relations"), ("both_kinds", "right")),
-    ):
-        for name in names:
-            if scores is None or name not in scores["overall"]:
-                continue  # not asked for, or not of this kind of counter
-            number = scores["overall"][name]
-            low, high = number["interval"]
-            line = f"{title}: {name.replace('_', ' ')}"
-            lines.append(f"  {line:<36} {number['value']:>8.3f} [{low:.3f}, {high:.3f}]")
-    if result["costs"]:
-        told = {
-            "parameters": "parameters",
-            "images_per_second": "pictures a second",
-            "peak_memory_gib": "peak memory, GiB",
-        }
-        for name, title in told.items():
-            if result["costs"].get(name) is not None:
-                lines.append(f"  {title:<36} {result['costs'][name]:>8,}")
-    return "\n".join(lines)
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse(EvaluateConfig, arguments, prog="ifuvit evaluate")
-    out = run(config)
-    from ifuvit.utils.distributed import Processes
-
-    if Processes.join()[0].first:
-        print(result_table(read_json(out)))
-        print(f"{out}: written")

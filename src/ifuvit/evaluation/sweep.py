@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ifuvit.evaluation import run as evaluate
-from ifuvit.utils.files import now, package_version, read_json, sha256, write_json
-from ifuvit.commands.main import parse
-from ifuvit.utils.config import to_dict
-from ifuvit.utils.errors import InputError
 from ifuvit.evaluation.run import EvaluateConfig
 from ifuvit.shipped import find
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import now, package_version, read_json, sha256, write_json
 
 # What changes an evaluation's numbers besides protocol, data and the model's weights.
 _JUDGES = ("metrics", "statistics", "weights", "counter", "detector")
@@ -205,13 +204,3 @@ def _evaluation(config: SweepConfig, target: str, label: str, guidance_scale: fl
         device=config.device,
         batch_size=config.batch_size,
     )
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse(SweepConfig, arguments, prog="ifuvit sweep")
-    out = run(config)
-    from ifuvit.utils.distributed import Processes
-
-    if Processes.join()[0].first:
-        print(f"{out / 'sweep.json'}: {len(config.targets)} models, {len(config.guidance_scale)} guidance scales each")

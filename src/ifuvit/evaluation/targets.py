@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ifuvit.utils.files import read_json, sha256
-from ifuvit.utils.config import to_dict
 from ifuvit.data.folder import SUFFIXES, read_folder
 from ifuvit.diffusion import Start
 from ifuvit.diffusion.settings import EVERYWHERE, Interval
-from ifuvit.utils.errors import InputError
 from ifuvit.shipped import find, names
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json, sha256
 
 if TYPE_CHECKING:
     import torch

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ifuvit.utils.files import read_json
 from ifuvit.experiments.definition import Experiment, Scale
+from ifuvit.utils.files import read_json
 
 if TYPE_CHECKING:
     from ifuvit.training.config import TrainConfig

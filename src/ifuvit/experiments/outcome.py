@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ifuvit.utils.errors import InputError
 from ifuvit.experiments.definition import Experiment, Quantity
 from ifuvit.metrics.intervals import estimate
+from ifuvit.utils.errors import InputError
 
 Results = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Finished results of `ifuvit evaluate` by setting and seed."""

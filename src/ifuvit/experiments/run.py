@@ -15,23 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ifuvit.evaluation import run as evaluate
-
 from ifuvit.data import prepare
-
 from ifuvit.data.scenes import config as scenes
-
+from ifuvit.evaluation import run as evaluate
 from ifuvit.evaluation import sweep
-from ifuvit.utils.files import manifest, now, read_json, write_json
-from ifuvit.commands.main import parse
-from ifuvit.utils.config import to_dict
-from ifuvit.utils.errors import InputError
 from ifuvit.evaluation.run import EvaluateConfig
-from ifuvit.evaluation.protocols import read_weights
 from ifuvit.experiments import EXPERIMENTS, SCALES, Setting
-from ifuvit.experiments.outcome import summary, table, verdicts
 from ifuvit.experiments.cost_estimate import Stage, TrainingSpeed, overview
+from ifuvit.experiments.outcome import table, verdicts
+from ifuvit.utils.command_line import read_weights
+from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import manifest, now, read_json, write_json
 
 if TYPE_CHECKING:
     from ifuvit.model.settings import IFUViTConfig
@@ -321,8 +317,8 @@ class Plan:
 
     def _look(self) -> None:
         """Features of the real side, once for all. Weights that are missing show here, before days of training."""
-        from ifuvit.evaluation.reference_images import RealPictures
         from ifuvit.evaluation.evaluators import Judges
+        from ifuvit.evaluation.reference_images import RealPictures
 
         config = self.evaluate_config(self.experiment.settings[0], FIRST_SEED)
         protocol = config.resolved_protocol()
@@ -462,12 +458,3 @@ def _made(directory: Path, verb: str, config: dict[str, Any], *, free: Collectio
         and record.get("verb") == verb
         and all(record["config"].get(name) == value for name, value in config.items() if name not in free)
     )
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse(ExperimentConfig, arguments, prog="ifuvit experiment")
-    out = run(config)
-    if not config.dry_run and Processes.join()[0].first:
-        print(summary(read_json(out / "experiment.json")))
-        print(f"{out / 'experiment.json'}: written; `ifuvit report {out} --out report.html` shows it")

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ifuvit.utils.errors import InputError
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
+from ifuvit.utils.errors import InputError
 
 CLIP_TOKENS = 77
 # Where training scripts keep the weights in a larger checkpoint; averaged weights first.

@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ifuvit.utils.files import atomic_path, read_json, write_text
-from ifuvit.utils.config import from_dict, to_dict
-from ifuvit.utils.errors import InputError
 from ifuvit.model.kernels import Linear, linear
 from ifuvit.model.settings import IFUViTConfig
+from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path, read_json, write_text
 
 
 class EncodedText(NamedTuple):

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import now, package_version
 from ifuvit.reporting import comparison, counting, figures, human, measured, paper, speed, tables
 from ifuvit.reporting.headline import headline
 from ifuvit.reporting.provenance import sources
 from ifuvit.reporting.results import Estimate, Results
 from ifuvit.reporting.samples import grids
 from ifuvit.reporting.tables import Table, plain
+from ifuvit.utils.files import now, package_version
 
 
 def render(results: Results, *, title: str) -> str:

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import read_json, sha256
-from ifuvit.utils.errors import InputError
 from ifuvit.reporting.results import (
     Bench,
     Claim,
@@ -29,6 +27,8 @@ from ifuvit.reporting.results import (
     SweepPoint,
     Training,
 )
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json, sha256
 
 _OURS = re.compile(r'"verb"\s*:\s*"(evaluate|sweep|experiment|count judge|generate|study analyse|bench \w+)"')
 # What a run or a data set holds besides results; larger files are annotations of a data set.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.errors import InputError
 from ifuvit.reporting.results import Pictures, Results
+from ifuvit.utils.errors import InputError
 
 # As many prompts as are looked at: side by side, and of one model alone.
 _COLUMNS, _ALONE = 12, 24

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifuvit.utils.files import atomic_directory, atomic_path, now, read_json, write_json, write_manifest
-from ifuvit.commands.main import parse
-from ifuvit.utils.config import to_dict
 from ifuvit.data.images import to_pictures, to_tensor
-from ifuvit.standins.image_arrays import find_pictures, fingerprint, load_pictures
-from ifuvit.utils.devices import find_device, use_bf16
-from ifuvit.utils.errors import InputError
 from ifuvit.standins.autoencoder_fit import (
     DEFAULT_STEPS,
     State,
@@ -33,7 +27,12 @@ from ifuvit.standins.autoencoder_fit import (
     resume,
     save_checkpoint,
 )
+from ifuvit.standins.image_arrays import find_pictures, fingerprint, load_pictures
 from ifuvit.training.signals import Stop, noting_signals
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.devices import find_device, use_bf16
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_directory, atomic_path, now, read_json, write_json, write_manifest
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -266,11 +265,3 @@ def _write_grid(vae: "AutoencoderKL", pictures: np.ndarray, path: Path, columns:
             sheet[top : top + size, left : left + size] = source[index]
     with atomic_path(path) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
-
-
-def main(arguments: list[str]) -> None:
-    out = run(parse(TrainAutoencoderConfig, arguments, prog=f"ifuvit {VERB}"))
-    measured = read_json(out / "manifest.json")
-    print(
-        f"{out / 'autoencoder'}: {measured['held_out_psnr']:.2f} dB on held-out pictures after {measured['steps']} steps"
-    )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ifuvit.utils.files import atomic_path
 from ifuvit.data.images import to_tensor
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path
 
 if TYPE_CHECKING:
     import torch

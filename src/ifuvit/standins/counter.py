@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from ifuvit.data.images import to_tensor
 from ifuvit.data.scenes import KIND_INDEX, KINDS, Relation, read_annotations
-from ifuvit.utils.errors import InputError
+from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig, read_squares
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation
 from ifuvit.metrics.counting.scores import Detection, score
-from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig, read_squares
 from ifuvit.standins.optimizer import Descent
+from ifuvit.utils.errors import InputError
 
 BLUR_PIXELS = 1.0
 NOISE = 0.15

@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ifuvit.utils.files import atomic_directory, check_replaceable, now, read_json, sha256, write_json, write_manifest
-from ifuvit.commands.main import parse
-from ifuvit.utils.config import to_dict
 from ifuvit.data.images import load_image, to_pictures, to_tensor
+from ifuvit.standins.caption_tests import Scenes, describes, measure, plain_prompts, read_scenes
+from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, use_bf16
 from ifuvit.utils.errors import InputError
-from ifuvit.standins.caption_tests import Scenes, describes, measure, plain_prompts, read_scenes, table
+from ifuvit.utils.files import atomic_directory, check_replaceable, now, sha256, write_json, write_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -352,11 +351,3 @@ def _embed(tower: "Callable[..., Tensor]", *inputs: "Tensor", device: "torch.dev
 def _to(device: "torch.device", values: "Tensor") -> "Tensor":
     """On the device, in fp32 if it was stored in half precision."""
     return values.to(device).float() if values.is_floating_point() else values.to(device)
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    written = run(parse(TrainTwoTowerConfig, arguments, prog=f"ifuvit {VERB}"))
-    manifest = read_json(written / "manifest.json")
-    print(table(manifest["right"]))
-    print(f"{written}: {manifest['parameters']:,} parameters, trained in {manifest['seconds']:.0f} s")

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.agreement import krippendorffs_alpha, ranking_agreement, rater_rows, self_consistency
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import SAMPLES
 from ifuvit.studies.counting import count_numbers, counter_agreement, counts, people_agree
 from ifuvit.studies.design import Study
 from ifuvit.studies.preference import preference_numbers, rankings
+from ifuvit.utils.errors import InputError
 
 LEAST_PASSED = 0.75
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import read_json
-from ifuvit.utils.config import from_dict, to_dict
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.design import PICTURES, Assignment, Purpose, Study, read_study
 from ifuvit.studies.store import DATABASE, Entry, Status, Store
+from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json
 
 MAX_COUNT = 99
 """A larger count is a slip of the finger."""

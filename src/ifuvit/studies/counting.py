@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.counting.prompts import Asked
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import Dispersion, jackknife, means, two_way
 from ifuvit.studies.design import PICTURES, Study
+from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from ifuvit.metrics.counting.counters import PictureCounter

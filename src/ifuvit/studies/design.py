@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from ifuvit.utils.files import read_json
 from ifuvit.utils.config import from_dict
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json
 
 Kind = Literal["count", "preference"]
 Purpose = Literal["rating", "repeat", "check"]

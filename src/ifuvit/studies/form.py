@@ -9,12 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import atomic_directory, read_json
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import check_entry
 from ifuvit.studies.design import PICTURES, Rater, Study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task
 from ifuvit.studies.store import Entry
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_directory, read_json
 
 _COLUMNS = {"study", "rater", "token", "agreed", "task", "status", "count", "ranks", "seconds", "at"}
 

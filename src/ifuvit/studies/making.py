@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 
 from ifuvit.data.scenes import KINDS, draw_scene
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, parse_noun_phrase, parse_prompt
 from ifuvit.studies.design import PICTURES, Item, Kind
 from ifuvit.studies.images import blind, blind_name, common_size, spoil, write_blind
 from ifuvit.studies.sources import Drawn
+from ifuvit.utils.errors import InputError
 
 CONSENT = """You will look at pictures that computer programs have drawn, and answer one question about each. There are no \
 right opinions; please look at every picture and answer as you see it.

@@ -5,10 +5,10 @@ from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
 
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import competition_ranks
 from ifuvit.studies.design import Rater, Study
 from ifuvit.studies.store import Entry
+from ifuvit.utils.errors import InputError
 
 MAX_BODY = 8192
 """Bytes of a posted form; ours have some hundred."""

@@ -4,26 +4,24 @@ import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
+from ifuvit.studies.design import MAX_MODELS
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.devices import find_device
+from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
     atomic_directory,
     check_replaceable,
     manifest,
     now,
-    read_json,
     write_json,
     write_manifest,
     write_text,
 )
-from ifuvit.commands.main import parse_action
-from ifuvit.utils.config import to_dict
-from ifuvit.utils.devices import find_device
-from ifuvit.utils.errors import InputError
-from ifuvit.metrics.counting.prompts import PROMPT_SETS
-from ifuvit.studies.design import MAX_MODELS
 
 if TYPE_CHECKING:
     from ifuvit.studies.sources import Drawn
@@ -437,46 +435,3 @@ def serve(config: StudyServeConfig) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- command line
-
-_HELP = """usage: ifuvit study ACTION [ARGUMENTS]
-
-Have people count objects in models' pictures, or rank the pictures of several models.
-
-actions:
-  make     count|preference MODELS --out DIR                 draw or take pictures, blind them, assign them to raters
-  serve    DIR                                               serve the pages until interrupted
-  export   DIR csv|json|label-studio|forms --out PLACE       answers for other programs, or forms without a server
-  import   DIR FILES                                         take answers that came back from forms
-  analyse  DIR                                               what the answers say, and how sure it is
-
-`ifuvit study ACTION --help` tells an action's arguments."""
-_ACTIONS: dict[str, Any] = {
-    "make": StudyMakeConfig,
-    "serve": StudyServeConfig,
-    "export": StudyExportConfig,
-    "import": StudyImportConfig,
-    "analyse": StudyAnalyseConfig,
-}
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse_action(_ACTIONS, arguments, verb="study", text=_HELP)
-    if config is None:
-        return
-    if isinstance(config, StudyServeConfig):
-        serve(config)
-        return
-    written = run(config)
-    if isinstance(config, StudyMakeConfig):
-        from ifuvit.studies.design import read_study
-        from ifuvit.studies.tables import overview
-
-        print(overview(read_study(written), config.interval_width))
-        print(f"{written}: the study; `ifuvit study serve {written}` serves it")
-        return
-    if isinstance(config, StudyAnalyseConfig):
-        from ifuvit.studies.tables import result_table
-
-        print(result_table(read_json(written)))
-    print(f"{written}: written")

@@ -18,14 +18,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ifuvit.utils.files import now
-from ifuvit.utils.errors import InputError
 from ifuvit.studies.answers import EXPORTS, Answer, check_entry, collect
 from ifuvit.studies.design import PICTURES, Rater, Study, read_study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task
 from ifuvit.studies.posting import form_fields, read_form
 from ifuvit.studies.progress import agreement_so_far, rater_progress
 from ifuvit.studies.store import Closed, NotAgreed, Outdated, Store
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import now
 
 _STATIC = {"study.css": "text/css", "study.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _TITLES = {403: "Not taken", 404: "Not found", 409: "Answered already", 422: "Not taken"}

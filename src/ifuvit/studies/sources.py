@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.utils.files import read_json
+from ifuvit.evaluation.targets import Settings, Target, open_target
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.evaluation.targets import Settings, Target, open_target
+from ifuvit.utils.files import read_json
 
 if TYPE_CHECKING:
     import torch

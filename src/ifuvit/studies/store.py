@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ifuvit.utils.files import now
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import now
 
 DATABASE = "answers.sqlite"
 

@@ -18,9 +18,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ifuvit.utils.files import atomic_directory, is_full_disk, read_json, write_json
-from ifuvit.utils.errors import InputError
 from ifuvit.training.ema import EMA
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_directory, is_full_disk, read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ifuvit.utils.errors import InputError
-from ifuvit.evaluation.protocols import read_weights
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
+from ifuvit.utils.command_line import read_weights
+from ifuvit.utils.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

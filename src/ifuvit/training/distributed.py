@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.utils.errors import InputError
 from ifuvit.training.signals import Stop
+from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -3,13 +3,14 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.evaluation.generation import paint, picture_files
-from ifuvit.evaluation.protocols import protocols, read_weights
-from ifuvit.evaluation.reference_images import RealPictures
 from ifuvit.evaluation.evaluators import Judges
+from ifuvit.evaluation.generation import paint, picture_files
+from ifuvit.evaluation.protocols import protocols
+from ifuvit.evaluation.reference_images import RealPictures
 from ifuvit.evaluation.targets import Settings, painter_of
-from ifuvit.utils.distributed import Processes
 from ifuvit.training.config import TrainConfig
+from ifuvit.utils.command_line import read_weights
+from ifuvit.utils.distributed import Processes
 
 if TYPE_CHECKING:
     from ifuvit.pipeline import Pipeline

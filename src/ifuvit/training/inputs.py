@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ifuvit.utils.errors import InputError
 from ifuvit.training.config import TrainConfig
+from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

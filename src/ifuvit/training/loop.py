@@ -5,7 +5,6 @@ Training is one function, `run`, from top to bottom. What it calls is in `ifuvit
 
 import json
 import math
-import os
 import signal
 import sys
 import time
@@ -13,11 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ifuvit.utils.files import atomic_path, now, write_manifest
-from ifuvit.commands.main import parse
-from ifuvit.utils.config import to_dict
-from ifuvit.utils.errors import InputError
-from ifuvit.model.presets import presets
+from ifuvit.training.config import TrainConfig, learning_rate_at
+from ifuvit.training.distributed import check_launch, should_stop
 from ifuvit.training.inputs import (
     check_features,
     check_same_encoders,
@@ -26,11 +22,12 @@ from ifuvit.training.inputs import (
     load_text_encoder,
     split,
 )
-from ifuvit.training.distributed import check_launch, should_stop
-from ifuvit.training.config import TrainConfig, default_config, learning_rate_at
 from ifuvit.training.run_directory import claim, settle_precision
 from ifuvit.training.signals import noting_signals
 from ifuvit.training.trackers import check_installed, flat
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path, now, write_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,12 +55,12 @@ def run(config: TrainConfig) -> Path:
 
     from ifuvit.data.encoded import Features
     from ifuvit.model.uvit import IFUViT
-    from ifuvit.utils.distributed import Processes, part_at_exit
     from ifuvit.training import checkpoint
     from ifuvit.training.batches import Batches, load
-    from ifuvit.training.summary import screen, trial
     from ifuvit.training.step import TrainingStep
+    from ifuvit.training.summary import screen, trial
     from ifuvit.training.validation import validate
+    from ifuvit.utils.distributed import Processes, part_at_exit
 
     # The data: prepared features, some of them held out where there are no others for validation.
     started = now()
@@ -319,23 +316,3 @@ def _write_samples(config: TrainConfig, pipeline: "Pipeline", step: int) -> None
     images = pipeline(prompts, num_inference_steps=25, seed=0)
     with atomic_path(config.out / "samples" / f"step-{step:08d}.png") as path:
         make_grid(images, prompts).save(path, format="PNG")
-
-
-def main(arguments: list[str]) -> None:
-    preset, rest = "cross-intermediate", arguments
-    if arguments and not arguments[0].startswith("-"):
-        preset, rest = arguments[0], arguments[1:]
-    elif not {"-h", "--help"} & set(arguments):
-        raise InputError(
-            f"name a preset first: ifuvit train PRESET --data FEATURES --out RUN; one of {', '.join(presets)}"
-        )
-    default = default_config(preset)
-    prog = f"ifuvit train {preset if arguments and preset == arguments[0] else 'PRESET'}"
-    if not {"-h", "--help"} & set(rest):
-        for needed in ("--data", "--out"):
-            if not any(argument == needed or argument.startswith(needed + "=") for argument in rest):
-                raise InputError(f"{needed} is required; see `ifuvit train {preset} --help`")
-    config = parse(TrainConfig, rest, prog=prog, default=default)
-    directory = run(config)
-    if not config.dry_run and int(os.environ.get("RANK", "0")) == 0:
-        print(f'{directory}: trained; draw with `ifuvit generate "PROMPT" --model {directory}`')

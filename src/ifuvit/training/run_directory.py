@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.utils.files import read_json, write_json
+from ifuvit.training.config import FREE_FIELDS, TrainConfig
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import use_bf16
-from ifuvit.utils.errors import InputError
 from ifuvit.utils.distributed import Processes
-from ifuvit.training.config import FREE_FIELDS, TrainConfig
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
     from ifuvit.data.encoded import Features

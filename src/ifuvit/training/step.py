@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ifuvit.utils.devices import check_compiler
 from ifuvit.diffusion import loss as objective
 from ifuvit.training.batches import noisy_latents, text_states
-from ifuvit.training.ema import EMA
-from ifuvit.training.distributed import gradients_meet, register_forward_methods, whole_norm
 from ifuvit.training.config import TrainConfig, learning_rate_at
+from ifuvit.training.distributed import gradients_meet, register_forward_methods, whole_norm
+from ifuvit.training.ema import EMA
+from ifuvit.utils.devices import check_compiler
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

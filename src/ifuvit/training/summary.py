@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ifuvit.utils.devices import peak_memory
 from ifuvit.model import flops as cost
 from ifuvit.training.config import TrainConfig
+from ifuvit.utils.devices import peak_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from ifuvit.utils.errors import InputError
-from ifuvit.metrics.alignment.clip import CLIP, AlignmentModel, clip_score, load_alignment_model
 from tiny_clip import text_config, write_tokenizer
+
+from ifuvit.metrics.alignment.clip import CLIP, AlignmentModel, clip_score, load_alignment_model
+from ifuvit.utils.errors import InputError
 
 CAPTIONS = ["three sheep on grass", "a bus", "sheep " * 30]
 LIMIT = 20

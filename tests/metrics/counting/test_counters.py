@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from ifuvit.data.scenes import draw_scene
-from ifuvit.utils.errors import InputError
-from ifuvit.metrics.counting.prompts import Asked
-from ifuvit.metrics.counting.scores import Detection
 from ifuvit.metrics.counting.counter_network import ObjectCounter, ObjectCounterConfig
 from ifuvit.metrics.counting.counters import count_pictures, load_counter
+from ifuvit.metrics.counting.prompts import Asked
+from ifuvit.metrics.counting.scores import Detection
+from ifuvit.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

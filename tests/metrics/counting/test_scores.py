@@ -5,9 +5,9 @@ import json
 import pytest
 
 from ifuvit.data.scenes import held_out
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
 from ifuvit.metrics.counting.scores import Detection, count_metrics, relation_holds, relation_of, score
+from ifuvit.utils.errors import InputError
 
 
 def values(scores):

@@ -12,9 +12,9 @@ from PIL import Image
 
 from ifuvit.evaluation.count import CountJudgeConfig
 from ifuvit.evaluation.count import main as count
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.counting.counters import count_pictures
 from ifuvit.metrics.counting.zero_shot import load_detector, suppress
+from ifuvit.utils.errors import InputError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_networks import free_port, write_pictures
 from torch.nn import functional
 
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.distances import feature_networks
 from ifuvit.metrics.distances.feature_networks import (
     FeatureNetwork,
@@ -20,7 +20,7 @@ from ifuvit.metrics.distances.feature_networks import (
     load_feature_network,
 )
 from ifuvit.metrics.distances.frechet import FeatureStatistics
-from tiny_networks import free_port, write_pictures
+from ifuvit.utils.errors import InputError
 
 
 class Means(torch.nn.Module):

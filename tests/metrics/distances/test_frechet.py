@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.distances import frechet
 from ifuvit.metrics.distances.frechet import (
     FeatureStatistics,
@@ -15,6 +14,7 @@ from ifuvit.metrics.distances.frechet import (
     kernel_distance,
     precision_recall,
 )
+from ifuvit.utils.errors import InputError
 
 
 class Network:

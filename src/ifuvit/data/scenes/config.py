@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifuvit.utils.files import now, sha256, write_manifest
-from ifuvit.commands.main import parse
-from ifuvit.utils.config import to_dict
 from ifuvit.data.scenes import openmoji_version, write_scenes
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.files import now, sha256, write_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +45,3 @@ def run(config: ScenesConfig) -> Path:
         annotations={path.name: sha256(path) for path in annotations},
     )
     return out
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse(ScenesConfig, arguments, prog="ifuvit scenes")
-    print(f"{run(config)}: {config.train} training and {config.val} validation scenes")

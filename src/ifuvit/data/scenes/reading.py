@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from ifuvit.utils.files import read_json
 from ifuvit.data.scenes.contents import BACKGROUNDS, KIND_INDEX, RELATIONS, Relation
 from ifuvit.data.scenes.drawing import Split
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json
 
 
 class WrittenScene(NamedTuple):

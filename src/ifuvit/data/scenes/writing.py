@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import atomic_path, read_json, write_json, write_text
 from ifuvit.data.scenes.captions import prompt_for, relation_prompt_for
 from ifuvit.data.scenes.contents import KIND_INDEX, KINDS, count_combinations, relation_combinations
 from ifuvit.data.scenes.drawing import Split, check_seed_and_size, draw_scene, openmoji_version
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path, read_json, write_json, write_text
 
 
 def write_scenes(

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from ifuvit.utils.files import read_json, sha256
 from ifuvit.data.images import center_crop_resize, load_image, read_ahead
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.intervals import estimate
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json, sha256
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"

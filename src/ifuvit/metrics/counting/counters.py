@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import torch
 
-from ifuvit.utils.files import read_json, sha256
 from ifuvit.data.images import to_tensor
-from ifuvit.shipped import DIRECTORY
-from ifuvit.utils.errors import InputError
+from ifuvit.metrics.counting.counter_network import ObjectCounter, read_squares
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
 from ifuvit.metrics.counting.scores import Detection, counts, score
-from ifuvit.metrics.counting.counter_network import ObjectCounter, read_squares
+from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.distributed import Processes, in_order
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json, sha256
 
 _SHIPPED = DIRECTORY
 _BATCH_SIZE = 100

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ifuvit.data.scenes import MAX_COUNT, Relation, is_held_out_count, is_held_out_relation
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation
 from ifuvit.metrics.intervals import estimate
+from ifuvit.utils.errors import InputError
 
 
 class Detection(NamedTuple):

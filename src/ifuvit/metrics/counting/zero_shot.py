@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ifuvit.data.images import load_image
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_noun_phrase
 from ifuvit.metrics.counting.scores import Detection
+from ifuvit.utils.errors import InputError
 from ifuvit.utils.hub import check_whole, find_folder, loading
 
 OVERLAP = 0.5

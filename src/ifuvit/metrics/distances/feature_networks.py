@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ifuvit.utils.files import read_json, sha256
 from ifuvit.data.images import center_crop_resize, load_image, read_ahead
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.distances.frechet import FeatureStatistics
-from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 from ifuvit.utils.distributed import Processes, in_order
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 
 NetworkName = Literal["effnet-lite0", "inception", "dinov2", "clip"]
 Resize = Literal["network", "clean"]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifuvit.utils.files import atomic_path
-from ifuvit.utils.errors import InputError
 from ifuvit.metrics.intervals import estimate
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path
 
 if TYPE_CHECKING:
     from ifuvit.metrics.distances.feature_networks import FeatureNetwork

@@ -1,0 +1,10 @@
+"""`ifuvit scenes`."""
+
+from ifuvit.data.scenes.config import ScenesConfig, run
+from ifuvit.utils.command_line import parse
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of the verb."""
+    config = parse(ScenesConfig, arguments, prog="ifuvit scenes")
+    print(f"{run(config)}: {config.train} training and {config.val} validation scenes")

@@ -1,0 +1,1 @@
+"""Whether an image shows the objects that its prompt asks for."""

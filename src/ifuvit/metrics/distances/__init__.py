@@ -1,0 +1,1 @@
+"""Distances between sets of images in the features of a network."""

@@ -1,0 +1,1 @@
+"""Files, configurations, errors, devices, processes: what every part of the package uses."""
