@@ -13,6 +13,7 @@ from tiny_training import MODEL
 
 from ifuvit.benchmarks import run as bench
 from ifuvit.benchmarks.reference import as_uvit
+from ifuvit.commands import bench as command
 from ifuvit.model.flops import forward_flops
 from ifuvit.utils.errors import InputError
 
@@ -33,7 +34,7 @@ def checkout(tmp_path):
 
 def measured(tmp_path, action, *arguments):
     out = tmp_path / "result.json"
-    bench.main([action, *QUICK, "--out", str(out), *arguments])
+    command.main([action, *QUICK, "--out", str(out), *arguments])
     return json.loads(out.read_text())
 
 
@@ -205,16 +206,16 @@ def test_threads_are_put_back(tmp_path):
 def test_mistakes(tmp_path, arguments, says):
     out = [] if arguments == ["train"] or arguments == ["fly"] else ["--out", str(tmp_path / "result.json")]
     with pytest.raises(InputError) as error:
-        bench.main([*arguments, *out])
+        command.main([*arguments, *out])
     assert says in str(error.value) and not (tmp_path / "result.json").exists()
 
 
 def test_out_that_is_a_directory(tmp_path):
     with pytest.raises(InputError, match="is a directory; give the name of a JSON file"):
-        bench.main(["train", "--out", str(tmp_path)])
+        command.main(["train", "--out", str(tmp_path)])
 
 
 def test_help_loads_nothing_heavy():
-    script = "import sys; from ifuvit.benchmarks.run import main; main(['--help']); print('torch' in sys.modules)"
+    script = "import sys; from ifuvit.commands.bench import main; main(['--help']); print('torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert printed.startswith("usage: ifuvit bench ACTION") and printed.endswith("False\n")

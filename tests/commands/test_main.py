@@ -189,7 +189,7 @@ def test_internal_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, verb, e
 
 def test_an_internal_fault_keeps_its_traceback() -> None:
     code = (
-        "import sys, types; from ifuvit import cli\n"
+        "import sys, types; from ifuvit.commands import main as cli\n"
         "def main(arguments): raise ValueError('a fault of ours')\n"
         "module = types.ModuleType('broken'); module.main = main; sys.modules['broken'] = module\n"
         "cli.VERBS['broken'] = ('broken', ''); sys.argv = ['ifuvit', 'broken']; cli.main()"
@@ -258,9 +258,7 @@ def test_help_of_every_verb_is_without_torch() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_mistakes_are_one_line_in_any_locale(encoding: str) -> None:
-    code = (
-        "import sys; from ifuvit import cli; sys.argv = ['ifuvit', 'scenes', '--out', 'a', '--sise', '3']; cli.main()"
-    )
+    code = "import sys; from ifuvit.commands import main as cli; sys.argv = ['ifuvit', 'scenes', '--out', 'a', '--sise', '3']; cli.main()"
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 2

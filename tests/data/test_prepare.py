@@ -13,17 +13,18 @@ import torch
 from PIL import Image
 
 import ifuvit.data.prepare
+from ifuvit.commands.prepare import main
 from ifuvit.data.encoded import Features
 from ifuvit.data.encoding import ALONE, latent_scale
 from ifuvit.data.images import center_crop_resize, load_image
-from ifuvit.data.prepare import CocoConfig, FolderConfig, encode, main, read_source
+from ifuvit.data.prepare import CocoConfig, FolderConfig, encode, read_source
 from ifuvit.encoders.text_encoder import Tokens
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
 
-TESTS = Path(__file__).parents[1] / "support"
+HERE = Path(__file__).parent
 
 
 class FakeAutoencoder:
@@ -321,9 +322,9 @@ def work(values, seconds):
 
 
 def start(config, environment=None, seconds=0.0):
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import test_prepare; test_prepare.work(*sys.argv[2:])"
+    program = "import sys; sys.path[:0] = sys.argv[1].split(':'); import test_prepare; test_prepare.work(*sys.argv[2:])"
     return subprocess.Popen(
-        [sys.executable, "-c", program, str(TESTS), json.dumps(to_dict(config)), str(seconds)],
+        [sys.executable, "-c", program, f"{HERE}:{HERE.parent / 'support'}", json.dumps(to_dict(config)), str(seconds)],
         env={**os.environ, **(environment or {})},
         stderr=subprocess.PIPE,
     )

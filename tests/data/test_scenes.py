@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ifuvit.commands.scenes import main
 from ifuvit.data.scenes import (
     BACKGROUNDS,
     INVERSE,
@@ -29,7 +30,7 @@ from ifuvit.data.scenes import (
     writing,
 )
 from ifuvit.data.scenes.captions import _PARAPHRASES, _PLACES, _with_article
-from ifuvit.data.scenes.config import ScenesConfig, main, run
+from ifuvit.data.scenes.config import ScenesConfig, run
 from ifuvit.utils.errors import InputError
 
 NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5} | {str(n): n for n in range(1, 6)}

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ifuvit.commands import count as command
 from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import count as verb
 from ifuvit.evaluation.count import CountTrainConfig
@@ -68,7 +69,7 @@ def test_the_same_command_gives_the_same_counter(scenes, counter, tmp_path):
 
 def test_judge_writes_every_picture_and_the_counters_error(counter, pictures, tmp_path, capsys):
     out = tmp_path / "result.json"
-    verb.main(["judge", str(pictures), "--counter", str(counter), "--out", str(out)])
+    command.main(["judge", str(pictures), "--counter", str(counter), "--out", str(out)])
     result = json.loads(out.read_text())
     assert result["pictures"] == 3 and result["judged"] == 2
     assert result["not_judged"] == [{"file": "0002.png", "prompt": "an astronaut on a horse"}]
@@ -82,7 +83,7 @@ def test_judge_writes_every_picture_and_the_counters_error(counter, pictures, tm
 
 def test_the_shipped_counter_is_the_default(pictures, tmp_path):
     out = tmp_path / "result.json"
-    verb.main(["judge", str(pictures), "--out", str(out), "--thresholds", "0.3"])
+    command.main(["judge", str(pictures), "--out", str(out), "--thresholds", "0.3"])
     result = json.loads(out.read_text())
     assert result["counter"]["name"] == "openmoji" and result["sweep"][0]["threshold"] == 0.3
     # The counter sees nothing in an empty picture.
@@ -92,10 +93,10 @@ def test_the_shipped_counter_is_the_default(pictures, tmp_path):
 def test_prompts_are_printed_as_generate_reads_them(tmp_path, capsys):
     from ifuvit.commands.generate import GenerateConfig, read_prompts
 
-    verb.main(["prompts", "paper"])
+    command.main(["prompts", "paper"])
     (tmp_path / "prompts.txt").write_text(capsys.readouterr().out)
     assert tuple(read_prompts(GenerateConfig(prompts_file=tmp_path / "prompts.txt"))) == PROMPT_SETS["paper"]
-    verb.main(["--help"])
+    command.main(["--help"])
     told = capsys.readouterr().out
     assert all(name in told for name in PROMPT_SETS)
 
@@ -122,7 +123,7 @@ def test_result_table_shows_what_there_is():
 
 def refused(arguments):
     with pytest.raises(InputError) as caught:
-        verb.main([str(argument) for argument in arguments])
+        command.main([str(argument) for argument in arguments])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -159,7 +160,7 @@ def test_exit_status_of_a_mistake(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "ifuvit.commands.main",
+        "ifuvit",
         "count",
         "train",
         "--scenes",

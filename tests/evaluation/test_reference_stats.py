@@ -87,7 +87,7 @@ def test_mistakes(tmp_path, capsys, monkeypatch):
 
 
 def test_command_line(tmp_path, capsys):
-    from ifuvit.evaluation.reference_stats import main
+    from ifuvit.commands.reference_stats import main
 
     write_pictures(tmp_path / "pictures", 3)
     main(["--images", str(tmp_path / "pictures"), "--out", str(tmp_path / "stats.npz"), "--device", "cpu"])
@@ -100,7 +100,7 @@ def test_two_processes_write_the_statistics_of_one(tmp_path):
     config = ReferenceStatsConfig(images=tmp_path / "pictures", out=tmp_path / "one.npz", device="cpu")
     one = FeatureStatistics.load(run(config))
     program = tmp_path / "child.py"
-    program.write_text("import sys; from ifuvit.evaluation.reference_stats import main; main(sys.argv[1:])")
+    program.write_text("import sys; from ifuvit.commands.reference_stats import main; main(sys.argv[1:])")
     arguments = ["--images", tmp_path / "pictures", "--out", tmp_path / "two.npz", "--device", "cpu"]
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node=2"]

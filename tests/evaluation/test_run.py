@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from tiny_pipeline import write_tiny_pipeline
 
+from ifuvit.commands import evaluate as command
 from ifuvit.data.scenes import prompt_for, write_scenes
-from ifuvit.evaluation import run as evaluate
 from ifuvit.evaluation.run import EvaluateConfig, run
 from ifuvit.utils.errors import InputError
 
@@ -30,7 +30,7 @@ def model(tmp_path_factory):
 
 
 def judge(target, scenes, out, *arguments):
-    evaluate.main([str(target), "--data", str(scenes), "--out", str(out), *FEW, *arguments])
+    command.main([str(target), "--data", str(scenes), "--out", str(out), *FEW, *arguments])
     return json.loads(out.read_text())
 
 
@@ -142,7 +142,7 @@ def test_bad_input(model, scenes, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     np.savez("wide.npz", mu=np.zeros(8), sigma=np.eye(8))
     with pytest.raises(InputError) as told:
-        evaluate.main([model, "--data", str(scenes), "--out", str(tmp_path / "r.json"), *FEW, *arguments])
+        command.main([model, "--data", str(scenes), "--out", str(tmp_path / "r.json"), *FEW, *arguments])
     assert message in str(told.value) and not (tmp_path / "r-pictures").exists()
 
 
@@ -165,7 +165,7 @@ def test_two_processes_give_the_numbers_of_one(model, scenes, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "ifuvit.commands.main", "evaluate", model, "--data", str(scenes), "--out"]
+    command = [sys.executable, "-m", "ifuvit", "evaluate", model, "--data", str(scenes), "--out"]
     command += [str(tmp_path / "two.json"), "--images", "8", "--steps", "2", *arguments]
     processes = [
         subprocess.Popen(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from evaluation_stub import Evaluations, write_model
 
+from ifuvit.commands import sweep as sweep_command
 from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import run as evaluate
 from ifuvit.evaluation import sweep
@@ -153,6 +154,6 @@ def test_labels() -> None:
 
 def test_command_line(config: SweepConfig, evaluations: Evaluations, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*config.targets, "--guidance-scale", "1", "1.5", "--data", str(config.data), "--out", str(config.out)]
-    sweep.main([*arguments, "--images", "4"])
+    sweep_command.main([*arguments, "--images", "4"])
     assert capsys.readouterr().out == f"{config.out / 'sweep.json'}: 2 models, 2 guidance scales each\n"
     assert evaluations.asked == ["early-w1.json", "early-w1.5.json", "late-w1.json", "late-w1.5.json"]

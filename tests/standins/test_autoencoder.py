@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ifuvit.commands import train_autoencoder as command
 from ifuvit.data.images import to_tensor
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.standins import autoencoder as verb
@@ -132,7 +133,7 @@ def test_sigterm_writes_a_checkpoint_first(tmp_path, pictures):
     command = [
         sys.executable,
         "-m",
-        "ifuvit.commands.main",
+        "ifuvit",
         "train-autoencoder",
         "--images",
         str(pictures),
@@ -377,7 +378,7 @@ def test_an_unknown_device(tmp_path, pictures):
 
 def test_command_line(tmp_path, pictures, capsys):
     arguments = ["--images", str(pictures), "--out", str(tmp_path / "run"), "--size", "16", "--channels", "8", "8"]
-    verb.main([*arguments, "--steps", "2", "--batch-size", "2", "--device", "cpu"])
+    command.main([*arguments, "--steps", "2", "--batch-size", "2", "--device", "cpu"])
     assert "dB on held-out pictures after 2 steps" in capsys.readouterr().out
     with pytest.raises(InputError, match="--steps"):
-        verb.main([*arguments, "--steps", "many"])
+        command.main([*arguments, "--steps", "many"])

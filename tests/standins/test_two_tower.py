@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ifuvit.commands.train_two_tower import main
 from ifuvit.data.images import to_tensor
 from ifuvit.data.scenes import draw_scene, write_scenes
 from ifuvit.encoders.autoencoder import Autoencoder
@@ -20,7 +21,6 @@ from ifuvit.standins.two_tower import (
     contrastive_loss,
     epoch_order,
     fit,
-    main,
     run,
 )
 from ifuvit.utils.errors import InputError

@@ -13,7 +13,7 @@ from tiny_pipeline import write_tiny_pipeline
 from tiny_study import MODELS, PROMPTS, make_study, write_pictures
 
 from ifuvit.commands import main as cli
-from ifuvit.studies import run as study
+from ifuvit.commands import study as command
 from ifuvit.studies.answers import read_answers
 from ifuvit.studies.design import read_study
 from ifuvit.studies.making import parse_count, plural, scene_captions
@@ -71,7 +71,7 @@ def test_files_tell_nothing(tmp_path: Path, kind: str) -> None:
 def test_models_draw_the_same_prompts_from_the_same_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(write_tiny_pipeline(tmp_path / "run"))
     (tmp_path / "prompts.txt").write_text("a bus\ntwo sheep\n")
-    study.main(
+    command.main(
         ["make", "count", model, f"{model}/pipeline", "--names", "one", "same", "--prompts-file", str(tmp_path / "prompts.txt"), "--images-per-prompt", "2",
          "--steps", "2", "--device", "cpu", "--raters", "2", "--raters-per-item", "1", "--repeats", "0", "--checks", "0", "--out", str(tmp_path / "study")]
     )  # fmt: skip
@@ -219,7 +219,7 @@ def test_what_prompts_ask_for() -> None:
 def test_forms_go_out_and_answers_come_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = make_study(tmp_path, "preference")
     made = read_study(directory)
-    study.main(["export", str(directory), "forms", "--out", str(tmp_path / "forms")])
+    command.main(["export", str(directory), "forms", "--out", str(tmp_path / "forms")])
     assert {path.name for path in (tmp_path / "forms").iterdir()} == {"r01.html", "r02.html"}
     answer = {
         "task": 0,
@@ -295,7 +295,7 @@ def test_a_broken_study_is_named(tmp_path: Path) -> None:
 
 def test_help_needs_no_heavy_import() -> None:
     code = (
-        "import sys, contextlib, ifuvit.studies.run as s\n"
+        "import sys, contextlib, ifuvit.commands.study as s\n"
         "for a in ([], ['make', '--help'], ['serve', '--help']):\n"
         "    with contextlib.suppress(SystemExit): s.main(a)\n"
         "print([m for m in ('torch', 'fastapi', 'PIL', 'sqlite3') if m in sys.modules], file=sys.stderr)"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_study import MODELS, make_study
 
-from ifuvit.studies import run as study
+from ifuvit.commands import study as command
 from ifuvit.studies.design import read_study
 from ifuvit.studies.run import StudyAnalyseConfig, analyse
 from ifuvit.studies.store import Entry, Store
@@ -39,7 +39,7 @@ def answer(directory: Path) -> None:
 def test_preference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = make_study(tmp_path, "preference")
     answer(directory)
-    study.main(["analyse", str(directory), "--samples", "100"])
+    command.main(["analyse", str(directory), "--samples", "100"])
     told = capsys.readouterr().out
     result = read_json(directory / "analysis.json")
     assert result["verb"] == "study analyse"

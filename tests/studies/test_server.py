@@ -423,7 +423,7 @@ def test_a_killed_server_loses_no_answer_that_it_acknowledged(tmp_path: Path) ->
         tmp_path, "count", prompts=tuple(f"{n} sheep" for n in range(2, 10)), raters=8, raters_per_item=8
     )
     study, port = read_study(directory), free_port()
-    command = [sys.executable, "-m", "ifuvit.commands.main", "study", "serve", str(directory), "--port", str(port)]
+    command = [sys.executable, "-m", "ifuvit", "study", "serve", str(directory), "--port", str(port)]
     acknowledged: set[tuple[str, int]] = set()
 
     def answer(rater: Rater) -> None:

@@ -66,7 +66,7 @@ def page_of(browser: Any, **settings: Any) -> Iterator[Any]:
 
 @contextmanager
 def server(directory: Path, port: int) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-m", "ifuvit.commands.main", "study", "serve", str(directory), "--port", str(port)]
+    command = [sys.executable, "-m", "ifuvit", "study", "serve", str(directory), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
         try:
             for _ in range(600):

@@ -25,9 +25,10 @@ from ifuvit.data.encoded import Features
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training import checkpoint, run_directory
+from ifuvit.training.config import TrainConfig, default_config, learning_rate_at
 from ifuvit.training.distributed import check_launch
 from ifuvit.training.inputs import split
-from ifuvit.training.loop import TrainConfig, default_config, learning_rate_at, run
+from ifuvit.training.loop import run
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
 

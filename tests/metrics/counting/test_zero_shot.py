@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ifuvit.commands.count import main as count
 from ifuvit.evaluation.count import CountJudgeConfig
-from ifuvit.evaluation.count import main as count
 from ifuvit.metrics.counting.counters import count_pictures
 from ifuvit.metrics.counting.zero_shot import load_detector, suppress
 from ifuvit.utils.errors import InputError

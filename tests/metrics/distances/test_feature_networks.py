@@ -292,7 +292,8 @@ def test_features_that_are_not_finite_name_the_first_file(tmp_path):
 
 CHILD = """
 import sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/metrics"]
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent / "metrics" / "distances")]
 import numpy as np, torch
 from pathlib import Path
 from test_feature_networks import means_network
