@@ -12,11 +12,11 @@ BIN := $(VENV)/bin
 .PHONY: help install install-dev demo test test-slow lint format types train-smoke wheel clean
 
 help:
-	@echo "make demo         install, draw pictures with the shipped model, count objects in 100 of them, write the report"
+	@echo "make demo         install, draw images with the shipped model, count objects in 100 of them, write the report"
 	@echo "make test         the tests (test-slow: those that take long)"
 	@echo "make lint         ruff's checks and format (make format applies them)"
 	@echo "make types        pyright"
-	@echo "make train-smoke  the whole way on the CPU in minutes: scenes, features, training, pictures"
+	@echo "make train-smoke  the whole way on the CPU in minutes: scenes, features, training, images"
 	@echo "make wheel        build dist/*.whl"
 
 $(BIN)/python:
@@ -42,7 +42,7 @@ demo: $(VENV)/.installed
 	$(BIN)/ifuvit report results demo --out demo/report.html
 	@echo
 	@echo "Open in a browser:"
-	@echo "  $(CURDIR)/demo/index.html    the pictures"
+	@echo "  $(CURDIR)/demo/index.html    the images"
 	@echo "  $(CURDIR)/demo/report.html   how good the model is, what it costs, and how sure that is"
 
 test: $(VENV)/.installed-dev

@@ -10,9 +10,9 @@
 #   compiled   the same in bf16, and a minute or less for each of two models to be compiled:          20 s + 90 s
 #   sample     7 steps and 12 products, each half as long:                                            10 s and 25 s
 #   growth     6 to 10 points in each of 6 contests at batch 64, and 44 models to make:       6 x 7 s + 44 x 1 s
-#   generate   3 ways of drawing 256 small pictures, about 1 s each, twice a turn:                               50 s
+#   generate   3 ways of drawing 256 small images, about 1 s each, twice a turn:                               50 s
 #   prepare    the processors' work, about 1 s a step of each:                                                   50 s
-#   features   2 contestants of about 1 s, twice a turn:                                                         25 s
+#   features   2 cases of about 1 s, twice a turn:                                                         25 s
 # and some seconds to start each. These are estimates, never measured, so each also has a limit; together 580 s. What is not
 # ready by then is left out, and the table says "not measured".
 set -uo pipefail

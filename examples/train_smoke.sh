@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole way at a small scale, on the CPU in minutes: draw scenes, encode them, train the embedded default for a few
-# hundred steps, plot the loss, draw pictures. What it draws is blurred: a real training is a hundred times longer.
+# hundred steps, plot the loss, draw images. What it draws is blurred: a real training is a hundred times longer.
 # Usage: bash examples/train_smoke.sh [OUT]      (the same command again goes on where it stopped)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,5 +13,5 @@ ifuvit prepare coco --images "$out/scenes/images/train" --captions "$out/scenes/
 ifuvit train openmoji-cross-intermediate --data "$out/features" --out "$out/run" --steps "$steps" --batch-size 32 \
     --warmup-steps 50
 python "$here/plot_loss.py" "$out/run"
-ifuvit generate "three sheep" "a bus" "two apples" "an apple left of a bus" --model "$out/run" --out "$out/pictures" \
+ifuvit generate "three sheep" "a bus" "two apples" "an apple left of a bus" --model "$out/run" --out "$out/images" \
     --steps 20

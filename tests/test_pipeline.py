@@ -1,4 +1,4 @@
-"""The pipeline: same pictures whatever the batch, everything encoded once, and mismatched parts refused."""
+"""The pipeline: same images whatever the batch, everything encoded once, and mismatched parts refused."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def pixels(images):
     return np.stack([np.asarray(image) for image in images]).astype(int)
 
 
-def test_pictures(pipeline):
+def test_images(pipeline):
     images = pipeline(PROMPTS, num_inference_steps=4, seed=3)
     assert [(image.mode, image.size) for image in images] == [("RGB", (8, 8))] * 5
     assert pipeline.image_size == 8
@@ -71,7 +71,7 @@ def test_every_argument_matters(pipeline):
 
 
 @pytest.mark.parametrize("solver", ["dpm++", "euler-a"])
-def test_a_picture_does_not_depend_on_the_batch(pipeline, solver):
+def test_a_image_does_not_depend_on_the_batch(pipeline, solver):
     together = pixels(pipeline(PROMPTS, num_inference_steps=4, solver=solver, batch_size=5))
     for size in (1, 2, 4):
         apart = pixels(pipeline(PROMPTS, num_inference_steps=4, solver=solver, batch_size=size))
@@ -80,9 +80,9 @@ def test_a_picture_does_not_depend_on_the_batch(pipeline, solver):
     assert np.abs(last - together[3:]).max() <= 1
 
 
-def test_exact_pictures_are_those_of_two_plain_passes():
+def test_exact_images_are_those_of_two_plain_passes():
     """The shipped model's 50 steps by the formula, noise_null + w (noise_text - noise_null), each term a whole forward pass
-    on the caption's states: the same pictures to 1e-4 of their range."""
+    on the caption's states: the same images to 1e-4 of their range."""
     shipped = Pipeline.from_pretrained()
     prompts = ["three sheep", "a bus left of a tree"]
 

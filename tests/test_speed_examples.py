@@ -53,7 +53,7 @@ def test_script_makes_every_result_and_goes_on(tmp_path: Path) -> None:
     actions = {"train", "sample", "growth", "prepare", "features", "generate"}
     for action in actions:
         result = json.loads((tmp_path / f"{action}.json").read_text())
-        assert result["verb"] == f"bench {action}" and result["config"]["rounds"] == 1
+        assert result["command"] == f"bench {action}" and result["config"]["rounds"] == 1
     table = cells((tmp_path / "table.md").read_text())
     assert "not measured" not in table["training, cross-intermediate, fp32: share of the matrix-product peak"]
     assert (tmp_path / "growth.svg").is_file() and not list(tmp_path.glob("*.log"))

@@ -6,7 +6,7 @@ prints a summary and keeps every number of a scenario in DIRECTORY/SCENARIO.json
 files are not there yet.
 
 200 studies of each kind. Preferences: the paper's 100 captions and four models, five raters a caption. Counts: the paper's 20
-prompts, ten pictures each of two models, three raters a picture, and an automatic counter that is wrong in one of ten.
+prompts, ten images each of two models, three raters a image, and an automatic counter that is wrong in one of ten.
 """
 
 import sys
@@ -66,7 +66,7 @@ PREFERENCES = {
     "preference-10-raters-near": Preferences(step=0.5),
     "preference-10-raters-strong-tastes": Preferences(step=1.5, how=RaterModel(taste_spread=0.8)),
     "preference-10-raters-strong-tastes-near": Preferences(step=0.5, how=RaterModel(taste_spread=0.8)),
-    "preference-10-raters-noise-alone": Preferences(how=RaterModel(picture_spread=0, taste_spread=0)),
+    "preference-10-raters-noise-alone": Preferences(how=RaterModel(image_spread=0, taste_spread=0)),
     "preference-5-raters": Preferences(raters=5),
     "preference-20-raters": Preferences(raters=20),
 }
@@ -77,10 +77,10 @@ SIMPLER = {
 }
 
 
-def simulated_counts(seed: int, *, raters: int, pictures_per_prompt: int = 10) -> Simulated:
-    """A study of counts, and a counter that finds one more object in every tenth picture."""
+def simulated_counts(seed: int, *, raters: int, images_per_prompt: int = 10) -> Simulated:
+    """A study of counts, and a counter that finds one more object in every tenth image."""
     study, answers, shown = simulate_count(
-        RIGHT, raters=raters, raters_per_item=3, how=RaterModel(), seed=seed, pictures_per_prompt=pictures_per_prompt
+        RIGHT, raters=raters, raters_per_item=3, how=RaterModel(), seed=seed, images_per_prompt=images_per_prompt
     )
     wrong = np.random.default_rng((seed, 1)).random(len(shown)) < 0.1
     return study, answers, {item: count + int(one) for (item, count), one in zip(shown.items(), wrong)}
@@ -111,7 +111,7 @@ def of_preferences(one: Preferences) -> dict[str, Any]:
 
 def of_counts(raters: int) -> dict[str, Any]:
     """What `coverage` finds."""
-    truth = simulated_counts(STUDIES, raters=800, pictures_per_prompt=300)
+    truth = simulated_counts(STUDIES, raters=800, images_per_prompt=300)
 
     def simulate(seed: int) -> Simulated:
         return simulated_counts(seed, raters=raters)

@@ -1,4 +1,4 @@
-"""A whole text-to-image model: text encoder, backbone, solver and autoencoder, from prompts to pictures.
+"""A whole text-to-image model: text encoder, backbone, solver and autoencoder, from prompts to images.
 
 A pipeline directory follows diffusers' layout:
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ifuvit.data.images import to_pictures
+from ifuvit.data.images import to_images
 from ifuvit.diffusion import DEFAULT_STEPS, STARTS, Start
 from ifuvit.diffusion.initial_latents import LatentColor
 from ifuvit.diffusion.sampling import (
@@ -49,13 +49,13 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Pipeline:
-    """Prompts in, pictures out. Made by `from_pretrained`, or from its parts.
+    """Prompts in, images out. Made by `from_pretrained`, or from its parts.
 
     Attributes:
         model: the backbone, in evaluation mode.
         autoencoder, text_encoder: the frozen encoders.
         latent_scale: what unscaled latents are multiplied by to have unit variance.
-        latent_color: the colors of the latents in training, where they are known; pictures then start from such.
+        latent_color: the colors of the latents in training, where they are known; images then start from such.
         dtype: the backbone's precision; solver, text encoder and decoder work in fp32.
     """
 
@@ -180,23 +180,23 @@ class Pipeline:
         first_index: int = 0,
         callback: Callable[[int], None] | None = None,
     ) -> list["Image"]:
-        """Draw one picture a prompt.
+        """Draw one image a prompt.
 
         Args:
-            prompts: N captions. Identical ones are encoded once and give different pictures.
+            prompts: N captions. Identical ones are encoded once and give different images.
             negative_prompt: takes the null caption's place in guidance.
             guidance_scale: the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper's s is w - 1.
             guidance_interval: (low, high); the steps with low <= n / 1000 <= high are guided, the others take one branch.
-            num_inference_steps: evaluations of the guided network a picture.
-            seed: picture i starts from noise that depends on (seed, first_index + i) alone.
+            num_inference_steps: evaluations of the guided network a image.
+            seed: image i starts from noise that depends on (seed, first_index + i) alone.
             solver: see `ifuvit.diffusion.sampling`.
             start: "noise" is the paper's; see `ifuvit.diffusion.initial_latents`. Without a `latent_color` both are noise.
-            batch_size: pictures drawn at once; it does not change them (beyond rounding, at most 1/255).
-            first_index: index of the first picture.
-            callback: called after every solver step with the number of pictures in the batch.
+            batch_size: images drawn at once; it does not change them (beyond rounding, at most 1/255).
+            first_index: index of the first image.
+            callback: called after every solver step with the number of images in the batch.
 
         Returns:
-            N RGB pictures.
+            N RGB images.
 
         Raises:
             InputError: prompts given as one string, an unknown solver or start, an impossible number of steps, interval, batch
@@ -249,7 +249,7 @@ class Pipeline:
         return images
 
     def decode(self, latents: Tensor) -> list["Image"]:
-        """Scaled latents (B, C, h, w), as the backbone makes them, to RGB pictures.
+        """Scaled latents (B, C, h, w), as the backbone makes them, to RGB images.
 
         Raises:
             InputError: latents that are not finite.
@@ -262,11 +262,11 @@ class Pipeline:
             )
         with torch.autocast(self.device.type, enabled=False):
             pixels = self.autoencoder.decode(latents.float() / self.latent_scale)
-        return [Image.fromarray(picture) for picture in to_pictures(pixels)]
+        return [Image.fromarray(image) for image in to_images(pixels)]
 
     @property
     def image_size(self) -> int:
-        """Width and height of a picture, in pixels."""
+        """Width and height of a image, in pixels."""
         return self.model.config.latent_size * self.autoencoder.factor
 
     def _encode(self, captions: list[str], batch_size: int) -> EncodedText:

@@ -9,10 +9,10 @@ from tiny_training import MODEL, tiny, write_features
 
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.reference import as_uvit, guided_step, load_reference
-from ifuvit.benchmarks.sampling import GUIDANCE_SCALE, Guided, difference_from_plain, sampling, sampling_contestants
+from ifuvit.benchmarks.sampling import GUIDANCE_SCALE, Guided, difference_from_plain, sampling, sampling_cases
 from ifuvit.benchmarks.timing import Rules, compete
-from ifuvit.benchmarks.training import random_batch, training_contestants
-from ifuvit.data.encoded import Features
+from ifuvit.benchmarks.training import random_batch, training_cases
+from ifuvit.data.encoded import EncodedDataset
 from ifuvit.model.flops import forward_flops, guided_step_flops, text_flops
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training.batches import Batches
@@ -53,7 +53,7 @@ def recipes(**settings):
 
 
 def test_batch_is_like_training_s(tmp_path) -> None:
-    features = Features.open(write_features(tmp_path / "features"))
+    features = EncodedDataset.open(write_features(tmp_path / "features"))
     real = Batches(features, torch.arange(20).numpy(), seed=0, batch_size=3, caption_dropout=0.1)[0]
     mine = random_batch(MODEL, 3, seed=0, device=CPU)
     assert {name: (t.shape, t.dtype) for name, t in mine.items()} == {
@@ -65,10 +65,10 @@ def test_batch_is_like_training_s(tmp_path) -> None:
 
 
 def test_all_train_on_the_same_tensors(reference, batch, seen) -> None:
-    contestants = training_contestants(recipes(), reference, batch, make_accelerator("fp32", CPU))
-    assert [contestant.name for contestant in contestants] == ["U-ViT", *CONFIGS]
-    assert [contestant.base for contestant in contestants] == [None, "U-ViT", "U-ViT"]
-    compete(contestants, RULES, CPU)
+    cases = training_cases(recipes(), reference, batch, make_accelerator("fp32", CPU))
+    assert [case.name for case in cases] == ["U-ViT", *CONFIGS]
+    assert [case.base for case in cases] == [None, "U-ViT", "U-ViT"]
+    compete(cases, RULES, CPU)
     assert {name for name, _, _ in seen} == {"UViT", "IFUViT"}
     for _, latents, timesteps in seen:
         assert torch.equal(latents, seen[0][1]) and torch.equal(timesteps, batch["timesteps"])
@@ -76,44 +76,44 @@ def test_all_train_on_the_same_tensors(reference, batch, seen) -> None:
 
 def test_training_flops() -> None:
     batch = random_batch(MODEL, 3, seed=0, device=CPU)
-    contestants = training_contestants(recipes(), None, batch, make_accelerator("fp32", CPU))
-    assert [contestant.base for contestant in contestants] == [None, "concat-early"]
-    for contestant, config in zip(contestants, CONFIGS.values(), strict=True):
-        assert contestant.flops == 9 * forward_flops(config).total and contestant.items == 3
+    cases = training_cases(recipes(), None, batch, make_accelerator("fp32", CPU))
+    assert [case.base for case in cases] == [None, "concat-early"]
+    for case, config in zip(cases, CONFIGS.values(), strict=True):
+        assert case.flops == 9 * forward_flops(config).total and case.items == 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_training_step_learns(batch, precision) -> None:
     accelerator = make_accelerator(precision, CPU)
-    for contestant in training_contestants(recipes(learning_rate=1e-2), None, batch, accelerator):
-        step = contestant.prepare()
+    for case in training_cases(recipes(learning_rate=1e-2), None, batch, accelerator):
+        step = case.prepare()
         losses = [float(step()[0]) for _ in range(40)]  # type: ignore[index]
         assert losses[-1] < 0.8 * losses[0]
 
 
 def test_all_sample_on_the_same_tensors(reference, batch, seen) -> None:
-    contestants = sampling_contestants(CONFIGS, reference, batch, make_accelerator("fp32", CPU), seed=0)
-    compete(contestants, RULES, CPU)
+    cases = sampling_cases(CONFIGS, reference, batch, make_accelerator("fp32", CPU), seed=0)
+    compete(cases, RULES, CPU)
     assert {name for name, _, _ in seen} == {"UViT", "IFUViT"}
     for _, latents, timesteps in seen:
         assert torch.equal(latents, batch["latents"]) and torch.equal(timesteps, batch["timesteps"])
 
 
-def test_sampling_contestants(reference, batch) -> None:
+def test_sampling_cases(reference, batch) -> None:
     accelerator = make_accelerator("fp32", CPU)
-    against = sampling_contestants(CONFIGS, reference, batch, accelerator, seed=0)
-    alone = sampling_contestants(CONFIGS, None, batch, accelerator, seed=0)
+    against = sampling_cases(CONFIGS, reference, batch, accelerator, seed=0)
+    alone = sampling_cases(CONFIGS, None, batch, accelerator, seed=0)
     ways = [f"{name}, {way}" for name in CONFIGS for way in ("plain", "shared", "text once a prompt")]
-    assert [contestant.name for contestant in against] == ["U-ViT", *ways]
-    assert [contestant.base for contestant in against] == [None] + 2 * ["U-ViT", "U-ViT", None]
+    assert [case.name for case in against] == ["U-ViT", *ways]
+    assert [case.base for case in against] == [None] + 2 * ["U-ViT", "U-ViT", None]
     first = "concat-early, plain"
-    assert {contestant.name: contestant.base for contestant in alone if contestant.base} == {
+    assert {case.name: case.base for case in alone if case.base} == {
         "concat-early, shared": first,
         "cross-intermediate, plain": first,
         "cross-intermediate, shared": first,
     }
     plain, shared = (guided_step_flops(MODEL, shared=shared).total for shared in (False, True))
-    assert [contestant.flops for contestant in alone[3:]] == [3 * plain, 3 * shared, 3 * text_flops(MODEL).total]
+    assert [case.flops for case in alone[3:]] == [3 * plain, 3 * shared, 3 * text_flops(MODEL).total]
     assert against[0].flops == 3 * guided_step_flops(as_uvit(MODEL), shared=False).total
 
 
@@ -128,7 +128,7 @@ def test_shared_plain_and_u_vit_s_steps_are_one_function(reference, batch) -> No
     theirs, ours = reference.build(MODEL).eval(), Guided(as_uvit(MODEL), batch, seed=0)
     theirs.load_state_dict(ours.model.state_dict())
     with torch.no_grad():
-        given = guided_step(theirs, ours.latents, ours.timesteps, ours.states, ours.null_states[0], GUIDANCE_SCALE)
+        given = guided_step(theirs, ours.latents, ours.timesteps, ours.states, ours.null_embeddings[0], GUIDANCE_SCALE)
         torch.testing.assert_close(given, ours.plain(), rtol=1e-4, atol=1e-4)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ifuvit.benchmarks.growth import Axis, _growth, changed, own, points
-from ifuvit.benchmarks.timing import Contestant, Timing
+from ifuvit.benchmarks.timing import Case, Timing
 from ifuvit.model.flops import forward_flops
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
@@ -55,7 +55,7 @@ def test_exponent(power: float) -> None:
     found = _growth(
         several,
         256,
-        {name: Contestant(name=name, prepare=lambda: lambda: None, items=1, flops=flops[name]) for name in flops},
+        {name: Case(name=name, prepare=lambda: lambda: None, items=1, flops=flops[name]) for name in flops},
         {
             name: Timing(seconds=tuple(1e-9 * slower * flops[name] ** power), steps=1, peak_memory=None)
             for name in flops
@@ -71,9 +71,7 @@ def test_exponent(power: float) -> None:
 def test_no_exponent_where_operations_hardly_change() -> None:
     several = points({"middle": MIDDLE}, "text-tokens", [76])["middle"]
     flops = {point.name: float(forward_flops(point.config).total) for point in several}
-    contestants = {
-        name: Contestant(name=name, prepare=lambda: lambda: None, items=1, flops=flops[name]) for name in flops
-    }
+    cases = {name: Case(name=name, prepare=lambda: lambda: None, items=1, flops=flops[name]) for name in flops}
     timings = {name: Timing(seconds=(1.0, 1.1), steps=1, peak_memory=None) for name in flops}
-    found = _growth(several, 77, contestants, timings)
+    found = _growth(several, 77, cases, timings)
     assert found["exponent"] is None and found["points"][0]["relative_seconds"]["interval"] is None

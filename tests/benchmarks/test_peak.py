@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_training import MODEL
 
-from ifuvit.benchmarks.peak import Product, peak, product_contestants, products
+from ifuvit.benchmarks.peak import Product, peak, product_cases, products
 from ifuvit.benchmarks.timing import Timing
 
 CONCAT = replace(MODEL, conditioning="concat", n_text=0, n_image=0)
@@ -36,7 +36,7 @@ def test_the_three_products_are_those_of_a_linear_layer(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "randn", recorded)
     chosen = [Product(5, 3, 4, which) for which in ("forward", "input gradient", "weight gradient")]
     forward, inputs, weights = (
-        contestant.prepare()() for contestant in product_contestants(chosen, torch.float32, torch.device("cpu"), 1)
+        case.prepare()() for case in product_cases(chosen, torch.float32, torch.device("cpu"), 1)
     )
     x, weight, gradient = drawn  # one set of operands for all three
     layer = torch.nn.Linear(3, 4, bias=False)
@@ -50,9 +50,9 @@ def test_the_three_products_are_those_of_a_linear_layer(monkeypatch: pytest.Monk
 
 
 def test_precision_of_products() -> None:
-    (contestant,) = product_contestants([Product(5, 3, 4, "forward")], torch.bfloat16, torch.device("cpu"), 1)
-    assert contestant.prepare()().dtype == torch.bfloat16  # type: ignore[attr-defined]
-    assert contestant.flops == 2 * 5 * 3 * 4
+    (case,) = product_cases([Product(5, 3, 4, "forward")], torch.bfloat16, torch.device("cpu"), 1)
+    assert case.prepare()().dtype == torch.bfloat16  # type: ignore[attr-defined]
+    assert case.flops == 2 * 5 * 3 * 4
 
 
 def test_the_peak_is_the_best_median_rate() -> None:

@@ -1,4 +1,4 @@
-"""What competes in `ifuvit bench prepare` and `features`: the real work, on the same pictures and in the same batches."""
+"""What competes in `ifuvit bench prepare` and `features`: the real work, on the same images and in the same batches."""
 
 from types import SimpleNamespace
 
@@ -7,15 +7,15 @@ import pytest
 import torch
 from tiny_training import MODEL
 
-from ifuvit.benchmarks.extraction import extraction_contestants
-from ifuvit.benchmarks.images import draw_pictures
+from ifuvit.benchmarks.extraction import extraction_cases
+from ifuvit.benchmarks.images import draw_images
 from ifuvit.benchmarks.preparation import (
-    caption_contestants,
-    loader_contestants,
-    picture_contestants,
+    caption_cases,
+    image_cases,
+    loader_cases,
     write_random_features,
 )
-from ifuvit.data.encoded import FeatureWriter, _Shards
+from ifuvit.data.encoded import EncodedDatasetWriter, _Shards
 from ifuvit.data.images import load_image
 from ifuvit.encoders.text_encoder import Tokens
 from ifuvit.metrics.distances.feature_networks import FeatureNetwork, Preparation
@@ -26,38 +26,38 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return draw_pictures(tmp_path_factory.mktemp("pictures"), 3, size=32, seed=0)
+def images(tmp_path_factory):
+    return draw_images(tmp_path_factory.mktemp("images"), 3, size=32, seed=0)
 
 
 @pytest.fixture
 def written(monkeypatch):
     """The shards that were written, by their kind."""
-    written, plain = [], FeatureWriter.write_shard
+    written, plain = [], EncodedDatasetWriter.write_shard
 
     def recorded(self, kind, shard, arrays, **facts):
         written.append((kind, arrays))
         return plain(self, kind, shard, arrays, **facts)
 
-    monkeypatch.setattr(FeatureWriter, "write_shard", recorded)
+    monkeypatch.setattr(EncodedDatasetWriter, "write_shard", recorded)
     return written
 
 
-def take_steps(contestants):
-    for contestant in contestants:
-        with contestant.within():
-            contestant.prepare()()
+def take_steps(cases):
+    for case in cases:
+        with case.within():
+            case.prepare()()
 
 
-def test_pictures_are_drawn_with_captions(pictures) -> None:
-    assert [picture.id for picture in pictures] == ["000000", "000001", "000002"]
-    for picture in pictures:
-        assert load_image(picture.source).size == (32, 32) and len(picture.captions) == 5
-    shown = [np.asarray(load_image(picture.source)).tobytes() for picture in pictures]
+def test_images_are_drawn_with_captions(images) -> None:
+    assert [image.id for image in images] == ["000000", "000001", "000002"]
+    for image in images:
+        assert load_image(image.source).size == (32, 32) and len(image.captions) == 5
+    shown = [np.asarray(load_image(image.source)).tobytes() for image in images]
     assert len(set(shown)) == 3
 
 
-def test_pictures_are_encoded_as_prepare_does(pictures, written) -> None:
+def test_images_are_encoded_as_prepare_does(images, written) -> None:
     seen = []
 
     def moments(images: torch.Tensor) -> torch.Tensor:
@@ -65,9 +65,9 @@ def test_pictures_are_encoded_as_prepare_does(pictures, written) -> None:
         return images[:, :2, ::4, ::4]
 
     autoencoder = SimpleNamespace(channels=1, factor=4, moments=moments)
-    contestants = picture_contestants(autoencoder, pictures, size=32, batch_size=2, workers=1)  # type: ignore[arg-type]
-    take_steps(contestants)
-    assert [contestant.base for contestant in contestants] == [None, "autoencoder alone"]
+    cases = image_cases(autoencoder, images, size=32, batch_size=2, workers=1)  # type: ignore[arg-type]
+    take_steps(cases)
+    assert [case.base for case in cases] == [None, "autoencoder alone"]
     assert [len(part) for part in seen] == [2, 1, 2, 1]
     torch.testing.assert_close(torch.cat(seen[:2]), torch.cat(seen[2:]))
     ((kind, arrays),) = written
@@ -87,11 +87,11 @@ def test_captions_are_encoded_as_prepare_does(written) -> None:
         return tokens.ids[..., None].float()
 
     encoder = SimpleNamespace(tokenize=tokenize, encode=encode)
-    contestants = caption_contestants(encoder, ["a", "bb", "ccc"], batch_size=2)  # type: ignore[arg-type]
-    take_steps(contestants)
-    assert {(contestant.unit, contestant.items) for contestant in contestants} == {("captions", 3)}
+    cases = caption_cases(encoder, ["a", "bb", "ccc"], batch_size=2)  # type: ignore[arg-type]
+    take_steps(cases)
+    assert {(case.unit, case.items) for case in cases} == {("captions", 3)}
     assert torch.cat(seen[:2]).equal(torch.cat(seen[2:])) and [len(part) for part in seen] == [2, 1, 2, 1]
-    assert written[0][1]["states"][:, 0, 0].tolist() == [1, 2, 3]
+    assert written[0][1]["embeddings"][:, 0, 0].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("workers, names", [(0, []), (1, ["loader, 1 thread"]), (2, ["loader, 2 threads"])])
@@ -106,12 +106,12 @@ def test_the_loader_is_training_s(tmp_path, monkeypatch, workers, names) -> None
         return made[step][-1]
 
     monkeypatch.setattr(batches_module.Batches, "__getitem__", recorded)
-    contestants = loader_contestants(features, batch_size=3, batches=2, workers=workers, device=CPU, seed=0)
+    cases = loader_cases(features, batch_size=3, batches=2, workers=workers, device=CPU, seed=0)
     copy = "plain copy of the bytes"
-    assert [contestant.name for contestant in contestants] == [copy, "rows gathered", "loader", *names]
-    assert [contestant.base for contestant in contestants] == [None] + (2 + len(names)) * [copy]
-    assert [contestant.items for contestant in contestants] == [8] + (2 + len(names)) * [6]
-    take_steps(contestants)
+    assert [case.name for case in cases] == [copy, "rows gathered", "loader", *names]
+    assert [case.base for case in cases] == [None] + (2 + len(names)) * [copy]
+    assert [case.items for case in cases] == [8] + (2 + len(names)) * [6]
+    take_steps(cases)
     assert sorted(made) == [0, 1] and {len(batches) for batches in made.values()} == {1 + len(names)}
     assert {tuple(batch["latents"].shape) for batches in made.values() for batch in batches} == {(3, 4, 8, 8)}
 
@@ -126,7 +126,7 @@ def test_as_many_bytes_are_copied_and_gathered(tmp_path, monkeypatch) -> None:
         return gathered[-1]
 
     monkeypatch.setattr(_Shards, "take", recorded)
-    take_steps(loader_contestants(features, batch_size=4, batches=2, workers=0, device=CPU, seed=0)[:2])
+    take_steps(loader_cases(features, batch_size=4, batches=2, workers=0, device=CPU, seed=0)[:2])
     sample = 2 * (8 * 8 * 8 + 4 * 8)  # bytes
     assert sum(copied) == 8 * sample and sum(rows.nbytes for rows in gathered if rows.dtype == np.float16) == 8 * sample
     moments = np.concatenate([rows for rows in gathered if rows.shape[1:] == (8, 8, 8)])
@@ -135,12 +135,12 @@ def test_as_many_bytes_are_copied_and_gathered(tmp_path, monkeypatch) -> None:
 
 def test_features_of_the_paper_s_size(tmp_path) -> None:
     features = write_random_features(tmp_path / "features", presets["cross-intermediate"], 2, shard_size=2, seed=0)
-    states, _ = features.text([0, 1])
-    assert features.moments([0, 1]).nbytes + states.nbytes == 2 * 134_656  # 134 KB a sample
-    assert np.isfinite(states).all() and not np.array_equal(states[0], states[1])
+    embeddings, _ = features.text([0, 1])
+    assert features.moments([0, 1]).nbytes + embeddings.nbytes == 2 * 134_656  # 134 KB a sample
+    assert np.isfinite(embeddings).all() and not np.array_equal(embeddings[0], embeddings[1])
 
 
-def test_extraction_looks_at_what_the_network_alone_looks_at(pictures) -> None:
+def test_extraction_looks_at_what_the_network_alone_looks_at(images) -> None:
     seen = []
 
     class Mean(torch.nn.Module):
@@ -150,9 +150,9 @@ def test_extraction_looks_at_what_the_network_alone_looks_at(pictures) -> None:
             return x.mean((2, 3))
 
     network = FeatureNetwork(Mean(), Preparation(size=16), name="Mean", distance="FD-Mean", width=3, fingerprint="0")
-    files = [picture.source for picture in pictures]
-    contestants = extraction_contestants(network, files, batch_size=2, workers=1)
-    take_steps(contestants)
-    assert [contestant.base for contestant in contestants] == [None, "network alone"]
+    files = [image.source for image in images]
+    cases = extraction_cases(network, files, batch_size=2, workers=1)
+    take_steps(cases)
+    assert [case.base for case in cases] == [None, "network alone"]
     assert [len(part) for part in seen] == [2, 1, 2, 1]
     assert torch.equal(torch.cat(seen[:2]), torch.cat(seen[2:]))

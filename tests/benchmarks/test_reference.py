@@ -84,7 +84,7 @@ def test_training_step_is_that_of_its_trainer(reference, batch) -> None:
     step = ReferenceStep(model, make_accelerator("fp32", CPU))
     for number in range(3):
         noisy = add_noise(batch["latents"], batch["noise"], batch["timesteps"])
-        loss = mse_loss(mine(noisy, batch["timesteps"], batch["text_states"].float()), batch["noise"])
+        loss = mse_loss(mine(noisy, batch["timesteps"], batch["text_embeddings"].float()), batch["noise"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.param_groups[0]["lr"] = 2e-4 * number / 5000
@@ -100,7 +100,7 @@ def test_training_step_is_that_of_its_trainer(reference, batch) -> None:
 
 def test_guided_step_has_the_standard_w(reference, batch) -> None:
     model = reference.build(MODEL).eval()
-    latents, timesteps, text = batch["latents"], batch["timesteps"], batch["text_states"].float()
+    latents, timesteps, text = batch["latents"], batch["timesteps"], batch["text_embeddings"].float()
     null = text[-1]
     with torch.no_grad():
         given = guided_step(model, latents, timesteps, text, null, 3.0)

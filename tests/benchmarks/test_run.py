@@ -59,7 +59,7 @@ def check_rows(rows):
 
 def test_train_against_a_checkout(tmp_path, capsys, checkout):
     result = measured(tmp_path, "train", "--batch-size", "2", "--precision", "fp32", "bf16", "--against", checkout)
-    assert result["verb"] == "bench train" and result["config"]["batch_size"] == 2
+    assert result["command"] == "bench train" and result["config"]["batch_size"] == 2
     assert set(result["results"]) == {"fp32", "bf16"}
     for contest in result["results"].values():
         rows = contest["rows"]
@@ -126,7 +126,7 @@ def test_default_precision_is_what_the_device_does_well(tmp_path, monkeypatch, b
 @pytest.mark.slow
 def test_prepare(tmp_path):
     result = measured(tmp_path, "prepare", "--images", "2", "--samples", "4", "--loader-batch-size", "2")
-    assert list(result["results"]) == ["pictures of 64 pixels", "captions", "features of the paper's size"]
+    assert list(result["results"]) == ["images of 64 pixels", "captions", "features of the paper's size"]
     for contest in result["results"].values():
         check_rows(contest["rows"])
     assert result["results"]["features of the paper's size"]["rows"][0]["unit"] == "samples"

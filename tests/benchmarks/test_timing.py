@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from ifuvit.benchmarks.timing import Contestant, Rules, Timing, compete, median_interval, speedup
+from ifuvit.benchmarks.timing import Case, Rules, Timing, compete, median_interval, speedup
 from ifuvit.utils.errors import InputError
 
 CPU = torch.device("cpu")
 
 
 class Scene:
-    """Contestants whose steps take the seconds that they are told, on a clock of their own."""
+    """Cases whose steps take the seconds that they are told, on a clock of their own."""
 
     def __init__(self, drift: float = 0.0) -> None:
         self.time, self.drift, self.steps, self.open = 0.0, drift, [], []
@@ -21,12 +21,12 @@ class Scene:
     def clock(self) -> float:
         return self.time
 
-    def contestant(self, name: str, seconds: float, **fields) -> Contestant:
+    def case(self, name: str, seconds: float, **fields) -> Case:
         def step() -> None:
             self.steps.append(name)
             self.time += seconds * (1 + self.drift * len(self.steps))
 
-        return Contestant(name=name, prepare=lambda: step, items=1, **fields)
+        return Case(name=name, prepare=lambda: step, items=1, **fields)
 
 
 def timing(*seconds: float) -> Timing:
@@ -36,7 +36,7 @@ def timing(*seconds: float) -> Timing:
 def test_every_round_gives_each_a_turn_and_reverses_the_order() -> None:
     scene = Scene()
     rules = Rules(rounds=3, warmup=2, turn_seconds=1)
-    compete([scene.contestant("a", 1), scene.contestant("b", 0.5)], rules, CPU, clock=scene.clock)
+    compete([scene.case("a", 1), scene.case("b", 0.5)], rules, CPU, clock=scene.clock)
     warm_up, steps = scene.steps[:6], scene.steps[6:]
     assert warm_up == ["a"] * 3 + ["b"] * 3  # and a step to see how many fill a turn
     turns = {"a": ["a"] * 2, "b": ["b"] * 3}  # one untimed step, and as many as take a second
@@ -46,12 +46,12 @@ def test_every_round_gives_each_a_turn_and_reverses_the_order() -> None:
 def test_seconds_are_of_one_step_and_the_first_of_a_turn_is_not_timed() -> None:
     scene, last = Scene(), ["nobody"]
 
-    def cold(name: str, seconds: float) -> Contestant:
+    def cold(name: str, seconds: float) -> Case:
         def step() -> None:
             scene.time += seconds + (100 if last[0] != name else 0)  # after another one a step takes long
             last[0] = name
 
-        return Contestant(name=name, prepare=lambda: step, items=1)
+        return Case(name=name, prepare=lambda: step, items=1)
 
     timings = compete([cold("a", 0.3), cold("b", 2)], Rules(rounds=4, turn_seconds=1), CPU, clock=scene.clock)
     assert timings["a"].seconds == pytest.approx((0.3,) * 4) and timings["a"].steps == 4
@@ -62,8 +62,8 @@ def test_seconds_are_of_one_step_and_the_first_of_a_turn_is_not_timed() -> None:
 
 def test_a_machine_that_slows_down_steadily_favors_nobody() -> None:
     scene = Scene(drift=0.02)
-    contestants = [scene.contestant(name, 1) for name in "abc"]
-    timings = compete(contestants, Rules(rounds=10, turn_seconds=0), CPU, clock=scene.clock)
+    cases = [scene.case(name, 1) for name in "abc"]
+    timings = compete(cases, Rules(rounds=10, turn_seconds=0), CPU, clock=scene.clock)
     assert timings["a"].seconds[-1] > 1.5 * timings["a"].seconds[0]
     assert speedup(timings["c"], timings["a"])["value"] == pytest.approx(1, abs=0.01)
 
@@ -77,7 +77,7 @@ def test_a_context_holds_for_a_whole_turn() -> None:
         yield
         events.append("leave")
 
-    step = Contestant(name="a", prepare=lambda: lambda: events.append("step"), items=1, within=within)
+    step = Case(name="a", prepare=lambda: lambda: events.append("step"), items=1, within=within)
     compete([step], Rules(rounds=2, warmup=2, turn_seconds=0), CPU)
     assert events == ["enter", "step", "step", "step", "leave"] + 2 * ["enter", "step", "step", "leave"]
 

@@ -35,7 +35,7 @@ def test_convert(checkpoint, tmp_path, monkeypatch, capsys):
     assert index["vae"] == {"reference": "stabilityai/sd-vae-ft-ema", "fingerprint": None}
     assert text == {"reference": "clip-vit-large-patch14", "fingerprint": None, "max_tokens": 7}
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["verb"] == "convert" and manifest["backbone"]["num_heads"] == 4
+    assert manifest["command"] == "convert" and manifest["backbone"]["num_heads"] == 4
 
     convert(monkeypatch, "uvit", checkpoint, out, "--heads", 2, "--text-tokens", 22)  # replaces the first
     c = IFUViT.from_pretrained(out).config

@@ -36,12 +36,12 @@ def test_what_is_written(model, tmp_path, capsys):
         model, out, odd, "--prompts-file", str(tmp_path / "prompts.txt"), "--images-per-prompt", "2", "--seed", "5",
         "--guidance-scale", "2.5", "--negative-prompt", "grass", "--batch-size", "4",
     )  # fmt: skip
-    assert capsys.readouterr().out == f"{out / 'index.html'}: 6 pictures; the grid is {out / 'grid.png'}\n"
+    assert capsys.readouterr().out == f"{out / 'index.html'}: 6 images; the grid is {out / 'grid.png'}\n"
     names = [image["file"] for image in manifest["images"]]
     assert names[:3] == ["0000-three-b-red-b-apples.png", "0001-three-b-red-b-apples.png", "0002-a-bus.png"]
     assert [image["prompt"] for image in manifest["images"]] == [odd, odd, "a bus", "a bus", "two sheep", "two sheep"]
     assert {path.name for path in out.iterdir()} == {*names, "grid.png", "index.html", "manifest.json"}
-    assert manifest["verb"] == "generate" and manifest["config"]["guidance_scale"] == 2.5
+    assert manifest["command"] == "generate" and manifest["config"]["guidance_scale"] == 2.5
     assert re.fullmatch("[0-9a-f]{64}", manifest["model"]["sha256"])
 
     with Image.open(out / names[1]) as image:
@@ -59,7 +59,7 @@ def test_what_is_written(model, tmp_path, capsys):
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
 
 
-def test_pictures_do_not_depend_on_the_batch_size(model, tmp_path):
+def test_images_do_not_depend_on_the_batch_size(model, tmp_path):
     prompts = ["a bus", "two sheep", "a bus"]
     arrays = []
     for size in ("1", "3"):
@@ -108,7 +108,7 @@ def test_a_run_that_fails_takes_nothing_away(model, tmp_path, monkeypatch):
             draw(str(spoiled), directory, "an apple")
     assert sorted(out.iterdir()) == before and not (tmp_path / "new").exists()
 
-    # interrupted after one picture, it can be started again
+    # interrupted after one image, it can be started again
     monkeypatch.setattr(generate, "_write_png", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         draw(model, out, "an apple")

@@ -31,14 +31,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 @pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], None]], None]:
-    """Registers a function as the verb "try"."""
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], None]], None]:
+    """Registers a function as the command "try"."""
 
     def register(main: Callable[[list[str]], None]) -> None:
         module = types.ModuleType("ifuvit_try")
         module.main = main  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "ifuvit_try", module)
-        monkeypatch.setitem(cli.VERBS, "try", ("ifuvit_try", "for tests"))
+        monkeypatch.setitem(cli.COMMANDS, "try", ("ifuvit_try", "for tests"))
 
     return register
 
@@ -56,7 +56,7 @@ def test_help(monkeypatch: pytest.MonkeyPatch, capsys: Capture, arguments: list[
     assert run(monkeypatch, *arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for verb_name, (_, about) in cli.VERBS.items():
+    for verb_name, (_, about) in cli.COMMANDS.items():
         assert verb_name in out and about in out
     assert max(map(len, out.splitlines())) <= 100
 
@@ -66,7 +66,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert len(capsys.readouterr().out.split()) == 1
 
 
-@pytest.mark.parametrize("verb_name", cli.VERBS)
+@pytest.mark.parametrize("verb_name", cli.COMMANDS)
 def test_help_of_every_verb(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_name: str) -> None:
     assert run(monkeypatch, verb_name, "--help") == 0
     out, err = capsys.readouterr()
@@ -82,10 +82,10 @@ def test_help_of_every_source(monkeypatch: pytest.MonkeyPatch, capsys: Capture, 
 def test_unknown_verb(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, "paint") == 2
     line = one_line(capsys)
-    assert "'paint'" in line and all(name in line for name in cli.VERBS)
+    assert "'paint'" in line and all(name in line for name in cli.COMMANDS)
 
 
-@pytest.mark.parametrize("verb_name", cli.VERBS)
+@pytest.mark.parametrize("verb_name", cli.COMMANDS)
 def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_name: str) -> None:
     required = {
         "train": ["openmoji-cross-early", "--data", "a", "--out", "b"],
@@ -124,11 +124,11 @@ def test_bad_values(monkeypatch: pytest.MonkeyPatch, capsys: Capture, arguments:
     assert shown in one_line(capsys)
 
 
-def test_mistakes_are_one_line_whatever_the_message(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb) -> None:
+def test_mistakes_are_one_line_whatever_the_message(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command) -> None:
     def main(arguments: list[str]) -> None:
         raise InputError("first\n  second")
 
-    verb(main)
+    command(main)
     assert run(monkeypatch, "try") == 2
     assert one_line(capsys) == "ifuvit: first second\n"
 
@@ -144,32 +144,32 @@ def test_mistakes_are_one_line_whatever_the_message(monkeypatch: pytest.MonkeyPa
     ],
     ids=repr,
 )
-def test_disk_and_paths(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb, error: OSError) -> None:
+def test_disk_and_paths(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command, error: OSError) -> None:
     def main(arguments: list[str]) -> None:
         raise error
 
-    verb(main)
+    command(main)
     assert run(monkeypatch, "try") == 2
     assert one_line(capsys).startswith(f"ifuvit: out/model.safetensors: {error.strerror}")
 
 
-def test_a_full_disk_in_another_librarys_words(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb) -> None:
+def test_a_full_disk_in_another_librarys_words(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command) -> None:
     from safetensors import SafetensorError
 
     def main(arguments: list[str]) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    verb(main)
+    command(main)
     assert run(monkeypatch, "try") == 2
     assert "No space left on device" in one_line(capsys)
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
-def test_a_full_disk_for_true(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb) -> None:
+def test_a_full_disk_for_true(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command) -> None:
     def main(arguments: list[str]) -> None:
         Path("/dev/full").write_text("x")
 
-    verb(main)
+    command(main)
     assert run(monkeypatch, "try") == 2
     assert "No space left on device" in one_line(capsys)
 
@@ -177,11 +177,11 @@ def test_a_full_disk_for_true(monkeypatch: pytest.MonkeyPatch, capsys: Capture, 
 @pytest.mark.parametrize(
     "error", [AssertionError("invariant"), KeyError("x"), ValueError("y"), OSError(errno.EIO, "z")]
 )
-def test_internal_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, verb, error: Exception) -> None:
+def test_internal_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, command, error: Exception) -> None:
     def main(arguments: list[str]) -> None:
         raise error
 
-    verb(main)
+    command(main)
     monkeypatch.setattr(sys, "argv", ["ifuvit", "try"])
     with pytest.raises(type(error)):
         cli.main()
@@ -192,7 +192,7 @@ def test_an_internal_fault_keeps_its_traceback() -> None:
         "import sys, types; from ifuvit.commands import main as cli\n"
         "def main(arguments): raise ValueError('a fault of ours')\n"
         "module = types.ModuleType('broken'); module.main = main; sys.modules['broken'] = module\n"
-        "cli.VERBS['broken'] = ('broken', ''); sys.argv = ['ifuvit', 'broken']; cli.main()"
+        "cli.COMMANDS['broken'] = ('broken', ''); sys.argv = ['ifuvit', 'broken']; cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -200,11 +200,11 @@ def test_an_internal_fault_keeps_its_traceback() -> None:
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141)])
-def test_stopped_from_outside(monkeypatch: pytest.MonkeyPatch, verb, error: BaseException, status: int) -> None:
+def test_stopped_from_outside(monkeypatch: pytest.MonkeyPatch, command, error: BaseException, status: int) -> None:
     def main(arguments: list[str]) -> None:
         raise error
 
-    verb(main)
+    command(main)
     assert run(monkeypatch, "try") == status
 
 
@@ -253,7 +253,7 @@ def test_drawing_loads_nothing_that_other_verbs_need(tmp_path: Path) -> None:
 
 def test_help_of_every_verb_is_without_torch() -> None:
     light = {"numpy", "PIL"}
-    assert not loaded_by(*([verb, "--help"] for verb in cli.VERBS)) & (set(HEAVY) - light)
+    assert not loaded_by(*([command, "--help"] for command in cli.COMMANDS)) & (set(HEAVY) - light)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

@@ -1,4 +1,4 @@
-"""`ifuvit report`: the verb, its files, and the page in a browser where there is one."""
+"""`ifuvit report`: the command, its files, and the page in a browser where there is one."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of results of every verb."""
+    """A report of results of every command."""
     directory = tmp_path_factory.mktemp("report")
     return run(
         ReportConfig(directories=(example_results.write_all(directory / "results"),), out=directory / "report.html")
@@ -116,9 +116,9 @@ def test_first_lines(page: Page) -> None:
     first = " ".join(page.text.partition("The paper's tables")[0].split())
     assert "openmoji-cross-intermediate" in first
     assert "cross-attention, intermediate fusion [1, 2]; 3,872,420 parameters; trained for 8,000 steps of 64" in first
-    assert "0.0420 [0.0379, 0.0461] real against real pictures: 0.0002" in first
+    assert "0.0420 [0.0379, 0.0461] real against real images: 0.0002" in first
     assert "0.7927 −31 % early fusion by concatenation (U-ViT): 1.147" in first
-    assert "100 subsets of 1000; bootstrap over pictures" in first
+    assert "100 subsets of 1000; bootstrap over images" in first
     assert "one training run" in first
 
 
@@ -178,15 +178,15 @@ def test_a_few_results_make_a_page_that_tells_what_is_missing(
 
 
 def test_work_that_has_only_begun(tmp_path: Path) -> None:
-    """A sweep and an experiment without results yet, and pictures of unknown origin that were only compared."""
-    sweep = {"verb": "sweep", "protocol": None, "data": None, "points": [], "missing": [{}]}
+    """A sweep and an experiment without results yet, and images of unknown origin that were only compared."""
+    sweep = {"command": "sweep", "protocol": None, "data": None, "points": [], "missing": [{}]}
     example_results.write(tmp_path / "sweep.json", sweep)
     runs = [{"setting": "cross-early", "seed": 1, "run": "r", "result": "r.json", "status": "missing"}]
-    experiment = {"verb": "experiment", "name": "table1", "scale": "paper", "seeds": [1], "runs": runs, "table": []}
+    experiment = {"command": "experiment", "name": "table1", "scale": "paper", "seeds": [1], "runs": runs, "table": []}
     example_results.write(tmp_path / "experiment.json", experiment)
-    file = example_results.write_evaluation(tmp_path / "pictures.json", "cross-early", 0.4, pictures=False)
+    file = example_results.write_evaluation(tmp_path / "images.json", "cross-early", 0.4, images=False)
     result = json.loads(file.read_text())
-    result["target"] = {"name": "pictures", "kind": "pictures", "sha256": None, "setting": None, "training": None}
+    result["target"] = {"name": "images", "kind": "images", "sha256": None, "setting": None, "training": None}
     for name in ("counts", "all_kinds", "relations", "held_out", "counter", "costs"):
         result[name] = None
     file.write_text(json.dumps(result))

@@ -24,14 +24,14 @@ ANNOTATIONS = [
 ]
 
 
-def test_pictures_by_id_captions_in_file_order(tmp_path):
-    pictures = read_coco(*write(tmp_path, IMAGES, ANNOTATIONS))
-    assert [(picture.id, picture.captions) for picture in pictures] == [
+def test_images_by_id_captions_in_file_order(tmp_path):
+    images = read_coco(*write(tmp_path, IMAGES, ANNOTATIONS))
+    assert [(image.id, image.captions) for image in images] == [
         ("4", ("of a",)),
         ("30", ("first of c", "second of c")),
     ]
-    assert pictures[0].source == tmp_path / "images" / "a.png"
-    assert all(picture.problem is None for picture in pictures)
+    assert images[0].source == tmp_path / "images" / "a.png"
+    assert all(image.problem is None for image in images)
 
 
 def test_order_is_that_of_pycocotools(tmp_path):
@@ -41,29 +41,29 @@ def test_order_is_that_of_pycocotools(tmp_path):
     theirs = [
         (str(key), tuple(entry["caption"] for entry in coco.loadAnns(coco.getAnnIds(key)))) for key in sorted(coco.imgs)
     ]
-    assert [(picture.id, picture.captions) for picture in read_coco(images, captions)] == theirs
+    assert [(image.id, image.captions) for image in read_coco(images, captions)] == theirs
 
 
-def test_missing_file_is_a_problem_of_the_picture(tmp_path):
+def test_missing_file_is_a_problem_of_the_image(tmp_path):
     images, captions = write(tmp_path, IMAGES, ANNOTATIONS)
     (images / "c.png").unlink()
     ok, gone = read_coco(images, captions)
     assert ok.problem is None and gone.problem is not None and "c.png" in gone.problem
     (images / "a.png").unlink()
-    with pytest.raises(InputError, match="none of the pictures"):
+    with pytest.raises(InputError, match="none of the images"):
         read_coco(images, captions)
 
 
 @pytest.mark.parametrize(
     "images, annotations, match",
     [
-        (IMAGES, [{"image_id": 5, "caption": "x"}], "picture id 5, which is not among"),
+        (IMAGES, [{"image_id": 5, "caption": "x"}], "image id 5, which is not among"),
         (IMAGES, [{"image_id": 4, "category_id": 1}], "not the instances"),
         (IMAGES, [{"image_id": 4}], "has no 'caption'"),
         (IMAGES, [{"image_id": 4, "caption": None}], "caption is None"),
         (IMAGES, [{"image_id": "4", "caption": "x"}], "image_id is '4', not a number"),
         ([IMAGES[0], IMAGES[0]], [], "listed twice"),
-        ([], [], "lists no pictures"),
+        ([], [], "lists no images"),
     ],
 )
 def test_malformed_annotations(tmp_path, images, annotations, match):

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ifuvit.data.encoded import Features, FeatureWriter, to_half
+from ifuvit.data.encoded import EncodedDataset, EncodedDatasetWriter, to_half
 from ifuvit.utils.errors import InputError
 
 SHARDS = [3, 0, 2]
@@ -14,23 +14,23 @@ MOMENTS = RNG.standard_normal((5, 4, 2, 2)).astype(np.float16)
 STATES = RNG.standard_normal((3, 4, 6)).astype(np.float16)
 IDS = RNG.integers(0, 99, (3, 4), dtype=np.int32)
 MASKS = IDS > 20
-SETTINGS = {"size": 8, "text": "states", "autoencoder": "a" * 64}
+SETTINGS = {"size": 8, "text": "embeddings", "autoencoder": "a" * 64}
 
 
-def write(directory, text="states"):
-    writer = FeatureWriter(directory)
+def write(directory, text="embeddings"):
+    writer = EncodedDatasetWriter(directory)
     writer.begin(SETTINGS)
     ends = np.cumsum(SHARDS)
     moments = [
         writer.write_shard("moments", k, {"moments": MOMENTS[end - rows : end]}, rows=rows)
         for k, (rows, end) in enumerate(zip(SHARDS, ends))
     ]
-    arrays = {"ids": IDS, "masks": MASKS} | ({"states": STATES} if text == "states" else {})
+    arrays = {"ids": IDS, "masks": MASKS} | ({"embeddings": STATES} if text == "embeddings" else {})
     texts = [writer.write_shard("text", 0, arrays, rows=3)]
     writer.finish(
         shards={"moments": moments, "text": texts},
         arrays={
-            "null_states": STATES[0],
+            "null_embeddings": STATES[0],
             "null_mask": MASKS[0],
             "null_ids": IDS[0],
             "caption_starts": np.array([0, 1, 3, 4, 5, 6]),
@@ -53,31 +53,31 @@ def write(directory, text="states"):
 
 
 def test_reads_what_was_written(tmp_path):
-    features = Features.open(write(tmp_path / "f"), verify=True)
+    features = EncodedDataset.open(write(tmp_path / "f"), verify=True)
     assert (len(features), features.caption_count, features.latent_channels, features.latent_size) == (5, 3, 2, 2)
     order = np.array([4, 0, 3, 3, 2])
     moments = features.moments(order)
     assert moments.dtype == np.float16 and np.array_equal(moments, MOMENTS[order])
-    states, mask = features.text([2, 0])
-    assert np.array_equal(states, STATES[[2, 0]]) and np.array_equal(mask, MASKS[[2, 0]])
+    embeddings, mask = features.text([2, 0])
+    assert np.array_equal(embeddings, STATES[[2, 0]]) and np.array_equal(mask, MASKS[[2, 0]])
     ids, mask = features.tokens([1])
     assert ids.dtype == np.int32 and np.array_equal(ids, IDS[[1]]) and mask.dtype == bool
     assert features.captions_of(1).tolist() == [0, 1]
     assert [features.caption_text(row) for row in range(3)] == CAPTIONS
     assert features.image_ids == ("4", "7", "ü", "10", "11")
-    assert features.latent_scale == 0.5 and features.null_states.shape == (4, 6)
+    assert features.latent_scale == 0.5 and features.null_embeddings.shape == (4, 6)
     assert features.moments([]).shape == (0, 4, 2, 2)
 
 
 def test_colors_are_of_scaled_latents(tmp_path):
-    color = Features.open(write(tmp_path / "f")).latent_color
+    color = EncodedDataset.open(write(tmp_path / "f")).latent_color
     colors = 0.5 * MOMENTS[:, :2].astype(np.float64).mean((2, 3))
     assert color.mean == pytest.approx(colors.mean(0)) and np.allclose(color.covariance, np.cov(colors.T))
 
 
 @pytest.mark.parametrize("index", [-1, 5])
 def test_out_of_range(tmp_path, index):
-    features = Features.open(write(tmp_path / "f"))
+    features = EncodedDataset.open(write(tmp_path / "f"))
     with pytest.raises(IndexError):
         features.moments([index])
     with pytest.raises(IndexError):
@@ -85,7 +85,7 @@ def test_out_of_range(tmp_path, index):
 
 
 def test_pickles(tmp_path):
-    features = Features.open(write(tmp_path / "f"))
+    features = EncodedDataset.open(write(tmp_path / "f"))
     features.moments([0])
     blob = pickle.dumps(features)
     assert len(blob) < 20_000
@@ -93,16 +93,16 @@ def test_pickles(tmp_path):
 
 
 def test_token_mode_has_no_states(tmp_path):
-    features = Features.open(write(tmp_path / "f", text="tokens"))
+    features = EncodedDataset.open(write(tmp_path / "f", text="tokens"))
     assert np.array_equal(features.tokens([0])[0], IDS[[0]])
     with pytest.raises(InputError, match="token ids"):
         features.text([0])
 
 
 def test_fingerprint_is_of_the_data(tmp_path):
-    first, second = (Features.open(write(tmp_path / name)) for name in "fg")
+    first, second = (EncodedDataset.open(write(tmp_path / name)) for name in "fg")
     assert first.fingerprint == second.fingerprint and len(first.fingerprint) == 64
-    assert Features.open(write(tmp_path / "h", text="tokens")).fingerprint != first.fingerprint
+    assert EncodedDataset.open(write(tmp_path / "h", text="tokens")).fingerprint != first.fingerprint
 
 
 def test_damage_is_found(tmp_path):
@@ -110,40 +110,40 @@ def test_damage_is_found(tmp_path):
     shard = directory / "moments" / "00000.npy"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    Features.open(directory)
+    EncodedDataset.open(directory)
     with pytest.raises(InputError, match="00000.npy: its SHA-256"):
-        Features.open(directory, verify=True)
+        EncodedDataset.open(directory, verify=True)
     shard.write_bytes(whole[:-1])
     with pytest.raises(InputError, match="damaged"):
-        Features.open(directory)
+        EncodedDataset.open(directory)
     shard.unlink()
     with pytest.raises(InputError, match="missing"):
-        Features.open(directory)
+        EncodedDataset.open(directory)
 
 
 def test_what_is_no_features_directory(tmp_path):
     with pytest.raises(InputError, match="no such features directory"):
-        Features.open(tmp_path / "absent")
+        EncodedDataset.open(tmp_path / "absent")
     with pytest.raises(InputError, match="not a features directory"):
-        Features.open(tmp_path)
-    FeatureWriter(tmp_path / "f").begin(SETTINGS)
+        EncodedDataset.open(tmp_path)
+    EncodedDatasetWriter(tmp_path / "f").begin(SETTINGS)
     with pytest.raises(InputError, match="unfinished"):
-        Features.open(tmp_path / "f")
+        EncodedDataset.open(tmp_path / "f")
     directory = write(tmp_path / "g")
     manifest = json.loads((directory / "manifest.json").read_text())
     (directory / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
     with pytest.raises(InputError, match="layout 99"):
-        Features.open(directory)
+        EncodedDataset.open(directory)
     (directory / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "0" * 64}))
     with pytest.raises(InputError, match="do not match its fingerprint"):
-        Features.open(directory)
+        EncodedDataset.open(directory)
     (directory / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="truncated"):
-        Features.open(directory)
+        EncodedDataset.open(directory)
 
 
 def test_writer_refuses_other_settings(tmp_path):
-    writer = FeatureWriter(tmp_path / "f")
+    writer = EncodedDatasetWriter(tmp_path / "f")
     writer.begin(SETTINGS)
     assert writer.check(SETTINGS)
     with pytest.raises(InputError, match="made with size 8, not 16"):
@@ -153,13 +153,13 @@ def test_writer_refuses_other_settings(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")
     with pytest.raises(InputError, match="holds no features"):
-        FeatureWriter(tmp_path / "other").check(SETTINGS)
+        EncodedDatasetWriter(tmp_path / "other").check(SETTINGS)
     with pytest.raises(InputError, match="is a file"):
-        FeatureWriter(tmp_path / "other" / "thesis.txt").check(SETTINGS)
+        EncodedDatasetWriter(tmp_path / "other" / "thesis.txt").check(SETTINGS)
 
 
 def test_shard_counts_only_when_whole(tmp_path):
-    writer = FeatureWriter(tmp_path)
+    writer = EncodedDatasetWriter(tmp_path)
     assert writer.done("moments", 0) is None
     facts = writer.write_shard("moments", 0, {"moments": MOMENTS}, rows=5)
     assert writer.done("moments", 0) == facts

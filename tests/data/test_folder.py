@@ -7,19 +7,19 @@ from ifuvit.data.folder import read_folder
 from ifuvit.utils.errors import InputError
 
 
-def picture(path):
+def image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(path)
     return path
 
 
 def test_sidecars(tmp_path):
-    picture(tmp_path / "b.png").with_suffix(".txt").write_text("\ufeffa bus\nmore words\n", encoding="utf-8")
-    picture(tmp_path / "deep" / "a.JPG").with_suffix(".txt").write_text("")
-    picture(tmp_path / "c.webp")
-    picture(tmp_path / "d.png").with_suffix(".txt").write_bytes(b"caf\xe9")
-    picture(tmp_path / ".hidden.png").with_suffix(".txt").write_text("hidden")
-    (tmp_path / "notes.txt").write_text("no picture")
+    image(tmp_path / "b.png").with_suffix(".txt").write_text("\ufeffa bus\nmore words\n", encoding="utf-8")
+    image(tmp_path / "deep" / "a.JPG").with_suffix(".txt").write_text("")
+    image(tmp_path / "c.webp")
+    image(tmp_path / "d.png").with_suffix(".txt").write_bytes(b"caf\xe9")
+    image(tmp_path / ".hidden.png").with_suffix(".txt").write_text("hidden")
+    (tmp_path / "notes.txt").write_text("no image")
     found = {entry.id: (entry.captions, entry.problem) for entry in read_folder(tmp_path)}
     assert list(found) == ["b.png", "c.webp", "d.png", "deep/a.JPG"]
     assert [caption.strip() for caption in found["b.png"][0]] == ["a bus"] and found["b.png"][1] is None
@@ -29,8 +29,8 @@ def test_sidecars(tmp_path):
 
 
 def test_metadata_wins(tmp_path):
-    picture(tmp_path / "x" / "2.png").with_suffix(".txt").write_text("from the sidecar")
-    picture(tmp_path / "1.png")
+    image(tmp_path / "x" / "2.png").with_suffix(".txt").write_text("from the sidecar")
+    image(tmp_path / "1.png")
     entries = [
         {"file_name": "x/2.png", "text": "two"},
         {"file_name": "1.png", "captions": ["one", "uno"]},
@@ -51,7 +51,7 @@ def test_metadata_wins(tmp_path):
         ('{"file_name": "a.png"}', "has no caption"),
         ('{"file_name": "a.png", "text": 3}', "text is 3"),
         ('{"file_name": "a.png", "text": "a"}\n{"file_name": "a.png", "text": "b"}', "listed twice"),
-        ("", "lists no pictures"),
+        ("", "lists no images"),
     ],
 )
 def test_malformed_metadata(tmp_path, content, match):
@@ -63,8 +63,8 @@ def test_malformed_metadata(tmp_path, content, match):
 def test_useless_folders(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         read_folder(tmp_path / "absent")
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="holds no images"):
         read_folder(tmp_path)
-    picture(tmp_path / "a.png")
-    with pytest.raises(InputError, match="none of 1 pictures has a caption"):
+    image(tmp_path / "a.png")
+    with pytest.raises(InputError, match="none of 1 images has a caption"):
         read_folder(tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ifuvit.data.images import center_crop_resize, load_image, to_pictures, to_tensor
+from ifuvit.data.images import center_crop_resize, load_image, to_images, to_tensor
 from ifuvit.utils.errors import InputError
 
 
@@ -49,14 +49,14 @@ def test_camera_rotation_is_applied(tmp_path):
     assert load_image(tmp_path / "a.jpg").size == (4, 8)
 
 
-def test_broken_pictures_are_named(tmp_path):
+def test_broken_images_are_named(tmp_path):
     whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)))
-    for name, content in {"text.png": b"not a picture", "half.png": whole[: len(whole) // 2], "empty.png": b""}.items():
+    for name, content in {"text.png": b"not a image", "half.png": whole[: len(whole) // 2], "empty.png": b""}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name):
             load_image(tmp_path / name)
-        with pytest.raises(InputError, match="picture 7"):
-            load_image(content, name="picture 7")
+        with pytest.raises(InputError, match="image 7"):
+            load_image(content, name="image 7")
     with pytest.raises(InputError, match="no such file"):
         load_image(tmp_path / "absent.png")
     with pytest.raises(InputError, match="directory"):
@@ -75,11 +75,11 @@ def test_crop_is_that_of_u_vit(shape):
 
 
 def test_tensors_span_minus_one_to_one():
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
-    pictures[0, 0, 0], pictures[1, 2, 3] = 0, 255
-    tensor = to_tensor(pictures[:, ::-1])  # not contiguous
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
+    images[0, 0, 0], images[1, 2, 3] = 0, 255
+    tensor = to_tensor(images[:, ::-1])  # not contiguous
     assert tensor.shape == (2, 3, 3, 4) and str(tensor.dtype) == "torch.float32"
     assert tensor.min() == -1 and tensor.max() == 1
-    assert np.array_equal(np.rint((tensor.numpy() + 1) * 127.5), pictures[:, ::-1].transpose(0, 3, 1, 2))
-    assert np.array_equal(to_pictures(tensor), pictures[:, ::-1])
-    assert to_pictures(3 * tensor).min() == 0 and to_pictures(3 * tensor).max() == 255
+    assert np.array_equal(np.rint((tensor.numpy() + 1) * 127.5), images[:, ::-1].transpose(0, 3, 1, 2))
+    assert np.array_equal(to_images(tensor), images[:, ::-1])
+    assert to_images(3 * tensor).min() == 0 and to_images(3 * tensor).max() == 255

@@ -23,8 +23,8 @@ def png(shade):
     return file.getvalue()
 
 
-def shade(picture):
-    return load_image(picture.source()).getpixel((0, 0))[0]
+def shade(image):
+    return load_image(image.source()).getpixel((0, 0))[0]
 
 
 def webdataset(path, samples):
@@ -40,9 +40,9 @@ def webdataset(path, samples):
 def test_webdataset_with_text(tmp_path):
     webdataset(tmp_path / "0.tar", {"a": {"png": png(1), "txt": b"one"}, "b": {"png": png(2), "txt": b""}})
     webdataset(tmp_path / "1.tar", {"c": {"png": png(3), "txt": "drei \u00e4".encode()}})
-    pictures = read_dataset([str(tmp_path / "*.tar")])
-    assert [(entry.id, entry.captions) for entry in pictures] == [("a", ("one",)), ("b", ("",)), ("c", ("drei ä",))]
-    assert [shade(entry) for entry in reversed(pictures)] == [3, 2, 1]
+    images = read_dataset([str(tmp_path / "*.tar")])
+    assert [(entry.id, entry.captions) for entry in images] == [("a", ("one",)), ("b", ("",)), ("c", ("drei ä",))]
+    assert [shade(entry) for entry in reversed(images)] == [3, 2, 1]
 
 
 def test_webdataset_with_json(tmp_path):
@@ -55,8 +55,8 @@ def test_webdataset_with_json(tmp_path):
     assert [entry.captions for entry in read_dataset([path])] == [("one",), ("two",)]
 
 
-def test_parquet_with_lists_and_broken_pictures(tmp_path):
-    features = datasets.Features(
+def test_parquet_with_lists_and_broken_images(tmp_path):
+    features = datasets.EncodedDataset(
         {"photo": datasets.Image(), "captions": datasets.List(datasets.Value("string")), "n": datasets.Value("int32")}
     )
     rows = {
@@ -66,13 +66,13 @@ def test_parquet_with_lists_and_broken_pictures(tmp_path):
     }
     path = tmp_path / "d.parquet"
     datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
-    pictures = read_dataset([str(path)])
-    assert [entry.captions for entry in pictures] == [("a", "b"), ("c",), ()]
-    assert shade(pictures[0]) == 7
-    with pytest.raises(InputError, match="not a readable picture"):
-        load_image(pictures[1].source())
-    with pytest.raises(InputError, match="row 2: has no picture"):
-        pictures[2].source()
+    images = read_dataset([str(path)])
+    assert [entry.captions for entry in images] == [("a", "b"), ("c",), ()]
+    assert shade(images[0]) == 7
+    with pytest.raises(InputError, match="not a readable image"):
+        load_image(images[1].source())
+    with pytest.raises(InputError, match="row 2: has no image"):
+        images[2].source()
     assert len(read_dataset([str(path)], split="train[:1]")) == 1
     with pytest.raises(InputError, match="n is a int, not text"):
         read_dataset([str(path)], caption_column="n")

@@ -14,7 +14,7 @@ from PIL import Image
 
 import ifuvit.data.prepare
 from ifuvit.commands.prepare import main
-from ifuvit.data.encoded import Features
+from ifuvit.data.encoded import EncodedDataset
 from ifuvit.data.encoding import ALONE, latent_scale
 from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.data.prepare import CocoConfig, FolderConfig, encode, read_source
@@ -60,7 +60,7 @@ class FakeTextEncoder:
 
 @pytest.fixture
 def coco(tmp_path):
-    """23 pictures with two captions each, one shared between pictures; a broken picture, one without a file, and one
+    """23 images with two captions each, one shared between images; a broken image, one without a file, and one
     empty caption."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
@@ -71,7 +71,7 @@ def coco(tmp_path):
         images.append({"id": index, "file_name": name})
         annotations.append({"image_id": index, "caption": f"cap {index % 7}"})
         annotations.append({"image_id": index, "caption": f" longer  than\n8: {index}"})
-    (tmp_path / "images" / "5.png").write_bytes(b"this is not a picture")
+    (tmp_path / "images" / "5.png").write_bytes(b"this is not a image")
     (tmp_path / "images" / "12.png").unlink()
     annotations.append({"image_id": 1, "caption": "  "})
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
@@ -100,7 +100,7 @@ def content(directory):
 
 
 def test_features_are_the_encoders_answers(coco, capsys):
-    features = Features.open(prepare(coco), verify=True)
+    features = EncodedDataset.open(prepare(coco), verify=True)
     kept = [index for index in range(23) if index not in (5, 12)]
     assert features.image_ids == tuple(map(str, kept))
     autoencoder, text_encoder = FakeAutoencoder(), FakeTextEncoder()
@@ -111,21 +111,21 @@ def test_features_are_the_encoders_answers(coco, capsys):
         captions = [features.caption_text(caption) for caption in features.captions_of(row)]
         assert captions == [f"cap {index % 7}", f"longer than 8: {index}"]
         tokens = text_encoder.tokenize(captions)
-        states, mask = features.text(features.captions_of(row))
-        assert np.array_equal(states, text_encoder.encode(tokens).half().numpy())
+        embeddings, mask = features.text(features.captions_of(row))
+        assert np.array_equal(embeddings, text_encoder.encode(tokens).half().numpy())
         assert np.array_equal(mask, tokens.mask.numpy())
         assert np.array_equal(features.tokens(features.captions_of(row))[0], tokens.ids.numpy())
     assert features.caption_count == 7 + 23
     null = text_encoder.tokenize([""])
-    assert np.array_equal(features.null_states, text_encoder.encode(null)[0].half().numpy())
+    assert np.array_equal(features.null_embeddings, text_encoder.encode(null)[0].half().numpy())
     assert not features.null_mask.any() and not features.null_ids.any()
     message = capsys.readouterr().err
     assert "23 of 30 distinct captions are longer than 8 tokens" in message
-    assert "21 pictures" in message and "3 left out" in message
+    assert "21 images" in message and "3 left out" in message
 
 
 def test_latent_scale_is_that_of_drawn_latents(coco):
-    features = Features.open(prepare(coco))
+    features = EncodedDataset.open(prepare(coco))
     moments = features.moments(np.arange(len(features))).astype(np.float64)
     mean, log_variance = np.split(moments, 2, axis=1)
     draws = mean + np.exp(log_variance / 2) * np.random.default_rng(0).standard_normal((400, *mean.shape))
@@ -139,20 +139,20 @@ def test_what_is_left_out_is_listed(coco):
     entries = [json.loads(line) for line in (coco.out / "skipped.jsonl").read_text().splitlines()]
     images = coco.images.rename(coco.images.with_name("moved"))
     moved = prepare(replace(coco, images=images, out=coco.out.with_name("fresh")))
-    assert Features.open(moved).fingerprint == Features.open(coco.out).fingerprint
+    assert EncodedDataset.open(moved).fingerprint == EncodedDataset.open(coco.out).fingerprint
     left_out = [(entry["what"], entry["id"]) for entry in entries]
-    assert left_out == [("caption", "1"), ("picture", "5"), ("picture", "12")]
-    assert "not a readable picture" in entries[1]["reason"] and "no such file" in entries[2]["reason"]
+    assert left_out == [("caption", "1"), ("image", "5"), ("image", "12")]
+    assert "not a readable image" in entries[1]["reason"] and "no such file" in entries[2]["reason"]
 
 
 def test_too_much_left_out_stops_and_can_go_on(coco):
-    with pytest.raises(InputError, match=r"3 pictures .* more than --max-skipped 2; .*skipped.jsonl lists them"):
+    with pytest.raises(InputError, match=r"3 images .* more than --max-skipped 2; .*skipped.jsonl lists them"):
         prepare(replace(coco, max_skipped=2))
     assert len((coco.out / "skipped.jsonl").read_text().splitlines()) == 3
     with pytest.raises(InputError, match="more than --max-skipped 1"):
         prepare(replace(coco, max_skipped=1))
     with pytest.raises(InputError, match="unfinished"):
-        Features.open(coco.out)
+        EncodedDataset.open(coco.out)
     prepare(replace(coco, max_skipped=3))
     fresh = prepare(replace(coco, out=coco.out.with_name("fresh")))
     assert content(coco.out) == content(fresh)
@@ -176,7 +176,7 @@ def test_shards_made_are_not_made_again(coco):
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in made.items())
     fresh = prepare(replace(coco, out=coco.out.with_name("fresh")))
     assert content(coco.out) == content(fresh)
-    assert Features.open(coco.out).fingerprint == Features.open(fresh).fingerprint
+    assert EncodedDataset.open(coco.out).fingerprint == EncodedDataset.open(fresh).fingerprint
 
     class Never(FakeAutoencoder):
         def moments(self, images):
@@ -202,11 +202,11 @@ def test_any_order_of_any_number_of_processes(coco):
 
 
 def test_token_ids_instead_of_states(coco):
-    features = Features.open(prepare(replace(coco, text="tokens")))
+    features = EncodedDataset.open(prepare(replace(coco, text="tokens")))
     ids, mask = features.tokens([0])
     assert bytes(ids[0][mask[0]].tolist()) == b"cap 0"
-    assert features.null_states.shape == (8, 6)
-    assert not (coco.out / "states").exists()
+    assert features.null_embeddings.shape == (8, 6)
+    assert not (coco.out / "embeddings").exists()
     with pytest.raises(InputError, match="text tokens, not states"):
         prepare(coco)
 
@@ -216,7 +216,7 @@ def test_token_ids_instead_of_states(coco):
     [
         ({"size": 32}, "made with size 16, not 32"),
         ({"shard_size": 6}, "shard size"),
-        ({"captions": None}, "pictures and captions"),
+        ({"captions": None}, "images and captions"),
     ],
 )
 def test_features_of_other_settings_are_refused(coco, change, match):
@@ -242,10 +242,10 @@ def test_features_of_another_encoder_are_refused(coco):
 
 def test_big_states_have_to_be_chosen(coco, monkeypatch):
     monkeypatch.setattr(ifuvit.data.prepare, "ASK_ABOVE", 100)
-    with pytest.raises(InputError, match=r"take 4.08 kB; choose --text states .* --text tokens \(1.2 kB\)"):
+    with pytest.raises(InputError, match=r"take 4.08 kB; choose --text embeddings .* --text tokens \(1.2 kB\)"):
         prepare(coco)
     assert not coco.out.exists()
-    prepare(replace(coco, text="states"))
+    prepare(replace(coco, text="embeddings"))
 
 
 def test_full_disk_is_told_beforehand(coco, monkeypatch):
@@ -255,22 +255,22 @@ def test_full_disk_is_told_beforehand(coco, monkeypatch):
     assert not coco.out.exists()
 
 
-def test_infinite_latents_name_the_picture(coco):
+def test_infinite_latents_name_the_image(coco):
     class Broken(FakeAutoencoder):
         def moments(self, images):
             moments = super().moments(images)
             moments[1, 0, 0, 0] = torch.nan
             return moments
 
-    with pytest.raises(InputError, match="picture 1: the autoencoder gives infinite"):
+    with pytest.raises(InputError, match="image 1: the autoencoder gives infinite"):
         prepare(coco, autoencoder=Broken())
 
 
 def test_the_size_follows_from_the_autoencoder(coco, tmp_path, monkeypatch):
-    assert Features.open(prepare(replace(coco, size=None))).latent_size == 12 // 4
+    assert EncodedDataset.open(prepare(replace(coco, size=None))).latent_size == 12 // 4
     monkeypatch.setattr(FakeAutoencoder, "image_size", 512)  # as Stable Diffusion's config says
     monkeypatch.setattr("ifuvit.data.prepare.LARGEST_DEFAULT_SIZE", 20)
-    assert Features.open(prepare(replace(coco, size=None, out=tmp_path / "large"))).latent_size == 20 // 4
+    assert EncodedDataset.open(prepare(replace(coco, size=None, out=tmp_path / "large"))).latent_size == 20 // 4
 
 
 def test_bad_values(coco, tmp_path):
@@ -303,12 +303,12 @@ def test_folder_goes_the_same_way(tmp_path):
     folder.mkdir()
     for name in "ab":
         Image.new("RGBA", (9, 7), (0, 0, 0, 0)).save(folder / f"{name}.png")
-        (folder / f"{name}.txt").write_text(f"picture {name}\nignored")
+        (folder / f"{name}.txt").write_text(f"image {name}\nignored")
     Image.new("RGB", (9, 7), (0, 0, 0)).save(folder / "c.png")
     config = FolderConfig(folder=folder, out=tmp_path / "features", size=8)
-    features = Features.open(prepare(config))
+    features = EncodedDataset.open(prepare(config))
     assert features.image_ids == ("a.png", "b.png")
-    assert [features.caption_text(row) for row in range(2)] == ["picture a", "picture b"]
+    assert [features.caption_text(row) for row in range(2)] == ["image a", "image b"]
     # White is 1 in every channel; the stand-in's first mean is 3 x + 1.
     assert (features.moments([0])[0, 0] == 4).all()
 
@@ -352,4 +352,4 @@ def test_two_processes_make_the_same_features(coco):
         _, error = process.communicate(timeout=120)
         assert process.returncode == 0, error.decode()
     assert content(together.out) == content(prepare(coco))
-    assert Features.open(together.out).fingerprint == Features.open(coco.out).fingerprint
+    assert EncodedDataset.open(together.out).fingerprint == EncodedDataset.open(coco.out).fingerprint

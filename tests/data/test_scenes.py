@@ -85,12 +85,12 @@ def test_every_kind_is_drawn_at_every_size_and_no_two_look_alike():
             assert (alpha > 128).mean() > 0.25, KINDS[number].name
             edges = (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])
             assert all(edge.any() for edge in edges), f"{KINDS[number].name} does not fill its box"
-        picture = np.full((17, 17, 3), 255.0)
+        image = np.full((17, 17, 3), 255.0)
         color, alpha = drawing._sprite(number, 16)
         height, width = alpha.shape[:2]
         opacity = alpha / 255
-        picture[:height, :width] = color * opacity + 255 * (1 - opacity)
-        thumbnails.append(picture)
+        image[:height, :width] = color * opacity + 255 * (1 - opacity)
+        thumbnails.append(image)
     for a in range(len(KINDS)):
         for b in range(a):
             difference = np.abs(thumbnails[a] - thumbnails[b]).mean()
@@ -147,7 +147,7 @@ def test_the_data_set_is_the_one_models_were_trained_on():
     assert draw_scene(0, 0, split="train").captions[1:] == PINNED_PARAPHRASES
 
 
-# ---- pictures
+# ---- images
 
 
 @pytest.mark.parametrize("size", [33, 64, 160])
@@ -238,7 +238,7 @@ def test_held_out_combinations_are_few_and_spread():
     relations = {(entry["subject"], entry["relation"], entry["object"]) for entry in listed["relations"]}
     everything = len(KINDS) * (len(KINDS) - 1) * 4
     assert 0.07 < len(relations) / everything < 0.13
-    # The same picture told from the other object is held out as well.
+    # The same image told from the other object is held out as well.
     assert all((b, INVERSE[relation], a) in relations for a, relation, b in relations)
     assert all(is_held_out_relation(*relation) for relation in relations)
     assert listed["counts"][0]["prompt"] == prompt_for(listed["counts"][0]["object"], listed["counts"][0]["count"])
@@ -273,7 +273,7 @@ def test_combinations_are_equally_likely(train):
 # ---- captions
 
 
-def test_captions_say_what_the_picture_shows(train, val):
+def test_captions_say_what_the_image_shows(train, val):
     nouns = {kind.name: kind.name for kind in KINDS} | {kind.plural: kind.name for kind in KINDS}
     phrases = {background.phrase: background.name for background in BACKGROUNDS}
     for scene in [*train[:1000], *val[:500]]:
@@ -420,8 +420,8 @@ def test_a_longer_set_begins_with_the_shorter_one(tmp_path):
     before = content(out)
     write_scenes(out, train=5, val=2)
     after = content(out)
-    pictures = [name for name in before if name.endswith(".png")]
-    assert len(pictures) == 5 and all(before[name] == after[name] for name in pictures)
+    images = [name for name in before if name.endswith(".png")]
+    assert len(images) == 5 and all(before[name] == after[name] for name in images)
     captions = json.loads((out / "annotations" / "captions_train.json").read_text())
     assert len(captions["annotations"]) == 25
 
@@ -467,14 +467,14 @@ def test_a_missing_package_is_named_with_its_pip_name(tmp_path, monkeypatch, mod
         write_scenes(tmp_path / "set", train=1, val=0)
 
 
-# ---- the verb
+# ---- the command
 
 
 def test_the_verb_writes_a_manifest(tmp_path, capsys):
     main(["--out", str(tmp_path / "set"), "--train", "4", "--val", "2", "--size", "32", "--seed", "9"])
     assert capsys.readouterr().out.count("\n") == 1
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
-    assert manifest["verb"] == "scenes" and manifest["seed"] == 9
+    assert manifest["command"] == "scenes" and manifest["seed"] == 9
     assert manifest["config"] == {"out": str(tmp_path / "set"), "size": 32, "train": 4, "val": 2, "seed": 9}
     assert set(manifest["annotations"]) == {
         f"{kind}_{split}.json" for kind in ("captions", "instances") for split in ("train", "val")

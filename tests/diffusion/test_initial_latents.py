@@ -40,7 +40,7 @@ def test_json_and_what_is_not_that():
 
 
 def test_the_start_is_what_diffusion_leaves_of_such_colors():
-    """Over the places of a picture noise averages out; what is left has the mean and the spread of training's."""
+    """Over the places of a image noise averages out; what is left has the mean and the spread of training's."""
     latents = initial_latents((2, 16, 16), 0, range(4_000), COLOR).mean((2, 3)).double().numpy()
     a = float(alphas_cumprod()[-1])
     assert np.allclose(latents.mean(0), np.sqrt(a) * np.array(COLOR.mean), atol=0.01)
@@ -55,7 +55,7 @@ def test_a_start_depends_on_seed_and_index_alone():
     assert torch.equal(initial_latents((2, 4, 4), 7, range(5), None), initial_noise((2, 4, 4), 7, range(5)))
 
 
-def test_pictures_of_the_shipped_model_have_the_grounds_of_its_training():
+def test_images_of_the_shipped_model_have_the_grounds_of_its_training():
     """From pure noise three of four have the same one of six grounds, whatever the seed."""
     pipeline = Pipeline.from_pretrained()
 

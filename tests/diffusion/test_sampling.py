@@ -153,9 +153,9 @@ def test_initial_noise_depends_on_seed_and_index_alone():
     assert torch.equal(initial_noise((4, 16, 16), 7, [30, 2]), noise[[30, 2]])
     assert not torch.equal(initial_noise((4, 16, 16), 8, [0])[0], noise[0])
     assert abs(float(noise.mean())) < 0.02 and abs(float(noise.std()) - 1) < 0.02
-    # (seed, index) are not mixed up: no picture of one seed is another's neighbor
+    # (seed, index) are not mixed up: no image of one seed is another's neighbor
     assert not torch.equal(initial_noise((4,), 0, [1]), initial_noise((4,), 1, [0]))
-    # the bits of this version: another result means that seeds no longer give the pictures they gave
+    # the bits of this version: another result means that seeds no longer give the images they gave
     assert initial_noise((2,), 0, [0]).flatten().tolist() == pytest.approx(FIRST_NOISE, abs=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""`ifuvit count`: a counter trains, tells its error, and judges generated pictures as a person would by hand."""
+"""`ifuvit count`: a counter trains, tells its error, and evaluators generated images as a person would by hand."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from ifuvit.commands import count as command
 from ifuvit.data.scenes import write_scenes
-from ifuvit.evaluation import count as verb
+from ifuvit.evaluation import count as module
 from ifuvit.evaluation.count import CountTrainConfig
 from ifuvit.metrics.counting.counter_network import ObjectCounter, ObjectCounterConfig
 from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, AskedRelation
@@ -29,11 +29,11 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def counter(scenes, tmp_path_factory):
-    return verb.run(CountTrainConfig(scenes=scenes, out=tmp_path_factory.mktemp("counter") / "c", **TINY))
+    return module.run(CountTrainConfig(scenes=scenes, out=tmp_path_factory.mktemp("counter") / "c", **TINY))
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """As `ifuvit generate` leaves them."""
     folder = tmp_path / "generated"
     folder.mkdir()
@@ -44,7 +44,7 @@ def pictures(tmp_path):
         # One of another size: it is resized.
         Image.new("RGB", (128, 128) if index else (64, 64), (120, 200, 90)).save(folder / name)
         images.append({"file": name, "prompt": prompt, "index": index})
-    (folder / "manifest.json").write_text(json.dumps({"verb": "generate", "images": images}))
+    (folder / "manifest.json").write_text(json.dumps({"command": "generate", "images": images}))
     return folder
 
 
@@ -52,41 +52,41 @@ def test_the_counter_carries_its_error(scenes, counter):
     manifest = json.loads((counter / "manifest.json").read_text())
     assert set(manifest["errors"]) == {"clean", "blurred", "noisy"}
     for scores in manifest["errors"].values():
-        assert sum(part["overall"]["pictures"] for part in scores.values() if part) == 8
+        assert sum(part["overall"]["images"] for part in scores.values() if part) == 8
         assert set(scores["counts"]["by_count"]) <= set("12345") and "by_object" not in scores["counts"]
-    assert manifest["verb"] == "count train" and manifest["precision"] == "fp32"
+    assert manifest["command"] == "count train" and manifest["precision"] == "fp32"
     assert manifest["config"]["steps"] == 3 and len(manifest["data"]["instances_val"]) == 64
     assert isinstance(ObjectCounter.from_pretrained(counter), ObjectCounter)
 
 
 def test_the_same_command_gives_the_same_counter(scenes, counter, tmp_path):
-    again = verb.run(CountTrainConfig(scenes=scenes, out=tmp_path / "again", **TINY))
-    other = verb.run(CountTrainConfig(scenes=scenes, out=tmp_path / "other", **TINY, seed=1))
+    again = module.run(CountTrainConfig(scenes=scenes, out=tmp_path / "again", **TINY))
+    other = module.run(CountTrainConfig(scenes=scenes, out=tmp_path / "other", **TINY, seed=1))
     first, second, third = (load_file(path / "model.safetensors") for path in (counter, again, other))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["head.0.weight"], third["head.0.weight"])
 
 
-def test_judge_writes_every_picture_and_the_counters_error(counter, pictures, tmp_path, capsys):
+def test_judge_writes_every_image_and_the_counters_error(counter, images, tmp_path, capsys):
     out = tmp_path / "result.json"
-    command.main(["judge", str(pictures), "--counter", str(counter), "--out", str(out)])
+    command.main(["judge", str(images), "--counter", str(counter), "--out", str(out)])
     result = json.loads(out.read_text())
-    assert result["pictures"] == 3 and result["judged"] == 2
+    assert result["images"] == 3 and result["judged"] == 2
     assert result["not_judged"] == [{"file": "0002.png", "prompt": "an astronaut on a horse"}]
     assert [one["file"] for one in result["judgments"]] == ["0000.png", "0001.png"]
     assert result["counter"]["errors"] == json.loads((counter / "manifest.json").read_text())["errors"]
-    assert result["verb"] == "count judge" and result["config"]["counter"] == str(counter)
+    assert result["command"] == "count judge" and result["config"]["counter"] == str(counter)
     assert set(result["counts"]["overall"]["right"]) == {"value", "interval", "interval_from", "n"}
     printed = capsys.readouterr().out
-    assert "2 of 3 pictures judged" in printed and "'an astronaut on a horse'" in printed and str(out) in printed
+    assert "2 of 3 images judged" in printed and "'an astronaut on a horse'" in printed and str(out) in printed
 
 
-def test_the_shipped_counter_is_the_default(pictures, tmp_path):
+def test_the_shipped_counter_is_the_default(images, tmp_path):
     out = tmp_path / "result.json"
-    command.main(["judge", str(pictures), "--out", str(out), "--thresholds", "0.3"])
+    command.main(["judge", str(images), "--out", str(out), "--thresholds", "0.3"])
     result = json.loads(out.read_text())
     assert result["counter"]["name"] == "openmoji" and result["sweep"][0]["threshold"] == 0.3
-    # The counter sees nothing in an empty picture.
+    # The counter sees nothing in an empty image.
     assert result["counts"]["confusion"]["asked"]["3"] == [1, 0, 0, 0, 0, 0, 0]
 
 
@@ -108,11 +108,11 @@ def test_result_table_shows_what_there_is():
     ]
     scores = score([Asked("bus", 2), AskedRelation("bus", "left of", "apple")], found)
     sweep = [{"threshold": 0.25, "counts": scores["counts"]["overall"], "relations": None}]
-    result = {"pictures": 3, "judged": 2, **scores, "sweep": sweep, "not_judged": [{"file": "x", "prompt": "oh"}]}
+    result = {"images": 3, "judged": 2, **scores, "sweep": sweep, "not_judged": [{"file": "x", "prompt": "oh"}]}
     alone = {"counts": scores["counts"], "relations": None}
     text = result_table({**result, "counter": {"errors": {"clean": scores, "blurred": alone}}})
     lines = text.splitlines()
-    assert lines[0].startswith("2 of 3 pictures judged") and "1 not judged" in text and "'oh'" in text
+    assert lines[0].startswith("2 of 3 images judged") and "1 not judged" in text and "'oh'" in text
     assert "left of             1" in text and "0.25                1" in text
     assert lines[-2].split() == ["clean", "0.00", "100.00", "100.00", "0.00"]
     assert lines[-1].split() == ["blurred", "0.00", "-", "-", "0.00"]
@@ -128,7 +128,7 @@ def refused(arguments):
     return str(caught.value)
 
 
-def test_mistakes_are_told_on_one_line(scenes, counter, pictures, tmp_path):
+def test_mistakes_are_told_on_one_line(scenes, counter, images, tmp_path):
     out = tmp_path / "r.json"
     assert "'guess'" in refused(["guess"])
     assert "holds no scenes" in refused(["train", "--scenes", tmp_path, "--out", tmp_path / "c"])
@@ -137,17 +137,15 @@ def test_mistakes_are_told_on_one_line(scenes, counter, pictures, tmp_path):
     assert "no such directory" in refused(["judge", tmp_path / "none", "--counter", counter, "--out", out])
     assert "manifest.json: no such file" in refused(["judge", tmp_path, "--counter", counter, "--out", out])
     assert "count train" in refused(["judge", counter, "--counter", counter, "--out", out])
-    assert "no object counter" in refused(["judge", pictures, "--counter", tmp_path, "--out", out])
-    assert "shipped names (openmoji)" in refused(["judge", pictures, "--counter", tmp_path / "none", "--out", out])
+    assert "no object counter" in refused(["judge", images, "--counter", tmp_path, "--out", out])
+    assert "shipped names (openmoji)" in refused(["judge", images, "--counter", tmp_path / "none", "--out", out])
     assert "invalid choice 'many'" in refused(["prompts", "many"])
-    assert "is a directory" in refused(["judge", pictures, "--counter", counter, "--out", tmp_path])
-    assert "cannot be used here" in refused(
-        ["judge", pictures, "--counter", counter, "--out", out, "--device", "meteor"]
-    )
+    assert "is a directory" in refused(["judge", images, "--counter", counter, "--out", tmp_path])
+    assert "cannot be used here" in refused(["judge", images, "--counter", counter, "--out", out, "--device", "meteor"])
     ObjectCounter(ObjectCounterConfig(width=8)).save_pretrained(tmp_path / "bare")
-    assert "manifest.json" in refused(["judge", pictures, "--counter", tmp_path / "bare", "--out", out])
-    (pictures / "0001.png").write_bytes(b"no picture")
-    assert "0001.png: not a readable picture" in refused(["judge", pictures, "--counter", counter, "--out", out])
+    assert "manifest.json" in refused(["judge", images, "--counter", tmp_path / "bare", "--out", out])
+    (images / "0001.png").write_bytes(b"no image")
+    assert "0001.png: not a readable image" in refused(["judge", images, "--counter", counter, "--out", out])
     assert not out.exists()
 
 

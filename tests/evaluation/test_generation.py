@@ -22,7 +22,7 @@ def target(tmp_path_factory):
     return open_target(str(write_tiny_pipeline(tmp_path_factory.mktemp("run"))), device=torch.device("cpu"))
 
 
-def paint(target, directory, *, batch_size=2, processes=ALONE, prompts=PROMPTS, settings=SETTINGS):
+def generate_images(target, directory, *, batch_size=2, processes=ALONE, prompts=PROMPTS, settings=SETTINGS):
     return draw(target, prompts, directory, settings, batch_size=batch_size, processes=processes, label="test")
 
 
@@ -33,43 +33,43 @@ def test_interrupted_and_resumed(target, tmp_path):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(first_index)
-        return target.painter(prompts, first_index, settings, batch_size)
+        return target.generator(prompts, first_index, settings, batch_size)
 
     with pytest.raises(KeyboardInterrupt):
-        paint(replace(target, painter=failing), tmp_path / "one")
-    files, speed = paint(target, tmp_path / "one")
+        generate_images(replace(target, generator=failing), tmp_path / "one")
+    files, speed = generate_images(target, tmp_path / "one")
     assert calls == [0, 2] and speed is not None and speed > 0
-    whole, _ = paint(target, tmp_path / "whole", batch_size=5)
+    whole, _ = generate_images(target, tmp_path / "whole", batch_size=5)
     for one, other in zip(files, whole, strict=True):
         first, second = (torch.frombuffer(bytearray(Image.open(f).tobytes()), dtype=torch.uint8) for f in (one, other))
         assert (first.int() - second.int()).abs().max() <= 1
-    assert paint(target, tmp_path / "one")[1] is None  # nothing left to do
+    assert generate_images(target, tmp_path / "one")[1] is None  # nothing left to do
 
 
 def test_shares_make_the_whole(target, tmp_path):
-    """Two processes' shares, done one after the other, are all pictures, once each."""
+    """Two processes' shares, done one after the other, are all images, once each."""
 
     class Two(Processes):
         def wait(self):
             pass
 
     for rank in (0, 1):
-        files, _ = paint(target, tmp_path / "shared", batch_size=1, processes=Two(rank, 2))
-    whole, _ = paint(target, tmp_path / "whole", batch_size=1)
+        files, _ = generate_images(target, tmp_path / "shared", batch_size=1, processes=Two(rank, 2))
+    whole, _ = generate_images(target, tmp_path / "whole", batch_size=1)
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in whole]
 
 
 @pytest.mark.parametrize(
     "changes", [{"prompts": PROMPTS[:4]}, {"settings": replace(SETTINGS, guidance_scale=4.0)}], ids=["prompts", "scale"]
 )
-def test_other_pictures_are_not_mixed_in(target, tmp_path, changes):
-    paint(target, tmp_path / "one")
+def test_other_images_are_not_mixed_in(target, tmp_path, changes):
+    generate_images(target, tmp_path / "one")
     with pytest.raises(InputError, match="drawn from other prompts, weights or settings"):
-        paint(target, tmp_path / "one", **changes)
+        generate_images(target, tmp_path / "one", **changes)
 
 
 def test_a_directory_of_something_else(target, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep")
     with pytest.raises(InputError, match="holds something else"):
-        paint(target, tmp_path / "mine")
+        generate_images(target, tmp_path / "mine")

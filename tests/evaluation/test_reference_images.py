@@ -1,4 +1,4 @@
-"""The real side: layouts that are found, choices that nest, and further pictures for the floor."""
+"""The real side: layouts that are found, choices that nest, and further images for the floor."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ifuvit.data.scenes import write_scenes
-from ifuvit.evaluation.reference_images import RealPictures
+from ifuvit.evaluation.reference_images import ReferenceImages
 from ifuvit.utils.errors import InputError
 
 
@@ -15,39 +15,39 @@ def scenes(tmp_path_factory):
     return write_scenes(tmp_path_factory.mktemp("drawn") / "scenes", train=9, val=8)
 
 
-def test_scenes_and_coco_layouts_are_the_same_pictures(scenes, tmp_path):
-    val = RealPictures.open(scenes)
+def test_scenes_and_coco_layouts_are_the_same_images(scenes, tmp_path):
+    val = ReferenceImages.open(scenes)
     assert len(val) == 8 and all(len(captions) == 5 for captions in val.captions) and val.split == "val"
     (tmp_path / "annotations").mkdir()
     shutil.copy(scenes / "annotations/captions_val.json", tmp_path / "annotations/captions_val2014.json")
     shutil.copytree(scenes / "images/val", tmp_path / "val2014")
-    coco = RealPictures.open(tmp_path)
+    coco = ReferenceImages.open(tmp_path)
     assert coco.ids == val.ids and coco.captions == val.captions and coco.fingerprint == val.fingerprint
     with pytest.raises(InputError, match="not the split 'train'"):
-        RealPictures.open(tmp_path, split="train")
+        ReferenceImages.open(tmp_path, split="train")
 
 
 def test_folder(tmp_path):
     for name, caption in (("a", "a bus"), ("b", "  "), ("c", "two sheep")):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text(caption)
-    real = RealPictures.open(tmp_path)
+    real = ReferenceImages.open(tmp_path)
     assert real.ids == ["a.png", "c.png"] and real.left_out == 1 and real.split == ""
 
 
-def test_a_choice_holds_the_smaller_choices_and_no_picture_twice(scenes):
-    real = RealPictures.open(scenes)
+def test_a_choice_holds_the_smaller_choices_and_no_image_twice(scenes):
+    real = ReferenceImages.open(scenes)
     chosen = real.choose(8, seed=3)
     assert len({file for file, _ in chosen}) == 8
     assert real.choose(5, seed=3) == chosen[:5] and real.choose(8, seed=4) != chosen
     for file, caption in chosen:
         assert caption in real.captions[real.files.index(file)]
-    with pytest.raises(InputError, match=r"8 usable pictures in val, fewer than the 9 .*--images 8"):
+    with pytest.raises(InputError, match=r"8 usable images in val, fewer than the 9 .*--images 8"):
         real.choose(9)
 
 
-def test_the_floor_is_of_pictures_that_are_not_in_the_choice(scenes):
-    real = RealPictures.open(scenes)
+def test_the_floor_is_of_images_that_are_not_in_the_choice(scenes):
+    real = ReferenceImages.open(scenes)
     files = real.others(4, 3, beyond=4)
     assert files is not None and not set(files) & {file for file, _ in real.choose(4, 3)}
     files = real.others(4, 3, beyond=8)
@@ -57,11 +57,11 @@ def test_the_floor_is_of_pictures_that_are_not_in_the_choice(scenes):
 
 def test_bad_data(tmp_path):
     with pytest.raises(InputError, match="no such directory"):
-        RealPictures.open(tmp_path / "none")
-    with pytest.raises(InputError, match="holds no pictures"):
-        RealPictures.open(tmp_path)
+        ReferenceImages.open(tmp_path / "none")
+    with pytest.raises(InputError, match="holds no images"):
+        ReferenceImages.open(tmp_path)
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val2017").mkdir()
     (tmp_path / "annotations/captions_val2017.json").write_text('{"images": [')
     with pytest.raises(InputError, match="truncated"):
-        RealPictures.open(tmp_path)
+        ReferenceImages.open(tmp_path)

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_networks import free_port, write_pictures
+from tiny_networks import free_port, write_images
 
 from ifuvit.commands import main as cli
 from ifuvit.evaluation.reference_stats import ReferenceStatsConfig, run
@@ -18,22 +18,22 @@ def network():
     return load_feature_network("effnet-lite0")
 
 
-def test_a_directory_of_pictures(tmp_path, network):
-    files = write_pictures(tmp_path / "pictures", 6) + write_pictures(tmp_path / "pictures" / "more", 4, seed=1)
-    (tmp_path / "pictures" / "00.txt").write_text("a caption beside its picture")
-    out = run(ReferenceStatsConfig(images=tmp_path / "pictures", out=tmp_path / "a" / "stats.npz", device="cpu"))
+def test_a_directory_of_images(tmp_path, network):
+    files = write_images(tmp_path / "images", 6) + write_images(tmp_path / "images" / "more", 4, seed=1)
+    (tmp_path / "images" / "00.txt").write_text("a caption beside its image")
+    out = run(ReferenceStatsConfig(images=tmp_path / "images", out=tmp_path / "a" / "stats.npz", device="cpu"))
     statistics = FeatureStatistics.load(out)
     features = extract_features(network, files)
     assert statistics.count == 10 and statistics.features is None
     np.testing.assert_allclose(statistics.mean, features.mean(0), atol=1e-5)
     np.testing.assert_allclose(statistics.covariance, np.cov(features, rowvar=False), atol=1e-5)
     assert statistics.facts["network"] == network.facts()
-    assert statistics.facts["data"]["pictures"] == 10 and statistics.facts["verb"] == "reference-stats"
+    assert statistics.facts["data"]["images"] == 10 and statistics.facts["command"] == "reference-stats"
     assert list(distances(features, statistics, network)) == ["FD-EffNetLite0"]
 
 
 def test_a_data_set_with_features(tmp_path, network):
-    files = write_pictures(tmp_path / "val2014", 9)
+    files = write_images(tmp_path / "val2014", 9)
     images = [{"id": number, "file_name": file.name} for number, file in enumerate(files)]
     notes = [{"id": number, "image_id": number, "caption": "a bus"} for number in range(9)]
     (tmp_path / "annotations").mkdir()
@@ -58,7 +58,7 @@ def test_mistakes(tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(
             sys, "argv", ["ifuvit", "reference-stats", *map(str, arguments), "--out", str(tmp_path / out)]
         )
-        monkeypatch.setitem(cli.VERBS, "reference-stats", ("ifuvit.evaluation.reference_stats", ""))
+        monkeypatch.setitem(cli.COMMANDS, "reference-stats", ("ifuvit.evaluation.reference_stats", ""))
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert stop.value.code == 2 and not (tmp_path / out).exists()
@@ -66,42 +66,42 @@ def test_mistakes(tmp_path, capsys, monkeypatch):
         assert "Traceback" not in error
         return error.splitlines()[-1]  # a progress bar may stand above
 
-    pictures = tmp_path / "pictures"
+    images = tmp_path / "images"
     assert "give either --data or --images" in fails()
-    assert "--captions goes with --images" in fails("--data", pictures, "--captions", "x.json")
-    assert "no such directory of pictures" in fails("--images", pictures)
-    pictures.mkdir()
-    assert "holds no pictures" in fails("--images", pictures)
-    files = write_pictures(pictures, 3)
-    assert "give a name that ends so" in fails("--images", pictures, out="stats.pt")
-    assert "--size 0: must be at least 1" in fails("--images", pictures, "--size", 0)
+    assert "--captions goes with --images" in fails("--data", images, "--captions", "x.json")
+    assert "no such directory of images" in fails("--images", images)
+    images.mkdir()
+    assert "holds no images" in fails("--images", images)
+    files = write_images(images, 3)
+    assert "give a name that ends so" in fails("--images", images, out="stats.pt")
+    assert "--size 0: must be at least 1" in fails("--images", images, "--size", 0)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert "inception: no weights; download https" in fails("--images", pictures, "--network", "inception")
-    (pictures / "notes.doc").write_text("text")
-    assert "notes.doc: not a picture" in fails("--images", pictures)
-    (pictures / "notes.doc").rename(pictures / "notes.png")
-    assert "notes.png: not a readable picture" in fails("--images", pictures, "--device", "cpu")
-    for file in [*files[1:], pictures / "notes.png"]:
+    assert "inception: no weights; download https" in fails("--images", images, "--network", "inception")
+    (images / "notes.doc").write_text("text")
+    assert "notes.doc: not a image" in fails("--images", images)
+    (images / "notes.doc").rename(images / "notes.png")
+    assert "notes.png: not a readable image" in fails("--images", images, "--device", "cpu")
+    for file in [*files[1:], images / "notes.png"]:
         file.unlink()
-    assert "1 usable pictures; statistics need at least 2" in fails("--images", pictures)
+    assert "1 usable images; statistics need at least 2" in fails("--images", images)
 
 
 def test_command_line(tmp_path, capsys):
     from ifuvit.commands.reference_stats import main
 
-    write_pictures(tmp_path / "pictures", 3)
-    main(["--images", str(tmp_path / "pictures"), "--out", str(tmp_path / "stats.npz"), "--device", "cpu"])
-    assert capsys.readouterr().out.endswith("stats.npz: 3 pictures, 1280 dimensions of EffNetLite0\n")
+    write_images(tmp_path / "images", 3)
+    main(["--images", str(tmp_path / "images"), "--out", str(tmp_path / "stats.npz"), "--device", "cpu"])
+    assert capsys.readouterr().out.endswith("stats.npz: 3 images, 1280 dimensions of EffNetLite0\n")
 
 
 @pytest.mark.multiprocess
 def test_two_processes_write_the_statistics_of_one(tmp_path):
-    write_pictures(tmp_path / "pictures", 9)
-    config = ReferenceStatsConfig(images=tmp_path / "pictures", out=tmp_path / "one.npz", device="cpu")
+    write_images(tmp_path / "images", 9)
+    config = ReferenceStatsConfig(images=tmp_path / "images", out=tmp_path / "one.npz", device="cpu")
     one = FeatureStatistics.load(run(config))
     program = tmp_path / "child.py"
     program.write_text("import sys; from ifuvit.commands.reference_stats import main; main(sys.argv[1:])")
-    arguments = ["--images", tmp_path / "pictures", "--out", tmp_path / "two.npz", "--device", "cpu"]
+    arguments = ["--images", tmp_path / "images", "--out", tmp_path / "two.npz", "--device", "cpu"]
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node=2"]
         + [f"--master-port={free_port()}", program, *arguments],
@@ -111,7 +111,7 @@ def test_two_processes_write_the_statistics_of_one(tmp_path):
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("two.npz: 9 pictures") == 1
+    assert ended.stdout.count("two.npz: 9 images") == 1
     two = FeatureStatistics.load(tmp_path / "two.npz")
     assert two.count == one.count == 9
     np.testing.assert_allclose(two.mean, one.mean, atol=1e-4)

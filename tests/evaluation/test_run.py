@@ -43,11 +43,11 @@ def result(model, scenes, tmp_path_factory):
 
 def test_a_result_tells_every_choice(result, scenes):
     told = json.loads(result.read_text())
-    assert told["verb"] == "evaluate" and told["target"]["kind"] == "ifuvit" and len(told["target"]["sha256"]) == 64
+    assert told["command"] == "evaluate" and told["target"]["kind"] == "ifuvit" and len(told["target"]["sha256"]) == 64
     protocol = told["protocol"]
     assert protocol["name"] == "quick, changed: images=8, steps=2, paper=1, held-out=1"
-    assert (protocol["images"], protocol["steps"], protocol["guidance_scale"]) == (8, 2, 2.0)
-    assert told["data"]["pictures"] == 16 and told["data"]["split"] == "val"
+    assert (protocol["num_images"], protocol["steps"], protocol["guidance_scale"]) == (8, 2, 2.0)
+    assert told["data"]["images"] == 16 and told["data"]["split"] == "val"
     assert set(told["metrics"]) == {
         "KID-EffNetLite0", "FD-EffNetLite0", "precision-EffNetLite0", "recall-EffNetLite0", "TwoTower score",
     }  # fmt: skip
@@ -56,19 +56,17 @@ def test_a_result_tells_every_choice(result, scenes):
         assert low <= number["value"] <= high and number["n"] == 8, name
         beside = number.get("floor") or number["real"]
         assert beside["n"] == 8, name
-    assert told["counts"]["overall"]["pictures"] == 20 and told["relations"] is None
-    assert (
-        told["held_out"]["counts"]["overall"]["pictures"] + told["held_out"]["relations"]["overall"]["pictures"] == 99
-    )
+    assert told["counts"]["overall"]["images"] == 20 and told["relations"] is None
+    assert told["held_out"]["counts"]["overall"]["images"] + told["held_out"]["relations"]["overall"]["images"] == 99
     assert "errors" in told["counter"]
     assert told["costs"]["parameters"] > 0 and told["costs"]["images_per_second"] > 0
-    pictures = result.parent / told["pictures"]
-    listed = json.loads((pictures / "manifest.json").read_text())["images"]
-    assert len(listed) == 8 and all((pictures / item["file"]).is_file() for item in listed)
+    images = result.parent / told["images"]
+    listed = json.loads((images / "manifest.json").read_text())["images"]
+    assert len(listed) == 8 and all((images / item["file"]).is_file() for item in listed)
 
 
-def test_real_pictures_are_better_than_random_ones(model, scenes, tmp_path, result):
-    """Real pictures with their own captions, judged as if they were a model's."""
+def test_real_images_are_better_than_random_ones(model, scenes, tmp_path, result):
+    """Real images with their own captions, judged as if they were a model's."""
     told = json.loads(result.read_text())
     folder = tmp_path / "real"
     folder.mkdir()
@@ -79,13 +77,13 @@ def test_real_pictures_are_better_than_random_ones(model, scenes, tmp_path, resu
         (folder / name).write_bytes((scenes / "images/val" / name).read_bytes())
         (folder / name).with_suffix(".txt").write_text(captions[image["id"]])
     real = judge(folder, scenes, tmp_path / "real.json", "--metrics", "distances", "alignment")
-    assert real["target"]["kind"] == "pictures" and real["counts"] is None and real["costs"] is None
+    assert real["target"]["kind"] == "images" and real["counts"] is None and real["costs"] is None
     assert real["metrics"]["KID-EffNetLite0"]["value"] < told["metrics"]["KID-EffNetLite0"]["value"] / 10
     assert real["metrics"]["FD-EffNetLite0"]["value"] < told["metrics"]["FD-EffNetLite0"]["value"] / 2
 
 
 def test_killed_and_run_again(model, scenes, tmp_path, monkeypatch, capsys):
-    """Pictures that are there stay; the numbers are those of an uninterrupted run, with and without the cache."""
+    """Images that are there stay; the numbers are those of an uninterrupted run, with and without the cache."""
     arguments = ("--metrics", "distances", "--batch-size", "4", "--cache", str(tmp_path / "cache"))
     whole = judge(model, scenes, tmp_path / "whole.json", *arguments)
     out = tmp_path / "killed.json"
@@ -101,7 +99,7 @@ def test_killed_and_run_again(model, scenes, tmp_path, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         judge(model, scenes, out, *arguments)
     monkeypatch.undo()
-    first = tmp_path / "killed-pictures/captions/00000.png"
+    first = tmp_path / "killed-images/captions/00000.png"
     before = first.stat().st_mtime_ns
     assert not out.exists() and first.is_file()
     again = judge(model, scenes, out, *arguments)
@@ -109,8 +107,8 @@ def test_killed_and_run_again(model, scenes, tmp_path, monkeypatch, capsys):
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_counting_pictures_that_are_there(scenes, tmp_path):
-    folder = tmp_path / "pictures"
+def test_counting_images_that_are_there(scenes, tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     images = []
     for index in range(8):
@@ -124,7 +122,7 @@ def test_counting_pictures_that_are_there(scenes, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "17"], "16 usable pictures in val, fewer than the 17"),
+        (["--images", "17"], "16 usable images in val, fewer than the 17"),
         (["--images", "0"], "--images 0: must be at least 1"),
         (["--guidance-scale", "nan"], "guidance-scale nan"),
         (["--count-prompts", "cars=3"], "--count-prompts cars=3"),
@@ -143,16 +141,16 @@ def test_bad_input(model, scenes, tmp_path, monkeypatch, arguments, message):
     np.savez("wide.npz", mu=np.zeros(8), sigma=np.eye(8))
     with pytest.raises(InputError) as told:
         command.main([model, "--data", str(scenes), "--out", str(tmp_path / "r.json"), *FEW, *arguments])
-    assert message in str(told.value) and not (tmp_path / "r-pictures").exists()
+    assert message in str(told.value) and not (tmp_path / "r-images").exists()
 
 
-def test_too_few_or_bare_pictures(scenes, tmp_path):
+def test_too_few_or_bare_images(scenes, tmp_path):
     folder = tmp_path / "bare"
     folder.mkdir()
     for index in range(8):
         Image.new("RGB", (8, 8)).save(folder / f"{index}.png")
     base = {"target": str(folder), "data": scenes, "out": tmp_path / "r.json", "device": "cpu"}
-    with pytest.raises(InputError, match="8 pictures, fewer than the 16 of the protocol"):
+    with pytest.raises(InputError, match="8 images, fewer than the 16 of the protocol"):
         run(EvaluateConfig(**base, images=16))
     with pytest.raises(InputError, match="has no caption, which alignment needs"):
         run(EvaluateConfig(**base, images=8))
@@ -186,4 +184,4 @@ def test_two_processes_give_the_numbers_of_one(model, scenes, tmp_path):
     assert two["processes"] == 2
     for name, number in alone["metrics"].items():
         assert two["metrics"][name]["value"] == pytest.approx(number["value"], rel=1e-4), name
-    assert two["counts"] == alone["counts"] and two["counts"]["overall"]["pictures"] == 20
+    assert two["counts"] == alone["counts"] and two["counts"]["overall"]["images"] == 20

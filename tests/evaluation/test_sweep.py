@@ -44,7 +44,7 @@ def test_every_model_at_every_scale(config: SweepConfig, evaluations: Evaluation
     assert sweep.run(config) == config.out
     assert evaluations.asked == ["early-w1.json", "early-w2.5.json", "late-w1.json", "late-w2.5.json"]
     found = read_json(config.out / "sweep.json")
-    assert found["verb"] == "sweep" and found["complete"] is True and found["missing"] == []
+    assert found["command"] == "sweep" and found["complete"] is True and found["missing"] == []
     assert [(point["model"], point["guidance_scale"]) for point in found["points"]] == [
         ("early", 1.0),
         ("early", 2.5),

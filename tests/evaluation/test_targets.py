@@ -14,8 +14,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     for name in ("b", "a", "c"):
         Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
@@ -27,42 +27,42 @@ def test_a_run_tells_its_setting_and_training(tmp_path):
     training = {"steps": 20, "batch_size": 64, "seed": 7, "seconds": 10.0}
     (run / "pipeline/training.json").write_text(json.dumps(training))
     target = open_target(str(run), device=CPU)
-    assert (target.name, target.kind) == ("my-run", "ifuvit") and target.painter is not None
+    assert (target.name, target.kind) == ("my-run", "ifuvit") and target.generator is not None
     assert target.setting is not None and target.setting["conditioning"] == "cross"
     assert target.training == training
 
 
-def test_bare_pictures_and_a_caption_file(pictures, tmp_path):
-    bare = open_target(str(pictures), device=CPU)
-    assert [(file.name, caption) for file, caption in bare.pictures or []] == [
+def test_bare_images_and_a_caption_file(images, tmp_path):
+    bare = open_target(str(images), device=CPU)
+    assert [(file.name, caption) for file, caption in bare.images or []] == [
         ("a.png", None),
         ("b.png", None),
         ("c.png", None),
     ]
     captions = tmp_path / "captions.txt"
     captions.write_text("one\ntwo\nthree\n")
-    told = open_target(str(pictures), device=CPU, captions=captions)
-    assert [caption for _, caption in told.pictures or []] == ["one", "two", "three"]
+    told = open_target(str(images), device=CPU, captions=captions)
+    assert [caption for _, caption in told.images or []] == ["one", "two", "three"]
     captions.write_text("one\ntwo\n")
-    with pytest.raises(InputError, match="2 captions for 3 pictures"):
-        open_target(str(pictures), device=CPU, captions=captions)
+    with pytest.raises(InputError, match="2 captions for 3 images"):
+        open_target(str(images), device=CPU, captions=captions)
 
 
-def test_pictures_with_sidecars_or_a_manifest(pictures):
-    (pictures / "manifest.json").write_text(json.dumps({"images": [{"file": "c.png", "prompt": "a bus"}]}))
-    target = open_target(str(pictures), device=CPU)
-    assert target.pictures == [(pictures / "c.png", "a bus")]
-    (pictures / "manifest.json").unlink()
+def test_images_with_sidecars_or_a_manifest(images):
+    (images / "manifest.json").write_text(json.dumps({"images": [{"file": "c.png", "prompt": "a bus"}]}))
+    target = open_target(str(images), device=CPU)
+    assert target.images == [(images / "c.png", "a bus")]
+    (images / "manifest.json").unlink()
     for name in ("a", "b"):
-        (pictures / f"{name}.txt").write_text(name)
-    with pytest.raises(InputError, match=r"c\.txt: no such caption file; 3 pictures need as many captions"):
-        open_target(str(pictures), device=CPU)
+        (images / f"{name}.txt").write_text(name)
+    with pytest.raises(InputError, match=r"c\.txt: no such caption file; 3 images need as many captions"):
+        open_target(str(images), device=CPU)
 
 
-def test_a_folder_with_something_else(pictures):
-    (pictures / "notes.pdf").write_bytes(b"%PDF")
-    with pytest.raises(InputError, match=r"notes\.pdf: not a picture"):
-        open_target(str(pictures), device=CPU)
+def test_a_folder_with_something_else(images):
+    (images / "notes.pdf").write_bytes(b"%PDF")
+    with pytest.raises(InputError, match=r"notes\.pdf: not a image"):
+        open_target(str(images), device=CPU)
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "./nowhere", "/nowhere/at/all"])
@@ -105,8 +105,8 @@ def test_a_diffusers_pipeline(tmp_path):
         requires_safety_checker=False,
     ).save_pretrained(tmp_path / "sd")
     target = open_target(str(tmp_path / "sd"), device=CPU)
-    assert target.kind == "diffusers" and target.painter is not None
+    assert target.kind == "diffusers" and target.generator is not None
     settings = Settings(solver="dpm++", steps=2, guidance_scale=2.0, seed=0)
-    three = target.painter(["a", "a", "a"], 0, settings, 2)
-    again = target.painter(["a"], 2, settings, 1)
+    three = target.generator(["a", "a", "a"], 0, settings, 2)
+    again = target.generator(["a"], 2, settings, 1)
     assert three[2].tobytes() == again[0].tobytes() and three[0].tobytes() != three[2].tobytes()

@@ -19,7 +19,7 @@ def result(distance: float, score: float, error: float, *, scale: float = 2.0, s
         "target": {"name": "run", "setting": {"n_text": 1, "n_image": 2}},
         "protocol": {"guidance_scale": scale},
         "metrics": {"FD": number(distance, floor={"value": 3.0, "n": 9, "how": "train"}), "score": number(score)},
-        "counts": {"overall": {"average_error": number(error), "pictures": 20}},
+        "counts": {"overall": {"average_error": number(error), "images": 20}},
         "costs": {
             "parameters": 7,
             "training_steps_per_second": speed,
@@ -52,7 +52,7 @@ def test_one_run_keeps_its_own_interval() -> None:
 
 
 def test_mean_and_interval_over_seeds() -> None:
-    same = {"network": "abc", "floor": {"value": 3.0, "n": 9, "how": "other pictures"}}
+    same = {"network": "abc", "floor": {"value": 3.0, "n": 9, "how": "other images"}}
     values = (1.0, 2.0, 6.0)
     found = over_seeds(
         [number(v, **same, **{"standard_error": v, "x100": 100 * v, "truncated": int(v)}) for v in values]

@@ -1,4 +1,4 @@
-"""The experiment: which verbs it calls, what it skips, how it goes on after a kill, and what experiment.json says."""
+"""The experiment: which commands it calls, what it skips, how it goes on after a kill, and what experiment.json says."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from ifuvit.data import prepare
 from ifuvit.data.scenes import config as scenes
 from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import run as evaluate
-from ifuvit.evaluation.evaluators import Judges
+from ifuvit.evaluation.evaluators import Evaluators
 from ifuvit.evaluation.run import EvaluateConfig
 from ifuvit.experiments import EXPERIMENTS, SCALES
 from ifuvit.experiments import run as experiment
@@ -33,7 +33,7 @@ class Kill(BaseException):
 
 
 class Verbs:
-    """Stand-ins for the verbs, which leave on the disk what an experiment looks for. `did` tells which were called."""
+    """Stand-ins for the commands, which leave on the disk what an experiment looks for. `did` tells which were called."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.did: list[str] = []
@@ -42,7 +42,7 @@ class Verbs:
         monkeypatch.setattr(experiment, "SCALES", {**SCALES, "smoke": TINY})
         monkeypatch.setattr(scenes, "run", self.scenes)
         monkeypatch.setattr(prepare, "run", self.prepare)
-        monkeypatch.setattr(Judges, "load", self.look)
+        monkeypatch.setattr(Evaluators, "load", self.look)
         monkeypatch.setattr(train, "run", self.train)
         monkeypatch.setattr(evaluate, "run", self.evaluate)
 
@@ -65,7 +65,7 @@ class Verbs:
 
     def look(self, protocol: Any, real: Any, *, cache: Path, **_: Any) -> None:
         self.note("look")
-        assert protocol.images == TINY.images and len(real) == 4
+        assert protocol.num_images == TINY.images and len(real) == 4
         cache.mkdir(parents=True, exist_ok=True)
         (cache / "features.npy").touch()
 
@@ -88,7 +88,7 @@ class Verbs:
 
 
 @pytest.fixture
-def verbs(monkeypatch: pytest.MonkeyPatch) -> Verbs:
+def commands(monkeypatch: pytest.MonkeyPatch) -> Verbs:
     return Verbs(monkeypatch)
 
 
@@ -97,17 +97,17 @@ def smoke(out: Path, **fields: Any) -> ExperimentConfig:
 
 
 def of_seed(seed: int, *settings: str) -> list[str]:
-    return [f"{verb} {setting}-seed-{seed}" for setting in settings or SETTINGS for verb in ("train", "evaluate")]
+    return [f"{command} {setting}-seed-{seed}" for setting in settings or SETTINGS for command in ("train", "evaluate")]
 
 
 BEFORE = ["scenes", "prepare train", "prepare val", "look"]
 
 
-def test_a_whole_table(verbs: Verbs, tmp_path: Path) -> None:
+def test_a_whole_table(commands: Verbs, tmp_path: Path) -> None:
     out = experiment.run(smoke(tmp_path / "out", seeds=2))
-    assert verbs.did == BEFORE + of_seed(1234) + of_seed(1235)
+    assert commands.did == BEFORE + of_seed(1234) + of_seed(1235)
     found = read_json(out / "experiment.json")
-    assert (found["verb"], found["name"], found["scale"]) == ("experiment", "table1", "smoke")
+    assert (found["command"], found["name"], found["scale"]) == ("experiment", "table1", "smoke")
     assert found["seeds"] == [1234, 1235] and found["complete"] is True
     assert [row["setting"] for row in found["table"]] == list(SETTINGS)
     for number, row in enumerate(found["table"]):
@@ -128,12 +128,12 @@ def test_a_whole_table(verbs: Verbs, tmp_path: Path) -> None:
         assert abs(claim["difference"]["value"]) == (0 if "counts" in claim["metric"] else 10)
 
 
-def test_one_seed_keeps_the_evaluations_interval(verbs: Verbs, tmp_path: Path) -> None:
+def test_one_seed_keeps_the_evaluations_interval(commands: Verbs, tmp_path: Path) -> None:
     found = read_json(experiment.run(smoke(tmp_path / "out")) / "experiment.json")
     assert found["table"][1]["metrics"]["KID-EffNetLite0"] == {
         "value": 10.0,
         "interval": [9.0, 11.0],
-        "interval_from": "bootstrap over pictures",
+        "interval_from": "bootstrap over images",
         "n": 9,
     }
 
@@ -142,70 +142,70 @@ STAGES = BEFORE + of_seed(1234, "concat-early", "cross-early")
 
 
 @pytest.mark.parametrize("kill_before", STAGES)
-def test_goes_on_where_it_was_killed(verbs: Verbs, tmp_path: Path, kill_before: str) -> None:
+def test_goes_on_where_it_was_killed(commands: Verbs, tmp_path: Path, kill_before: str) -> None:
     config = smoke(tmp_path / "out", only=("concat-early", "cross-early"))
-    verbs.kill_before = kill_before
+    commands.kill_before = kill_before
     with pytest.raises(Kill):
         experiment.run(config)
-    assert verbs.did == STAGES[: STAGES.index(kill_before)]
+    assert commands.did == STAGES[: STAGES.index(kill_before)]
     partial = read_json(config.out / "experiment.json")
     assert partial["complete"] is False
-    assert len(partial["table"]) == sum(name.startswith("evaluate") for name in verbs.did)
+    assert len(partial["table"]) == sum(name.startswith("evaluate") for name in commands.did)
     experiment.run(config)
-    assert verbs.did == STAGES  # each exactly once
+    assert commands.did == STAGES  # each exactly once
     experiment.run(config)
-    assert verbs.did == STAGES
+    assert commands.did == STAGES
 
 
-def test_more_seeds_later(verbs: Verbs, tmp_path: Path) -> None:
+def test_more_seeds_later(commands: Verbs, tmp_path: Path) -> None:
     config = smoke(tmp_path / "out")
     experiment.run(config)
-    verbs.did.clear()
+    commands.did.clear()
     experiment.run(replace(config, seeds=2))
-    assert verbs.did == of_seed(1235)
+    assert commands.did == of_seed(1235)
     with pytest.raises(InputError, match="2 seeds; give --seeds 2 or more"):
         experiment.run(config)
 
 
-def test_only(verbs: Verbs, tmp_path: Path) -> None:
+def test_only(commands: Verbs, tmp_path: Path) -> None:
     config = smoke(tmp_path / "out")
     experiment.run(replace(config, only=("cross-early",)))
-    assert verbs.did == BEFORE + of_seed(1234, "cross-early")
+    assert commands.did == BEFORE + of_seed(1234, "cross-early")
     found = read_json(config.out / "experiment.json")
     assert [row["setting"] for row in found["table"]] == ["cross-early"] and not found["complete"]
     assert [entry["status"] for entry in found["runs"]] == ["missing", "missing", "done", "missing"]
-    verbs.did.clear()
+    commands.did.clear()
     experiment.run(config)
-    assert verbs.did == of_seed(1234, "concat-early", "concat-intermediate", "cross-intermediate")
+    assert commands.did == of_seed(1234, "concat-early", "concat-intermediate", "cross-intermediate")
 
 
-def test_experiments_share_runs(verbs: Verbs, tmp_path: Path) -> None:
+def test_experiments_share_runs(commands: Verbs, tmp_path: Path) -> None:
     experiment.run(smoke(tmp_path / "table1", runs=tmp_path / "runs"))
-    verbs.did.clear()
+    commands.did.clear()
     out = experiment.run(smoke(tmp_path / "ablation", name="ablation", runs=tmp_path / "runs"))
-    trained = [what for what in verbs.did if what.startswith("train")]
+    trained = [what for what in commands.did if what.startswith("train")]
     alone = ("concat-text-block", "concat-middle", "cross-text-block", "cross-middle")
     assert trained == [f"train {name}-seed-1234" for name in alone]
-    assert len(verbs.did) == 4 + 8  # all are judged for this experiment, nothing is drawn or prepared again
+    assert len(commands.did) == 4 + 8  # all are judged for this experiment, nothing is drawn or prepared again
     rows = read_json(out / "experiment.json")["table"]
     assert [(row["n_text"], row["n_image"]) for row in rows] == [(0, 0), (1, 0), (0, 2), (1, 2)] * 2
 
 
-def test_guidance_sweep(verbs: Verbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guidance_sweep(commands: Verbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         experiment,
         "EXPERIMENTS",
         {"guidance_sweep": replace(EXPERIMENTS["guidance_sweep"], guidance_scales=(1.0, 3.0))},
     )
     config = smoke(tmp_path / "out", name="guidance_sweep", seeds=2)
-    verbs.kill_before = "evaluate concat-intermediate-seed-1234-w3"
+    commands.kill_before = "evaluate concat-intermediate-seed-1234-w3"
     with pytest.raises(Kill):
         experiment.run(replace(config, only=SETTINGS[:2]))
     assert len(read_json(config.out / "sweeps" / "seed-1234" / "sweep.json")["points"]) == 3
     experiment.run(replace(config, only=SETTINGS[:2]))
-    assert sum(what.startswith("evaluate") for what in verbs.did) == 8  # 2 settings, 2 seeds, 2 scales
+    assert sum(what.startswith("evaluate") for what in commands.did) == 8  # 2 settings, 2 seeds, 2 scales
     experiment.run(config)
-    assert len(verbs.did) == len(set(verbs.did)) == 4 + 8 + 16
+    assert len(commands.did) == len(set(commands.did)) == 4 + 8 + 16
     found = read_json(config.out / "experiment.json")
     assert found["complete"] and found["claims"] == []
     assert [(row["setting"], row["guidance_scale"]) for row in found["table"]] == [
@@ -213,20 +213,20 @@ def test_guidance_sweep(verbs: Verbs, tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     for entry in found["runs"]:
         curve = read_json(config.out / entry["result"])
-        assert curve["verb"] == "sweep" and curve["complete"] and len(curve["points"]) == 8
+        assert curve["command"] == "sweep" and curve["complete"] and len(curve["points"]) == 8
     # A call for one setting alone leaves the others' points in the file.
     experiment.run(replace(config, only=SETTINGS[:1]))
     assert len(read_json(config.out / "sweeps" / "seed-1235" / "sweep.json")["points"]) == 8
 
 
-def test_a_run_trained_further_is_judged_anew(verbs: Verbs, tmp_path: Path) -> None:
+def test_a_run_trained_further_is_judged_anew(commands: Verbs, tmp_path: Path) -> None:
     config = smoke(tmp_path / "out", only=("cross-early",))
     experiment.run(config)
     weights = config.out / "runs" / "cross-early-seed-1234" / "pipeline" / "transformer" / "model.safetensors"
     weights.write_text("other weights")
-    verbs.did.clear()
+    commands.did.clear()
     experiment.run(config)
-    assert verbs.did == ["evaluate cross-early-seed-1234"]
+    assert commands.did == ["evaluate cross-early-seed-1234"]
 
 
 @pytest.mark.parametrize(
@@ -238,16 +238,16 @@ def test_a_run_trained_further_is_judged_anew(verbs: Verbs, tmp_path: Path) -> N
         ({"images": 3}, "images None, not 3"),
     ],
 )
-def test_a_directory_belongs_to_one_plan(verbs: Verbs, tmp_path: Path, other: dict[str, Any], message: str) -> None:
+def test_a_directory_belongs_to_one_plan(commands: Verbs, tmp_path: Path, other: dict[str, Any], message: str) -> None:
     config = smoke(tmp_path / "out", only=("cross-early",))
     experiment.run(config)
-    verbs.did.clear()
+    commands.did.clear()
     with pytest.raises(InputError, match=message):
         experiment.run(replace(config, **other))
-    assert verbs.did == []
+    assert commands.did == []
 
 
-def test_shared_runs_are_not_trained_to_another_length(verbs: Verbs, tmp_path: Path) -> None:
+def test_shared_runs_are_not_trained_to_another_length(commands: Verbs, tmp_path: Path) -> None:
     from ifuvit.utils.files import write_json
 
     config = smoke(tmp_path / "out", only=("cross-early",), runs=tmp_path / "runs", steps=5)
@@ -258,14 +258,14 @@ def test_shared_runs_are_not_trained_to_another_length(verbs: Verbs, tmp_path: P
         experiment.run(config)
 
 
-def test_a_directory_of_something_else(verbs: Verbs, tmp_path: Path) -> None:
+def test_a_directory_of_something_else(commands: Verbs, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="is no experiment"):
         experiment.run(smoke(tmp_path))
     (tmp_path / "experiment.json").write_text("[]")
     with pytest.raises(InputError, match="is no experiment"):
         experiment.run(smoke(tmp_path))
-    assert verbs.did == []
+    assert commands.did == []
 
 
 @pytest.mark.parametrize(
@@ -284,14 +284,14 @@ def test_impossible_requests(tmp_path: Path, fields: dict[str, Any], message: st
         smoke(tmp_path, **fields)
 
 
-def test_dry_run_tells_and_does_nothing(verbs: Verbs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_tells_and_does_nothing(commands: Verbs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = smoke(tmp_path / "out", only=("concat-early", "cross-early"))
     experiment.run(replace(config, dry_run=True))
     told = capsys.readouterr().out
     assert told.count("  missing  ") == 8 and "  done  " not in told and "\nmissing: about" in told
-    assert verbs.did == [] and not config.out.exists()
+    assert commands.did == [] and not config.out.exists()
 
-    verbs.kill_before = "evaluate cross-early-seed-1234"
+    commands.kill_before = "evaluate cross-early-seed-1234"
     with pytest.raises(Kill):
         experiment.run(config)
     before = (config.out / "experiment.json").read_bytes()
@@ -306,7 +306,7 @@ def test_dry_run_tells_and_does_nothing(verbs: Verbs, tmp_path: Path, capsys: py
     assert capsys.readouterr().out.endswith("nothing is missing\n")
 
 
-def test_predictions_follow_the_runs_that_are_finished(verbs: Verbs, tmp_path: Path) -> None:
+def test_predictions_follow_the_runs_that_are_finished(commands: Verbs, tmp_path: Path) -> None:
     """The stand-in's training takes 10 seconds: then so does a setting of the same cost, and a dearer one longer."""
     config = smoke(tmp_path / "out")
     experiment.run(replace(config, only=("cross-early",)))
@@ -330,7 +330,7 @@ def test_paper_scale_takes_the_papers_recipe(tmp_path: Path) -> None:
 
 
 def test_command_line(
-    verbs: Verbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    commands: Verbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import sys
 

@@ -52,7 +52,7 @@ def make(config: IFUViTConfig, seed: int = 0) -> IFUViT:
 
 
 def inputs(config: IFUViTConfig, batch: int = 3, seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Latents, timesteps, text states and a mask whose captions have different lengths."""
+    """Latents, timesteps, text embeddings and a mask whose captions have different lengths."""
     generator = torch.Generator().manual_seed(seed)
     side, length = config.latent_size, config.text_tokens
     latents = torch.randn(batch, config.latent_channels, side, side, generator=generator)
@@ -189,9 +189,9 @@ def test_asymmetric_concat_skips(n_image: tuple[int, int], bypass: int, sliced: 
 
     block = model.out_blocks[0]
     text, image, skip = torch.randn(2, L, 32), torch.randn(2, N, 32), torch.randn(2, N, 32)
-    joined = block.skip_linear(torch.cat([image, skip], -1))  # type: ignore[operator]
-    assert torch.equal(block.join(torch.cat([text, image], 1), skip), torch.cat([text, joined], 1))  # type: ignore[operator]
-    assert torch.equal(block.join(image, torch.cat([text, skip], 1)), joined)  # type: ignore[operator]
+    concatenated = block.skip_linear(torch.cat([image, skip], -1))  # type: ignore[operator]
+    assert torch.equal(block.join(torch.cat([text, image], 1), skip), torch.cat([text, concatenated], 1))  # type: ignore[operator]
+    assert torch.equal(block.join(image, torch.cat([text, skip], 1)), concatenated)  # type: ignore[operator]
 
 
 def test_timestep_embedding() -> None:
@@ -414,9 +414,9 @@ def test_encoded_text_rows_expand_joined(conditioning: Any) -> None:
         assert torch.equal(whole, again)
     for whole, chosen in zip(parts(text), parts(text.rows(torch.tensor([2, 2, 0, 1]))), strict=True):
         assert torch.equal(chosen, torch.stack([whole[2], whole[2], whole[0], whole[1]]))
-    for whole, single, joined in zip(parts(text), parts(one), parts(text.joined(one)), strict=True):
-        assert torch.equal(joined, torch.cat([whole, single]))
-    assert [part is None for part in text.joined(one)] == [part is None for part in text]
+    for whole, single, concatenated in zip(parts(text), parts(one), parts(text.concatenated(one)), strict=True):
+        assert torch.equal(concatenated, torch.cat([whole, single]))
+    assert [part is None for part in text.concatenated(one)] == [part is None for part in text]
 
 
 # --- intermediates, gradients, precision ---
@@ -559,7 +559,7 @@ def test_wrong_shapes_are_refused() -> None:
         with pytest.raises(InputError, match="latents of shape"):
             model(wrong, timesteps, states)
     for wrong in (states[:, :5], states[..., :8]):
-        with pytest.raises(InputError, match="text states of shape"):
+        with pytest.raises(InputError, match="text embeddings of shape"):
             model(latents, timesteps, wrong)
     with pytest.raises(InputError, match="text_mask"):
         make(replace(TINY, mask_padding=True))(latents, timesteps, states)

@@ -20,13 +20,13 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_kinds_are_found(everything: Path) -> None:
     results = read_results([everything])
-    assert [one.name for one in results.judgments] == ["pictures-of-old"]
+    assert [one.name for one in results.judgments] == ["images-of-old"]
     assert [one.name for one in results.experiments] == ["ablation", "table1"]
     assert [run.name for run in results.trainings] == ["concat-early", "cross-intermediate"]
     assert [len(run.evaluations) for run in results.trainings] == [8, 8]
     assert len(results.sweeps) == 1
     assert len(results.costs) == 1
-    assert {one.name for one in results.pictures} >= {"concat-early", "coco", "openmoji-cross-intermediate"}
+    assert {one.name for one in results.images} >= {"concat-early", "coco", "openmoji-cross-intermediate"}
 
 
 def test_parts_are_told_once(everything: Path) -> None:
@@ -35,7 +35,7 @@ def test_parts_are_told_once(everything: Path) -> None:
     assert [one.name for one in results.alone] == ["openmoji-cross-intermediate"]
     assert results.evaluations[0] == results.alone[0]
     assert len(results.evaluations) == len(example_results.ABLATION)
-    shown = {one.directory.parent.name for one in results.pictures if "captions" in one.directory.name}
+    shown = {one.directory.parent.name for one in results.images if "captions" in one.directory.name}
     assert len(shown) == len(example_results.ABLATION)
 
 
@@ -50,7 +50,7 @@ def test_experiments_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert read_results([file.parent]).experiments[0].apart == ""
 
 
-def test_real_pictures_have_one_value_but_for_rounding() -> None:
+def test_real_images_have_one_value_but_for_rounding() -> None:
     def sets(*values: float | None) -> list[dict[str, Estimate]]:
         return [{"KID": Estimate(value=1.0, real=value)} for value in values]
 
@@ -74,8 +74,8 @@ def test_estimates(everything: Path) -> None:
     distance, score = metrics["KID-EffNetLite0"], metrics["TwoTower score"]
     assert distance.interval == pytest.approx((0.0379, 0.0461))
     assert distance.real == 0.00021
-    assert distance.real_how is not None and "other pictures" in distance.real_how
-    assert (score.real, score.real_how) == (0.512, "real pictures with their own captions")
+    assert distance.real_how is not None and "other images" in distance.real_how
+    assert (score.real, score.real_how) == (0.512, "real images with their own captions")
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_other_files_are_skipped(tmp_path: Path) -> None:
     example_results.write_costs(tmp_path / "costs.json")
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "broken.json").write_text('{"some": ')
-    (tmp_path / "other.json").write_text('{"verb": "prepare"}')
+    (tmp_path / "other.json").write_text('{"command": "prepare"}')
     (tmp_path / "ae").mkdir()
     (tmp_path / "ae" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "psnr": 10.0}\n')
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "evaluation.json").write_text('{"verb": "evaluate"}')
+    (tmp_path / "checkpoints" / "evaluation.json").write_text('{"command": "evaluate"}')
     results = read_results([tmp_path])
     assert len(results.costs) == 1
     assert results.evaluations == results.trainings == ()
@@ -118,7 +118,7 @@ def test_the_last_line_of_a_log_may_be_unfinished(tmp_path: Path) -> None:
 
 
 def test_broken_results_are_named(tmp_path: Path) -> None:
-    file = example_results.write_evaluation(tmp_path / "evaluation.json", "cross-early", 0.5, pictures=False)
+    file = example_results.write_evaluation(tmp_path / "evaluation.json", "cross-early", 0.5, images=False)
     good = json.loads(file.read_text())
 
     def refused(change: dict, match: str) -> None:
@@ -131,25 +131,25 @@ def test_broken_results_are_named(tmp_path: Path) -> None:
     refused({"target": {"name": "x"}}, "'kind' is missing")
     refused({"metrics": {"FID": 3.0}}, "'FID' is not of the form")
     refused({"metrics": {"FID": {"value": "low", "interval": None}}}, "low")
-    refused({"counts": {"overall": {}}}, "'pictures' is missing")
+    refused({"counts": {"overall": {}}}, "'images' is missing")
     refused({"counts": {**good["counts"], "confusion": {"counted": ["0"], "asked": {"1": [0, 1]}}}}, "confusion")
     file.write_text(json.dumps(good)[:-40])
     with pytest.raises(InputError, match=r"evaluation\.json: not a valid JSON file"):
         read_results([tmp_path])
 
 
-def test_truncated_manifest_of_pictures(tmp_path: Path) -> None:
-    directory = example_results.write_generated(tmp_path / "pictures", "some/model", 100)
+def test_truncated_manifest_of_images(tmp_path: Path) -> None:
+    directory = example_results.write_generated(tmp_path / "images", "some/model", 100)
     manifest = directory / "manifest.json"
-    manifest.write_text(json.dumps({"verb": "generate", "images": [{"file": "a.png"}], "config": {}}))
+    manifest.write_text(json.dumps({"command": "generate", "images": [{"file": "a.png"}], "config": {}}))
     with pytest.raises(InputError, match=r"manifest\.json: .*'model' is missing"):
         read_results([tmp_path])
 
 
-def test_a_judgment_has_the_name_of_its_pictures_model(tmp_path: Path) -> None:
-    directory = example_results.write_generated(tmp_path / "pictures", "runs/mine", 100)
+def test_a_judgment_has_the_name_of_its_images_model(tmp_path: Path) -> None:
+    directory = example_results.write_generated(tmp_path / "images", "runs/mine", 100)
     file = example_results.write_judgment(tmp_path / "counts.json", 0.5)
     result = json.loads(file.read_text())
-    result["generated"] = {"directory": "pictures", "manifest_sha256": sha256(directory / "manifest.json")}
+    result["generated"] = {"directory": "images", "manifest_sha256": sha256(directory / "manifest.json")}
     file.write_text(json.dumps(result))
-    assert [one.name for one in read_results([tmp_path]).judgments] == ["mine (pictures)"]
+    assert [one.name for one in read_results([tmp_path]).judgments] == ["mine (images)"]

@@ -15,7 +15,7 @@ from PIL import Image
 from ifuvit.commands import train_autoencoder as command
 from ifuvit.data.images import to_tensor
 from ifuvit.encoders.autoencoder import Autoencoder
-from ifuvit.standins import autoencoder as verb
+from ifuvit.standins import autoencoder as module
 from ifuvit.standins.autoencoder_fit import TrainAutoencoderConfig, build_vae
 from ifuvit.utils.errors import InputError
 
@@ -28,21 +28,21 @@ def draw(folder, count=24, size=16, seed=0):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
     for index in range(count):
-        picture = np.empty((size, size, 3), np.uint8)
-        picture[:] = rng.integers(0, 256, 3)
+        image = np.empty((size, size, 3), np.uint8)
+        image[:] = rng.integers(0, 256, 3)
         center, radius = rng.integers(3, size - 3, 2), rng.integers(3, 7)
-        picture[(y - center[0]) ** 2 + (x - center[1]) ** 2 < radius**2] = rng.integers(0, 256, 3)
-        Image.fromarray(picture).save(folder / f"{index:03}.png")
+        image[(y - center[0]) ** 2 + (x - center[1]) ** 2 < radius**2] = rng.integers(0, 256, 3)
+        Image.fromarray(image).save(folder / f"{index:03}.png")
     return folder
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("images"))
 
 
-def configure(pictures, out, **changes):
-    return TrainAutoencoderConfig(**{"images": (pictures,), "out": out, "steps": 4, **TINY, **changes})
+def configure(images, out, **changes):
+    return TrainAutoencoderConfig(**{"images": (images,), "out": out, "steps": 4, **TINY, **changes})
 
 
 def weights(out):
@@ -59,7 +59,7 @@ def without_time(records):
     return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
 
 
-def test_it_learns_and_leaves_a_usable_autoencoder(tmp_path, pictures):
+def test_it_learns_and_leaves_a_usable_autoencoder(tmp_path, images):
     changes = {
         "steps": 60,
         "batch_size": 8,
@@ -69,11 +69,11 @@ def test_it_learns_and_leaves_a_usable_autoencoder(tmp_path, pictures):
         "ema": 0.9,
         "evaluate_every": 20,
     }
-    out = verb.run(configure(pictures, tmp_path / "run", validation=(pictures,), **changes))
+    out = module.run(configure(images, tmp_path / "run", validation=(images,), **changes))
     manifest = json.loads((out / "manifest.json").read_text())
     losses = [line["loss"] for line in lines(out) if "loss" in line]
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
-    assert manifest["steps"] == 60 and manifest["pictures"] == 24 and manifest["pictures_held_out"] == 24
+    assert manifest["steps"] == 60 and manifest["images"] == 24 and manifest["images_held_out"] == 24
     measured = {line["step"]: line["held_out_psnr"] for line in lines(out) if "held_out_psnr" in line}
     assert list(measured) == [20, 40, 60] and measured[60] > measured[20] + 1
     assert manifest["held_out_psnr"] == pytest.approx(measured[60], abs=1e-3)
@@ -81,30 +81,30 @@ def test_it_learns_and_leaves_a_usable_autoencoder(tmp_path, pictures):
     autoencoder = Autoencoder.from_pretrained(out)
     assert autoencoder.factor == 2 and autoencoder.channels == 4
     assert autoencoder.fingerprint == manifest["fingerprint"]
-    # The recorded scaling factor brings the latents of these pictures to unit variance, roughly.
-    images = torch.stack([to_tensor(np.asarray(Image.open(path))[None])[0] for path in sorted(pictures.iterdir())])
+    # The recorded scaling factor brings the latents of these images to unit variance, roughly.
+    images = torch.stack([to_tensor(np.asarray(Image.open(path))[None])[0] for path in sorted(images.iterdir())])
     spread = autoencoder.moments(images)[:, :4].std().item() * autoencoder.vae.config["scaling_factor"]
     assert 0.5 < spread < 1.5
     with Image.open(out / "reconstructions.png") as grid:
         assert grid.size[0] > 16 and grid.mode == "RGB"
 
 
-def test_the_same_command_again_changes_nothing(tmp_path, pictures):
-    config = configure(pictures, tmp_path / "run")
-    out = verb.run(config)
+def test_the_same_command_again_changes_nothing(tmp_path, images):
+    config = configure(images, tmp_path / "run")
+    out = module.run(config)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    assert verb.run(config) == out
+    assert module.run(config) == out
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the verb catches it."""
+    """Stands for SIGKILL: nothing in the command catches it."""
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, pictures, monkeypatch):
-    whole = verb.run(configure(pictures, tmp_path / "whole", steps=8))
-    broken = configure(pictures, tmp_path / "broken", steps=8, checkpoint_minutes=1e-9)
-    original = verb.loss_terms
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, images, monkeypatch):
+    whole = module.run(configure(images, tmp_path / "whole", steps=8))
+    broken = configure(images, tmp_path / "broken", steps=8, checkpoint_minutes=1e-9)
+    original = module.loss_terms
     calls = []
 
     def die_in_the_sixth_step(*arguments):
@@ -113,22 +113,22 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, pictures, monkeypatch
             raise Killed
         return original(*arguments)
 
-    monkeypatch.setattr(verb, "loss_terms", die_in_the_sixth_step)
+    monkeypatch.setattr(command, "loss_terms", die_in_the_sixth_step)
     with pytest.raises(Killed):
-        verb.run(broken)
+        module.run(broken)
     monkeypatch.undo()
     kept = sorted((broken.out / "checkpoints").iterdir())
     assert [path.name for path in kept] == ["00000004.safetensors", "00000005.safetensors"]
     kept[-1].write_bytes(kept[-1].read_bytes()[:100])  # and the last checkpoint did not reach the disk
     assert not (broken.out / "manifest.json").exists()
 
-    verb.run(broken)
+    module.run(broken)
     assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(broken.out).items())
     assert without_time(lines(broken.out)) == without_time(lines(whole))
 
 
 @pytest.mark.slow
-def test_sigterm_writes_a_checkpoint_first(tmp_path, pictures):
+def test_sigterm_writes_a_checkpoint_first(tmp_path, images):
     out = tmp_path / "run"
     command = [
         sys.executable,
@@ -136,7 +136,7 @@ def test_sigterm_writes_a_checkpoint_first(tmp_path, pictures):
         "ifuvit",
         "train-autoencoder",
         "--images",
-        str(pictures),
+        str(images),
         "--out",
         str(out),
     ]
@@ -158,15 +158,15 @@ def test_sigterm_writes_a_checkpoint_first(tmp_path, pictures):
     assert not list(out.rglob("*.tmp"))
 
 
-def test_minutes_end_a_run_and_lower_the_learning_rate(tmp_path, pictures):
-    out = verb.run(configure(pictures, tmp_path / "run", steps=None, minutes=0.03))
+def test_minutes_end_a_run_and_lower_the_learning_rate(tmp_path, images):
+    out = module.run(configure(images, tmp_path / "run", steps=None, minutes=0.03))
     rates = [line["learning_rate"] for line in lines(out) if "learning_rate" in line]
     assert len(rates) > 3 and rates[-1] < 0.2 * max(rates)
     assert 1.5 < json.loads((out / "manifest.json").read_text())["training_seconds"] < 30
 
 
 def test_learning_rate_warms_up_then_falls():
-    rates = [verb.learning_rate(1.0, progress) for progress in np.linspace(0, 1, 101)]
+    rates = [module.learning_rate(1.0, progress) for progress in np.linspace(0, 1, 101)]
     assert 0 < rates[0] < 0.05 and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) == 5
     assert all(later < earlier for earlier, later in zip(rates[5:], rates[6:])) and rates[-1] == pytest.approx(0.01)
 
@@ -176,27 +176,27 @@ def test_thumbnail_is_the_mean_color_of_each_cell():
     thumbnail = images.unflatten(3, (2, 4)).unflatten(2, (2, 4)).mean((3, 5))  # 2x2 cells of 4x4 pixels
     mean = torch.cat([thumbnail, torch.randn(2, 1, 2, 2)], 1)  # the fourth channel is free
     logvar = torch.zeros(2, 4, 2, 2)
-    assert verb.loss_terms(images, images, mean, logvar, "squared")["thumbnail"].item() == pytest.approx(0, abs=1e-10)
-    assert verb.loss_terms(images, images, mean + 0.5, logvar, "squared")["thumbnail"].item() == pytest.approx(0.25)
+    assert module.loss_terms(images, images, mean, logvar, "squared")["thumbnail"].item() == pytest.approx(0, abs=1e-10)
+    assert module.loss_terms(images, images, mean + 0.5, logvar, "squared")["thumbnail"].item() == pytest.approx(0.25)
 
 
 def test_psnr_and_kl_against_their_definitions():
-    assert verb.psnr(4.0) == pytest.approx(0) and verb.psnr(0.04) == pytest.approx(20)
+    assert module.psnr(4.0) == pytest.approx(0) and module.psnr(0.04) == pytest.approx(20)
     images = torch.rand(2, 3, 8, 8) * 2 - 1
     mean, logvar = torch.randn(2, 4, 2, 2), torch.randn(2, 4, 2, 2)
-    terms = verb.loss_terms(images + 0.1, images, mean, logvar, "absolute")
+    terms = module.loss_terms(images + 0.1, images, mean, logvar, "absolute")
     assert terms["pixels"].item() == pytest.approx(0.1, rel=1e-4) and terms["mse"].item() == pytest.approx(
         0.01, rel=1e-4
     )
     assert terms["gradient"].item() == pytest.approx(0, abs=1e-6)  # a constant error has no edges
-    assert verb.loss_terms(images + 0.1, images, mean, logvar, "squared")["pixels"].item() == pytest.approx(
+    assert module.loss_terms(images + 0.1, images, mean, logvar, "squared")["pixels"].item() == pytest.approx(
         0.01, rel=1e-4
     )
     edge = images.clone()
     edge[..., :4] += 0.1  # one vertical edge among the seven horizontal differences
     expected = {"absolute": 0.1 / 7, "squared": 0.01 / 7}
     for error, value in expected.items():
-        terms_of_edge = verb.loss_terms(edge, images, mean, logvar, error)
+        terms_of_edge = module.loss_terms(edge, images, mean, logvar, error)
         assert terms_of_edge["gradient"].item() == pytest.approx(value, rel=1e-3)
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
@@ -204,11 +204,11 @@ def test_psnr_and_kl_against_their_definitions():
     torch.testing.assert_close(terms["kl"], expected)
 
 
-def test_evaluate_measures_what_is_reconstructed(pictures):
-    config = configure(pictures, pictures)
+def test_evaluate_measures_what_is_reconstructed(images):
+    config = configure(images, images)
     vae = build_vae(config).eval()
-    array = np.stack([np.asarray(Image.open(path)) for path in sorted(pictures.iterdir())[:5]])
-    measured = verb.evaluate(vae, array, batch_size=2)
+    array = np.stack([np.asarray(Image.open(path)) for path in sorted(images.iterdir())[:5]])
+    measured = module.evaluate(vae, array, batch_size=2)
     images = to_tensor(array)
     with torch.no_grad():
         posterior = vae.encode(images).latent_dist
@@ -219,52 +219,50 @@ def test_evaluate_measures_what_is_reconstructed(pictures):
     assert measured["latent_std"] == pytest.approx(samples.std().item(), rel=0.03)
 
 
-def test_initial_weights_depend_on_the_seed_alone(pictures):
-    first, again, other = (
-        build_vae(configure(pictures, pictures, seed=seed)).encoder.conv_in.weight for seed in (3, 3, 4)
-    )
+def test_initial_weights_depend_on_the_seed_alone(images):
+    first, again, other = (build_vae(configure(images, images, seed=seed)).encoder.conv_in.weight for seed in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_default_network_is_small_and_has_no_attention(pictures):
-    vae = build_vae(TrainAutoencoderConfig(images=(pictures,), out=pictures))
+def test_default_network_is_small_and_has_no_attention(images):
+    vae = build_vae(TrainAutoencoderConfig(images=(images,), out=images))
     assert 0.6e6 < sum(parameter.numel() for parameter in vae.parameters()) < 0.7e6
     assert not any("Attention" in type(module).__name__ for module in vae.modules())
     assert vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean.shape == (1, 4, 16, 16)
 
 
-def test_pictures_in_a_memory_map_give_the_same(tmp_path, pictures):
-    small = verb.run(configure(pictures, tmp_path / "memory"))
-    mapped = verb.run(configure(pictures, tmp_path / "mapped", memory_gib=1e-6))
+def test_images_in_a_memory_map_give_the_same(tmp_path, images):
+    small = module.run(configure(images, tmp_path / "memory"))
+    mapped = module.run(configure(images, tmp_path / "mapped", memory_gib=1e-6))
     assert all(torch.equal(tensor, weights(small)[name]) for name, tensor in weights(mapped).items())
-    assert not (mapped / "pictures.u8").exists()
+    assert not (mapped / "images.u8").exists()
 
 
-def test_held_out_pictures_are_not_trained_on(tmp_path, pictures):
-    manifest = json.loads((verb.run(configure(pictures, tmp_path / "run")) / "manifest.json").read_text())
-    assert manifest["pictures"] == 22 and manifest["pictures_held_out"] == 2
+def test_held_out_images_are_not_trained_on(tmp_path, images):
+    manifest = json.loads((module.run(configure(images, tmp_path / "run")) / "manifest.json").read_text())
+    assert manifest["images"] == 22 and manifest["images_held_out"] == 2
 
 
-def test_larger_pictures_of_varied_shape_and_a_validation_folder(tmp_path, pictures):
+def test_larger_images_of_varied_shape_and_a_validation_folder(tmp_path, images):
     varied = tmp_path / "varied"
     for index, shape in enumerate([(16, 16), (40, 24), (17, 33)]):
         (varied / f"d{index}").mkdir(parents=True)
         Image.new("RGBA", shape, (200, 30, 40, 128)).save(varied / f"d{index}" / "a.png")
-    out = verb.run(configure(pictures, tmp_path / "run", images=(varied, pictures), validation=(pictures,), steps=2))
+    out = module.run(configure(images, tmp_path / "run", images=(varied, images), validation=(images,), steps=2))
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["pictures"] == 27 and manifest["pictures_held_out"] == 24
+    assert manifest["images"] == 27 and manifest["images_held_out"] == 24
 
 
-def test_bf16_runs_and_keeps_fp32_weights(tmp_path, pictures):
-    out = verb.run(configure(pictures, tmp_path / "run", precision="bf16"))
+def test_bf16_runs_and_keeps_fp32_weights(tmp_path, images):
+    out = module.run(configure(images, tmp_path / "run", precision="bf16"))
     assert json.loads((out / "manifest.json").read_text())["precision"] == "bf16"
     assert all(tensor.dtype == torch.float32 for tensor in weights(out).values())
 
 
-def test_init_from(tmp_path, pictures):
-    first = verb.run(configure(pictures, tmp_path / "first"))
-    config = configure(pictures, tmp_path / "second", init_from=str(first), learning_rate=1e-9)
-    second = verb.run(config)
+def test_init_from(tmp_path, images):
+    first = module.run(configure(images, tmp_path / "first"))
+    config = configure(images, tmp_path / "second", init_from=str(first), learning_rate=1e-9)
+    second = module.run(config)
     for name, tensor in weights(second).items():
         torch.testing.assert_close(tensor, weights(first)[name], rtol=0, atol=1e-6)
     manifest = json.loads((second / "manifest.json").read_text())
@@ -272,77 +270,77 @@ def test_init_from(tmp_path, pictures):
     # Going on needs only the run's own checkpoint, and still knows where it came from.
     (second / "manifest.json").unlink()
     (first / "autoencoder").rename(tmp_path / "moved")
-    verb.run(config)
+    module.run(config)
     assert (
         json.loads((second / "manifest.json").read_text())["init_from_fingerprint"] == manifest["init_from_fingerprint"]
     )
     with pytest.raises(InputError, match="another shape"):
-        verb.run(configure(pictures, tmp_path / "third", init_from=str(tmp_path / "moved"), channels=(8, 16)))
+        module.run(configure(images, tmp_path / "third", init_from=str(tmp_path / "moved"), channels=(8, 16)))
 
 
-def test_nan_stops_names_the_step_and_keeps_the_checkpoint(tmp_path, pictures, monkeypatch):
-    config = configure(pictures, tmp_path / "run", steps=8, checkpoint_minutes=1e-9)
-    original, calls = verb.loss_terms, []
+def test_nan_stops_names_the_step_and_keeps_the_checkpoint(tmp_path, images, monkeypatch):
+    config = configure(images, tmp_path / "run", steps=8, checkpoint_minutes=1e-9)
+    original, calls = module.loss_terms, []
 
     def poison_the_third_step(*arguments):
         calls.append(1)
         terms = original(*arguments)
         return {**terms, "kl": terms["kl"] * float("nan")} if len(calls) == 3 else terms
 
-    monkeypatch.setattr(verb, "loss_terms", poison_the_third_step)
+    monkeypatch.setattr(command, "loss_terms", poison_the_third_step)
     with pytest.raises(InputError, match=r"loss is nan at step 3\b"):
-        verb.run(config)
+        module.run(config)
     assert [path.stem for path in sorted((config.out / "checkpoints").iterdir())] == ["00000001", "00000002"]
     monkeypatch.undo()
-    verb.run(config)
+    module.run(config)
     assert all(tensor.isfinite().all() for tensor in weights(config.out).values())
 
 
-def test_a_run_of_another_configuration(tmp_path, pictures):
-    verb.run(configure(pictures, tmp_path / "run", steps=2))
+def test_a_run_of_another_configuration(tmp_path, images):
+    module.run(configure(images, tmp_path / "run", steps=2))
     for change, words in [({"batch_size": 5}, "batch_size 4, not 5"), ({"channels": (8, 16)}, "channels")]:
         with pytest.raises(InputError, match=words):
-            verb.run(configure(pictures, tmp_path / "run", **{"steps": 2, **change}))
-    with pytest.raises(InputError, match="other pictures"):
-        verb.run(configure(draw(tmp_path / "others", seed=1), tmp_path / "run", steps=2))
+            module.run(configure(images, tmp_path / "run", **{"steps": 2, **change}))
+    with pytest.raises(InputError, match="other images"):
+        module.run(configure(draw(tmp_path / "others", seed=1), tmp_path / "run", steps=2))
 
 
-def test_a_directory_of_something_else(tmp_path, pictures):
+def test_a_directory_of_something_else(tmp_path, images):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "love.txt").write_text("dear")
     with pytest.raises(InputError, match="not a run of train-autoencoder"):
-        verb.run(configure(pictures, tmp_path / "letters"))
+        module.run(configure(images, tmp_path / "letters"))
     (tmp_path / "letters" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="not a run of train-autoencoder"):
-        verb.run(configure(pictures, tmp_path / "letters"))
+        module.run(configure(images, tmp_path / "letters"))
     with pytest.raises(InputError, match="is a file"):
-        verb.run(configure(pictures, tmp_path / "letters" / "love.txt"))
+        module.run(configure(images, tmp_path / "letters" / "love.txt"))
 
 
-def test_unreadable_checkpoints_are_not_passed_over(tmp_path, pictures):
-    out = verb.run(configure(pictures, tmp_path / "run"))
+def test_unreadable_checkpoints_are_not_passed_over(tmp_path, images):
+    out = module.run(configure(images, tmp_path / "run"))
     (out / "manifest.json").unlink()
     for path in (out / "checkpoints").iterdir():
         path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="none can be read"):
-        verb.run(configure(pictures, tmp_path / "run"))
+        module.run(configure(images, tmp_path / "run"))
 
 
-def test_pictures_that_cannot_be_used(tmp_path, pictures):
+def test_images_that_cannot_be_used(tmp_path, images):
     (tmp_path / "empty").mkdir()
     draw(tmp_path / "small", count=2, size=15)
     draw(tmp_path / "single", count=1)
     draw(tmp_path / "broken", count=2)
-    (tmp_path / "broken" / "001.png").write_bytes(b"not a picture")
+    (tmp_path / "broken" / "001.png").write_bytes(b"not a image")
     for name, words in [
         ("absent", "no such folder"),
-        ("empty", "holds no pictures"),
+        ("empty", "holds no images"),
         ("small", "15x15 pixels; smaller than --size 16"),
         ("single", "at least two"),
-        ("broken", "001.png: not a readable picture"),
+        ("broken", "001.png: not a readable image"),
     ]:
         with pytest.raises(InputError, match=words) as error:
-            verb.run(configure(tmp_path / name, tmp_path / "run"))
+            module.run(configure(tmp_path / name, tmp_path / "run"))
         assert name in str(error.value) and "\n" not in str(error.value)
 
 
@@ -366,19 +364,19 @@ def test_pictures_that_cannot_be_used(tmp_path, pictures):
         {"images": ()},
     ],
 )
-def test_bad_numbers(tmp_path, pictures, change):
+def test_bad_numbers(tmp_path, images, change):
     with pytest.raises(InputError, match=next(iter(change)).split("_")[0] if "images" not in change else "--images"):
-        configure(pictures, tmp_path / "run", **change)
+        configure(images, tmp_path / "run", **change)
 
 
-def test_an_unknown_device(tmp_path, pictures):
+def test_an_unknown_device(tmp_path, images):
     with pytest.raises(InputError, match="cannot be used"):
-        verb.run(configure(pictures, tmp_path / "run", device="abacus"))
+        module.run(configure(images, tmp_path / "run", device="abacus"))
 
 
-def test_command_line(tmp_path, pictures, capsys):
-    arguments = ["--images", str(pictures), "--out", str(tmp_path / "run"), "--size", "16", "--channels", "8", "8"]
+def test_command_line(tmp_path, images, capsys):
+    arguments = ["--images", str(images), "--out", str(tmp_path / "run"), "--size", "16", "--channels", "8", "8"]
     command.main([*arguments, "--steps", "2", "--batch-size", "2", "--device", "cpu"])
-    assert "dB on held-out pictures after 2 steps" in capsys.readouterr().out
+    assert "dB on held-out images after 2 steps" in capsys.readouterr().out
     with pytest.raises(InputError, match="--steps"):
         command.main([*arguments, "--steps", "many"])

@@ -43,8 +43,8 @@ def test_equal_meanings_have_equal_codes():
     assert len({one.codes(), *(other.codes() for other in others)}) == 7
 
 
-def test_a_caption_is_true_of_every_picture_that_it_fits():
-    pictures = codes(
+def test_a_caption_is_true_of_every_image_that_it_fits():
+    images = codes(
         Meaning(("bus", "apple"), "left of", "sand"),
         Meaning(("apple", "bus"), "left of", "sand"),
         Meaning(("bus", "bus"), None, "sand"),
@@ -58,7 +58,7 @@ def test_a_caption_is_true_of_every_picture_that_it_fits():
         Meaning(("bus",), None, None),
     )
     expected = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
-    np.testing.assert_array_equal(describes(captions, pictures), np.array(expected, bool))
+    np.testing.assert_array_equal(describes(captions, images), np.array(expected, bool))
 
 
 def test_what_captions_tell():
@@ -99,23 +99,23 @@ def test_scenes_are_read_as_they_were_drawn(directory):
         assert scenes.held_out[number] == drawn.held_out
         assert tuple(sorted(scenes.captions[row] for row in scenes.rows[number])) == tuple(sorted(drawn.captions))
         assert scenes.captions[scenes.rows[number][0]] == drawn.captions[0]
-    # Every caption is true of its own picture.
+    # Every caption is true of its own image.
     true = describes(scenes.told, scenes.shown)
     assert all(true[rows, number].all() for number, rows in enumerate(scenes.rows))
 
 
-def test_fewer_pictures_and_captions(directory):
-    some = read_scenes(directory, "train", pictures=5, captions=2)
+def test_fewer_images_and_captions(directory):
+    some = read_scenes(directory, "train", images=5, captions=2)
     assert len(some.files) == 5 and all(len(rows) == 2 for rows in some.rows)
     second = [
         draw_scene(3, number, split="train").captions.index(some.captions[rows[1]])
         for number, rows in enumerate(some.rows)
     ]
     assert second == [1, 2, 3, 4, 1]
-    half = read_scenes(directory, "train", pictures=10, relations=0.5)
+    half = read_scenes(directory, "train", images=10, relations=0.5)
     assert len(half.files) == 10 and sum(meaning.relation is not None for meaning in half.meanings) == 5
     # Not as many relations as asked for: others fill up.
-    assert len(read_scenes(directory, "train", pictures=28, relations=0.9).files) == 28
+    assert len(read_scenes(directory, "train", images=28, relations=0.9).files) == 28
 
 
 def test_a_perfect_model_is_right_and_a_blind_one_guesses(directory):
@@ -149,7 +149,7 @@ def test_a_perfect_model_is_right_and_a_blind_one_guesses(directory):
         assert scores["count"]["of 5"] == scores["kind"]["of 42"] == scores["kind"]["of 2"] == 1
         assert scores["relation"]["of 4"] == scores["relation"]["objects swapped"] == 1
         assert set(scores["count"]["of 2"].values()) == {1.0}
-    assert perfect["all"]["pictures"] == perfect["in training"]["pictures"] + perfect["held out"]["pictures"] == 60
+    assert perfect["all"]["images"] == perfect["in training"]["images"] + perfect["held out"]["images"] == 60
     blind = measure(
         scenes, np.ones_like(embed(shown)), np.ones_like(embed(scenes.told)), {p: np.ones(size + 20) for p in prompts}
     )
@@ -160,13 +160,13 @@ def test_a_perfect_model_is_right_and_a_blind_one_guesses(directory):
 
 def test_retrieval_counts_any_true_caption(directory):
     scenes = read_scenes(directory, "val", captions=1)
-    # Pictures are told apart by their objects alone, as the plainest captions of one kind are: many share one.
-    pictures = np.eye(3000, dtype=np.float32)[scenes.shown[:, 0]]
+    # Images are told apart by their objects alone, as the plainest captions of one kind are: many share one.
+    images = np.eye(3000, dtype=np.float32)[scenes.shown[:, 0]]
     captions = np.eye(3000, dtype=np.float32)[scenes.told[:, 0]]
     same = np.flatnonzero([meaning.relation is None for meaning in scenes.meanings])
-    found = _retrieval(scenes, pictures, captions, same, len(same), 0)
-    assert found == {"draws": 1, "caption of a picture": 1.0, "picture of a caption": 1.0}
-    assert _retrieval(scenes, pictures, captions, same, 1000, 0) is None
+    found = _retrieval(scenes, images, captions, same, len(same), 0)
+    assert found == {"draws": 1, "caption of a image": 1.0, "image of a caption": 1.0}
+    assert _retrieval(scenes, images, captions, same, 1000, 0) is None
 
 
 def test_other_data_is_refused(tmp_path, directory):

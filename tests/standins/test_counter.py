@@ -37,17 +37,17 @@ def test_the_loss_is_least_at_the_truth():
     assert detection_loss(Maps(center, offset, kind.roll(1, dims=1)), targets)["kind"] > 10
 
 
-def test_pictures_without_objects_have_a_finite_loss():
+def test_images_without_objects_have_a_finite_loss():
     terms = detection_loss(ObjectCounter(SMALL)(torch.zeros(2, 3, 64, 64)), make_targets([[], []]))
     assert all(torch.isfinite(value) for value in terms.values()) and terms["kind"] == 0
 
 
-def test_steps_pass_over_all_pictures_before_any_comes_again():
+def test_steps_pass_over_all_images_before_any_comes_again():
     drawn = [number for step in range(5) for number in counter_training._batch(0, step, 4, 10)]
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10)) and drawn[:10] != drawn[10:]
 
 
-def test_disturbed_pictures_stay_pictures():
+def test_disturbed_images_stay_images():
     images = torch.rand(16, 3, 64, 64) * 2 - 1
     first = disturb(images, np.random.default_rng(5))
     assert torch.equal(first, disturb(images, np.random.default_rng(5)))
@@ -71,7 +71,7 @@ def test_read_scenes_agrees_with_the_drawing(tmp_path):
         assert np.array_equal(np.asarray(Image.open(read.files[index])), scene.image)
 
 
-def test_a_counters_error_is_the_score_it_gives_to_right_pictures(tmp_path):
+def test_a_counters_error_is_the_score_it_gives_to_right_images(tmp_path):
     files = [tmp_path / f"{number}.png" for number in range(3)]
     for file in files:
         Image.new("RGB", (64, 64)).save(file)

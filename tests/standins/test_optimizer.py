@@ -1,4 +1,4 @@
-"""The optimizer of the small models that judge pictures."""
+"""The optimizer of the small models that judge images."""
 
 import math
 

@@ -41,7 +41,7 @@ def trained(scenes, tmp_path_factory):
     return run(TrainTwoTowerConfig(scenes=scenes, out=tmp_path_factory.mktemp("made") / "two-tower", **TINY))
 
 
-def test_an_epoch_has_every_picture_once_and_like_ones_in_a_row():
+def test_an_epoch_has_every_image_once_and_like_ones_in_a_row():
     kinds = [("bus",)] * 10 + [("apple", "bus")] * 4 + [("sheep",)] * 3
     order = epoch_order(kinds, 4, np.random.default_rng(0))
     assert sorted(order.tolist()) == list(range(17))
@@ -69,14 +69,14 @@ def test_the_loss_leaves_out_what_is_minus_infinity():
 
 
 def test_it_learns_what_can_be_learned(scenes):
-    """Maps and states that say which picture it is: after some steps every caption finds its own."""
+    """Maps and states that say which image it is: after some steps every caption finds its own."""
     read = read_scenes(scenes, "train", captions=1)
     config = TrainTwoTowerConfig(
         scenes=scenes, out=scenes, steps=60, batch_size=12, learning_rate=3e-3, precision="fp32"
     )
     torch.manual_seed(0)
     towers = TwoTowerConfig(
-        cells=4, cell_features=12, tokens=3, token_width=20, width=16, heads=2, picture_depth=1, embedding=8
+        cells=4, cell_features=12, tokens=3, token_width=20, width=16, heads=2, image_depth=1, embedding=8
     )
     tower = TwoTower(towers)
     maps = torch.eye(12)[:, None].repeat(1, 4, 1).half()
@@ -88,13 +88,13 @@ def test_it_learns_what_can_be_learned(scenes):
 
 def test_the_directory_tells_what_was_learned(scenes, trained):
     manifest = json.loads((trained / "manifest.json").read_text())
-    assert manifest["verb"] == "train-two-tower" and manifest["pictures"] == 12
+    assert manifest["command"] == "train-two-tower" and manifest["images"] == 12
     assert {"all", "decoded"} <= set(manifest["right"]) <= {"all", "in training", "held out", "decoded"}
-    assert manifest["right"]["all"]["pictures"] == manifest["right"]["decoded"]["pictures"] == 6
+    assert manifest["right"]["all"]["images"] == manifest["right"]["decoded"]["images"] == 6
     assert set(manifest["mean_cosine"]) == {
-        "pictures with their plainest captions",
+        "images with their plainest captions",
         "the same, decoded by the autoencoder",
-        "pictures with another's",
+        "images with another's",
     }
     assert len(manifest["data"]["captions_train"]) == 64
     model = load_alignment_model("two-tower", weights=trained)
@@ -111,7 +111,7 @@ def test_the_same_command_gives_the_same_model(scenes, trained, tmp_path):
 
 
 def test_the_command_prints_the_tests(scenes, tmp_path, capsys):
-    flags = ["--steps", "1", "--batch-size", "4", "--pictures", "4", "--precision", "fp32"]
+    flags = ["--steps", "1", "--batch-size", "4", "--images", "4", "--precision", "fp32"]
     main(["--scenes", str(scenes), "--out", str(tmp_path / "out"), *flags])
     printed = capsys.readouterr().out
     assert "count, of 2: 2 or 3" in printed and "relation, objects swapped: left of" in printed
@@ -139,7 +139,7 @@ def test_mistakes_are_told(scenes, tmp_path):
         run(TrainTwoTowerConfig(scenes=scenes, out=tmp_path / "hot", **{**TINY, "learning_rate": 1e30, "steps": 9}))
 
 
-def test_a_third_of_the_pictures_is_as_drawn_and_the_rest_near_it():
+def test_a_third_of_the_images_is_as_drawn_and_the_rest_near_it():
     autoencoder = Autoencoder.from_pretrained("openmoji")
     drawn = to_tensor(np.stack([draw_scene(0, index, split="train").image for index in range(6)]))
     seen = _varied(drawn, 0, autoencoder=autoencoder, seed=0)

@@ -43,11 +43,11 @@ def test_repeats_and_checks_are_no_ratings() -> None:
 
 def test_counts_with_an_automatic_counter() -> None:
     study, answers, shown = simulate_count(
-        {"x": 0.8, "y": 0.5}, raters=5, raters_per_item=2, how=RaterModel(), seed=0, pictures_per_prompt=2
+        {"x": 0.8, "y": 0.5}, raters=5, raters_per_item=2, how=RaterModel(), seed=0, images_per_prompt=2
     )
     result = analyse_study(study, answers, automatic=shown, samples=100)
     assert result["without_flagged"] is None
-    assert result["everyone"]["counter"]["pictures"] == 80
+    assert result["everyone"]["counter"]["images"] == 80
     assert result["everyone"]["agreement"]["krippendorffs_alpha"]["value"] > 0.5
     text = result_table(result)
     assert "of 20 cells" in text and "no rater is flagged" in text

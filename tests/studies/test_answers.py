@@ -175,7 +175,7 @@ def test_csv_for_spreadsheets(studies: dict[str, Study]) -> None:
 
 @pytest.mark.parametrize("kind", ["count", "preference"])
 def test_label_studio(studies: dict[str, Study], kind: str) -> None:
-    """Every name of a result is declared in the interface, ranks are by model, and images lie under pictures/."""
+    """Every name of a result is declared in the interface, ranks are by model, and images lie under images/."""
     study, answers = studies[kind], full(studies[kind])
     tasks = json.loads(as_label_studio(study, answers))
     interface = label_studio_interface(study)
@@ -183,7 +183,7 @@ def test_label_studio(studies: dict[str, Study], kind: str) -> None:
     assert sum(len(task["annotations"]) for task in tasks) == len(answers)
     for task in tasks:
         images = [value for key, value in task["data"].items() if key.startswith("image")]
-        assert images == [f"/data/local-files/?d=pictures/{name}" for name in study.item(task["data"]["item"]).pictures]
+        assert images == [f"/data/local-files/?d=images/{name}" for name in study.item(task["data"]["item"]).images]
         for annotation in task["annotations"]:
             assert annotation["was_cancelled"] == (annotation["result"] == [])
             for result in annotation["result"]:

@@ -23,14 +23,14 @@ MODELS = 4
 
 def items(number: int, *, kind: str) -> list[Item]:
     if kind == "preference":
-        return [Item(id=f"i{n}", prompt="a", pictures=tuple("wxyz")) for n in range(number)]
-    return [Item(id=f"i{n}", prompt="a", pictures=("x",), model=n % MODELS, kind="bus", count=1) for n in range(number)]
+        return [Item(id=f"i{n}", prompt="a", images=tuple("wxyz")) for n in range(number)]
+    return [Item(id=f"i{n}", prompt="a", images=("x",), model=n % MODELS, kind="bus", count=1) for n in range(number)]
 
 
 def checks(number: int, *, kind: str) -> list[Item]:
     if kind == "preference":
-        return [Item(id=f"c{n}", prompt="a", pictures=tuple("wxyz"), model=n % MODELS) for n in range(number)]
-    return [Item(id=f"c{n}", prompt="a", pictures=("x",), kind="bus", count=n) for n in range(number)]
+        return [Item(id=f"c{n}", prompt="a", images=tuple("wxyz"), model=n % MODELS) for n in range(number)]
+    return [Item(id=f"c{n}", prompt="a", images=("x",), kind="bus", count=n) for n in range(number)]
 
 
 def plan(kind: str, seed: int):
@@ -125,12 +125,12 @@ def test_impossible_plans() -> None:
 def test_a_study_is_checked() -> None:
     def study(*tasks) -> Study:
         return Study(
-            id="s", kind="preference", title="", consent="", models=("a", "b"), items=(Item(id="i", prompt="", pictures=("x", "y")),),
-            checks=(), raters=(Rater(id="r", token=new_token(), tasks=tasks),), raters_per_item=1, owner_token="t", seed=0, picture_size=8,
+            id="s", kind="preference", title="", consent="", models=("a", "b"), items=(Item(id="i", prompt="", images=("x", "y")),),
+            checks=(), raters=(Rater(id="r", token=new_token(), tasks=tasks),), raters_per_item=1, owner_token="t", seed=0, image_size=8,
         )  # fmt: skip
 
     (task,) = assign(study().items, (), models=2, raters=1, raters_per_item=1, repeats=0, seed=3)[0]
-    assert study(task).pictures(task) == tuple(("x", "y")[model] for model in task.order)
+    assert study(task).images(task) == tuple(("x", "y")[model] for model in task.order)
     for order in ((0,), (0, 0), (0, 2), ()):
         with pytest.raises(InputError, match="is not one of models"):
             study(type(task)(item="i", order=order))

@@ -25,12 +25,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_form_needs_no_other_file_and_tells_nothing(made: dict[str, Path], kind: str) -> None:
     study = read_study(made[kind])
     rater = study.raters[0]
-    page = form(study, rater, made[kind] / "pictures")
+    page = form(study, rater, made[kind] / "images")
     assert not re.search(r'(src|href)="(?!data:|#)', page) and "@import" not in page and "url(" not in page
     shown = re.findall(r'src="data:image/png;base64,([^"]+)" alt', page)
-    expected = [name for task in rater.tasks for name in study.pictures(task)]
+    expected = [name for task in rater.tasks for name in study.images(task)]
     assert [base64.b64decode(one) for one in shown] == [
-        (made[kind] / "pictures" / name).read_bytes() for name in expected
+        (made[kind] / "images" / name).read_bytes() for name in expected
     ]
     telling = [*MODELS, *(item.id for item in (*study.items, *study.checks)), *expected, study.owner_token]
     telling += [other.token for other in study.raters[1:]]

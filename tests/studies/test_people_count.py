@@ -1,4 +1,4 @@
-"""What people counted: both equations by hand and as of pictures, cells won, and the automatic counter beside them."""
+"""What people counted: both equations by hand and as of images, cells won, and the automatic counter beside them."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ BY_HAND = [
 def test_both_equations_by_hand() -> None:
     numbers = count_numbers(table(BY_HAND), samples=100)
     x = numbers["models"]["x"]
-    assert (x["overall"]["answers"], x["overall"]["pictures"]) == (4, 3)
+    assert (x["overall"]["answers"], x["overall"]["images"]) == (4, 3)
     assert x["overall"]["average_error"]["value"] == pytest.approx(3 / 4)
     assert x["overall"]["match_ratio"]["value"] == pytest.approx(2 / 4)
     assert x["by_object"]["bus"]["average_error"]["value"] == pytest.approx(1)
@@ -55,8 +55,8 @@ def test_both_equations_by_hand() -> None:
     assert numbers["differences"]["x"]["y"]["average_error"]["value"] == pytest.approx(3 / 4 - 1 / 3)
 
 
-def test_the_same_numbers_as_of_counted_pictures() -> None:
-    """With one rater a picture the scores are those of `count judge`."""
+def test_the_same_numbers_as_of_counted_images() -> None:
+    """With one rater a image the scores are those of `count judge`."""
     study, answers, _ = simulate_count({"x": 0.7}, raters=5, raters_per_item=1, how=RaterModel(), seed=3)
     found = counts(study, [one for one in answers if one.purpose == "rating"])
     expected = count_metrics(list(zip(found.kind.tolist(), found.asked.tolist())), found.counted.tolist())
@@ -80,7 +80,7 @@ def test_cells_of_the_paper() -> None:
     assert cells_won({}, {}, "match_ratio")["cells"] == 0
 
 
-def test_cells_scatter_at_least_as_all_pictures() -> None:
+def test_cells_scatter_at_least_as_all_images() -> None:
     found = table(BY_HAND)
     scatter = error_dispersion(found, found.model == 0)
     assert scatter is not None
@@ -88,13 +88,13 @@ def test_cells_scatter_at_least_as_all_pictures() -> None:
     assert scatter.of_item == pytest.approx([errors.var(ddof=1) / errors.mean(), 0])
     assert error_dispersion(found, found.items == "x1") is None
     x = count_numbers(found, samples=100)["models"]["x"]
-    assert x["cells"]["bus"]["3"]["average_error"]["interval_from"].endswith("at least as all 3 pictures scatter")
+    assert x["cells"]["bus"]["3"]["average_error"]["interval_from"].endswith("at least as all 3 images scatter")
     assert "scatter" not in x["cells"]["bus"]["3"]["match_ratio"]["interval_from"]
     assert "scatter" not in x["by_object"]["bus"]["average_error"]["interval_from"]
 
 
 def test_a_difference_takes_what_scenes_have_in_common_out() -> None:
-    """If one model's picture of a prompt and seed is hard, and the other's as well, their difference is surer than either."""
+    """If one model's image of a prompt and seed is hard, and the other's as well, their difference is surer than either."""
     rng = np.random.default_rng(0)
     rows = []
     for scene in range(80):
@@ -112,7 +112,7 @@ def test_a_model_without_answers() -> None:
     numbers = count_numbers(table(BY_HAND[:4]), samples=100)
     assert numbers["models"]["y"]["overall"] == {
         "answers": 0,
-        "pictures": 0,
+        "images": 0,
         "average_error": None,
         "match_ratio": None,
     }
@@ -124,7 +124,7 @@ def test_a_model_without_answers() -> None:
 
 
 def test_people_agree_by_hand() -> None:
-    """Of 3 pairs of the first picture one agrees, the only one of the second does; the third has one answer."""
+    """Of 3 pairs of the first image one agrees, the only one of the second does; the third has one answer."""
     items, raters = np.array(["a"] * 3 + ["b"] * 2 + ["c"]), np.array([0, 1, 2, 0, 1, 0])
     found = people_agree(items, raters, np.array([1, 1, 2, 5, 5, 9]))
     assert found is not None
@@ -135,7 +135,7 @@ def test_people_agree_by_hand() -> None:
 def test_a_counter_beside_people_by_hand() -> None:
     found = counter_agreement(table(BY_HAND), {"x1": 3, "x2": 2, "x3": 2, "y1": 3}, samples=100)
     assert found is not None
-    assert found["pictures"] == 4
+    assert found["images"] == 4
     assert found["same"]["value"] == pytest.approx(3 / 5)
     assert found["difference"]["value"] == pytest.approx((0 - 2 + 0 + 1 + 0) / 5)
     assert found["absolute_difference"]["value"] == pytest.approx(3 / 5)

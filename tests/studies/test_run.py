@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_pipeline import write_tiny_pipeline
-from tiny_study import MODELS, PROMPTS, make_study, write_pictures
+from tiny_study import MODELS, PROMPTS, make_study, write_images
 
 from ifuvit.commands import main as cli
 from ifuvit.commands import study as command
@@ -24,19 +24,19 @@ from ifuvit.utils.errors import InputError
 
 def test_a_count_of_folders(tmp_path: Path) -> None:
     made = read_study(make_study(tmp_path, "count", checks=2))
-    assert made.models == MODELS and made.picture_size == 16
+    assert made.models == MODELS and made.image_size == 16
     assert len(made.items) == len(PROMPTS) * 2 * len(MODELS)
     asked = {"a bus": ("bus", 1), "two sheep": ("sheep", 2), "three apples": ("apple", 3), "four people": ("person", 4)}
     for item in made.items:
         assert (item.kind, item.count) == asked[item.prompt]
         assert item.model is not None and item.index in (0, 1)
         number = PROMPTS.index(item.prompt) * 2 + item.index
-        source = next((tmp_path / "count-pictures" / MODELS[item.model]).glob(f"{number:04d}-*"))
+        source = next((tmp_path / "count-images" / MODELS[item.model]).glob(f"{number:04d}-*"))
         assert np.array_equal(
-            np.asarray(Image.open(tmp_path / "count" / "pictures" / item.pictures[0])), np.asarray(Image.open(source))
-        ), "it is the picture that it says"
+            np.asarray(Image.open(tmp_path / "count" / "images" / item.images[0])), np.asarray(Image.open(source))
+        ), "it is the image that it says"
     assert [(check.kind in ("bus", "sheep", "apple", "person"), 1 <= (check.count or 0) <= 5) for check in made.checks] == [(True, True)] * 2  # fmt: skip
-    assert len(list((tmp_path / "count" / "pictures").iterdir())) == len(made.items) + 2
+    assert len(list((tmp_path / "count" / "images").iterdir())) == len(made.items) + 2
 
 
 def test_a_preference_of_folders(tmp_path: Path) -> None:
@@ -45,25 +45,25 @@ def test_a_preference_of_folders(tmp_path: Path) -> None:
         ("a dream", 0), ("a dream", 1), ("a dream", 2), ("a dream", 3), ("music", 0), ("music", 1),
     ]  # fmt: skip
     (check,) = made.checks
-    pictures = tmp_path / "preference" / "pictures"
-    shown = [np.asarray(Image.open(pictures / name)) for name in check.pictures]
+    images = tmp_path / "preference" / "images"
+    shown = [np.asarray(Image.open(images / name)) for name in check.images]
     same_prompt = [item for item in made.items if item.prompt == check.prompt and item.index == check.index]
-    originals = [np.asarray(Image.open(pictures / name)) for name in same_prompt[0].pictures]
+    originals = [np.asarray(Image.open(images / name)) for name in same_prompt[0].images]
     spoiled = [model for model in range(4) if not np.array_equal(shown[model], originals[model])]
     assert spoiled == [check.model]
-    assert not set(check.pictures) & {name for item in made.items for name in item.pictures}
+    assert not set(check.images) & {name for item in made.items for name in item.images}
 
 
 @pytest.mark.parametrize("kind", ["count", "preference"])
 def test_files_tell_nothing(tmp_path: Path, kind: str) -> None:
     directory = make_study(tmp_path, kind)
-    files = sorted((directory / "pictures").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    files = sorted((directory / "images").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     made = read_study(directory)
     for path in files:
         content = path.read_bytes()
         assert len(path.stem) == 32 and int(path.stem, 16) >= 0
         assert not [word for word in (*MODELS, *PROMPTS) if word.encode() in content]
-    items = [name for item in made.items for name in item.pictures]
+    items = [name for item in made.items for name in item.images]
     written = [path.name for path in files if path.name in set(items)]
     assert written == sorted(written), "their dates say no more than their random names"
 
@@ -76,13 +76,13 @@ def test_models_draw_the_same_prompts_from_the_same_seeds(tmp_path: Path, capsys
          "--steps", "2", "--device", "cpu", "--raters", "2", "--raters-per-item", "1", "--repeats", "0", "--checks", "0", "--out", str(tmp_path / "study")]
     )  # fmt: skip
     made = read_study(tmp_path / "study")
-    pictures: dict[tuple, list[bytes]] = {}
+    images: dict[tuple, list[bytes]] = {}
     for item in made.items:
-        pictures.setdefault((item.prompt, item.index), []).append(
-            (tmp_path / "study" / "pictures" / item.pictures[0]).read_bytes()
+        images.setdefault((item.prompt, item.index), []).append(
+            (tmp_path / "study" / "images" / item.images[0]).read_bytes()
         )
-    assert len(pictures) == 4 and all(len(set(pair)) == 1 for pair in pictures.values()), "one model twice"
-    assert len({pair[0] for pair in pictures.values()}) == 4
+    assert len(images) == 4 and all(len(set(pair)) == 1 for pair in images.values()), "one model twice"
+    assert len({pair[0] for pair in images.values()}) == 4
     manifest = json.loads((tmp_path / "study" / "manifest.json").read_text())
     assert [source["settings"]["steps"] for source in manifest["sources"]] == [2, 2]
     assert not (tmp_path / "study.drawings").exists()
@@ -100,22 +100,22 @@ def test_what_was_drawn_before_it_was_killed_is_not_drawn_again(
         kind="count", models=(str(write_tiny_pipeline(tmp_path / "run")),), prompts_file=tmp_path / "prompts.txt", images_per_prompt=1,
         batch_size=1, steps=2, device="cpu", raters=2, raters_per_item=1, repeats=0, checks=0, out=tmp_path / "study",
     )  # fmt: skip
-    painted: list[int] = []
-    paint = Pipeline.__call__
+    generated: list[int] = []
+    generate = Pipeline.__call__
 
     def killed_at_the_third(self: Pipeline, prompts: list[str], *, first_index: int = 0, **settings):
-        if first_index == 2 and not painted.count(2):
-            painted.append(2)
+        if first_index == 2 and not generated.count(2):
+            generated.append(2)
             raise KeyboardInterrupt
-        painted.append(first_index)
-        return paint(self, prompts, first_index=first_index, **settings)
+        generated.append(first_index)
+        return generate(self, prompts, first_index=first_index, **settings)
 
     monkeypatch.setattr(Pipeline, "__call__", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         make(config)
     assert not (tmp_path / "study").exists() and len(list((tmp_path / "study.drawings").rglob("*.png"))) == 2
     made = read_study(make(config))
-    assert painted == [0, 1, 2, 2] and len(made.items) == 3
+    assert generated == [0, 1, 2, 2] and len(made.items) == 3
     assert not (tmp_path / "study.drawings").exists()
 
 
@@ -130,7 +130,7 @@ def test_how_many_raters_it_takes(tmp_path: Path) -> None:
 def test_an_earlier_study_is_replaced_but_never_its_answers(tmp_path: Path) -> None:
     directory = make_study(tmp_path, "count")
     config = StudyMakeConfig(
-        kind="count", models=tuple(str(tmp_path / "count-pictures" / name) for name in MODELS), out=directory, raters=3, repeats=0
+        kind="count", models=tuple(str(tmp_path / "count-images" / name) for name in MODELS), out=directory, raters=3, repeats=0
     )  # fmt: skip
     assert len(read_study(make(config)).raters) == 3
     (directory / "answers.sqlite").touch()
@@ -142,9 +142,9 @@ def test_an_earlier_study_is_replaced_but_never_its_answers(tmp_path: Path) -> N
         make(StudyMakeConfig(kind="count", models=config.models, out=tmp_path / "thesis"))
 
 
-def test_directories_of_any_pictures(tmp_path: Path) -> None:
+def test_directories_of_any_images(tmp_path: Path) -> None:
     """With prompts in text files, in a metadata.jsonl, or in one file for all."""
-    one, two, three = (write_pictures(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two", "three")))
+    one, two, three = (write_images(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two", "three")))
     for place in (one, two, three):
         images = json.loads((place / "manifest.json").read_text())["images"]
         (place / "manifest.json").unlink()
@@ -168,20 +168,20 @@ def test_directories_of_any_pictures(tmp_path: Path) -> None:
     assert [item.prompt for item in read_study(make(captioned)).items] == [item.prompt for item in made.items[::2]]
 
 
-def test_pictures_that_do_not_match(tmp_path: Path) -> None:
-    one = write_pictures(tmp_path / "one")
-    fewer = write_pictures(tmp_path / "fewer", prompts=PROMPTS[:3])
-    large = write_pictures(tmp_path / "large", size=32)
+def test_images_that_do_not_match(tmp_path: Path) -> None:
+    one = write_images(tmp_path / "one")
+    fewer = write_images(tmp_path / "fewer", prompts=PROMPTS[:3])
+    large = write_images(tmp_path / "large", size=32)
 
     def refused(*models: Path, message: str, kind: str = "preference", **settings) -> None:
         with pytest.raises(InputError, match=message):
             make(StudyMakeConfig(kind=kind, models=tuple(map(str, models)), out=tmp_path / "study", **settings))  # pyright: ignore
         assert not (tmp_path / "study").exists()
 
-    refused(one, fewer, message="fewer: has no picture 1 of the prompt 'four people', as one has")
-    refused(fewer, one, message="fewer: has no picture 1 of the prompt 'four people', as one has")
+    refused(one, fewer, message="fewer: has no image 1 of the prompt 'four people', as one has")
+    refused(fewer, one, message="fewer: has no image 1 of the prompt 'four people', as one has")
     refused(one, large, message="32 x 32 pixels, where .* has 16 x 16.*--size")
-    refused(one, write_tiny_pipeline(tmp_path / "run"), message="run: would draw, where .*one holds pictures")
+    refused(one, write_tiny_pipeline(tmp_path / "run"), message="run: would draw, where .*one holds images")
     refused(one, one, message="models one, one: give different --names")
     refused(one, message="preference study of 1 models")
     refused(one, large, size=16, prompts_file=tmp_path / "p.txt", message="are for models that draw")
@@ -197,14 +197,14 @@ def test_pictures_that_do_not_match(tmp_path: Path) -> None:
         message="'a bus left of an apple': asks for no number",
     )
     refused(one, large, size=16, consent=tmp_path / "no.txt", message="--consent .*no.txt: no such file")
-    relations = write_pictures(tmp_path / "relations", prompts=("a bus left of an apple",))
+    relations = write_images(tmp_path / "relations", prompts=("a bus left of an apple",))
     refused(relations, kind="count", message="'a bus left of an apple': asks for no number of objects of one kind")
     assert make(
         StudyMakeConfig(
             kind="preference", models=(str(one), str(large)), out=tmp_path / "study", size=24, checks=0, repeats=0
         )
     )
-    assert read_study(tmp_path / "study").picture_size == 24
+    assert read_study(tmp_path / "study").image_size == 24
 
 
 def test_what_prompts_ask_for() -> None:

@@ -1,4 +1,4 @@
-"""`ifuvit study analyse` from answers in a study's database to files."""
+"""`ifuvit study analyze` from answers in a study's database to files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tiny_study import MODELS, make_study
 
 from ifuvit.commands import study as command
 from ifuvit.studies.design import read_study
-from ifuvit.studies.run import StudyAnalyseConfig, analyse
+from ifuvit.studies.run import StudyAnalyzeConfig, analyze
 from ifuvit.studies.store import Entry, Store
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
@@ -39,10 +39,10 @@ def answer(directory: Path) -> None:
 def test_preference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = make_study(tmp_path, "preference")
     answer(directory)
-    command.main(["analyse", str(directory), "--samples", "100"])
+    command.main(["analyze", str(directory), "--samples", "100"])
     told = capsys.readouterr().out
     result = read_json(directory / "analysis.json")
-    assert result["verb"] == "study analyse"
+    assert result["command"] == "study analyze"
     assert result["everyone"]["order"] == list(MODELS)
     assert [result["everyone"]["points"][model]["value"] for model in MODELS] == [4, 3, 2, 1]
     assert result["everyone"]["agreement"]["kendalls_w"]["value"] == 1
@@ -58,7 +58,7 @@ def test_preference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_count_beside_the_counter(tmp_path: Path) -> None:
     directory = make_study(tmp_path, "count")
     answer(directory)
-    written = analyse(StudyAnalyseConfig(study=directory, counter="openmoji", samples=100, out=tmp_path / "a.json"))
+    written = analyze(StudyAnalyzeConfig(study=directory, counter="openmoji", samples=100, out=tmp_path / "a.json"))
     result = read_json(written)
     scores = {model: result["everyone"]["models"][model]["overall"] for model in MODELS}
     assert [scores[model]["match_ratio"]["value"] for model in MODELS] == [1, 1, 1, 0]
@@ -70,19 +70,19 @@ def test_count_beside_the_counter(tmp_path: Path) -> None:
         "cells": 4,
     }
     assert result["counter"]["name"] == "openmoji"
-    # The pictures are noise.
-    assert result["everyone"]["counter"]["pictures"] == 32
+    # The images are noise.
+    assert result["everyone"]["counter"]["images"] == 32
     assert result["everyone"]["counter"]["models"]["alpha"]["people"]["match_ratio"]["value"] == 1
 
 
 def test_mistakes(tmp_path: Path) -> None:
     directory = make_study(tmp_path, "preference")
     with pytest.raises(InputError, match="no answers yet"):
-        analyse(StudyAnalyseConfig(study=directory))
+        analyze(StudyAnalyzeConfig(study=directory))
     with pytest.raises(InputError, match="nothing is counted"):
-        analyse(StudyAnalyseConfig(study=directory, counter="openmoji"))
+        analyze(StudyAnalyzeConfig(study=directory, counter="openmoji"))
     with pytest.raises(InputError, match="holds no study"):
-        analyse(StudyAnalyseConfig(study=tmp_path))
+        analyze(StudyAnalyzeConfig(study=tmp_path))
     count = make_study(tmp_path, "count")
     answer(count)
     for wrong, message in (
@@ -90,7 +90,7 @@ def test_mistakes(tmp_path: Path) -> None:
         ({"threshold": 1.5, "detector": "d"}, "--threshold 1.5"),
     ):
         with pytest.raises(InputError, match=message):
-            analyse(StudyAnalyseConfig(study=count, **wrong))  # pyright: ignore
+            analyze(StudyAnalyzeConfig(study=count, **wrong))  # pyright: ignore
     for wrong in ({"samples": 10}, {"least_passed": 1.5}, {"seed": -1}, {"counter": "a", "detector": "b"}):  # fmt: skip
         with pytest.raises(InputError, match="--"):
-            StudyAnalyseConfig(study=directory, **wrong)
+            StudyAnalyzeConfig(study=directory, **wrong)

@@ -178,12 +178,12 @@ def test_pages_tell_nothing_of_models(served: Served) -> None:
         if served.study.kind == "count":
             telling += [item.prompt]
         assert not [word for word in telling if re.search(rf"(?<!aria-)\b{re.escape(word)}\b(?!box|ed)", page)]
-        shown = re.findall(r"pictures/([0-9a-f]{32}\.png)\" alt", page)
-        assert tuple(shown) == served.study.pictures(task), "in the order that was drawn and recorded"
+        shown = re.findall(r"images/([0-9a-f]{32}\.png)\" alt", page)
+        assert tuple(shown) == served.study.images(task), "in the order that was drawn and recorded"
         for name in shown:
-            picture = served.client.get(served.link(f"pictures/{name}"))
-            assert picture.status_code == 200 and picture.headers["content-type"] == "image/png"
-            assert not {"last-modified", "etag"} & set(picture.headers)
+            image = served.client.get(served.link(f"images/{name}"))
+            assert image.status_code == 200 and image.headers["content-type"] == "image/png"
+            assert not {"last-modified", "etag"} & set(image.headers)
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
@@ -288,17 +288,17 @@ def test_tokens_are_compared_in_constant_time(served: Served, monkeypatch: pytes
     assert compared == [rater.token.encode() for rater in served.study.raters], "with all, whichever it is"
 
 
-def test_only_a_raters_own_pictures_are_served(tmp_path: Path) -> None:
+def test_only_a_raters_own_images_are_served(tmp_path: Path) -> None:
     served = Served(make_study(tmp_path, "count", raters=4, raters_per_item=1))
     own, others = (
-        {name for task in rater.tasks for name in served.study.pictures(task)} for rater in served.study.raters[:2]
+        {name for task in rater.tasks for name in served.study.images(task)} for rater in served.study.raters[:2]
     )
-    assert served.client.get(served.link(f"pictures/{next(iter(own - others))}")).status_code == 200
+    assert served.client.get(served.link(f"images/{next(iter(own - others))}")).status_code == 200
     for name in (
         *(others - own), "study.json", "../study.json", "..%2fstudy.json", "%2e%2e/study.json", "..%5cstudy.json", "/etc/passwd", "%2fetc%2fpasswd",
         "", ".", "answers.sqlite", "../../../../etc/passwd", "....//study.json", f"{next(iter(own))}%00.txt",
     ):  # fmt: skip
-        answer = served.client.get(served.link(f"pictures/{name}"))
+        answer = served.client.get(served.link(f"images/{name}"))
         assert answer.status_code in (404, 422) and "token" not in answer.text, name
     for place in ("/static/../server.py", "/static/%2e%2e/server.py", "/static/templates/page.html.j2", "/static/"):
         assert served.client.get(place).status_code == 404
@@ -331,7 +331,7 @@ def test_headers_and_no_inline_script(served: Served) -> None:
     for place in [
         *pages,
         "/static/study.js",
-        served.link(f"pictures/{served.study.pictures(served.rater.tasks[0])[0]}"),
+        served.link(f"images/{served.study.images(served.rater.tasks[0])[0]}"),
     ]:
         page = served.client.get(place)
         policy = page.headers["content-security-policy"]
@@ -481,5 +481,5 @@ def test_a_port_that_is_taken(counts: Served) -> None:
 def test_study_json_is_not_for_everybody(counts: Served) -> None:
     if os.name == "posix":
         assert (counts.directory / "study.json").stat().st_mode & 0o077 == 0
-    assert json.loads((counts.directory / "manifest.json").read_text())["verb"] == "study make"
+    assert json.loads((counts.directory / "manifest.json").read_text())["command"] == "study make"
     assert counts.study.owner_token not in (counts.directory / "manifest.json").read_text()

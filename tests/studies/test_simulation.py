@@ -24,14 +24,14 @@ def preferences(seed: int, *, items: int = 100, raters: int = 10, how: RaterMode
     return study, answers, None
 
 
-def counts(seed: int, *, pictures_per_prompt: int = 10, raters: int = 10) -> Simulated:
+def counts(seed: int, *, images_per_prompt: int = 10, raters: int = 10) -> Simulated:
     return simulate_count(
-        RIGHT, raters=raters, raters_per_item=3, how=RaterModel(), seed=seed, pictures_per_prompt=pictures_per_prompt
+        RIGHT, raters=raters, raters_per_item=3, how=RaterModel(), seed=seed, images_per_prompt=images_per_prompt
     )
 
 
 def test_without_spreads_and_ties_strengths_are_those_planted() -> None:
-    how = RaterModel(picture_spread=0, taste_spread=0, tie_below=0, skipped=0)
+    how = RaterModel(image_spread=0, taste_spread=0, tie_below=0, skipped=0)
     study, answers, _ = preferences(0, items=2000, raters=20, how=how)
     numbers = analyse_study(study, answers, samples=2)["everyone"]
     expected = np.array(list(STRENGTHS.values()))
@@ -56,7 +56,7 @@ def test_planted_bias_and_ties() -> None:
 def test_planted_counts() -> None:
     how = RaterModel(miscounts=0)
     study, answers, shown = simulate_count(
-        {"x": 0.7}, raters=9, raters_per_item=3, how=how, seed=1, pictures_per_prompt=100
+        {"x": 0.7}, raters=9, raters_per_item=3, how=how, seed=1, images_per_prompt=100
     )
     numbers = analyse_study(study, answers, automatic=shown, samples=2)["everyone"]
     scores = numbers["models"]["x"]["overall"]
@@ -79,7 +79,7 @@ def test_the_expected_chance_to_find_the_order() -> None:
     """Two models: that of a normal number, whose variance tastes alone make here."""
     from scipy.stats import norm
 
-    how = RaterModel(picture_spread=0, taste_spread=1.0, tie_below=0)
+    how = RaterModel(image_spread=0, taste_spread=1.0, tie_below=0)
     found = expected_order({"a": 0.3, "b": 0.0}, items=4000, raters=10, raters_per_item=5, how=how)
     assert found == pytest.approx(norm.cdf(0.3 / np.sqrt(2 * 1.0 / 10)), abs=0.03)
     design = {"items": 100, "raters_per_item": 5}
@@ -93,9 +93,7 @@ def test_a_few_studies_find_what_was_planted() -> None:
     found = coverage(preferences, truth=preferences(99, items=1500, raters=300), planted="abcd", studies=5, samples=150)
     assert found["order_found"] == 1
     assert np.mean(list(found["covered"].values())) > 0.8
-    counted = coverage(
-        counts, truth=counts(99, pictures_per_prompt=60, raters=60), planted="xy", studies=4, samples=150
-    )
+    counted = coverage(counts, truth=counts(99, images_per_prompt=60, raters=60), planted="xy", studies=4, samples=150)
     assert counted["order_found"] == 1
     assert np.mean(list(counted["covered"].values())) > 0.8
 
@@ -107,7 +105,7 @@ def test_intervals_cover_the_truth(kind: str) -> None:
     if kind == "preference":
         found = coverage(preferences, truth=preferences(999, items=8000, raters=2000), planted="abcd", studies=200)
     else:
-        truth = counts(999, pictures_per_prompt=300, raters=800)
+        truth = counts(999, images_per_prompt=300, raters=800)
         found = coverage(counts, truth=truth, planted="xy", studies=200)
     assert found["order_found"] == 1
     shares = np.array(list(found["covered"].values()))

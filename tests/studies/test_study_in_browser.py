@@ -1,6 +1,6 @@
 """Both studies in a real browser: by keys, by mouse, by touch, interrupted, on a desk and on a phone, with a server and without.
 
-With STUDY_SCREENSHOTS=DIR the pages are kept as pictures to look at.
+With STUDY_SCREENSHOTS=DIR the pages are kept as images to look at.
 """
 
 import json
@@ -87,7 +87,7 @@ def free_port() -> int:
 
 
 def look(page: Any, name: str) -> None:
-    """No page is wider than its screen, and every picture is there."""
+    """No page is wider than its screen, and every image is there."""
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
     assert page.evaluate("[...document.images].filter((one) => one.checkVisibility() && !one.naturalWidth).length") == 0
     if place := os.environ.get("STUDY_SCREENSHOTS"):
@@ -172,7 +172,7 @@ def rank_by_keys(page: Any) -> None:
 
 
 def drag_by_touch(page: Any, held: Any, place: Any) -> None:
-    """What a finger does that takes a picture by its name."""
+    """What a finger does that takes a image by its name."""
     place.scroll_into_view_if_needed()
     (x0, y0), (x1, y1) = (
         (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -209,20 +209,20 @@ def test_ranking(browser: Any, tmp_path: Path) -> None:
             at_task(page, 1)  # dragged to places; the last one wins a place that was taken
             places = page.locator(".shelf li")
             for letter, place in (("A", 1), ("B", 0), ("C", 3), ("D", 2), ("A", 3)):
-                page.get_by_role("group", name=f"Picture {letter}").locator("img").drag_to(places.nth(place))
+                page.get_by_role("group", name=f"Image {letter}").locator("img").drag_to(places.nth(place))
             assert page.locator(".shelf li span").all_text_contents() == ["B", "", "D", "A"]
             page.get_by_role("button", name="Save and continue").click()
             assert "Task 2 of" in page.title(), "one has no rank yet"
-            page.get_by_role("group", name="Picture C").locator("img").click()
+            page.get_by_role("group", name="Image C").locator("img").click()
             page.get_by_role("button", name="Save and continue").click()
 
             at_task(page, 2)  # without the control a rank belongs to one; with it, to two
             page.keyboard.press("1")
-            page.get_by_role("group", name="Picture B").get_by_label("rank 1").check(force=True)
+            page.get_by_role("group", name="Image B").get_by_label("rank 1").check(force=True)
             assert page.locator("input:checked").count() == 1
             page.keyboard.press("t")
             for letter, rank in (("A", 1), ("C", 2), ("D", 3)):
-                page.get_by_role("group", name=f"Picture {letter}").get_by_label(f"rank {rank}").check(force=True)
+                page.get_by_role("group", name=f"Image {letter}").get_by_label(f"rank {rank}").check(force=True)
             assert page.locator(".shelf li span").all_text_contents() == ["A = B", "C", "D", ""]
             assert "All ranked" in page.get_by_role("status").text_content()
             look(page, "preference-ties-desk")
@@ -238,9 +238,9 @@ def test_ranking(browser: Any, tmp_path: Path) -> None:
             for number in range(total):
                 at_task(phone, number)
                 for letter in "CADDB":  # D twice: its rank is taken away again, and goes to B
-                    phone.get_by_role("group", name=f"Picture {letter}").locator("img").tap()
+                    phone.get_by_role("group", name=f"Image {letter}").locator("img").tap()
                 look(phone, "preference-phone")
-                drag_by_touch(phone, phone.get_by_text("Picture D", exact=True), phone.locator(".shelf li").nth(3))
+                drag_by_touch(phone, phone.get_by_text("Image D", exact=True), phone.locator(".shelf li").nth(3))
                 phone.get_by_role("button", name="Save and continue").tap()
             phone.get_by_role("heading", name="Thank you").wait_for()
             look(phone, "preference-end-phone")
@@ -271,7 +271,7 @@ def test_without_javascript(browser: Any, tmp_path: Path) -> None:
         page.goto(f"http://127.0.0.1:{port}/r/{study.raters[0].token}/0")
         page.get_by_role("button", name="Agree and begin").click()
         for letter, rank in zip("ABCD", (2, 1, 4, 3)):
-            page.get_by_role("group", name=f"Picture {letter}").get_by_label(f"rank {rank}").check(force=True)
+            page.get_by_role("group", name=f"Image {letter}").get_by_label(f"rank {rank}").check(force=True)
         page.get_by_role("button", name="Save and continue").click()
         page.wait_for_url("**/1")
     assert answers_of(directory, 0)[0].ranks == (2, 1, 4, 3)
@@ -279,7 +279,7 @@ def test_without_javascript(browser: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["count", "preference"])
 def test_what_a_screen_reader_is_told(browser: Any, tmp_path: Path, kind: str) -> None:
-    """Everything that can be pressed has a name, pictures have one, and no two elements share an id."""
+    """Everything that can be pressed has a name, images have one, and no two elements share an id."""
     directory = make_study(tmp_path, kind, prompts=("two sheep", "four people"), images_per_prompt=1)
     study, port = read_study(directory), free_port()
     with server(directory, port), page_of(browser, **DESK) as page:
@@ -292,9 +292,9 @@ def test_what_a_screen_reader_is_told(browser: Any, tmp_path: Path, kind: str) -
         assert page.evaluate("document.documentElement.lang") == "en"
         assert page.locator("h1").count() == 1
         if kind == "preference":
-            assert tree.count('group "Picture') == 4 and tree.count('radio "rank') == 16
+            assert tree.count('group "CaptionedImage') == 4 and tree.count('radio "rank') == 16
             page.keyboard.press("2")
-            assert page.get_by_role("status").text_content() == "Picture A: rank 2. 3 left to rank."
+            assert page.get_by_role("status").text_content() == "Image A: rank 2. 3 left to rank."
         # By the tabulator alone one gets to every control.
         wanted = page.locator("main button:visible, main input:visible, main a:visible").count()
         reached = set()

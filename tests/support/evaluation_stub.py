@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ifuvit.evaluation.reference_images import RealPictures
+from ifuvit.evaluation.reference_images import ReferenceImages
 from ifuvit.evaluation.run import EvaluateConfig
 from ifuvit.shipped import find
 from ifuvit.utils.config import to_dict
@@ -22,16 +22,16 @@ def write_model(run: Path, weights: str = "weights") -> Path:
 def write_result(config: EvaluateConfig, values: dict[str, float], setting: dict[str, Any] | None = None) -> Path:
     """A result as `ifuvit evaluate` writes it, with these metrics."""
     protocol = config.resolved_protocol()
-    real = RealPictures.open(config.data, split=protocol.split)
+    real = ReferenceImages.open(config.data, split=protocol.split)
     metrics = {
-        name: {"value": value, "interval": [value - 1, value + 1], "interval_from": "bootstrap over pictures", "n": 9}
+        name: {"value": value, "interval": [value - 1, value + 1], "interval_from": "bootstrap over images", "n": 9}
         for name, value in values.items()
     }
     counts = {"overall": {"average_error": {**next(iter(metrics.values())), "value": 0.25}}}
     write_json(
         config.out,
         {
-            "verb": "evaluate",
+            "command": "evaluate",
             "config": to_dict(config),
             "target": {
                 "name": Path(config.target).name,
@@ -41,7 +41,7 @@ def write_result(config: EvaluateConfig, values: dict[str, float], setting: dict
                 "training": None,
             },
             "protocol": to_dict(protocol),
-            "data": {"where": str(config.data), "split": "val", "pictures": len(real), "sha256": real.fingerprint},
+            "data": {"where": str(config.data), "split": "val", "images": len(real), "sha256": real.fingerprint},
             "metrics": metrics,
             "counts": counts if "counts" in config.metrics else None,
             "costs": {"parameters": 7, "training_steps_per_second": 2.0} if "costs" in config.metrics else None,

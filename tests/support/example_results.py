@@ -1,4 +1,4 @@
-"""A small set of result files as the verbs write them, with made-up numbers, for tests of the report."""
+"""A small set of result files as the commands write them, with made-up numbers, for tests of the report."""
 
 import json
 import math
@@ -49,14 +49,14 @@ PROTOCOL = {
 
 
 def estimate(
-    value: float, half: float, over: str = "bootstrap over pictures", n: int = 1000, **more: Any
+    value: float, half: float, over: str = "bootstrap over images", n: int = 1000, **more: Any
 ) -> dict[str, Any]:
     return {"value": value, "interval": [value - half, value + half], "interval_from": over, "n": n, **more}
 
 
 def metrics(quality: float) -> dict[str, Any]:
     """Numbers of a model; `quality` is between 0 and 1."""
-    how = "other pictures of the split, same n"
+    how = "other images of the split, same n"
     return {
         "KID-EffNetLite0": estimate(
             0.09 - 0.06 * quality, 0.0041, "100 subsets of 1000", floor={"value": 0.00021, "n": 1000, "how": how}
@@ -74,7 +74,7 @@ def metrics(quality: float) -> dict[str, Any]:
                 "x2.5": 0.9,
                 "truncated": 0,
                 "prefix": "",
-                "real": {"value": 0.512, "n": 1000, "how": "real pictures with their own captions"},
+                "real": {"value": 0.512, "n": 1000, "how": "real images with their own captions"},
             },
         },
     }
@@ -96,13 +96,11 @@ def costs(setting: str) -> dict[str, Any]:
 
 
 def counts(quality: float) -> dict[str, Any]:
-    def group(pictures: int, hard: float) -> dict[str, Any]:
+    def group(images: int, hard: float) -> dict[str, Any]:
         share = max(0.0, 1 - hard * (1 - quality))
         half = min(0.14, share, 1 - share)
-        shares = {
-            key: estimate(share, half, n=pictures) for key in ("right_kind", "right_count", "right", "match_ratio")
-        }
-        return {"pictures": pictures, **shares, "average_error": estimate(hard * (1 - quality), half, n=pictures)}
+        shares = {key: estimate(share, half, n=images) for key in ("right_kind", "right_count", "right", "match_ratio")}
+        return {"images": images, **shares, "average_error": estimate(hard * (1 - quality), half, n=images)}
 
     confusion = {}
     for asked in range(1, 6):
@@ -118,7 +116,7 @@ def counts(quality: float) -> dict[str, Any]:
         "by_combination": {"in training": group(150, 0.5), "held out": group(50, 0.9)},
         "cells": {
             kind: {
-                str(count): {key: group(10, 0.2 * count)[key] for key in ("pictures", "match_ratio", "average_error")}
+                str(count): {key: group(10, 0.2 * count)[key] for key in ("images", "match_ratio", "average_error")}
                 for count in range(1, 6)
             }
             for kind in KINDS
@@ -129,11 +127,11 @@ def counts(quality: float) -> dict[str, Any]:
 
 def relations(quality: float) -> dict[str, Any]:
     keys = ("both_kinds", "right_objects", "right", "placed_if_both_kinds")
-    group = {"pictures": 80, **{key: estimate(quality, 0.1, n=80) for key in keys}}
+    group = {"images": 80, **{key: estimate(quality, 0.1, n=80) for key in keys}}
     names = ("left of", "right of", "above", "below")
     return {
         "overall": group,
-        "by_relation": {name: {**group, "pictures": 20, "placed_if_both_kinds": None} for name in names},
+        "by_relation": {name: {**group, "images": 20, "placed_if_both_kinds": None} for name in names},
         "by_combination": {"in training": group},
     }
 
@@ -151,8 +149,8 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
-def write_pictures(directory: Path, manifest: dict[str, Any], hue: int, size: int = 64) -> Path:
-    """A picture for every prompt: as many disks as asked."""
+def write_images(directory: Path, manifest: dict[str, Any], hue: int, size: int = 64) -> Path:
+    """A image for every prompt: as many disks as asked."""
     images = []
     for index, prompt in enumerate(PROMPTS):
         image = Image.new("RGB", (size, size), (230, 240 - hue // 4, 200 + hue // 5))
@@ -167,21 +165,21 @@ def write_pictures(directory: Path, manifest: dict[str, Any], hue: int, size: in
     return directory
 
 
-def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 1234, pictures: bool = True) -> Path:
+def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 1234, images: bool = True) -> Path:
     conditioning, n_text, n_image = ABLATION[setting]
     name = f"openmoji-{setting}"
-    kept = file.with_name(f"{file.stem}-pictures")
-    if pictures:
+    kept = file.with_name(f"{file.stem}-images")
+    if images:
         drawn = {
-            "verb": "evaluate",
+            "command": "evaluate",
             "of": {"name": name, "sha256": f"{setting}-{seed}"},
             "settings": {"solver": "dpm++", "steps": 25, "guidance_scale": 2.0, "seed": 0},
         }
-        write_pictures(kept / "captions", drawn, hue=int(250 * quality))
+        write_images(kept / "captions", drawn, hue=int(250 * quality))
     return write(
         file,
         {
-            "verb": "evaluate",
+            "command": "evaluate",
             "ifuvit_version": "0.1.0",
             "config": {"target": name},
             "target": {
@@ -197,7 +195,7 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
                 "training": {"steps": 8000, "seed": seed, "batch_size": 64},
             },
             "protocol": PROTOCOL,
-            "data": {"where": "scenes", "split": "val", "pictures": 2000, "left_out": 0, "sha256": "ef" * 32},
+            "data": {"where": "scenes", "split": "val", "images": 2000, "left_out": 0, "sha256": "ef" * 32},
             "metrics": metrics(quality),
             "counts": counts(quality),
             "all_kinds": None,
@@ -210,7 +208,7 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
                 "images_per_second": 3.4,
                 "peak_memory_gib": 1.31,
             },
-            "pictures": f"{kept.name}/captions" if pictures else None,
+            "images": f"{kept.name}/captions" if images else None,
             "device": "cpu",
             "started": "2026-01-01T00:00:00+00:00",
             "finished": "2026-01-01T00:09:00+00:00",
@@ -223,13 +221,13 @@ def write_judgment(file: Path, quality: float) -> Path:
     return write(
         file,
         {
-            **{"pictures": 200, "judged": 200, "counts": counts(quality), "relations": None, "not_judged": []},
-            **{"judgments": [], "counter": COUNTER, "generated": {"directory": "elsewhere/pictures-of-old"}},
+            **{"images": 200, "judged": 200, "counts": counts(quality), "relations": None, "not_judged": []},
+            **{"judgments": [], "counter": COUNTER, "generated": {"directory": "elsewhere/images-of-old"}},
             "sweep": [
                 {"threshold": threshold, "counts": counts(quality)["overall"], "relations": None}
                 for threshold in (0.1, 0.3)
             ],
-            "verb": "count judge",
+            "command": "count judge",
         },
     )
 
@@ -239,12 +237,12 @@ def write_sweep(directory: Path) -> Path:
     for model, best in (("openmoji-concat-early", 0.5), ("openmoji-cross-intermediate", 0.7)):
         for w in (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0):
             result = write_evaluation(
-                directory / f"{model}-w{w:g}.json", model.removeprefix("openmoji-"), best, pictures=False
+                directory / f"{model}-w{w:g}.json", model.removeprefix("openmoji-"), best, images=False
             )
             values = metrics(best - 0.25 * abs(math.log(w / 2.5)))
             values["TwoTower score"] = {**values["TwoTower score"], **estimate(best / 2 + 0.03 * math.log(w), 0.006)}
             points.append({"model": model, "guidance_scale": w, "result": result.name, "metrics": values})
-    content = {"verb": "sweep", "complete": True, "protocol": PROTOCOL, "points": points, "missing": []}
+    content = {"command": "sweep", "complete": True, "protocol": PROTOCOL, "points": points, "missing": []}
     return write(directory / "sweep.json", content)
 
 
@@ -255,7 +253,7 @@ def write_experiment(directory: Path, name: str, seeds: tuple[int, ...] = (1234,
         quality = 0.45 + 0.3 * list(ABLATION).index(setting) / len(ABLATION)
         for seed in seeds:
             result = directory / f"{setting}-{seed}.json"
-            write_evaluation(result, setting, quality, seed=seed, pictures=seed == seeds[0])
+            write_evaluation(result, setting, quality, seed=seed, images=seed == seeds[0])
             run = {"setting": setting, "seed": seed, "run": f"runs/{setting}-{seed}", "result": result.name}
             runs.append({**run, "status": "done"})
         over: dict[str, Any] = {
@@ -284,7 +282,7 @@ def write_experiment(directory: Path, name: str, seeds: tuple[int, ...] = (1234,
     return write(
         directory / "experiment.json",
         {
-            **{"verb": "experiment", "name": name, "title": titles[name], "scale": "openmoji", "seeds": list(seeds)},
+            **{"command": "experiment", "name": name, "title": titles[name], "scale": "openmoji", "seeds": list(seeds)},
             **{"protocol": PROTOCOL, "data": {"where": "scenes", "split": "val"}, "runs": runs, "table": table},
             **{"claims": claims, "expected": {}},
         },
@@ -305,7 +303,13 @@ def write_guidance_experiment(directory: Path) -> Path:
     return write(
         directory / "experiment.json",
         {
-            **{"verb": "experiment", "name": "guidance_sweep", "title": "Curve", "scale": "openmoji", "seeds": [1234]},
+            **{
+                "command": "experiment",
+                "name": "guidance_sweep",
+                "title": "Curve",
+                "scale": "openmoji",
+                "seeds": [1234],
+            },
             **{"runs": [{**run, "status": "done"}], "table": table, "claims": []},
         },
     )
@@ -348,7 +352,7 @@ def write_costs(file: Path) -> Path:
 
 def write_generated(directory: Path, model: str, hue: int, *, size: int = 64) -> Path:
     config = {"model": model, "steps": 50, "guidance_scale": 4.0, "seed": 0, "solver": "dpm++", "prompts": PROMPTS}
-    return write_pictures(directory, {"verb": "generate", "config": config, "complete": True}, hue, size)
+    return write_images(directory, {"command": "generate", "config": config, "complete": True}, hue, size)
 
 
 def write_studies(root: Path) -> Path:
@@ -358,13 +362,13 @@ def write_studies(root: Path) -> Path:
         {"early": 0.0, "<late> & more": 3.0}, items=10, raters=4, raters_per_item=2, how=how, seed=0
     )
     study, answers, shown = simulate_count(
-        {"one": 0.9, "two": 0.5}, raters=4, raters_per_item=2, how=RaterModel(), seed=0, pictures_per_prompt=1
+        {"one": 0.9, "two": 0.5}, raters=4, raters_per_item=2, how=RaterModel(), seed=0, images_per_prompt=1
     )
     for name, result in (
         ("liked", analyse_study(*liked, samples=100, least_passed=0.9)),
         ("counted", analyse_study(study, answers, automatic=shown, samples=100)),
     ):
-        facts = {"verb": "study analyse", "study": {"directory": f"elsewhere/{name}", "title": "What?"}}
+        facts = {"command": "study analyze", "study": {"directory": f"elsewhere/{name}", "title": "What?"}}
         write(root / name / "analysis.json", {**facts, "counter": {"name": "openmoji"}, **result})
     return root
 
@@ -390,7 +394,7 @@ def write_benches(root: Path) -> Path:
         row["seconds"]["rounds"] = [row["seconds"]["median"]] * 6
     peak = {"flops_per_second": 9e11, "of": "product 2056 x 512 -> 2048, forward", "products": {}}
     results = {"bf16": {"peak": peak, "rows": rows, "differences": {"from_uvit": {"concat-early": 1e-7}}}}
-    write(root / "train.json", {"verb": "bench train", **facts, "results": results, "reference": None})
+    write(root / "train.json", {"command": "bench train", **facts, "results": results, "reference": None})
     settings = {
         name: {
             "at": 12,
@@ -406,12 +410,12 @@ def write_benches(root: Path) -> Path:
         for name, power in (("concat-early", 0.9), ("cross-intermediate", 0.95))
     }
     growth = {"peak": None, "rows": rows, "growth": {"axis": "depth", "kind": "train", "settings": settings}}
-    write(root / "growth.json", {"verb": "bench growth", **facts, "results": {"training steps by depth": growth}})
+    write(root / "growth.json", {"command": "bench growth", **facts, "results": {"training steps by depth": growth}})
     return root
 
 
 def write_all(root: Path) -> Path:
-    """Results of every verb below `root`."""
+    """Results of every command below `root`."""
     write_evaluation(root / "shipped" / "evaluation.json", "cross-intermediate", 0.8)
     write_judgment(root / "shipped" / "counts.json", 0.6)
     write_sweep(root / "sweep")
@@ -422,7 +426,7 @@ def write_all(root: Path) -> Path:
     write_costs(root / "costs.json")
     write_benches(root / "bench")
     write_studies(root / "studies")
-    write_generated(root / "pictures" / "early", "runs/concat-early", 40)
-    write_generated(root / "pictures" / "intermediate", "runs/cross-intermediate", 220)
-    write_generated(root / "pictures" / "large", "runs/coco", 120, size=160)
+    write_generated(root / "images" / "early", "runs/concat-early", 40)
+    write_generated(root / "images" / "intermediate", "runs/cross-intermediate", 220)
+    write_generated(root / "images" / "large", "runs/coco", 120, size=160)
     return root

@@ -80,8 +80,8 @@ def forward(state: State, latents: Tensor, timesteps: Tensor, context: Tensor, *
     x = _block(state, "mid_block", x, heads)
     for index in range(depth // 2):
         name = f"out_blocks.{index}"
-        joined = torch.cat([x, skips.pop()], dim=-1)
-        x = F.linear(joined, state[f"{name}.skip_linear.weight"], state[f"{name}.skip_linear.bias"])
+        concatenated = torch.cat([x, skips.pop()], dim=-1)
+        x = F.linear(concatenated, state[f"{name}.skip_linear.weight"], state[f"{name}.skip_linear.bias"])
         x = _block(state, name, x, heads)
 
     x = _norm(state, "norm", x)

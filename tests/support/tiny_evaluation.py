@@ -1,5 +1,5 @@
-"""What the tests of evaluation while training share: features whose encoders are there, a few real pictures, and a judge
-that only looks at how bright pictures are."""
+"""What the tests of evaluation while training share: features whose encoders are there, a few real images, and a judge
+that only looks at how bright images are."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from tiny_training import MODEL, write_features
 
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.text_encoder import TextEncoder
-from ifuvit.evaluation.evaluators import Judges
+from ifuvit.evaluation.evaluators import Evaluators
 from ifuvit.utils.distributed import in_order
 
 PIXELS = 16
@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 def write_data(directory: Path) -> tuple[Path, Path]:
-    """Features made with tiny encoders, and a folder of six captioned pictures."""
+    """Features made with tiny encoders, and a folder of six captioned images."""
     autoencoder = Autoencoder.from_pretrained(write_vae(directory / "vae"))
     text_encoder = TextEncoder.from_pretrained(write_text_encoder(directory / "text"), max_tokens=TOKENS)
     rng = np.random.default_rng(0)
@@ -52,23 +52,23 @@ def write_data(directory: Path) -> tuple[Path, Path]:
 
 
 class Brightness:
-    """In the place of `Judges`."""
+    """In the place of `Evaluators`."""
 
     def __init__(self, protocol, real, processes) -> None:
         self.protocol, self.processes = protocol, processes
-        self.real = [file for file, _ in real.choose(protocol.images)]
+        self.real = [file for file, _ in real.choose(protocol.num_images)]
 
     @classmethod
     def load(cls, protocol, real, *, device="cpu", weights=None, processes=None):
         return cls(protocol, real, processes)
 
     def distances(self, files):
-        """Each process looks at its share, as the judges do."""
+        """Each process looks at its share, as the evaluators do."""
 
         def look():
             return np.array([np.asarray(Image.open(file)).mean() for file in self.processes.share(files)])
 
-        brightness = in_order(self.processes.together(look))
+        brightness = in_order(self.processes.all_gather(look))
         return {"brightness": {"value": float(brightness.mean()), "interval": [0.0, 1.0]}}
 
     def alignment(self, files, captions):
@@ -78,4 +78,4 @@ class Brightness:
 
 def install() -> None:
     """Let `Brightness` judge."""
-    Judges.load = Brightness.load  # type: ignore[assignment]
+    Evaluators.load = Brightness.load  # type: ignore[assignment]

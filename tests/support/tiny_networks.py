@@ -1,4 +1,4 @@
-"""What the tests of distances share: a few small pictures, and a free port for processes to meet at."""
+"""What the tests of distances share: a few small images, and a free port for processes to meet at."""
 
 import socket
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 
-def write_pictures(
+def write_images(
     directory: Path, count: int, *, sides: Sequence[tuple[int, int]] = ((32, 32),), seed: int = 0
 ) -> list[Path]:
-    """Smooth random pictures 00.png, 01.png, ..., whose sizes go round `sides` (width, height)."""
+    """Smooth random images 00.png, 01.png, ..., whose sizes go round `sides` (width, height)."""
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     files = []

@@ -1,4 +1,4 @@
-"""A whole pipeline of a few kilobytes with random weights: 8x8 pictures from a 4x4 latent, a BERT of width 16."""
+"""A whole pipeline of a few kilobytes with random weights: 8x8 images from a 4x4 latent, a BERT of width 16."""
 
 from pathlib import Path
 

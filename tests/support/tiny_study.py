@@ -1,4 +1,4 @@
-"""Small studies: random pictures of models that never were, as `ifuvit generate` writes them."""
+"""Small studies: random images of models that never were, as `ifuvit generate` writes them."""
 
 import json
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ PROMPTS = ("a bus", "two sheep", "three apples", "four people")
 MODELS = ("alpha", "beta", "gamma", "delta")
 
 
-def write_pictures(
+def write_images(
     directory: Path, *, prompts: Sequence[str] = PROMPTS, images_per_prompt: int = 2, size: int = 16, seed: int = 0
 ) -> Path:
-    """A directory as of `ifuvit generate`, whose pictures tell everything in their metadata."""
+    """A directory as of `ifuvit generate`, whose images tell everything in their metadata."""
     directory.mkdir(parents=True)
     images = []
     for index, prompt in enumerate(prompt for prompt in prompts for _ in range(images_per_prompt)):
@@ -29,16 +29,16 @@ def write_pictures(
         pixels = np.random.default_rng((seed, index)).integers(0, 256, (size, size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(directory / file, pnginfo=info, dpi=(72, 72))
         images.append({"file": file, "prompt": prompt, "index": index})
-    manifest = {"verb": "generate", "config": {"seed": seed, "steps": 1}, "model": {}, "images": images}
+    manifest = {"command": "generate", "config": {"seed": seed, "steps": 1}, "model": {}, "images": images}
     (directory / "manifest.json").write_text(json.dumps(manifest))
     return directory
 
 
 def make_study(directory: Path, kind: str, *, size: int = 16, **settings) -> Path:
     """A study at `directory`/KIND of four models and four prompts."""
-    pictures = {"prompts": settings.pop("prompts", PROMPTS), "images_per_prompt": settings.pop("images_per_prompt", 2)}
+    images = {"prompts": settings.pop("prompts", PROMPTS), "images_per_prompt": settings.pop("images_per_prompt", 2)}
     folders = [
-        write_pictures(directory / f"{kind}-pictures" / name, **pictures, size=size, seed=number)
+        write_images(directory / f"{kind}-images" / name, **images, size=size, seed=number)
         for number, name in enumerate(MODELS)
     ]
     settings = {"raters": 2, "raters_per_item": 2, "repeats": 1, "checks": 1} | settings

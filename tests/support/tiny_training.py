@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifuvit.data.encoded import FeatureWriter
+from ifuvit.data.encoded import EncodedDatasetWriter
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.config import TrainConfig
 
@@ -38,9 +38,9 @@ MODEL_FLAGS = [
 def write_features(
     directory: Path,
     *,
-    pictures: int = 20,
+    images: int = 20,
     captions_each: int = 2,
-    text: str = "states",
+    text: str = "embeddings",
     size: int = CELLS * 4,
     width: int = WIDTH,
     autoencoder: str = "a" * 64,
@@ -55,38 +55,38 @@ def write_features(
     latent_scale: float = 1.0,
     seed: int = 0,
 ) -> Path:
-    """Random features. Caption row `captions_each * i + k` belongs to picture i alone, and the first channel of its
-    moments' mean tells which picture it is (see `picture_of`)."""
+    """Random features. Caption row `captions_each * i + k` belongs to image i alone, and the first channel of its
+    moments' mean tells which image it is (see `image_of`)."""
     rng = np.random.default_rng(seed)
     cells = size // 4
-    moments = rng.standard_normal((pictures, 2 * CHANNELS, cells, cells)).astype(np.float16)
+    moments = rng.standard_normal((images, 2 * CHANNELS, cells, cells)).astype(np.float16)
     moments[:, CHANNELS:] = log_variance  # -30: the posterior is its mean
-    moments[:, 0, 0, 0] = np.arange(pictures)
-    rows = pictures * captions_each
+    moments[:, 0, 0, 0] = np.arange(images)
+    rows = images * captions_each
     ids = rng.integers(1, 99, (rows, TOKENS), dtype=np.int32) if ids is None else ids
     masks = rng.random((rows, TOKENS)) < 0.7 if masks is None else masks
     states = rng.standard_normal((rows, TOKENS, width)).astype(np.float16) if states is None else states
     if null is None:
         null = (np.zeros((TOKENS, width), np.float16), np.zeros(TOKENS, bool), np.zeros(TOKENS, np.int32))
-    writer = FeatureWriter(directory)
+    writer = EncodedDatasetWriter(directory)
     writer.begin({"seed": seed})
-    half = pictures // 2
+    half = images // 2
     shards = [
         writer.write_shard("moments", 0, {"moments": moments[:half]}, rows=half),
-        writer.write_shard("moments", 1, {"moments": moments[half:]}, rows=pictures - half),
+        writer.write_shard("moments", 1, {"moments": moments[half:]}, rows=images - half),
     ]
-    arrays = {"ids": ids, "masks": masks} | ({"states": states} if text == "states" else {})
+    arrays = {"ids": ids, "masks": masks} | ({"embeddings": states} if text == "embeddings" else {})
     writer.finish(
         shards={"moments": shards, "text": [writer.write_shard("text", 0, arrays, rows=rows)]},
         arrays={
-            "null_states": null[0],
+            "null_embeddings": null[0],
             "null_mask": null[1],
             "null_ids": null[2],
             "caption_starts": np.arange(0, rows + 1, captions_each),
             "caption_rows": np.arange(rows),
         },
         captions=[f"caption {row}" for row in range(rows)],
-        image_ids=[str(i) for i in range(pictures)],
+        image_ids=[str(i) for i in range(images)],
         skipped=[],
         config={},
         started="then",
@@ -111,13 +111,13 @@ def write_features(
     return directory
 
 
-def picture_of(latents: np.ndarray) -> np.ndarray:
-    """Which pictures scaled latents (B, C, H, W) show."""
+def image_of(latents: np.ndarray) -> np.ndarray:
+    """Which images scaled latents (B, C, H, W) show."""
     return np.rint(latents[:, 0, 0, 0]).astype(int)
 
 
 def tiny(data: Path, out: Path, **settings) -> TrainConfig:
-    """A training of 20 steps of 4 pictures; `settings` replace fields."""
+    """A training of 20 steps of 4 images; `settings` replace fields."""
     values = {
         "model": MODEL,
         "steps": 20,

@@ -5,22 +5,22 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tiny_training import picture_of, write_features
+from tiny_training import image_of, write_features
 
-from ifuvit.data.encoded import Features
+from ifuvit.data.encoded import EncodedDataset
 from ifuvit.training.batches import Batches, load, validation_batch
 
-PICTURES = 20
+IMAGES = 20
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    return Features.open(write_features(tmp_path_factory.mktemp("features") / "f", pictures=PICTURES))
+    return EncodedDataset.open(write_features(tmp_path_factory.mktemp("features") / "f", images=IMAGES))
 
 
 def batches(features, **settings):
     values = {"seed": 1, "batch_size": 12, "caption_dropout": 0.1, **settings}
-    return Batches(features, values.pop("pictures", np.arange(PICTURES)), **values)
+    return Batches(features, values.pop("images", np.arange(IMAGES)), **values)
 
 
 def same(one, other):
@@ -28,7 +28,7 @@ def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def joined(parts):
+def concatenated(parts):
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -39,7 +39,7 @@ def test_shapes_and_types(features):
         "latents": ((12, 4, 8, 8), torch.float32),
         "noise": ((12, 4, 8, 8), torch.float32),
         "timesteps": ((12,), torch.int64),
-        "text_states": ((12, 4, 8), torch.float16),
+        "text_embeddings": ((12, 4, 8), torch.float16),
         "text_mask": ((12, 4), torch.bool),
     }
 
@@ -49,7 +49,7 @@ def test_shares_of_ranks_make_the_batch_of_one_process(features, step):
     whole = batches(features)[step]
     for size in (2, 3, 12):
         shares = [batches(features, rank=r, world_size=size)[step] for r in range(size)]
-        assert same(joined(shares), whole)
+        assert same(concatenated(shares), whole)
 
 
 def test_depends_on_seed_and_step_alone(features):
@@ -58,7 +58,7 @@ def test_depends_on_seed_and_step_alone(features):
         one[7]
     assert same(one[5], batches(features)[5])
     for other in (one[6], batches(features, seed=2)[5]):
-        for name in ("latents", "noise", "timesteps", "text_states"):
+        for name in ("latents", "noise", "timesteps", "text_embeddings"):
             assert not torch.equal(other[name], one[5][name])
     # The same sample in batches of another size.
     assert same({k: v[:4] for k, v in one[1].items()}, batches(features, batch_size=4)[3])
@@ -93,38 +93,38 @@ def test_threads_make_batches_ahead_of_time(features, workers):
 
 
 def test_an_error_while_a_batch_is_made_reaches_the_training_loop(features):
-    stream = batches(features, pictures=np.array([0, PICTURES]))
+    stream = batches(features, images=np.array([0, IMAGES]))
     for workers in (0, 2):
-        with pytest.raises(IndexError, match=f"index {PICTURES + 1} is out of bounds"):
+        with pytest.raises(IndexError, match=f"index {IMAGES + 1} is out of bounds"):
             list(load(stream, range(3), workers=workers, device=torch.device("cpu")))
 
 
 @pytest.mark.parametrize("batch_size", [4, 7, 50])
-def test_every_epoch_visits_each_picture_once(features, batch_size):
-    pictures = np.array([2, 3, 5, 7, 11, 13, 17])
-    stream = batches(features, pictures=pictures, batch_size=batch_size)
-    order = np.concatenate([picture_of(stream[k]["latents"].numpy()) for k in range(1 + 70 // batch_size)])[:70]
+def test_every_epoch_visits_each_image_once(features, batch_size):
+    images = np.array([2, 3, 5, 7, 11, 13, 17])
+    stream = batches(features, images=images, batch_size=batch_size)
+    order = np.concatenate([image_of(stream[k]["latents"].numpy()) for k in range(1 + 70 // batch_size)])[:70]
     epochs = order.reshape(10, 7)
-    assert all(np.array_equal(np.sort(epoch), pictures) for epoch in epochs)
+    assert all(np.array_equal(np.sort(epoch), images) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 5  # shuffled anew
 
 
-def test_captions_are_the_pictures_own_and_all_come_up(features):
-    states, _ = features.text(np.arange(2 * PICTURES))
+def test_captions_are_the_images_own_and_all_come_up(features):
+    embeddings, _ = features.text(np.arange(2 * IMAGES))
     seen = set()
     for k in range(15):
         batch = batches(features, caption_dropout=0.0)[k]
-        for picture, text in zip(picture_of(batch["latents"].numpy()), batch["text_states"].numpy()):
-            (row,) = np.flatnonzero((states == text).all((1, 2)))
-            assert row // 2 == picture
+        for image, text in zip(image_of(batch["latents"].numpy()), batch["text_embeddings"].numpy()):
+            (row,) = np.flatnonzero((embeddings == text).all((1, 2)))
+            assert row // 2 == image
             seen.add(int(row))
-    assert len(seen) > 1.9 * PICTURES * 0.9
+    assert len(seen) > 1.9 * IMAGES * 0.9
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 1.0])
 def test_caption_dropout(features, dropout):
     batch = batches(features, batch_size=3000, caption_dropout=dropout)[0]
-    null = (batch["text_states"] == torch.from_numpy(features.null_states)).all(2).all(1)
+    null = (batch["text_embeddings"] == torch.from_numpy(features.null_embeddings)).all(2).all(1)
     assert abs(null.float().mean() - dropout) <= 3.5 * (dropout * (1 - dropout) / 3000) ** 0.5
     assert not batch["text_mask"][null].any()
     assert (batch["text_mask"][~null].any(1)).float().mean() > 0.9 if dropout < 1 else True
@@ -152,38 +152,39 @@ def test_noise_is_normal(features):
 
 
 def test_latents_are_drawn_from_the_posterior_and_scaled(tmp_path):
-    exact = Features.open(write_features(tmp_path / "mean", log_variance=-30.0, latent_scale=0.25))
-    wide = Features.open(write_features(tmp_path / "wide", log_variance=-2.0, latent_scale=0.25))
+    exact = EncodedDataset.open(write_features(tmp_path / "mean", log_variance=-30.0, latent_scale=0.25))
+    wide = EncodedDataset.open(write_features(tmp_path / "wide", log_variance=-2.0, latent_scale=0.25))
     one, other = (batches(f, batch_size=400)[0] for f in (exact, wide))
-    pictures = picture_of(4 * one["latents"].numpy())
-    assert np.allclose(one["latents"], 0.25 * exact.moments(pictures)[:, :4].astype(np.float32), atol=1e-5)
+    images = image_of(4 * one["latents"].numpy())
+    assert np.allclose(one["latents"], 0.25 * exact.moments(images)[:, :4].astype(np.float32), atol=1e-5)
     epsilon = (other["latents"] - one["latents"]) / (0.25 * np.exp(-1.0))
     assert abs(epsilon.mean()) < 0.01 and abs(epsilon.std() - 1) < 0.01
     assert abs((epsilon * other["noise"]).mean()) < 0.01  # the posterior's draw is not the diffusion's
     assert torch.equal(one["noise"], other["noise"])
-    first, later = (batches(wide, pictures=np.array([3]), batch_size=1)[k]["latents"] for k in (0, 1))
+    first, later = (batches(wide, images=np.array([3]), batch_size=1)[k]["latents"] for k in (0, 1))
     assert not torch.equal(first, later)  # drawn anew at every visit
 
 
 def test_token_ids_take_the_place_of_states(tmp_path, features):
-    tokens = Features.open(write_features(tmp_path / "f", pictures=PICTURES, text="tokens"))
+    tokens = EncodedDataset.open(write_features(tmp_path / "f", images=IMAGES, text="tokens"))
     one, other = batches(features, caption_dropout=0.5)[2], batches(tokens, caption_dropout=0.5)[2]
-    assert one.keys() - other.keys() == {"text_states"} and other.keys() - one.keys() == {"text_ids"}
+    assert one.keys() - other.keys() == {"text_embeddings"} and other.keys() - one.keys() == {"text_ids"}
     assert all(torch.equal(one[name], other[name]) for name in one.keys() & other.keys())
     null = (other["text_ids"] == torch.from_numpy(tokens.null_ids)).all(1)
     assert (
-        torch.equal(null, (one["text_states"] == torch.from_numpy(features.null_states)).all(2).all(1)) and null.any()
+        torch.equal(null, (one["text_embeddings"] == torch.from_numpy(features.null_embeddings)).all(2).all(1))
+        and null.any()
     )
 
 
 def test_validation_is_fixed_and_covers_the_bands(features):
-    pictures = np.arange(PICTURES)
-    whole = validation_batch(features, pictures, 0)
-    parts = [validation_batch(features, pictures[a : a + 8], a) for a in (0, 8, 16)]
-    assert same(joined(parts), whole)
-    assert ((whole["timesteps"] - 1) // 100).tolist() == [j % 10 for j in range(PICTURES)]
-    assert not (whole["text_states"] == 0).all(2).all(1).any()
-    assert not torch.equal(whole["noise"][:12], batches(features, pictures=pictures)[0]["noise"])
+    images = np.arange(IMAGES)
+    whole = validation_batch(features, images, 0)
+    parts = [validation_batch(features, images[a : a + 8], a) for a in (0, 8, 16)]
+    assert same(concatenated(parts), whole)
+    assert ((whole["timesteps"] - 1) // 100).tolist() == [j % 10 for j in range(IMAGES)]
+    assert not (whole["text_embeddings"] == 0).all(2).all(1).any()
+    assert not torch.equal(whole["noise"][:12], batches(features, images=images)[0]["noise"])
 
 
 @pytest.mark.parametrize("device, told", [("cuda", []), ("cuda:1", [torch.device("cuda:1")])])

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
 
 from ifuvit.commands import main as cli
-from ifuvit.data.encoded import Features
+from ifuvit.data.encoded import EncodedDataset
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training import checkpoint, run_directory
@@ -118,7 +118,7 @@ def test_what_a_run_leaves_behind(whole, data):
     assert all(0 < value < 5 for value in bands.values())
     assert checkpoint.saved_steps(whole) == [18, 20]
     manifest = json.loads((whole / "manifest.json").read_text())
-    assert manifest["verb"] == "train" and manifest["steps"] == 20 and manifest["seed"] == 1234
+    assert manifest["command"] == "train" and manifest["steps"] == 20 and manifest["seed"] == 1234
     # The pipeline has the averaged weights, which are not the last ones.
     drawn_from = IFUViT.from_pretrained(whole).state_dict()
     average, last = weights(whole, part="ema"), weights(whole)
@@ -141,8 +141,8 @@ def test_validation_changes_nothing(data, whole, tmp_path):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_overfits_a_few_pictures(tmp_path):
-    data = write_features(tmp_path / "f", pictures=2, captions_each=1)
+def test_overfits_a_few_images(tmp_path):
+    data = write_features(tmp_path / "f", images=2, captions_each=1)
     directory = run(tiny(data, tmp_path / "run", steps=150, batch_size=8, learning_rate=1e-2, log_every=10))
     curve = losses(directory)
     assert curve[-3:].mean() < 0.75 * curve[0]
@@ -154,7 +154,7 @@ def test_dry_run_writes_nothing(data, tmp_path, capsys):
     screen = capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
     count = sum(p.numel() for p in IFUViT(MODEL).parameters())
-    for expected in (f"{count:,} parameters", "GFLOPs", "19 pictures", "(80 samples)", "fp32", "GiB", "20 steps left"):
+    for expected in (f"{count:,} parameters", "GFLOPs", "19 images", "(80 samples)", "fp32", "GiB", "20 steps left"):
         assert expected in screen
 
 
@@ -216,15 +216,14 @@ def test_the_papers_recipe_is_the_default():
 
 def test_matches_a_loop_written_by_hand(data, whole):
     """The first steps of the run above, from the definitions alone."""
-    from ifuvit.data.encoded import Features
     from ifuvit.diffusion.schedule import alphas_cumprod
     from ifuvit.training.batches import Batches
 
     config = tiny(data, Path())
-    features = Features.open(data)
-    pictures, _ = split(config, features, features)
-    assert len(pictures) == 19
-    batches = Batches(features, pictures, seed=1234, batch_size=4, caption_dropout=0.1)
+    features = EncodedDataset.open(data)
+    images, _ = split(config, features, features)
+    assert len(images) == 19
+    batches = Batches(features, images, seed=1234, batch_size=4, caption_dropout=0.1)
     torch.manual_seed(1234)
     model = IFUViT(MODEL)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.9), weight_decay=0.03)
@@ -233,7 +232,7 @@ def test_matches_a_loop_written_by_hand(data, whole):
         batch = batches[step]
         a = alphas_cumprod().float()[batch["timesteps"] - 1].view(-1, 1, 1, 1)
         noisy = a.sqrt() * batch["latents"] + (1 - a).sqrt() * batch["noise"]
-        predicted = model(noisy, batch["timesteps"], batch["text_states"].float(), batch["text_mask"])
+        predicted = model(noisy, batch["timesteps"], batch["text_embeddings"].float(), batch["text_mask"])
         loss = (predicted - batch["noise"]).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -250,7 +249,7 @@ def test_gradient_accumulation_gives_the_same_curve(data, whole, tmp_path):
 
 def test_the_pipeline_knows_the_colors_of_training(data, whole):
     index = json.loads((whole / "pipeline/model_index.json").read_text())
-    assert index["latent_color"] == to_dict(Features.open(data).latent_color)
+    assert index["latent_color"] == to_dict(EncodedDataset.open(data).latent_color)
 
 
 def test_gradient_clipping(data, whole, tmp_path):
@@ -316,12 +315,12 @@ def test_token_ids_and_states_train_alike(tmp_path):
     tokens, null = encoder.tokenize(captions), encoder.tokenize([""])
     ids, masks = (np.asarray(t) for t in (tokens.ids, tokens.mask))
     text = {
-        "pictures": 12,
+        "images": 12,
         "captions_each": 1,
         "width": encoder.width,
         "ids": ids.astype(np.int32),
         "masks": masks.astype(bool),
-        "states": encoder.encode(tokens).numpy().astype(np.float16),
+        "embeddings": encoder.encode(tokens).numpy().astype(np.float16),
         "null": (
             encoder.encode(null)[0].numpy().astype(np.float16),
             np.asarray(null.mask)[0].astype(bool),
@@ -340,7 +339,7 @@ def test_token_ids_and_states_train_alike(tmp_path):
                 caption_dropout=0.3,
             )
         )
-        for mode in ("states", "tokens")
+        for mode in ("embeddings", "tokens")
     ]
     assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=2e-4)
     with pytest.raises(InputError, match="another version of the text encoder 'minilm'"):
@@ -420,9 +419,9 @@ def judged_data(tmp_path_factory):
 
 @pytest.fixture
 def brightness(monkeypatch):
-    from ifuvit.evaluation.evaluators import Judges
+    from ifuvit.evaluation.evaluators import Evaluators
 
-    monkeypatch.setattr(Judges, "load", tiny_evaluation.Brightness.load)
+    monkeypatch.setattr(Evaluators, "load", tiny_evaluation.Brightness.load)
 
 
 def judged(judged_data, out, **settings):
@@ -454,9 +453,9 @@ def test_evaluation_draws_from_the_averaged_weights(judged_data, brightness, tmp
 
     directory = run(judged(judged_data, tmp_path / "run", steps=3))
     pipeline = Pipeline.from_pretrained(directory)
-    from ifuvit.evaluation.reference_images import RealPictures
+    from ifuvit.evaluation.reference_images import ReferenceImages
 
-    captions = [caption for _, caption in RealPictures.open(judged_data[1]).choose(5)]
+    captions = [caption for _, caption in ReferenceImages.open(judged_data[1]).choose(5)]
     images = pipeline(captions, guidance_scale=2.0, num_inference_steps=2)
     drawn = [np.asarray(Image.open(directory / "evaluation" / f"{i:05d}.png")).astype(int) for i in range(5)]
     assert all(np.abs(one - np.asarray(other)).max() <= 1 for one, other in zip(drawn, images, strict=True))
@@ -501,7 +500,7 @@ def test_two_processes_evaluate_as_one(judged_data, brightness, tmp_path):
     assert [line["step"] for line in two] == [8, 16, 20]
     for mine, theirs in zip(two, one, strict=True):
         mine, theirs = (line["evaluation"]["metrics"]["brightness"]["value"] for line in (mine, theirs))
-        assert mine == pytest.approx(theirs, abs=0.5)  # a picture may differ by 1/255 in a place
+        assert mine == pytest.approx(theirs, abs=0.5)  # a image may differ by 1/255 in a place
 
 
 def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, tmp_path):
@@ -511,9 +510,9 @@ def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, 
         tiny(data, tmp_path / "run", evaluate_images=0)
     with pytest.raises(InputError, match="--evaluate-weights x.pth: give NAME=PATH"):
         tiny(data, tmp_path / "run", evaluate_weights=("x.pth",))
-    with pytest.raises(InputError, match="6 usable pictures, fewer than the 7"):
+    with pytest.raises(InputError, match="6 usable images, fewer than the 7"):
         run(judged(judged_data, tmp_path / "few", evaluate_images=7))
-    with pytest.raises(InputError, match="no such directory of real pictures"):
+    with pytest.raises(InputError, match="no such directory of real images"):
         run(judged((judged_data[0], tmp_path / "nowhere"), tmp_path / "none"))
     with pytest.raises(InputError, match="no-autoencoder: no such autoencoder"):
         run(tiny(data, tmp_path / "blind", evaluate_every=5, evaluate_data=judged_data[1]))
@@ -744,7 +743,7 @@ def test_one_line_for_data_that_do_not_fit(monkeypatch, capsys, tmp_path, data):
     larger = write_features(tmp_path / "larger", size=64)
     assert "latents are 4x16x16, the model wants 4x8x8" in fails("--data", larger)
     wider = write_features(tmp_path / "wider", width=12)
-    assert "text states are 4x12, the model wants 4x8" in fails("--data", wider)
+    assert "text embeddings are 4x12, the model wants 4x8" in fails("--data", wider)
     other = write_features(tmp_path / "other", autoencoder="c" * 64)
     assert "made with autoencoder 'no-autoencoder'" in fails("--data", data, "--val-data", other)
     other = write_features(tmp_path / "another", text_encoder="c" * 64)
@@ -774,7 +773,7 @@ def test_one_line_for_directories_that_are_not_this_run(monkeypatch, capsys, tmp
     assert "begun with learning_rate 0.0015, not 0.1" in fails("--learning-rate", "0.1")
     assert "begun with model {'n_text': 1} not {'n_text': 2}" in fails("--n-text", "2").replace(",", "")
     assert "begun with other features" in fails("--data", write_features(tmp_path / "f", seed=3))
-    assert "begun with 19 pictures to train on, not 20" in fails("--validation-images", "0")
+    assert "begun with 19 images to train on, not 20" in fails("--validation-images", "0")
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("…")
     assert "exists and is no training run" in fails("--out", tmp_path / "precious")

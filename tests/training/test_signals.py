@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ifuvit.training.signals import noting_signals
+from ifuvit.training.signals import graceful_shutdown
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -14,7 +14,7 @@ def test_the_first_is_noted_and_the_second_takes_its_course(number):
     received = []
     plain = signal.signal(number, lambda *_: received.append(number))
     try:
-        with noting_signals() as stop:
+        with graceful_shutdown() as stop:
             assert stop.number is None
             os.kill(os.getpid(), number)
             assert stop.number == number and not received
@@ -28,7 +28,7 @@ def test_the_first_is_noted_and_the_second_takes_its_course(number):
 
 def test_handlers_come_back():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with pytest.raises(KeyError), noting_signals():
+    with pytest.raises(KeyError), graceful_shutdown():
         assert signal.getsignal(signal.SIGTERM) != before[0]
         raise KeyError
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
@@ -38,7 +38,7 @@ def test_in_another_thread_nothing_is_noted():
     seen = []
 
     def work():
-        with noting_signals() as stop:
+        with graceful_shutdown() as stop:
             seen.append((stop.number, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)

@@ -217,7 +217,7 @@ def test_manifest(tmp_path: Path) -> None:
     started = artifacts.now()
     write_manifest(tmp_path, "train", {"seed": 7}, started=started, inputs={"features": "abc"})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["verb"] == "train" and manifest["config"] == {"seed": 7}
+    assert manifest["command"] == "train" and manifest["config"] == {"seed": 7}
     assert manifest["inputs"] == {"features": "abc"}
     assert manifest["started"] == started <= manifest["finished"]
     assert started.endswith("+00:00")  # UTC

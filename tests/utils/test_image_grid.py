@@ -12,7 +12,7 @@ def test_grid():
     assert grid.getpixel((12, 12)) == (200, 0, 0) == grid.getpixel((12 + 64 * factor - 1, 12 + 64 * factor - 1))
     assert grid.width == 12 + 2 * (64 * factor + 12)
     label = np.asarray(grid.crop((12, 12 + 256, 12 + 256, 12 + 256 + 40)))
-    assert label.min() < 100  # something is written below the picture
+    assert label.min() < 100  # something is written below the image
     assert make_grid(images, ["", "", ""], columns=3).width == 12 + 3 * (64 * factor + 12)
     assert make_grid([Image.new("RGB", (256, 256))], ["one"]).width == 256 + 24
 

@@ -1,1 +1,1 @@
-"""What `ifuvit bench` times: contestants side by side, on the same tensors, in one run."""
+"""What `ifuvit bench` times: cases side by side, on the same tensors, in one run."""

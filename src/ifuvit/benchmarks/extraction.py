@@ -1,4 +1,4 @@
-"""Features of picture files, against the feature network's own forward pass on pictures that are in memory already."""
+"""Features of image files, against the feature network's own forward pass on images that are in memory already."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ifuvit.benchmarks.timing import Contestant, Step
+from ifuvit.benchmarks.timing import Case, Step
 from ifuvit.data.images import load_image
 from ifuvit.metrics.distances.feature_networks import extract_features
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 ALONE = "network alone"
 
 
-def extraction_contestants(
+def extraction_cases(
     network: "FeatureNetwork", files: Sequence[Path], *, batch_size: int, workers: int | None
-) -> list[Contestant]:
-    """The network alone, and `extract_features`, which reads, stacks and prepares the pictures and checks the features.
+) -> list[Case]:
+    """The network alone, and `extract_features`, which reads, stacks and prepares the images and checks the features.
 
     Args:
-        files: pictures of one size. A step deals with all of them.
-        batch_size: pictures at a time, for both.
+        files: images of one size. A step deals with all of them.
+        batch_size: images at a time, for both.
         workers: threads that read; None as `extract_features` has it.
     """
 
     def alone() -> Step:
-        pictures = torch.from_numpy(np.stack([np.asarray(load_image(file)) for file in files])).permute(0, 3, 1, 2)
-        inputs = [network.preparation(part.to(network.device)) for part in pictures.split(batch_size)]
+        images = torch.from_numpy(np.stack([np.asarray(load_image(file)) for file in files])).permute(0, 3, 1, 2)
+        inputs = [network.preparation(part.to(network.device)) for part in images.split(batch_size)]
 
         def step() -> None:
             for part in inputs:
@@ -42,6 +42,6 @@ def extraction_contestants(
         extract_features(network, files, batch_size=batch_size, workers=workers)
 
     return [
-        Contestant(name=ALONE, prepare=alone, items=len(files), within=torch.no_grad),
-        Contestant(name="extract_features", prepare=lambda: extract, items=len(files), base=ALONE),
+        Case(name=ALONE, prepare=alone, items=len(files), within=torch.no_grad),
+        Case(name="extract_features", prepare=lambda: extract, items=len(files), base=ALONE),
     ]

@@ -1,4 +1,4 @@
-"""Whole pictures: from prompts to pixels, by a model as it is shipped, with few and many solver steps; and as U-ViT's code
+"""Whole images: from prompts to pixels, by a model as it is shipped, with few and many solver steps; and as U-ViT's code
 would draw them."""
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
-from ifuvit.benchmarks.timing import Contestant, Step
+from ifuvit.benchmarks.timing import Case, Step
 from ifuvit.diffusion import Solver
 from ifuvit.diffusion.sampling import initial_noise, sample
 from ifuvit.diffusion.settings import EVERYWHERE, Interval
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ifuvit.pipeline import Pipeline
 
 
-def generation_contestants(
+def generation_cases(
     pipeline: "Pipeline",
     reference: "Reference | None",
     prompts: Sequence[str],
@@ -29,21 +29,21 @@ def generation_contestants(
     intervals: Sequence[Interval],
     *,
     solver: Solver = "dpm++",
-) -> list[Contestant]:
-    """A contestant for each number of solver steps and each interval of guidance, compared with U-ViT's way, or with the most
+) -> list[Case]:
+    """A case for each number of solver steps and each interval of guidance, compared with U-ViT's way, or with the most
     steps guided everywhere.
 
     Args:
         prompts: of one batch.
         steps: the most of them is what U-ViT's way takes.
         intervals: the first is `EVERYWHERE`.
-        solver: of the pipeline's pictures; U-ViT's way has its own.
+        solver: of the pipeline's images; U-ViT's way has its own.
     """
     assert intervals[0] == EVERYWHERE
     most = max(steps)
     of_solver = "" if solver == "dpm++" else f" of {solver}"
     base = f"{most} steps{of_solver}" if reference is None else f"{uvit.NAME}, {most} steps"
-    contestants = []
+    cases = []
     if reference is not None:
 
         def theirs() -> Step:
@@ -62,7 +62,7 @@ def generation_contestants(
 
             return draw
 
-        contestants.append(Contestant(name=base, prepare=theirs, items=len(prompts)))
+        cases.append(Case(name=base, prepare=theirs, items=len(prompts)))
     for interval in intervals:
         for count in sorted(steps, reverse=True):
             name = f"{count} steps{of_solver}"
@@ -76,15 +76,15 @@ def generation_contestants(
                 guidance_interval=interval,
                 batch_size=len(prompts),
             )
-            contestants.append(
-                Contestant(
+            cases.append(
+                Case(
                     name=name,
                     prepare=lambda draw=draw: draw,
                     items=len(prompts),
                     base=None if name == base else base,
                 )
             )
-    return contestants
+    return cases
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ifuvit.benchmarks.results import row
-from ifuvit.benchmarks.sampling import sampling_contestants
-from ifuvit.benchmarks.timing import Contestant, Rules, Timing, compete, median_interval, quartiles
-from ifuvit.benchmarks.training import random_batch, training_contestants
+from ifuvit.benchmarks.sampling import sampling_cases
+from ifuvit.benchmarks.timing import Case, Rules, Timing, compete, median_interval, quartiles
+from ifuvit.benchmarks.training import random_batch, training_cases
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.config import TrainConfig
 from ifuvit.utils.errors import InputError
@@ -112,43 +112,42 @@ def measure_growth(
         in every round); None where operations hardly change.
     """
     by_setting = points(configs, axis, values)
-    contestants = {
+    cases = {
         point.name: _contestant(point, kind, batch_size, accelerator, seed)
         for several in by_setting.values()
         for point in several
     }
-    timings = compete(list(contestants.values()), rules, accelerator.device, clock=clock)
+    timings = compete(list(cases.values()), rules, accelerator.device, clock=clock)
     return {
         "peak": None,
-        "rows": [row(contestant, timings) for contestant in contestants.values()],
+        "rows": [row(case, timings) for case in cases.values()],
         "growth": {
             "axis": axis,
             "kind": kind,
             "settings": {
-                name: _growth(several, own(configs[name], axis), contestants, timings)
-                for name, several in by_setting.items()
+                name: _growth(several, own(configs[name], axis), cases, timings) for name, several in by_setting.items()
             },
         },
     }
 
 
-def _contestant(point: Point, kind: Kind, batch_size: int, accelerator: "Accelerator", seed: int) -> Contestant:
-    """The contestant of `ifuvit bench train` or `sample`, with a batch of its own shape."""
+def _contestant(point: Point, kind: Kind, batch_size: int, accelerator: "Accelerator", seed: int) -> Case:
+    """The case of `ifuvit bench train` or `sample`, with a batch of its own shape."""
     batch = random_batch(point.config, batch_size, seed=seed, device=accelerator.device)
     if kind == "train":
         recipe = TrainConfig(data=Path(), out=Path(), model=point.config, batch_size=batch_size, seed=seed)
-        (contestant,) = training_contestants({point.name: recipe}, None, batch, accelerator)
-        return contestant
-    several = sampling_contestants({point.name: point.config}, None, batch, accelerator, seed=seed)
+        (case,) = training_cases({point.name: recipe}, None, batch, accelerator)
+        return case
+    several = sampling_cases({point.name: point.config}, None, batch, accelerator, seed=seed)
     shared = next(one for one in several if one.name == f"{point.name}, shared")
     return replace(shared, name=point.name, base=None)
 
 
 def _growth(
-    several: Sequence[Point], at: int, contestants: Mapping[str, Contestant], timings: Mapping[str, Timing]
+    several: Sequence[Point], at: int, cases: Mapping[str, Case], timings: Mapping[str, Timing]
 ) -> dict[str, Any]:
     """One setting's points relative to the one with value `at`, and the exponent."""
-    flops = np.array([contestants[point.name].flops for point in several], np.float64)
+    flops = np.array([cases[point.name].flops for point in several], np.float64)
     seconds = np.array([timings[point.name].seconds for point in several])  # (points, rounds)
     place = [point.value for point in several].index(at)
     ratios = seconds / seconds[place]

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ifuvit.benchmarks.timing import Contestant, Step, Timing
+from ifuvit.benchmarks.timing import Case, Step, Timing
 from ifuvit.model.kernels import linear
 from ifuvit.model.settings import IFUViTConfig
 
@@ -19,7 +19,7 @@ Pass = Literal["forward", "input gradient", "weight gradient"]
 
 
 class Product(NamedTuple):
-    """One product of a linear layer from `inputs` to `outputs` on so many rows (tokens of all pictures)."""
+    """One product of a linear layer from `inputs` to `outputs` on so many rows (tokens of all images)."""
 
     rows: int
     inputs: int
@@ -48,10 +48,8 @@ def products(configs: Iterable[IFUViTConfig], batch_size: int, *, training: bool
     return list(found)
 
 
-def product_contestants(
-    chosen: Iterable[Product], dtype: torch.dtype, device: torch.device, batch_size: int
-) -> list[Contestant]:
-    """One contestant a product; products of one layer share their operands."""
+def product_cases(chosen: Iterable[Product], dtype: torch.dtype, device: torch.device, batch_size: int) -> list[Case]:
+    """One case a product; products of one layer share their operands."""
 
     @cache
     def operands(rows: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +66,7 @@ def product_contestants(
             return lambda: gradient @ weight
         return lambda: gradient.T @ x
 
-    return [Contestant(name=p.name, prepare=lambda p=p: prepare(p), items=batch_size, flops=p.flops) for p in chosen]
+    return [Case(name=p.name, prepare=lambda p=p: prepare(p), items=batch_size, flops=p.flops) for p in chosen]
 
 
 def peak(timings: dict[str, Timing], chosen: Iterable[Product]) -> dict[str, Any]:

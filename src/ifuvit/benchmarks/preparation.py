@@ -1,4 +1,4 @@
-"""Encoding pictures and captions into features, against the encoders alone; and reading features back for training."""
+"""Encoding images and captions into features, against the encoders alone; and reading features back for training."""
 
 import contextlib
 import io
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ifuvit.benchmarks.timing import Contestant, Step
-from ifuvit.data.encoded import Features, FeatureWriter
-from ifuvit.data.encoding import ALONE, encode_captions, encode_pictures, shard_ranges
-from ifuvit.data.images import Picture, load_image, to_tensor
+from ifuvit.benchmarks.timing import Case, Step
+from ifuvit.data.encoded import EncodedDataset, EncodedDatasetWriter
+from ifuvit.data.encoding import ALONE, encode_captions, encode_images, shard_ranges
+from ifuvit.data.images import CaptionedImage, load_image, to_tensor
 from ifuvit.data.plan import Skips
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.batches import Batches, load
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from ifuvit.encoders.text_encoder import TextEncoder
 
 
-def picture_contestants(
-    autoencoder: "Autoencoder", pictures: Sequence[Picture], *, size: int, batch_size: int, workers: int
-) -> list[Contestant]:
+def image_cases(
+    autoencoder: "Autoencoder", images: Sequence[CaptionedImage], *, size: int, batch_size: int, workers: int
+) -> list[Case]:
     """The autoencoder alone, and what `ifuvit prepare` does: read, crop, encode, write.
 
     Args:
-        pictures: files of `size` x `size` pixels. A step deals with all of them.
-        batch_size: pictures at a time, for both.
+        images: files of `size` x `size` pixels. A step deals with all of them.
+        batch_size: images at a time, for both.
         workers: threads that read.
     """
 
     def alone() -> Step:
-        arrays = np.stack([np.asarray(load_image(picture.source)) for picture in pictures])  # type: ignore[arg-type]
+        arrays = np.stack([np.asarray(load_image(image.source)) for image in images])  # type: ignore[arg-type]
         parts = to_tensor(arrays).split(batch_size)
 
         def step() -> None:
@@ -46,10 +46,10 @@ def picture_contestants(
 
     def prepare() -> None:
         with _writer() as writer:
-            encode_pictures(
+            encode_images(
                 writer,
-                pictures,
-                [range(len(pictures))],
+                images,
+                [range(len(images))],
                 autoencoder,
                 Skips(writer.directory, 0, []),
                 ALONE,
@@ -59,13 +59,13 @@ def picture_contestants(
             )
 
     return [
-        Contestant(name="autoencoder alone", prepare=alone, items=len(pictures)),
-        Contestant(name="prepared", prepare=lambda: prepare, items=len(pictures), base="autoencoder alone"),
+        Case(name="autoencoder alone", prepare=alone, items=len(images)),
+        Case(name="prepared", prepare=lambda: prepare, items=len(images), base="autoencoder alone"),
     ]
 
 
-def caption_contestants(text_encoder: "TextEncoder", captions: Sequence[str], *, batch_size: int) -> list[Contestant]:
-    """The text encoder alone, and what `ifuvit prepare` does: tokenize, encode, write states."""
+def caption_cases(text_encoder: "TextEncoder", captions: Sequence[str], *, batch_size: int) -> list[Case]:
+    """The text encoder alone, and what `ifuvit prepare` does: tokenize, encode, write embeddings."""
 
     def alone() -> Step:
         parts = [
@@ -81,32 +81,34 @@ def caption_contestants(text_encoder: "TextEncoder", captions: Sequence[str], *,
     def prepare() -> None:
         with _writer() as writer:
             encode_captions(
-                writer, captions, [range(len(captions))], text_encoder, ALONE, states=True, batch_size=batch_size
+                writer, captions, [range(len(captions))], text_encoder, ALONE, embeddings=True, batch_size=batch_size
             )
 
     count = len(captions)
     return [
-        Contestant(name="text encoder alone", prepare=alone, items=count, unit="captions"),
-        Contestant(name="prepared", prepare=lambda: prepare, items=count, unit="captions", base="text encoder alone"),
+        Case(name="text encoder alone", prepare=alone, items=count, unit="captions"),
+        Case(name="prepared", prepare=lambda: prepare, items=count, unit="captions", base="text encoder alone"),
     ]
 
 
-def loader_contestants(
-    features: Features, *, batch_size: int, batches: int, workers: int, device: torch.device, seed: int
-) -> list[Contestant]:
+def loader_cases(
+    features: EncodedDataset, *, batch_size: int, batches: int, workers: int, device: torch.device, seed: int
+) -> list[Case]:
     """Training's loader, on features that lie in the system's file cache after the first step, and what it cannot be
     faster than: a plain copy of as many bytes, in the order of the files, into memory that is used again and again.
 
     Args:
         batches: a step.
-        workers: threads that make batches ahead of time, for the last contestant; 0 leaves it out.
+        workers: threads that make batches ahead of time, for the last case; 0 leaves it out.
         device: where the batches would go.
     """
     stream = Batches(features, np.arange(len(features)), seed=seed, batch_size=batch_size, caption_dropout=0.1)
     rows = np.random.default_rng(seed).permutation(len(features))[: batches * batch_size].reshape(batches, batch_size)
 
     def copy() -> Step:
-        files = [file for name in ("moments", "states") for file in sorted((features.directory / name).glob("*.npy"))]
+        files = [
+            file for name in ("moments", "embeddings") for file in sorted((features.directory / name).glob("*.npy"))
+        ]
         maps = [np.load(file, mmap_mode="r").view(np.uint8).reshape(-1) for file in files]
         memory = np.empty(max(map(len, maps)), np.uint8)
 
@@ -127,33 +129,33 @@ def loader_contestants(
 
     plain = "plain copy of the bytes"
 
-    def contestant(name: str, step: Step) -> Contestant:
-        return Contestant(name=name, prepare=lambda: step, items=rows.size, unit="samples", base=plain)
+    def case(name: str, step: Step) -> Case:
+        return Case(name=name, prepare=lambda: step, items=rows.size, unit="samples", base=plain)
 
-    contestants = [
-        Contestant(name=plain, prepare=copy, items=len(features), unit="samples"),
-        contestant("rows gathered", gather),
-        contestant("loader", lambda: read(0)),
+    cases = [
+        Case(name=plain, prepare=copy, items=len(features), unit="samples"),
+        case("rows gathered", gather),
+        case("loader", lambda: read(0)),
     ]
     if workers:
-        contestants.append(contestant(f"loader, {workers} thread{'s' * (workers > 1)}", lambda: read(workers)))
-    return contestants
+        cases.append(case(f"loader, {workers} thread{'s' * (workers > 1)}", lambda: read(workers)))
+    return cases
 
 
 def write_random_features(
     directory: Path, config: IFUViTConfig, samples: int, *, shard_size: int, seed: int
-) -> Features:
-    """Features of random numbers in the shapes that a model takes: one caption a picture, text states in half precision."""
+) -> EncodedDataset:
+    """Features of random numbers in the shapes that a model takes: one caption a image, text embeddings in half precision."""
     c, rng = config, np.random.default_rng(seed)
     shape = (samples, c.text_tokens, c.text_width)
     arrays = {
         "ids": np.zeros(shape[:2], np.int32),
         "masks": np.ones(shape[:2], np.bool_),
-        "states": rng.standard_normal(shape, np.float32).astype(np.float16),
+        "embeddings": rng.standard_normal(shape, np.float32).astype(np.float16),
     }
     moments = rng.standard_normal((samples, 2 * c.latent_channels, c.latent_size, c.latent_size), np.float32)
     moments = moments.astype(np.float16)
-    writer = FeatureWriter(directory)
+    writer = EncodedDatasetWriter(directory)
     writer.begin({})
     none = {"reference": "none", "fingerprint": "0" * 64}
     shards: dict[str, list[dict[str, Any]]] = {"moments": [], "text": []}
@@ -165,7 +167,7 @@ def write_random_features(
     writer.finish(
         shards=shards,
         arrays={
-            "null_states": arrays["states"][0],
+            "null_embeddings": arrays["embeddings"][0],
             "null_mask": arrays["masks"][0],
             "null_ids": arrays["ids"][0],
             "caption_starts": np.arange(samples + 1),
@@ -178,17 +180,17 @@ def write_random_features(
         started="",
         facts={
             "size": 8 * c.latent_size,
-            "text": "states",
+            "text": "embeddings",
             "latent_scale": 1.0,
             "autoencoder": {**none, "channels": c.latent_channels, "factor": 8},
             "text_encoder": {**none, "width": c.text_width, "max_tokens": c.text_tokens},
         },
     )
-    return Features.open(directory)
+    return EncodedDataset.open(directory)
 
 
 @contextlib.contextmanager
 def _writer():
     """A place for features that is gone afterwards; the bars of those that write them are not shown."""
     with TemporaryDirectory() as directory, contextlib.redirect_stderr(io.StringIO()):
-        yield FeatureWriter(directory)
+        yield EncodedDatasetWriter(directory)

@@ -1,4 +1,4 @@
-"""U-ViT's own code as a contestant: a checkout of github.com/baofff/U-ViT that the user gives.
+"""U-ViT's own code as a case: a checkout of github.com/baofff/U-ViT that the user gives.
 
 Of the checkout only the backbone, libs/uvit_t2i.py, is loaded. Its training step and its guided evaluation are a few lines
 in scripts that cannot be imported without data and a tracker; what they do is restated here, and done with the same
@@ -129,7 +129,7 @@ def difference_from_uvit(
     assert config == as_uvit(config)
     theirs, ours = reference.build(config).eval(), IFUViT(config).eval()
     ours.load_state_dict(theirs.state_dict())
-    latents, text = batch["latents"], batch["text_states"].float()
+    latents, text = batch["latents"], batch["text_embeddings"].float()
     with accelerator.autocast():
         expected = theirs.to(latents.device)(latents, batch["timesteps"], context=text)
         given = ours.to(latents.device)(latents, batch["timesteps"], text)
@@ -158,7 +158,7 @@ class ReferenceStep:
         """Learn from a batch; returns the loss before the update."""
         self.optimizer.zero_grad()
         noisy = add_noise(batch["latents"], batch["noise"], batch["timesteps"])
-        predicted = self.model(noisy, batch["timesteps"], context=batch["text_states"].float())
+        predicted = self.model(noisy, batch["timesteps"], context=batch["text_embeddings"].float())
         loss = (batch["noise"] - predicted).pow(2).flatten(1).mean(1).mean()
         self.accelerator.backward(loss)
         self.optimizer.step()
@@ -172,18 +172,18 @@ def guided_step(
     model: nn.Module,
     latents: Tensor,
     timesteps: Tensor,
-    text_states: Tensor,
-    null_states: Tensor,
+    text_embeddings: Tensor,
+    null_embeddings: Tensor,
     guidance_scale: float,
 ) -> Tensor:
     """`cfg_nnet` of its eval_t2i_discrete.py: two forward passes, one after the other.
 
     Args:
         latents, timesteps: (B, C, H, W), (B,).
-        text_states: (B, L, D) of the captions.
-        null_states: (L, D) of the null caption, repeated at every step as there.
+        text_embeddings: (B, L, D) of the captions.
+        null_embeddings: (L, D) of the null caption, repeated at every step as there.
         guidance_scale: the standard w; its own scale is w - 1.
     """
-    conditional = model(latents, timesteps, context=text_states)
-    null = model(latents, timesteps, context=null_states.repeat(len(latents), 1, 1))
+    conditional = model(latents, timesteps, context=text_embeddings)
+    null = model(latents, timesteps, context=null_embeddings.repeat(len(latents), 1, 1))
     return conditional + (guidance_scale - 1) * (conditional - null)

@@ -5,23 +5,23 @@ from typing import Any
 
 import torch
 
-from ifuvit.benchmarks.peak import peak, product_contestants, products
-from ifuvit.benchmarks.timing import Contestant, Rules, Timing, compete, speedup
+from ifuvit.benchmarks.peak import peak, product_cases, products
+from ifuvit.benchmarks.timing import Case, Rules, Timing, compete, speedup
 from ifuvit.model.settings import IFUViTConfig
 
 
-def measure(contestants: Sequence[Contestant], rules: Rules, device: torch.device) -> dict[str, Any]:
-    """Time contestants against each other.
+def measure(cases: Sequence[Case], rules: Rules, device: torch.device) -> dict[str, Any]:
+    """Time cases against each other.
 
     Returns:
         {"peak": None, "rows"}.
     """
-    timings = compete(contestants, rules, device)
-    return {"peak": None, "rows": [row(contestant, timings) for contestant in contestants]}
+    timings = compete(cases, rules, device)
+    return {"peak": None, "rows": [row(case, timings) for case in cases]}
 
 
 def measure_models(
-    contestants: Sequence[Contestant],
+    cases: Sequence[Case],
     configs: Iterable[IFUViTConfig],
     rules: Rules,
     device: torch.device,
@@ -32,7 +32,7 @@ def measure_models(
     """Time models against each other and, in the same rounds, the matrix products of their blocks.
 
     Args:
-        contestants: with as many images a step each.
+        cases: with as many images a step each.
         configs: of the models.
         precision: "fp32" or "bf16".
         training: whether there is a backward pass.
@@ -40,42 +40,40 @@ def measure_models(
     Returns:
         {"peak", "rows"}.
     """
-    images = contestants[0].items
+    images = cases[0].items
     chosen = products(configs, images, training=training)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    timings = compete([*contestants, *product_contestants(chosen, dtype, device, images)], rules, device)
+    timings = compete([*cases, *product_cases(chosen, dtype, device, images)], rules, device)
     best = peak(timings, chosen)
     return {
         "peak": best,
-        "rows": [row(contestant, timings, best["flops_per_second"]) for contestant in contestants],
+        "rows": [row(case, timings, best["flops_per_second"]) for case in cases],
     }
 
 
-def row(contestant: Contestant, timings: Mapping[str, Timing], peak: float | None = None) -> dict[str, Any]:
-    """One contestant's numbers.
+def row(case: Case, timings: Mapping[str, Timing], peak: float | None = None) -> dict[str, Any]:
+    """One case's numbers.
 
     Args:
-        timings: of all contestants, by name.
+        timings: of all cases, by name.
         peak: FLOP/s of the fastest matrix product in the same rounds.
     """
-    timing = timings[contestant.name]
+    timing = timings[case.name]
     seconds = timing.median
-    rate = None if contestant.flops is None else contestant.flops / seconds
+    rate = None if case.flops is None else case.flops / seconds
     return {
-        "name": contestant.name,
+        "name": case.name,
         "seconds": {"median": seconds, "quartiles": list(timing.quartiles), "rounds": list(timing.seconds)},
         "steps_a_turn": timing.steps,
         "steps_per_second": 1 / seconds,
-        "items": contestant.items,
-        "unit": contestant.unit,
-        "items_per_second": contestant.items / seconds,
-        "flops": contestant.flops,
+        "items": case.items,
+        "unit": case.unit,
+        "items_per_second": case.items / seconds,
+        "flops": case.flops,
         "flops_per_second": rate,
         "share_of_peak": None if rate is None or peak is None else rate / peak,
         "peak_memory": timing.peak_memory,
-        "speedup": None
-        if contestant.base is None
-        else {"over": contestant.base, **speedup(timing, timings[contestant.base])},
+        "speedup": None if case.base is None else {"over": case.base, **speedup(timing, timings[case.base])},
     }
 
 

@@ -31,9 +31,9 @@ class BenchConfig:
     out: Path
     """JSON file to write."""
     rounds: int = 10
-    """Rounds; in each, every contestant has a turn. From six on, ratios have an interval."""
+    """Rounds; in each, every case has a turn. From six on, ratios have an interval."""
     warmup: int = 3
-    """Steps of every contestant before the first round."""
+    """Steps of every case before the first round."""
     turn_seconds: float = 0.2
     """Seconds that a turn lasts at least; short steps are repeated."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -58,7 +58,7 @@ class BenchModelsConfig(BenchConfig):
     settings: tuple[str, ...] = ("concat-early", "cross-intermediate")
     """Presets of one size. They take turns, on the same batch."""
     batch_size: int = 8
-    """Pictures a step."""
+    """Images a step."""
     precision: tuple[Precision, ...] | None = None
     """One after the other; bf16 is autocast with fp32 weights. Default: fp32, and bf16 where the device has instructions for it."""
     against: Path | None = None
@@ -86,18 +86,18 @@ class BenchSampleConfig(BenchModelsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchGenerateConfig(BenchConfig):
-    """Time whole pictures, from prompts to pixels, with few and many solver steps."""
+    """Time whole images, from prompts to pixels, with few and many solver steps."""
 
     model: str = DEFAULT_MODEL
     """A shipped model, a run or a pipeline directory."""
     steps: tuple[int, ...] = (50, 25, 20, 15, 10)
     """Solver steps."""
     solver: Solver = "dpm++"
-    """Of this package's pictures; U-ViT's way is dpm++, the paper's."""
+    """Of this package's images; U-ViT's way is dpm++, the paper's."""
     guidance_interval: tuple[float, float] | None = None
     """Also with guidance in this part of the noise range only, in n / 1000."""
     batch_size: int = 16
-    """Pictures drawn at once."""
+    """Images drawn at once."""
     precision: tuple[Precision, ...] | None = None
     """One after the other; bf16 is autocast with fp32 weights. Default: fp32, and bf16 where the device has instructions for it."""
     against: Path | None = None
@@ -118,11 +118,11 @@ class BenchGenerateConfig(BenchConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchPrepareConfig(BenchConfig):
-    """Time `ifuvit prepare` on pictures and captions of OpenMoji Scenes, against its encoders alone, and training's loader on
+    """Time `ifuvit prepare` on images and captions of OpenMoji Scenes, against its encoders alone, and training's loader on
     features of the paper's size (random ones, 134 KB a sample, written to a temporary directory and read from cache)."""
 
     images: int = 256
-    """Pictures to draw and encode."""
+    """Images to draw and encode."""
     size: int | None = None
     """Pixels of their sides; default: what the autoencoder was trained on, but 256 at most."""
     autoencoder: str = "openmoji"
@@ -130,9 +130,9 @@ class BenchPrepareConfig(BenchConfig):
     text_encoder: str = "minilm"
     """As for `ifuvit prepare`."""
     batch_size: int = 64
-    """Pictures, and captions, encoded at a time."""
+    """Images, and captions, encoded at a time."""
     workers: int = 4
-    """Threads that read pictures."""
+    """Threads that read images."""
     samples: int = 1024
     """Samples that the loader reads a step."""
     loader_batch_size: int = 256
@@ -151,20 +151,20 @@ class BenchPrepareConfig(BenchConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchFeaturesConfig(BenchConfig):
-    """Time the extraction of features for distances from picture files, against the feature network alone."""
+    """Time the extraction of features for distances from image files, against the feature network alone."""
 
     network: Literal["effnet-lite0", "inception", "dinov2", "clip"] = "effnet-lite0"
     """As for `ifuvit reference-stats`."""
     weights: str | None = None
     """Its weights, where they are not embedded."""
     images: int = 256
-    """Pictures (OpenMoji Scenes) to draw and look at."""
+    """Images (OpenMoji Scenes) to draw and look at."""
     size: int = 64
     """Pixels of their sides."""
     batch_size: int = 64
-    """Pictures at a time."""
+    """Images at a time."""
     workers: int | None = None
-    """Threads that read pictures; default: 4, but none on a CPU."""
+    """Threads that read images; default: 4, but none on a CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -191,7 +191,7 @@ class BenchGrowthConfig(BenchConfig):
     steps: tuple[Literal["train", "sample"], ...] = ("train", "sample")
     """Of training, of guided sampling, or both, one after the other."""
     batch_size: int = 1
-    """Pictures a step."""
+    """Images a step."""
     precision: Precision | None = None
     """bf16 is autocast with fp32 weights. Default: bf16 where the device has instructions for it, else fp32."""
     clock: Literal["wall", "processor"] = "wall"
@@ -283,8 +283,8 @@ def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -
     from ifuvit.benchmarks.machine import make_accelerator
     from ifuvit.benchmarks.reference import as_uvit, difference_from_uvit, load_reference
     from ifuvit.benchmarks.results import measure_models
-    from ifuvit.benchmarks.sampling import difference_from_plain, sampling_contestants
-    from ifuvit.benchmarks.training import random_batch, training_contestants
+    from ifuvit.benchmarks.sampling import difference_from_plain, sampling_cases
+    from ifuvit.benchmarks.training import random_batch, training_cases
     from ifuvit.training.config import default_config
 
     training, seed = isinstance(config, BenchTrainConfig), config.seed
@@ -313,14 +313,14 @@ def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -
                 )
                 for name in configs
             }
-            contestants = training_contestants(recipes, reference, batch, accelerator)
+            cases = training_cases(recipes, reference, batch, accelerator)
         else:
             differences["from_plain"] = {
                 name: difference_from_plain(setting, batch, accelerator, seed=seed) for name, setting in configs.items()
             }
-            contestants = sampling_contestants(configs, reference, batch, accelerator, seed=seed)
+            cases = sampling_cases(configs, reference, batch, accelerator, seed=seed)
         results[precision] = {
-            **measure_models(contestants, configs.values(), rules, device, precision=precision, training=training),
+            **measure_models(cases, configs.values(), rules, device, precision=precision, training=training),
             "differences": differences,
         }
     return {"results": results, "reference": None if reference is None else reference.facts()}
@@ -329,7 +329,7 @@ def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -
 def _generate(config: BenchGenerateConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
     import torch
 
-    from ifuvit.benchmarks.generation import generation_contestants
+    from ifuvit.benchmarks.generation import generation_cases
     from ifuvit.benchmarks.reference import load_reference
     from ifuvit.benchmarks.results import measure
     from ifuvit.metrics.counting.prompts import PROMPT_SETS
@@ -343,19 +343,17 @@ def _generate(config: BenchGenerateConfig, rules: "Rules", device: "torch.device
     for precision in config.precision:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=dtype)
-        contestants = generation_contestants(
-            pipeline, reference, prompts, config.steps, intervals, solver=config.solver
-        )
-        results[precision] = measure(contestants, rules, device)
+        cases = generation_cases(pipeline, reference, prompts, config.steps, intervals, solver=config.solver)
+        results[precision] = measure(cases, rules, device)
     return {"results": results, "reference": None if reference is None else reference.facts()}
 
 
 def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
-    from ifuvit.benchmarks.images import draw_pictures
+    from ifuvit.benchmarks.images import draw_images
     from ifuvit.benchmarks.preparation import (
-        caption_contestants,
-        loader_contestants,
-        picture_contestants,
+        caption_cases,
+        image_cases,
+        loader_cases,
         write_random_features,
     )
     from ifuvit.benchmarks.results import measure
@@ -370,8 +368,8 @@ def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device")
     if size % autoencoder.factor:
         raise InputError(f"--size {size}: not a multiple of {autoencoder.factor}, the autoencoder's factor")
     with TemporaryDirectory() as directory:
-        pictures = draw_pictures(Path(directory), config.images, size=size, seed=config.seed)
-        captions = list(dict.fromkeys(caption for picture in pictures for caption in picture.captions))
+        images = draw_images(Path(directory), config.images, size=size, seed=config.seed)
+        captions = list(dict.fromkeys(caption for image in images for caption in image.captions))
         features = write_random_features(
             Path(directory) / "features",
             presets["cross-intermediate"],
@@ -380,11 +378,11 @@ def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device")
             seed=config.seed,
         )
         contests = {
-            f"pictures of {size} pixels": picture_contestants(
-                autoencoder, pictures, size=size, batch_size=config.batch_size, workers=config.workers
+            f"images of {size} pixels": image_cases(
+                autoencoder, images, size=size, batch_size=config.batch_size, workers=config.workers
             ),
-            "captions": caption_contestants(text_encoder, captions, batch_size=config.batch_size),
-            "features of the paper's size": loader_contestants(
+            "captions": caption_cases(text_encoder, captions, batch_size=config.batch_size),
+            "features of the paper's size": loader_cases(
                 features,
                 batch_size=config.loader_batch_size,
                 batches=config.samples // config.loader_batch_size,
@@ -393,23 +391,23 @@ def _prepare(config: BenchPrepareConfig, rules: "Rules", device: "torch.device")
                 seed=config.seed,
             ),
         }
-        return {"results": {name: measure(contestants, rules, device) for name, contestants in contests.items()}}
+        return {"results": {name: measure(cases, rules, device) for name, cases in contests.items()}}
 
 
 def _features(config: BenchFeaturesConfig, rules: "Rules", device: "torch.device") -> dict[str, Any]:
-    from ifuvit.benchmarks.extraction import extraction_contestants
-    from ifuvit.benchmarks.images import draw_pictures
+    from ifuvit.benchmarks.extraction import extraction_cases
+    from ifuvit.benchmarks.images import draw_images
     from ifuvit.benchmarks.results import measure
     from ifuvit.metrics.distances.feature_networks import load_feature_network
 
     network = load_feature_network(config.network, weights=config.weights, device=device)
     with TemporaryDirectory() as directory:
-        pictures = draw_pictures(Path(directory), config.images, size=config.size, seed=config.seed)
-        files = [Path(directory) / f"{picture.id}.png" for picture in pictures]
-        contestants = extraction_contestants(network, files, batch_size=config.batch_size, workers=config.workers)
+        images = draw_images(Path(directory), config.images, size=config.size, seed=config.seed)
+        files = [Path(directory) / f"{image.id}.png" for image in images]
+        cases = extraction_cases(network, files, batch_size=config.batch_size, workers=config.workers)
         return {
             "network": network.facts(),
-            "results": {f"{network.name}, pictures of {config.size} pixels": measure(contestants, rules, device)},
+            "results": {f"{network.name}, images of {config.size} pixels": measure(cases, rules, device)},
         }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
-from ifuvit.benchmarks.timing import Contestant, Step
+from ifuvit.benchmarks.timing import Case, Step
 from ifuvit.model.flops import guided_step_flops, text_flops
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import EncodedText, IFUViT
@@ -30,7 +30,7 @@ GUIDANCE_SCALE = 2.0
 
 @contextmanager
 def sampling(accelerator: "Accelerator") -> Iterator[None]:
-    """As the pipeline samples: without gradients, and under one autocast for all steps of a picture, so that weights are
+    """As the pipeline samples: without gradients, and under one autocast for all steps of a image, so that weights are
     converted once."""
     with torch.no_grad(), accelerator.autocast():
         yield
@@ -46,16 +46,16 @@ class Guided:
     def __init__(self, config: IFUViTConfig, batch: Mapping[str, Tensor], *, seed: int) -> None:
         torch.manual_seed(seed)
         self.latents, self.timesteps = batch["latents"], batch["timesteps"]
-        self.states, self.mask = batch["text_states"].float(), batch["text_mask"]
-        self.null_states, self.null_mask = self.states[-1:], self.mask[-1:]
+        self.states, self.mask = batch["text_embeddings"].float(), batch["text_mask"]
+        self.null_embeddings, self.null_mask = self.states[-1:], self.mask[-1:]
         self.model = IFUViT(config).to(self.latents.device).eval()
         for parameter in self.model.parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        self.text, self.null = self.encode(), self.model.encode_text(self.null_states, self.null_mask)
+        self.text, self.null = self.encode(), self.model.encode_text(self.null_embeddings, self.null_mask)
 
     def encode(self) -> EncodedText:
-        """The prompts, as once a picture."""
+        """The prompts, as once a image."""
         return self.model.encode_text(self.states, self.mask)
 
     def shared(self) -> Tensor:
@@ -65,19 +65,19 @@ class Guided:
     def plain(self) -> Tensor:
         """The same as two whole forward passes, as the formula says."""
         conditional = self.model(self.latents, self.timesteps, self.states, self.mask)
-        null_states, null_mask = self.null_states.expand_as(self.states), self.null_mask.expand_as(self.mask)
-        null = self.model(self.latents, self.timesteps, null_states, null_mask)
+        null_embeddings, null_mask = self.null_embeddings.expand_as(self.states), self.null_mask.expand_as(self.mask)
+        null = self.model(self.latents, self.timesteps, null_embeddings, null_mask)
         return null + GUIDANCE_SCALE * (conditional - null)
 
 
-def sampling_contestants(
+def sampling_cases(
     configs: Mapping[str, IFUViTConfig],
     reference: "Reference | None",
     batch: Mapping[str, Tensor],
     accelerator: "Accelerator",
     *,
     seed: int,
-) -> list[Contestant]:
+) -> list[Case]:
     """U-ViT's own guided step, if there is a checkout, and of each setting the plain and the shared one and the encoding
     of its prompts. The steps are compared with U-ViT's, or with the first setting's plain one.
 
@@ -90,18 +90,18 @@ def sampling_contestants(
     images = len(batch["latents"])
     first = next(iter(configs))
     base = f"{first}, plain" if reference is None else uvit.NAME
-    contestants = []
+    cases = []
     if reference is not None:
         size = as_uvit(configs[first])
 
         def theirs() -> Step:
             model = accelerator.prepare(reference.build(size).eval())
-            text = batch["text_states"].float()
+            text = batch["text_embeddings"].float()
             latents, timesteps = batch["latents"], batch["timesteps"]
             return lambda: uvit.guided_step(model, latents, timesteps, text, text[-1], GUIDANCE_SCALE)
 
         flops = guided_step_flops(size, shared=False).total * images
-        contestants.append(Contestant(name=uvit.NAME, prepare=theirs, items=images, flops=flops, within=torch.no_grad))
+        cases.append(Case(name=uvit.NAME, prepare=theirs, items=images, flops=flops, within=torch.no_grad))
     for name, config in configs.items():
         ways = {
             "plain": (Guided.plain, guided_step_flops(config, shared=False)),
@@ -110,8 +110,8 @@ def sampling_contestants(
         }
         for way, (take, flops) in ways.items():
             called = f"{name}, {way}"
-            contestants.append(
-                Contestant(
+            cases.append(
+                Case(
                     name=called,
                     prepare=lambda take=take, config=config: partial(take, Guided(config, batch, seed=seed)),
                     items=images,
@@ -120,7 +120,7 @@ def sampling_contestants(
                     within=lambda: sampling(accelerator),
                 )
             )
-    return contestants
+    return cases
 
 
 def difference_from_plain(

@@ -1,7 +1,7 @@
-"""Contestants side by side: every round gives each of them a turn, so that drift of the machine hits all alike.
+"""Cases side by side: every round gives each of them a turn, so that drift of the machine hits all alike.
 
 A turn is one step that is not timed, then as many as fill the turn between two synchronizations. The untimed step
-brings back what the others have displaced: in a real run a contestant follows on itself. The order is reversed from round
+brings back what the others have displaced: in a real run a case follows on itself. The order is reversed from round
 to round (A B C, C B A, ...), so a machine that slows down steadily favors nobody.
 """
 
@@ -24,19 +24,19 @@ Step = Callable[[], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class Case:
     """Something that is timed."""
 
     name: str
     prepare: Callable[[], Step]
-    """Makes the step that is timed. What it allocates counts as the contestant's memory."""
+    """Makes the step that is timed. What it allocates counts as the case's memory."""
     items: int
-    """How many pictures, or whatever `unit` says, a step deals with."""
+    """How many images, or whatever `unit` says, a step deals with."""
     unit: str = "images"
     flops: float | None = None
     """Floating point operations a step, if they are known."""
     base: str | None = None
-    """Name of the contestant that this one is compared with."""
+    """Name of the case that this one is compared with."""
     within: Callable[[], AbstractContextManager[object]] = nullcontext
     """A context that holds for a whole turn."""
 
@@ -46,9 +46,9 @@ class Rules:
     """How long is measured."""
 
     rounds: int = 10
-    """Turns of every contestant."""
+    """Turns of every case."""
     warmup: int = 3
-    """Steps of every contestant before the first round."""
+    """Steps of every case before the first round."""
     turn_seconds: float = 0.2
     """Time that the steps of a turn fill at least."""
 
@@ -62,15 +62,15 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What the rounds gave for one contestant."""
+    """What the rounds gave for one case."""
 
     seconds: tuple[float, ...]
     """Seconds a step, a number for each round."""
     steps: int
     """Timed steps a turn."""
     peak_memory: int | None
-    """Bytes on the GPU: what the contestant holds, and the most that a step adds. None without a GPU, where the memory of
-    one contestant cannot be told from the others'."""
+    """Bytes on the GPU: what the case holds, and the most that a step adds. None without a GPU, where the memory of
+    one case cannot be told from the others'."""
 
     @property
     def median(self) -> float:
@@ -82,26 +82,26 @@ class Timing:
 
 
 def compete(
-    contestants: Sequence[Contestant],
+    cases: Sequence[Case],
     rules: Rules,
     device: torch.device,
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
-    """Time contestants against each other.
+    """Time cases against each other.
 
     Args:
-        contestants: of different names.
+        cases: of different names.
         rules: how long.
         device: where they compute; it is waited for before the clock is read.
         clock: seconds since some moment.
 
     Returns:
-        a timing for each, by name, in the order of `contestants`.
+        a timing for each, by name, in the order of `cases`.
     """
     from tqdm import tqdm
 
-    assert len({contestant.name for contestant in contestants}) == len(contestants) > 0
+    assert len({case.name for case in cases}) == len(cases) > 0
 
     def timed(step: Step, steps: int) -> float:
         """Seconds a step."""
@@ -113,31 +113,29 @@ def compete(
         return (clock() - begun) / steps
 
     gc.collect()  # models of an earlier contest, which may be in cycles
-    ready: list[tuple[Contestant, Step, int]] = []
+    ready: list[tuple[Case, Step, int]] = []
     memory: dict[str, int | None] = {}
-    for contestant in contestants:
+    for case in cases:
         before = _allocated(device)
-        with contestant.within():
-            step = contestant.prepare()
+        with case.within():
+            step = case.prepare()
             for _ in range(rules.warmup - 1):
                 step()
-            memory[contestant.name] = _memory(step, before, device)
+            memory[case.name] = _memory(step, before, device)
             steps = max(1, math.ceil(rules.turn_seconds / max(timed(step, 1), 1e-9)))
-        ready.append((contestant, step, steps))
+        ready.append((case, step, steps))
 
-    seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    seconds: dict[str, list[float]] = {case.name: [] for case in cases}
     with tqdm(total=rules.rounds * len(ready), desc="turns", disable=None) as bar:  # a bar on a terminal only
         for number in range(rules.rounds):
-            for contestant, step, steps in ready if number % 2 == 0 else ready[::-1]:
-                with contestant.within():
+            for case, step, steps in ready if number % 2 == 0 else ready[::-1]:
+                with case.within():
                     step()
-                    seconds[contestant.name].append(timed(step, steps))
+                    seconds[case.name].append(timed(step, steps))
                 bar.update()
     return {
-        contestant.name: Timing(
-            seconds=tuple(seconds[contestant.name]), steps=steps, peak_memory=memory[contestant.name]
-        )
-        for contestant, _, steps in ready
+        case.name: Timing(seconds=tuple(seconds[case.name]), steps=steps, peak_memory=memory[case.name])
+        for case, _, steps in ready
     }
 
 
@@ -152,7 +150,7 @@ def _allocated(device: torch.device) -> int:
 
 
 def _memory(step: Step, before: int, device: torch.device) -> int | None:
-    """Bytes that are in use at most during a step, less those that were allocated `before` the contestant was prepared."""
+    """Bytes that are in use at most during a step, less those that were allocated `before` the case was prepared."""
     if device.type != "cuda":
         step()
         return None
@@ -164,7 +162,7 @@ def _memory(step: Step, before: int, device: torch.device) -> int | None:
 
 
 def speedup(timing: Timing, base: Timing) -> dict[str, Any]:
-    """How many times as fast as `base`: the median over rounds of base's seconds over the contestant's in that round.
+    """How many times as fast as `base`: the median over rounds of base's seconds over the case's in that round.
 
     Returns:
         {"value", "quartiles", "interval", "interval_from", "n"}; the interval is None below six rounds.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
-from ifuvit.benchmarks.timing import Contestant, Step
+from ifuvit.benchmarks.timing import Case, Step
 from ifuvit.diffusion.schedule import NUM_TIMESTEPS
 from ifuvit.model.flops import forward_flops
 from ifuvit.model.settings import IFUViTConfig
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def random_batch(config: IFUViTConfig, batch_size: int, *, seed: int, device: torch.device) -> dict[str, Tensor]:
-    """A batch as `ifuvit.training.batches.Batches` gives it from features with text states, of random numbers. What the
+    """A batch as `ifuvit.training.batches.Batches` gives it from features with text embeddings, of random numbers. What the
     numbers are does not change how long a step takes."""
     c, draw = config, torch.Generator().manual_seed(seed)
     shape = (batch_size, c.latent_channels, c.latent_size, c.latent_size)
@@ -32,18 +32,18 @@ def random_batch(config: IFUViTConfig, batch_size: int, *, seed: int, device: to
         "latents": torch.randn(shape, generator=draw),
         "noise": torch.randn(shape, generator=draw),
         "timesteps": torch.randint(1, NUM_TIMESTEPS + 1, (batch_size,), generator=draw),
-        "text_states": torch.randn(batch_size, c.text_tokens, c.text_width, generator=draw).half(),
+        "text_embeddings": torch.randn(batch_size, c.text_tokens, c.text_width, generator=draw).half(),
         "text_mask": torch.rand(batch_size, c.text_tokens, generator=draw) < 0.5,
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def training_contestants(
+def training_cases(
     recipes: Mapping[str, TrainConfig],
     reference: "Reference | None",
     batch: Mapping[str, Tensor],
     accelerator: "Accelerator",
-) -> list[Contestant]:
+) -> list[Case]:
     """U-ViT's own training step, if there is a checkout, and that of each recipe, all on the same batch. They are compared
     with U-ViT's, or with the first recipe's.
 
@@ -62,8 +62,8 @@ def training_contestants(
         step.model.train()
         return lambda: step(batch, next(steps))
 
-    contestants = [
-        Contestant(
+    cases = [
+        Case(
             name=name,
             prepare=lambda recipe=recipe: ours(recipe),
             items=images,
@@ -80,8 +80,8 @@ def training_contestants(
             return lambda: step(batch)
 
         flops = training_flops(size, images)
-        contestants.insert(0, Contestant(name=uvit.NAME, prepare=theirs, items=images, flops=flops))
-    return contestants
+        cases.insert(0, Case(name=uvit.NAME, prepare=theirs, items=images, flops=flops))
+    return cases
 
 
 def training_flops(config: IFUViTConfig, images: int) -> float:

@@ -31,8 +31,8 @@ Time this package on this machine. What is compared takes turns in rounds, on th
 actions:
   train      --settings PRESETS --out RESULT.json   training steps
   sample     --settings PRESETS --out RESULT.json   steps of guided sampling
-  generate   --out RESULT.json                      whole pictures, with few and many steps
-  prepare    --out RESULT.json                      encoding of pictures and captions, and training's loader
+  generate   --out RESULT.json                      whole images, with few and many steps
+  prepare    --out RESULT.json                      encoding of images and captions, and training's loader
   features   --out RESULT.json                      feature extraction for distances
   growth     --out RESULT.json                      steps by image tokens, text tokens and depth, with a plot
 
@@ -42,8 +42,8 @@ actions:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse_action(ACTIONS, arguments, verb="bench", text=_HELP)
+    """Entry point of the command."""
+    config = parse_action(ACTIONS, arguments, command="bench", text=_HELP)
     if config is None:
         return
     written = run(config)

@@ -82,7 +82,7 @@ def run(config: ConvertConfig) -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
+    """Entry point of the command."""
     from ifuvit.utils.files import read_json
 
     out = run(parse(ConvertConfig, arguments, prog="ifuvit convert"))

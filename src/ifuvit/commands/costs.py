@@ -24,7 +24,7 @@ class CostsConfig:
     training_memory: bool = False
     """Also count the memory of a training step on one GPU, which takes seconds a preset."""
     batch_size: int = 256
-    """Pictures of that step."""
+    """Images of that step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of that step; bf16 is autocast with fp32 weights."""
     json: bool = False

@@ -8,11 +8,11 @@ from ifuvit.utils.files import read_json
 
 _HELP = """usage: ifuvit count ACTION [ARGUMENTS]
 
-Count the objects in pictures that were drawn from prompts like "three sheep" or "a bus left of an apple".
+Count the objects in images that were drawn from prompts like "three sheep" or "a bus left of an apple".
 
 actions:
   prompts  paper|all-kinds|relations|held-out|coco  print prompts, one a line
-  judge    PICTURES --out RESULT.json               judge what `ifuvit generate` drew from them
+  judge    IMAGES --out RESULT.json               judge what `ifuvit generate` drew from them
   train    --scenes DIR --out COUNTER               train a counter on OpenMoji Scenes, print its error
 
 `ifuvit count ACTION --help` tells an action's arguments."""
@@ -24,8 +24,8 @@ _ACTIONS: dict[str, type[CountPromptsConfig | CountJudgeConfig | CountTrainConfi
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse_action(_ACTIONS, arguments, verb="count", text=_HELP)
+    """Entry point of the command."""
+    config = parse_action(_ACTIONS, arguments, command="count", text=_HELP)
     if config is None:
         return
     if isinstance(config, CountPromptsConfig):
@@ -39,4 +39,4 @@ def main(arguments: list[str]) -> None:
     else:
         result = read_json(written)
         print(result_table(result))
-        print(f"{written}: {result['judged']} pictures judged")
+        print(f"{written}: {result['judged']} images judged")

@@ -11,7 +11,7 @@ def result_table(result: dict[str, Any]) -> str:
     """The main numbers of a result as text."""
     protocol, target = result["protocol"], result["target"]
     lines = [
-        f"{target['name']} under protocol {protocol['name']}: {protocol['images']:,} pictures, {protocol['solver']}, "
+        f"{target['name']} under protocol {protocol['name']}: {protocol['images']:,} images, {protocol['solver']}, "
         f"{protocol['steps']} steps, w = {protocol['guidance_scale']:g}"
     ]
     for name, number in result["metrics"].items():
@@ -39,7 +39,7 @@ def result_table(result: dict[str, Any]) -> str:
     if result["costs"]:
         told = {
             "parameters": "parameters",
-            "images_per_second": "pictures a second",
+            "images_per_second": "images a second",
             "peak_memory_gib": "peak memory, GiB",
         }
         for name, title in told.items():
@@ -49,13 +49,13 @@ def result_table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
+    """Entry point of the command."""
     config = parse(EvaluateConfig, arguments, prog="ifuvit evaluate")
     from ifuvit.evaluation.run import run
 
     out = run(config)
     from ifuvit.utils.distributed import Processes
 
-    if Processes.join()[0].first:
+    if Processes.init()[0].first:
         print(result_table(read_json(out)))
         print(f"{out}: written")

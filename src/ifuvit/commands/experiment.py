@@ -8,9 +8,9 @@ from ifuvit.utils.files import read_json
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
+    """Entry point of the command."""
     config = parse(ExperimentConfig, arguments, prog="ifuvit experiment")
     out = run(config)
-    if not config.dry_run and Processes.join()[0].first:
+    if not config.dry_run and Processes.init()[0].first:
         print(summary(read_json(out / "experiment.json")))
         print(f"{out / 'experiment.json'}: written; `ifuvit report {out} --out report.html` shows it")

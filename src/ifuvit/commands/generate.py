@@ -1,4 +1,4 @@
-"""`ifuvit generate`: draw pictures from prompts."""
+"""`ifuvit generate`: draw images from prompts."""
 
 import base64
 import contextlib
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
     from ifuvit.pipeline import Pipeline
 
-# The page carries its pictures inside as long as it stays small enough to be mailed; beyond that it refers to the files.
+# The page carries its images inside as long as it stays small enough to be mailed; beyond that it refers to the files.
 _EMBED_BYTES = 20_000_000
-# A grid is for looking at: more pictures than this do not fit into one.
+# A grid is for looking at: more images than this do not fit into one.
 _GRID_IMAGES = 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
-    """Draw pictures from prompts: PNG files, a labeled grid.png, index.html and manifest.json."""
+    """Draw images from prompts: PNG files, a labeled grid.png, index.html and manifest.json."""
 
     prompts: Positional[tuple[str, ...]] = ()
     """What to draw, each prompt in quotes."""
@@ -50,22 +50,22 @@ class GenerateConfig:
     """Solver steps, each one evaluation of the guided network. Default: 15, as good as the paper's 50 (docs/performance.md)."""
     guidance_scale: float = 4.0
     """Classifier-free guidance, the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper counts
-    s = w - 1: its pictures have w = 4, its evaluation w = 2."""
+    s = w - 1: its images have w = 4, its evaluation w = 2."""
     guidance_interval: tuple[float, float] = EVERYWHERE
     """Guide only the steps with LOW <= n / 1000 <= HIGH, n = 1000 being pure noise; the others take half the work."""
     negative_prompt: str | None = None
     """Guide away from this instead of from the null caption."""
     seed: int = 0
-    """Picture i depends on (seed, i), the prompt and the settings alone, not on the batch size."""
+    """Image i depends on (seed, i), the prompt and the settings alone, not on the batch size."""
     solver: str = "dpm++"
     """dpm++ (the paper's), dpm++2m, unipc, ddim or euler-a."""
     start: Start = "color"
-    """What the solver starts from: color is noise around a color as the training pictures have, noise is pure noise as in the
+    """What the solver starts from: color is noise around a color as the training images have, noise is pure noise as in the
     paper. They differ for models that know their training's colors (docs/sampling.md)."""
     images_per_prompt: int = 1
-    """Pictures a prompt."""
+    """Images a prompt."""
     batch_size: Annotated[int | None, arg(metavar="INT")] = None
-    """Pictures drawn at once. Default: 8 on a CPU, else 64."""
+    """Images drawn at once. Default: 8 on a CPU, else 64."""
     device: str = "auto"
     """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -102,7 +102,7 @@ class GenerateConfig:
 
 
 def run(config: GenerateConfig) -> Path:
-    """Draw the pictures and return their directory.
+    """Draw the images and return their directory.
 
     Raises:
         InputError: no prompts, an unknown model or solver, impossible settings, or a directory that cannot be used.
@@ -195,7 +195,7 @@ def read_prompts(config: GenerateConfig) -> list[str]:
 
 
 def file_name(index: int, count: int, prompt: str) -> str:
-    """A file name that is safe everywhere: the index, padded for `count` pictures, and a few words of the prompt."""
+    """A file name that is safe everywhere: the index, padded for `count` images, and a few words of the prompt."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:48].strip("-")
     number = f"{index:0{max(4, len(str(count - 1)))}d}"
@@ -211,7 +211,7 @@ def _load(directory: Path, config: GenerateConfig) -> "Pipeline":
 
 
 def _draw(pipeline: "Pipeline", prompts: list[str], config: GenerateConfig, batch_size: int) -> "Iterator[Image]":
-    """The pictures one after the other, drawn batch by batch, with a progress bar on a terminal."""
+    """The images one after the other, drawn batch by batch, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     unique = list(dict.fromkeys(prompts))
@@ -263,14 +263,14 @@ def _check_out(out: Path | None) -> tuple[Path, list[Path]]:
         return out, []
     manifest = out / "manifest.json"
     earlier = read_json(manifest) if manifest.is_file() else None
-    if not isinstance(earlier, dict) or earlier.get("verb") != "generate":
+    if not isinstance(earlier, dict) or earlier.get("command") != "generate":
         raise InputError(f"--out {out}: holds something else already; give a new or empty directory")
     names = [image["file"] for image in earlier.get("images", [])]
     return out, [out / Path(name).name for name in [*names, "grid.png", "index.html", "manifest.json"]]
 
 
 def _write_png(path: Path, image: "Image", facts: dict[str, Any]) -> None:
-    """The picture with `facts` as text in the PNG file."""
+    """The image with `facts` as text in the PNG file."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -299,7 +299,7 @@ figcaption { padding: 0.5rem 0.6rem; font-size: 0.9rem; overflow-wrap: anywhere;
 
 
 def _page(files: Sequence[Path], prompts: Sequence[str], settings: dict[str, Any]) -> str:
-    """A page of all pictures with their prompts that needs no other file (unless they are very large together)."""
+    """A page of all images with their prompts that needs no other file (unless they are very large together)."""
     from PIL import Image
 
     embed = sum(path.stat().st_size for path in files) <= _EMBED_BYTES
@@ -319,14 +319,14 @@ def _page(files: Sequence[Path], prompts: Sequence[str], settings: dict[str, Any
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{len(files)} pictures</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{len(files)} {'picture' if len(files) == 1 else 'pictures'}</h1>\n<p>{html.escape(facts)}</p>\n<main>\n"
+        f"<title>{len(files)} images</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{len(files)} {'image' if len(files) == 1 else 'images'}</h1>\n<p>{html.escape(facts)}</p>\n<main>\n"
         + "\n".join(figures)
         + "\n</main>\n</body>\n</html>\n"
     )
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
+    """Entry point of the command."""
     out = run(parse(GenerateConfig, arguments, prog="ifuvit generate"))
-    print(f"{out / 'index.html'}: {len(list(out.glob('[0-9]*.png')))} pictures; the grid is {out / 'grid.png'}")
+    print(f"{out / 'index.html'}: {len(list(out.glob('[0-9]*.png')))} images; the grid is {out / 'grid.png'}")

@@ -1,7 +1,7 @@
-"""The command line: one subcommand a verb. A verb's module is imported only when that verb runs.
+"""The command line: one subcommand a command. A command's module is imported only when that command runs.
 
-A verb lives in a module with `main(arguments: list[str]) -> None`, which parses its arguments with `parse` below and
-calls the verb's `run(config)`.
+A command lives in a module with `main(arguments: list[str]) -> None`, which parses its arguments with `parse` below and
+calls the command's `run(config)`.
 """
 
 import errno
@@ -12,22 +12,22 @@ from ifuvit.utils.devices import keep_freed_memory
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import is_full_disk, package_version
 
-VERBS = {
-    "generate": ("ifuvit.commands.generate", "draw pictures from prompts"),
+COMMANDS = {
+    "generate": ("ifuvit.commands.generate", "draw images from prompts"),
     "scenes": ("ifuvit.commands.scenes", "draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout"),
-    "prepare": ("ifuvit.commands.prepare", "encode captions and pictures into features for training"),
+    "prepare": ("ifuvit.commands.prepare", "encode captions and images into features for training"),
     "train": ("ifuvit.commands.train", "train a backbone on prepared features"),
-    "train-autoencoder": ("ifuvit.commands.train_autoencoder", "train a small KL autoencoder on a folder of pictures"),
-    "evaluate": ("ifuvit.commands.evaluate", "judge a model or pictures: distances, alignment, counts and costs"),
+    "train-autoencoder": ("ifuvit.commands.train_autoencoder", "train a small KL autoencoder on a folder of images"),
+    "evaluate": ("ifuvit.commands.evaluate", "judge a model or images: distances, alignment, counts and costs"),
     "sweep": ("ifuvit.commands.sweep", "evaluate models over guidance scales"),
     "experiment": ("ifuvit.commands.experiment", "run or resume a whole experiment of the paper"),
     "report": ("ifuvit.commands.report", "put results into one page with tables and curves"),
     "reference-stats": ("ifuvit.commands.reference_stats", "make the real side's statistics for Fréchet distances"),
     "train-two-tower": ("ifuvit.commands.train_two_tower", "train the embedded model of text-image alignment"),
-    "count": ("ifuvit.commands.count", "count objects in pictures of OpenMoji Scenes' kinds"),
+    "count": ("ifuvit.commands.count", "count objects in images of OpenMoji Scenes' kinds"),
     "costs": ("ifuvit.commands.costs", "print parameters and GFLOPs of any setting"),
     "bench": ("ifuvit.commands.bench", "time training, sampling, preparation and feature extraction"),
-    "study": ("ifuvit.commands.study", "have people count objects in pictures, or rank several models' pictures"),
+    "study": ("ifuvit.commands.study", "have people count objects in images, or rank several models' images"),
     "convert": ("ifuvit.commands.convert", "turn an official U-ViT checkpoint into a model directory"),
 }
 
@@ -41,32 +41,32 @@ _USERS = (
 def usage() -> str:
     """The text of `ifuvit --help`."""
     lines = [
-        "usage: ifuvit VERB [ARGUMENTS]",
+        "usage: ifuvit COMMAND [ARGUMENTS]",
         "",
         "Text-to-image diffusion with an intermediate fusion ViT.",
         "",
-        "verbs:",
+        "commands:",
     ]
-    lines += [f"  {verb:<18} {about}" for verb, (_, about) in VERBS.items()]
+    lines += [f"  {command:<18} {about}" for command, (_, about) in COMMANDS.items()]
     return "\n".join(
-        [*lines, "", "`ifuvit VERB --help` tells a verb's arguments. `ifuvit --version` tells the version."]
+        [*lines, "", "`ifuvit COMMAND --help` tells a command's arguments. `ifuvit --version` tells the version."]
     )
 
 
 def main() -> None:
     """Entry point of the `ifuvit` command: exit status 0, 2 for a mistake of the user, 1 for an internal fault."""
-    verb, *arguments = sys.argv[1:] or ["--help"]
-    if verb in ("-h", "--help"):
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help"):
         print(usage())
         return
-    if verb == "--version":
+    if command == "--version":
         print(package_version())
         return
     try:
-        if verb not in VERBS:
-            raise InputError(f"unknown verb {verb!r}; the verbs are {', '.join(VERBS)}")
+        if command not in COMMANDS:
+            raise InputError(f"unknown command {command!r}; the commands are {', '.join(COMMANDS)}")
         keep_freed_memory()
-        importlib.import_module(VERBS[verb][0]).main(arguments)
+        importlib.import_module(COMMANDS[command][0]).main(arguments)
     except InputError as error:
         sys.exit(_fail(str(error)))
     except BrokenPipeError:

@@ -6,11 +6,11 @@ from ifuvit.utils.distributed import Processes
 
 _HELP = """usage: ifuvit prepare SOURCE [ARGUMENTS]
 
-Encode captions and pictures into features for training.
+Encode captions and images into features for training.
 
 sources:
   coco      --images DIR --captions FILE.json --out FEATURES   MS-COCO's files, or OpenMoji Scenes
-  folder    DIR --out FEATURES                                 pictures, .txt files or metadata.jsonl
+  folder    DIR --out FEATURES                                 images, .txt files or metadata.jsonl
   dataset   NAME_OR_FILES --out FEATURES                       WebDataset, parquet, or the hub
 
 `ifuvit prepare SOURCE --help` tells a source's arguments."""
@@ -18,8 +18,8 @@ _SOURCES: dict[str, type[PrepareConfig]] = {"coco": CocoConfig, "folder": Folder
 
 
 def main(arguments: list[str]) -> None:
-    """Run the verb from command line arguments."""
-    config = parse_action(_SOURCES, arguments, verb="prepare", text=_HELP, what="source")
+    """Run the command from command line arguments."""
+    config = parse_action(_SOURCES, arguments, command="prepare", text=_HELP, what="source")
     if config is None:
         return
     directory = run(config)

@@ -7,7 +7,7 @@ from ifuvit.utils.command_line import parse
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
+    """Entry point of the command."""
     config = parse(ReferenceStatsConfig, arguments, prog="ifuvit reference-stats")
     written = run(config)
     if int(os.environ.get("RANK", "0")) == 0:
@@ -15,4 +15,4 @@ def main(arguments: list[str]) -> None:
 
         statistics = FeatureStatistics.load(written)
         name = statistics.facts["network"]["name"]
-        print(f"{written}: {statistics.count:,} pictures, {statistics.width} dimensions of {name}")
+        print(f"{written}: {statistics.count:,} images, {statistics.width} dimensions of {name}")

@@ -14,7 +14,7 @@ from ifuvit.utils.files import atomic_directory, write_text
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     """Make one self-contained HTML page of all results in and below some directories: results of evaluate, sweep,
-    experiment and count judge, training logs (metrics.jsonl), costs.json, and pictures of generate. What is not there is
+    experiment and count judge, training logs (metrics.jsonl), costs.json, and images of generate. What is not there is
     left out. The tables are written beside it as CSV and Markdown. Nothing is computed."""
 
     directories: Positional[Annotated[tuple[Path, ...], arg(metavar="[DIR ...]")]] = ()
@@ -62,7 +62,7 @@ def tables_directory(out: Path) -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
+    """Entry point of the command."""
     out = run(parse(ReportConfig, arguments, prog="ifuvit report"))
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.1f} MB, open it in a browser; its tables are in {tables_directory(out)}")

@@ -5,6 +5,6 @@ from ifuvit.utils.command_line import parse
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
+    """Entry point of the command."""
     config = parse(ScenesConfig, arguments, prog="ifuvit scenes")
     print(f"{run(config)}: {config.train} training and {config.val} validation scenes")

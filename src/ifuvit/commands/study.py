@@ -3,7 +3,7 @@
 from typing import Any
 
 from ifuvit.studies.run import (
-    StudyAnalyseConfig,
+    StudyAnalyzeConfig,
     StudyExportConfig,
     StudyImportConfig,
     StudyMakeConfig,
@@ -16,14 +16,14 @@ from ifuvit.utils.files import read_json
 
 _HELP = """usage: ifuvit study ACTION [ARGUMENTS]
 
-Have people count objects in models' pictures, or rank the pictures of several models.
+Have people count objects in models' images, or rank the images of several models.
 
 actions:
-  make     count|preference MODELS --out DIR                 draw or take pictures, blind them, assign them to raters
+  make     count|preference MODELS --out DIR                 draw or take images, blind them, assign them to raters
   serve    DIR                                               serve the pages until interrupted
   export   DIR csv|json|label-studio|forms --out PLACE       answers for other programs, or forms without a server
   import   DIR FILES                                         take answers that came back from forms
-  analyse  DIR                                               what the answers say, and how sure it is
+  analyze  DIR                                               what the answers say, and how sure it is
 
 `ifuvit study ACTION --help` tells an action's arguments."""
 _ACTIONS: dict[str, Any] = {
@@ -31,13 +31,13 @@ _ACTIONS: dict[str, Any] = {
     "serve": StudyServeConfig,
     "export": StudyExportConfig,
     "import": StudyImportConfig,
-    "analyse": StudyAnalyseConfig,
+    "analyze": StudyAnalyzeConfig,
 }
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the verb."""
-    config = parse_action(_ACTIONS, arguments, verb="study", text=_HELP)
+    """Entry point of the command."""
+    config = parse_action(_ACTIONS, arguments, command="study", text=_HELP)
     if config is None:
         return
     if isinstance(config, StudyServeConfig):
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
         print(overview(read_study(written), config.interval_width))
         print(f"{written}: the study; `ifuvit study serve {written}` serves it")
         return
-    if isinstance(config, StudyAnalyseConfig):
+    if isinstance(config, StudyAnalyzeConfig):
         from ifuvit.studies.tables import result_table
 
         print(result_table(read_json(written)))

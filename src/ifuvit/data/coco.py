@@ -1,19 +1,19 @@
-"""MS-COCO's captions: a directory of pictures and one annotation file."""
+"""MS-COCO's captions: a directory of images and one annotation file."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from ifuvit.data.images import Picture
+from ifuvit.data.images import CaptionedImage
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
 
 
-def read_coco(images: str | Path, captions: str | Path) -> list[Picture]:
-    """The pictures of a COCO captions file in the order of their ids (U-ViT's order), each with its captions in the
+def read_coco(images: str | Path, captions: str | Path) -> list[CaptionedImage]:
+    """The images of a COCO captions file in the order of their ids (U-ViT's order), each with its captions in the
     order of the file.
 
-    A picture whose file is missing, or which has no annotation, is given with its `problem` set.
+    A image whose file is missing, or which has no annotation, is given with its `problem` set.
 
     Args:
         images: the directory that holds the `file_name`s.
@@ -21,12 +21,12 @@ def read_coco(images: str | Path, captions: str | Path) -> list[Picture]:
             "annotations": [{"image_id", "caption"}, ...]}.
 
     Raises:
-        InputError: no such directory or file; a truncated or malformed annotation file; a picture id listed twice; an
-            annotation of a picture that is not listed; none of the pictures in the directory.
+        InputError: no such directory or file; a truncated or malformed annotation file; a image id listed twice; an
+            annotation of a image that is not listed; none of the images in the directory.
     """
     images, captions = Path(images), Path(captions)
     if not images.is_dir():
-        raise InputError(f"{images}: no such directory of pictures")
+        raise InputError(f"{images}: no such directory of images")
     content = read_json(captions)
     if not isinstance(content, dict):
         raise InputError(f"{captions}: not a COCO captions file: its top level is a {type(content).__name__}")
@@ -35,7 +35,7 @@ def read_coco(images: str | Path, captions: str | Path) -> list[Picture]:
         where = f"{captions}: images[{number}]"
         identity, file_name = _field(image, "id", int, where), _field(image, "file_name", str, where)
         if identity in files:
-            raise InputError(f"{where}: picture id {identity} is listed twice")
+            raise InputError(f"{where}: image id {identity} is listed twice")
         files[identity] = file_name
     by_image: dict[int, list[str]] = {identity: [] for identity in files}
     for number, annotation in enumerate(_list(content, "annotations", captions)):
@@ -45,16 +45,16 @@ def read_coco(images: str | Path, captions: str | Path) -> list[Picture]:
             raise InputError(f"{where}: has a box but no caption; give the captions_*.json, not the instances_*.json")
         caption = _field(annotation, "caption", str, where)
         if identity not in by_image:
-            raise InputError(f"{where}: caption of picture id {identity}, which is not among the file's images")
+            raise InputError(f"{where}: caption of image id {identity}, which is not among the file's images")
         by_image[identity].append(caption)
     if not files:
-        raise InputError(f"{captions}: lists no pictures")
+        raise InputError(f"{captions}: lists no images")
     present = _present(images, files.values())
     if not present:
         example = files[min(files)]
-        raise InputError(f"{images}: has none of the pictures that {captions} lists (such as {example})")
+        raise InputError(f"{images}: has none of the images that {captions} lists (such as {example})")
     return [
-        Picture(
+        CaptionedImage(
             str(identity),
             images / files[identity],
             tuple(by_image[identity]),

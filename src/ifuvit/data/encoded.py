@@ -1,18 +1,18 @@
-"""Prepared features on disk: what training reads instead of pictures and captions.
+"""Prepared features on disk: what training reads instead of images and captions.
 
 A features directory:
 
     plan.json                settings and counts; written first, so that a restart knows what it continues
-    moments/00000.npy ...    (rows, 2C, h, w) float16: the posterior's mean and log-variance, a row a picture
-    states/00000.npy ...     (rows, L, D) float16: text states, a row a distinct caption (only with --text states)
+    moments/00000.npy ...    (rows, 2C, h, w) float16: the posterior's mean and log-variance, a row a image
+    states/00000.npy ...     (rows, L, D) float16: text embeddings, a row a distinct caption (only with --text embeddings)
     ids/00000.npy ...        (rows, L) int32: token ids, a row a distinct caption
     masks/00000.npy ...      (rows, L) bool: True for real tokens, False for padding
-    null_{states,mask,ids}.npy   the null caption: (L, D) float16, (L,) bool, (L,) int32
-    caption_starts.npy       (N + 1,) int64: the captions of picture i are caption_rows[starts[i] : starts[i + 1]]
+    null_{embeddings,mask,ids}.npy   the null caption: (L, D) float16, (L,) bool, (L,) int32
+    caption_starts.npy       (N + 1,) int64: the captions of image i are caption_rows[starts[i] : starts[i + 1]]
     caption_rows.npy         int64: rows of distinct captions
     captions.jsonl           the distinct captions, one a line, in the order of the rows
     caption_offsets.npy      (U + 1,) int64: where each line of captions.jsonl begins
-    images.jsonl             the pictures' ids, one a line, in the order of the rows
+    images.jsonl             the images' ids, one a line, in the order of the rows
     skipped.jsonl            what was left out, and why
     manifest.json            written last: a directory without it is unfinished. Settings, encoders, latent scale, and
                              size and SHA-256 of every file above
@@ -42,7 +42,7 @@ HALF_MAX = 65504.0
 """The largest finite half-precision number."""
 
 
-class FeatureWriter:
+class EncodedDatasetWriter:
     """Writes a features directory shard by shard, so that it can be interrupted, restarted, and shared by processes.
 
     A shard is one or more arrays and facts about them; it counts as done once its mark in `progress/` is there, which
@@ -167,25 +167,25 @@ class FeatureWriter:
             return _entry(temporary)
 
 
-class Features:
+class EncodedDataset:
     """A finished features directory, memory-mapped: opening is cheap, and rows are read when asked for. Needs numpy
     only. Can be pickled (data loading processes open the files anew).
 
     Attributes:
         directory: where it lies.
         manifest: the content of manifest.json.
-        text_mode: "states", or "tokens" where the text is to be encoded during training.
-        latent_scale: 1 / standard deviation of latents drawn from the posteriors, over all pictures and channels.
-        autoencoder: {"reference", "fingerprint", "channels", "factor"} of the encoder of the pictures.
+        text_mode: "embeddings", or "tokens" where the text is to be encoded during training.
+        latent_scale: 1 / standard deviation of latents drawn from the posteriors, over all images and channels.
+        autoencoder: {"reference", "fingerprint", "channels", "factor"} of the encoder of the images.
         text_encoder: {"reference", "fingerprint", "width", "max_tokens"} of the encoder of the captions.
         fingerprint: SHA-256 over all data, in hexadecimal; equal for equal features.
         caption_starts, caption_rows: (N + 1,) and flat int64; `captions_of` in bulk.
-        null_states: (L, D) float16, null_mask: (L,) bool, null_ids: (L,) int32: the null caption "".
+        null_embeddings: (L, D) float16, null_mask: (L,) bool, null_ids: (L,) int32: the null caption "".
     """
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any]) -> None:
         self.directory, self.manifest = directory, manifest
-        self.text_mode: Literal["states", "tokens"] = manifest["text"]
+        self.text_mode: Literal["embeddings", "tokens"] = manifest["text"]
         self.latent_scale: float = manifest["latent_scale"]
         self.autoencoder: Mapping[str, Any] = manifest["autoencoder"]
         self.text_encoder: Mapping[str, Any] = manifest["text_encoder"]
@@ -199,10 +199,10 @@ class Features:
         self._moments = _Shards(directory / "moments", rows["moments"], moments_shape, np.float16)
         self._ids = _Shards(directory / "ids", rows["text"], (length,), np.int32)
         self._masks = _Shards(directory / "masks", rows["text"], (length,), np.bool_)
-        self._states = _Shards(directory / "states", rows["text"], (length, width), np.float16)
+        self._states = _Shards(directory / "embeddings", rows["text"], (length, width), np.float16)
 
     @classmethod
-    def open(cls, directory: str | Path, *, verify: bool = False) -> "Features":
+    def open(cls, directory: str | Path, *, verify: bool = False) -> "EncodedDataset":
         """Open a finished features directory.
 
         Args:
@@ -220,7 +220,7 @@ class Features:
                 raise InputError(f"{directory}: the features are unfinished; run the same `ifuvit prepare` again")
             raise InputError(f"{directory}: not a features directory (no manifest.json); `ifuvit prepare` makes one")
         manifest = read_json(directory / "manifest.json")
-        if not isinstance(manifest, dict) or manifest.get("verb") != "prepare":
+        if not isinstance(manifest, dict) or manifest.get("command") != "prepare":
             raise InputError(f"{directory}: not a features directory; `ifuvit prepare` makes one")
         if manifest.get("format") != FORMAT:
             raise InputError(f"{directory}: features of layout {manifest.get('format')}, not {FORMAT}; make them anew")
@@ -238,10 +238,10 @@ class Features:
         return cls(directory, manifest)
 
     def __reduce__(self) -> Any:
-        return (Features, (self.directory, self.manifest))
+        return (EncodedDataset, (self.directory, self.manifest))
 
     def __len__(self) -> int:
-        """The number of pictures, N."""
+        """The number of images, N."""
         return len(self._moments)
 
     @property
@@ -250,7 +250,7 @@ class Features:
         return len(self._ids)
 
     def moments(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
-        """Posterior moments of pictures: (B,) int64 -> (B, 2C, h, w) float16, mean and log-variance, unscaled.
+        """Posterior moments of images: (B,) int64 -> (B, 2C, h, w) float16, mean and log-variance, unscaled.
 
         Raises:
             IndexError: an index outside 0 ... N - 1.
@@ -258,17 +258,17 @@ class Features:
         return self._moments.take(indices)
 
     def captions_of(self, index: int) -> np.ndarray:
-        """The caption rows of one picture, int64 (at least one). Pictures with equal captions share their rows."""
+        """The caption rows of one image, int64 (at least one). Images with equal captions share their rows."""
         return self.caption_rows[self.caption_starts[index] : self.caption_starts[index + 1]]
 
     def text(self, rows: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Text states and mask of caption rows: (B,) -> (B, L, D) float16, (B, L) bool.
+        """Text embeddings and mask of caption rows: (B,) -> (B, L, D) float16, (B, L) bool.
 
         Raises:
             InputError: the features hold token ids only (`text_mode` is "tokens").
         """
-        if self.text_mode != "states":
-            raise InputError(f"{self.directory}: holds token ids, not text states; encode `tokens(rows)` instead")
+        if self.text_mode != "embeddings":
+            raise InputError(f"{self.directory}: holds token ids, not text embeddings; encode `tokens(rows)` instead")
         return self._states.take(rows), self._masks.take(rows)
 
     def tokens(self, rows: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -286,7 +286,7 @@ class Features:
 
     @cached_property
     def latent_color(self) -> LatentColor:
-        """How the colors of the scaled latents are distributed, over at most 10,000 pictures at even distances."""
+        """How the colors of the scaled latents are distributed, over at most 10,000 images at even distances."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), 10_000)).astype(np.int64))
         means = [
             self.moments(part)[:, : self.latent_channels].mean((2, 3), dtype=np.float64)
@@ -296,7 +296,7 @@ class Features:
 
     @cached_property
     def image_ids(self) -> tuple[str, ...]:
-        """The ids the data set gave its pictures, in the order of the rows."""
+        """The ids the data set gave its images, in the order of the rows."""
         with open(self.directory / "images.jsonl", encoding="utf-8") as file:
             return tuple(json.loads(line) for line in file)
 
@@ -309,8 +309,8 @@ class Features:
         return np.load(self.directory / "caption_rows.npy")
 
     @cached_property
-    def null_states(self) -> np.ndarray:
-        return np.load(self.directory / "null_states.npy")
+    def null_embeddings(self) -> np.ndarray:
+        return np.load(self.directory / "null_embeddings.npy")
 
     @cached_property
     def null_mask(self) -> np.ndarray:
@@ -373,7 +373,7 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 def _fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
-    # skipped.jsonl is no data, and its reasons may name paths: moved pictures must not change the fingerprint.
+    # skipped.jsonl is no data, and its reasons may name paths: moved images must not change the fingerprint.
     names = sorted(name for name in files if name != "skipped.jsonl")
     lines = "".join(f"{files[name]['sha256']}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Pictures to posterior moments and captions to token ids and states, shard by shard.
+"""Images to posterior moments and captions to token ids and embeddings, shard by shard.
 
 Batches never cross a shard's end: neither a restart nor the number of processes changes what is computed together.
 """
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ifuvit.data.encoded import FeatureWriter, to_half
-from ifuvit.data.images import Picture, center_crop_resize, load_image, read_ahead
+from ifuvit.data.encoded import EncodedDatasetWriter, to_half
+from ifuvit.data.images import CaptionedImage, center_crop_resize, load_image, read_ahead
 from ifuvit.data.plan import Skips, skip_entry
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
@@ -34,9 +34,9 @@ def shard_ranges(count: int, size: int | None) -> list[range]:
     return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
 
-def encode_pictures(
-    writer: FeatureWriter,
-    pictures: Sequence[Picture],
+def encode_images(
+    writer: EncodedDatasetWriter,
+    images: Sequence[CaptionedImage],
     shards: Sequence[range],
     autoencoder: "Autoencoder",
     skips: Skips,
@@ -47,18 +47,18 @@ def encode_pictures(
     workers: int,
 ) -> None:
     """Encode this process's shards that are not there yet. Each records its sums for `latent_scale`, what was "skipped",
-    and the positions of "broken" pictures.
+    and the positions of "broken" images.
 
     Args:
         writer: of the features.
-        pictures: the plan's.
+        images: the plan's.
         shards: ranges of their positions.
         autoencoder: encodes.
         skips: counts what is left out.
         share: which process this is.
         size: pixels of a side after the square center crop.
-        batch_size: pictures encoded at a time.
-        workers: threads that read pictures.
+        batch_size: images encoded at a time.
+        workers: threads that read images.
 
     Raises:
         InputError: too much was left out, or latents are not finite.
@@ -71,21 +71,21 @@ def encode_pictures(
         skips.add(facts["skipped"])
     todo = [shard for shard in mine if shard not in done]
     latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
-    with _progress("pictures", share, sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in done)) as bar:
-        wanted = (pictures[position] for shard in todo for position in shards[shard])
-        loaded = read_ahead(lambda picture: _load(picture, size), wanted, workers=workers, ahead=4 * batch_size)
+    with _progress("images", share, sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in done)) as bar:
+        wanted = (images[position] for shard in todo for position in shards[shard])
+        loaded = read_ahead(lambda image: _load(image, size), wanted, workers=workers, ahead=4 * batch_size)
         for shard in todo:
             if writer.finished:
                 return
             moments, skipped, broken = [np.empty((0, *latents), np.float16)], [], []
-            # Batches are of the readable pictures of a shard, in order: they depend on nothing but the data.
-            good = _readable(itertools.islice(loaded, len(shards[shard])), shards[shard], pictures, skipped, broken)
+            # Batches are of the readable images of a shard, in order: they depend on nothing but the data.
+            good = _readable(itertools.islice(loaded, len(shards[shard])), shards[shard], images, skipped, broken)
             for batch in _batches(good, batch_size):
                 pixels = torch.from_numpy(np.stack([array for _, array in batch])).permute(0, 3, 1, 2)
                 values = to_numpy(autoencoder.moments(pixels.float() / 127.5 - 1))
                 if not np.isfinite(values).all():
-                    bad = next(picture for (picture, _), value in zip(batch, values) if not np.isfinite(value).all())
-                    raise InputError(f"picture {bad.id}: the autoencoder gives infinite or undefined latents for it")
+                    bad = next(image for (image, _), value in zip(batch, values) if not np.isfinite(value).all())
+                    raise InputError(f"image {bad.id}: the autoencoder gives infinite or undefined latents for it")
                 moments.append(to_half(values))
                 bar.update(len(batch))
             skips.add(skipped)
@@ -107,13 +107,13 @@ def encode_pictures(
 
 
 def encode_captions(
-    writer: FeatureWriter,
+    writer: EncodedDatasetWriter,
     captions: Sequence[str],
     shards: Sequence[range],
     text_encoder: "TextEncoder",
     share: Processes,
     *,
-    states: bool,
+    embeddings: bool,
     batch_size: int,
 ) -> None:
     """Encode this process's shards of distinct captions that are not there yet: to token ids, and to `states` too.
@@ -135,22 +135,22 @@ def encode_captions(
                 truncated += tokens.truncated
                 arrays["ids"].append(to_numpy(tokens.ids).astype(np.int32))
                 arrays["masks"].append(to_numpy(tokens.mask).astype(np.bool_))
-                if states:
+                if embeddings:
                     values = to_numpy(text_encoder.encode(tokens))
                     if not np.isfinite(values).all():
                         first = captions[rows[0]]
                         raise InputError(f"the text encoder gives infinite or undefined states near {first!r}")
-                    arrays.setdefault("states", []).append(to_half(values))
+                    arrays.setdefault("embeddings", []).append(to_half(values))
                 bar.update(len(rows))
             stored = {folder: np.concatenate(parts) for folder, parts in arrays.items()}
             writer.write_shard("text", shard, stored, rows=len(shards[shard]), truncated=truncated)
 
 
 def latent_scale(shards: Iterable[dict[str, Any]]) -> float:
-    """1 / standard deviation of latents drawn from the posteriors, over all pictures, channels and places.
+    """1 / standard deviation of latents drawn from the posteriors, over all images, channels and places.
 
     By the law of total variance no draw is needed: Var z = E[mean^2 + variance] - (E mean)^2. The sums are those that
-    `encode_pictures` records, added in the order of the shards.
+    `encode_images` records, added in the order of the shards.
 
     Raises:
         InputError: the latents do not vary.
@@ -160,33 +160,33 @@ def latent_scale(shards: Iterable[dict[str, Any]]) -> float:
         count, total, squares = count + facts["count"], total + facts["sum"], squares + facts["sum_squares"]
     variance = squares / count - (total / count) ** 2
     if not variance > 0:
-        raise InputError("the latents of all pictures are the same constant: this is no autoencoder to train on")
+        raise InputError("the latents of all images are the same constant: this is no autoencoder to train on")
     return variance**-0.5
 
 
 def _readable(
     loaded: Iterable[np.ndarray | str],
     positions: range,
-    pictures: Sequence[Picture],
+    images: Sequence[CaptionedImage],
     skipped: list[dict[str, str]],
     broken: list[int],
-) -> Iterator[tuple[Picture, np.ndarray]]:
+) -> Iterator[tuple[CaptionedImage, np.ndarray]]:
     for position, result in zip(positions, loaded, strict=True):
         if isinstance(result, str):
-            skipped.append(skip_entry(pictures[position], result))
+            skipped.append(skip_entry(images[position], result))
             broken.append(position)
         else:
-            yield pictures[position], result
+            yield images[position], result
 
 
-def _load(picture: Picture, size: int) -> np.ndarray | str:
+def _load(image: CaptionedImage, size: int) -> np.ndarray | str:
     """The pixels (size, size, 3) uint8, or the reason why there are none."""
     try:
-        source = picture.source if isinstance(picture.source, Path) else picture.source()
-        image = load_image(source, name=None if isinstance(source, Path) else f"picture {picture.id}")
+        source = image.source if isinstance(image.source, Path) else image.source()
+        pixels = load_image(source, name=None if isinstance(source, Path) else f"image {image.id}")
     except InputError as error:
         return str(error)
-    return np.asarray(center_crop_resize(image, size))
+    return np.asarray(center_crop_resize(pixels, size))
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

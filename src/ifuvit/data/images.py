@@ -1,4 +1,4 @@
-"""Pictures with captions, as every source of data gives them, and how a picture becomes a square of pixels."""
+"""Images with captions, as every source of data gives them, and how a image becomes a square of pixels."""
 
 import io
 import struct
@@ -23,32 +23,32 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a data set and its captions. Nothing is read until `load_image` is called on `source`."""
+class CaptionedImage:
+    """One image of a data set and its captions. Nothing is read until `load_image` is called on `source`."""
 
     id: str
-    """Unique in its data set; names the picture in messages and in the features."""
+    """Unique in its data set; names the image in messages and in the features."""
     source: Path | Callable[[], bytes]
-    """The file, or a function that gives the bytes of an encoded picture (PNG, JPEG, ...)."""
+    """The file, or a function that gives the bytes of an encoded image (PNG, JPEG, ...)."""
     captions: tuple[str, ...]
     """As the data set has them; they may be empty strings."""
     problem: str | None = None
-    """Why the picture cannot be used, where the source already knows (no file, no caption file)."""
+    """Why the image cannot be used, where the source already knows (no file, no caption file)."""
 
 
 def load_image(source: str | Path | bytes, *, name: str | None = None) -> Image.Image:
-    """Read a picture as RGB. Transparent pixels and palettes with transparency are put on white, 16-bit grey is scaled
+    """Read a image as RGB. Transparent pixels and palettes with transparency are put on white, 16-bit grey is scaled
     to 8 bits, a rotation noted by a camera (EXIF) is applied, and of an animation the first frame is taken.
 
     Args:
-        source: a path, or the bytes of an encoded picture.
+        source: a path, or the bytes of an encoded image.
         name: what to call it in errors; the path by default.
 
     Raises:
-        InputError: the file is missing, is not a picture, or is broken. A fault of the system that another attempt
+        InputError: the file is missing, is not a image, or is broken. A fault of the system that another attempt
             might not meet (too many open files, an unreadable disk) stays an OSError.
     """
-    name = name or ("picture" if isinstance(source, bytes) else str(source))
+    name = name or ("image" if isinstance(source, bytes) else str(source))
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
@@ -56,13 +56,13 @@ def load_image(source: str | Path | bytes, *, name: str | None = None) -> Image.
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise InputError(f"{name}: is a directory, not a picture") from None
+        raise InputError(f"{name}: is a directory, not a image") from None
     except OSError as error:
         if error.errno is not None:
             raise
-        raise InputError(f"{name}: not a readable picture ({_one_line(error)})") from None
+        raise InputError(f"{name}: not a readable image ({_one_line(error)})") from None
     except (SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: not a readable picture ({_one_line(error)})") from None
+        raise InputError(f"{name}: not a readable image ({_one_line(error)})") from None
 
 
 def center_crop_resize(image: Image.Image, size: int) -> Image.Image:
@@ -90,14 +90,14 @@ def read_ahead(read: Callable[[S], T], items: Iterable[S], *, workers: int, ahea
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def to_tensor(pictures: np.ndarray) -> "torch.Tensor":
+def to_tensor(images: np.ndarray) -> "torch.Tensor":
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
-def to_pictures(images: "torch.Tensor") -> np.ndarray:
+def to_images(images: "torch.Tensor") -> np.ndarray:
     """(B, 3, H, W) -> (B, H, W, 3) uint8: the inverse of `to_tensor`, where values beyond [-1, 1] become 0 or 255."""
     import torch
 

@@ -6,7 +6,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.data.images import Picture
+from ifuvit.data.images import CaptionedImage
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def read_dataset(
     split: str = "train",
     image_column: str | None = None,
     caption_column: str | None = None,
-) -> list[Picture]:
-    """The rows of a data set in their order; pictures stay encoded and on disk until they are asked for.
+) -> list[CaptionedImage]:
+    """The rows of a data set in their order; images stay encoded and on disk until they are asked for.
 
     The library converts WebDataset and parquet files to Arrow files in its cache (HF_HOME tells where), once.
 
@@ -36,7 +36,7 @@ def read_dataset(
             set of the hub's layout.
         name: the configuration of a data set that has several.
         split: of a data set that has several; slices such as "train[:1000]" are understood.
-        image_column: by default the only column with pictures.
+        image_column: by default the only column with images.
         caption_column: text or lists of text; "json.caption" reaches into a column of JSON objects. By default the
             first of `CAPTION_COLUMNS` that exists.
 
@@ -57,7 +57,7 @@ def read_dataset(
     keys = data.with_format(None)["__key__"] if "__key__" in data.column_names else range(len(data))
     images = data.select_columns([image_column])
     return [
-        Picture(str(key), _reader(images, image_column, row, sources), caption)
+        CaptionedImage(str(key), _reader(images, image_column, row, sources), caption)
         for row, (key, caption) in enumerate(zip(keys, captions, strict=True))
     ]
 
@@ -108,7 +108,7 @@ def _image_column(data: "Dataset", sources: Sequence[str]) -> str:
         return "image"
     if len(found) != 1:
         has = f"its columns are {', '.join(data.column_names)}"
-        what = f"{len(found)} columns of pictures ({', '.join(found)})" if found else "no column of pictures"
+        what = f"{len(found)} columns of images ({', '.join(found)})" if found else "no column of images"
         raise InputError(f"{sources[0]}: has {what}; name one with --image-column; {has}")
     return found[0]
 
@@ -151,7 +151,7 @@ def _reader(data: "Dataset", column: str, row: int, sources: Sequence[str]) -> C
 
 
 def _encoded(data: "Dataset", column: str, row: int, where: str) -> bytes:
-    """The bytes of one encoded picture."""
+    """The bytes of one encoded image."""
     value: Any = data[row][column]
     if isinstance(value, dict):
         content, path = value.get("bytes"), value.get("path")
@@ -162,7 +162,7 @@ def _encoded(data: "Dataset", column: str, row: int, where: str) -> bytes:
                 raise InputError(f"{where}: {path}: no such file") from None
         value = content
     if value is None:
-        raise InputError(f"{where}: has no picture")
+        raise InputError(f"{where}: has no image")
     if not isinstance(value, bytes):
-        raise InputError(f"{where}: {column} is a {type(value).__name__}, not a picture")
+        raise InputError(f"{where}: {column} is a {type(value).__name__}, not a image")
     return value

@@ -1,4 +1,4 @@
-"""What is to be encoded, in which order: settled before the first picture is read, from the data alone, so that every
+"""What is to be encoded, in which order: settled before the first image is read, from the data alone, so that every
 process and every restart settles it the same way."""
 
 import hashlib
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ifuvit.data.images import Picture
+from ifuvit.data.images import CaptionedImage
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import write_text
 
@@ -15,43 +15,41 @@ from ifuvit.utils.files import write_text
 class Plan(NamedTuple):
     """What is to be encoded, in which order."""
 
-    pictures: list[Picture]
+    images: list[CaptionedImage]
     """Those that have captions."""
     captions: list[str]
     """The distinct captions, in the order of their first appearance."""
     rows: list[list[int]]
-    """For every picture, the rows of its captions."""
+    """For every image, the rows of its captions."""
     skipped: list[dict[str, str]]
-    """Empty captions, and pictures without any other."""
+    """Empty captions, and images without any other."""
     listed: int
-    """Pictures the source listed."""
+    """Images the source listed."""
     digest: str
     """SHA-256 over ids and captions."""
 
 
-def make_plan(pictures: Sequence[Picture]) -> Plan:
+def make_plan(images: Sequence[CaptionedImage]) -> Plan:
     """Clean the captions (whitespace becomes single spaces), leave out empty ones, and number the distinct ones."""
     digest = hashlib.sha256()
     numbers: dict[str, int] = {}
     kept, rows, skipped = [], [], []
-    for picture in pictures:
-        captions = [" ".join(caption.split()) for caption in picture.captions]
-        digest.update(repr((picture.id, captions)).encode("utf-8", "surrogatepass"))
+    for image in images:
+        captions = [" ".join(caption.split()) for caption in image.captions]
+        digest.update(repr((image.id, captions)).encode("utf-8", "surrogatepass"))
         good = [caption for caption in captions if caption]
         if good:
-            kept.append(picture)
+            kept.append(image)
             rows.append([numbers.setdefault(caption, len(numbers)) for caption in good])
-            skipped += [skip_entry(picture, "empty", "caption")] * (len(captions) - len(good))
+            skipped += [skip_entry(image, "empty", "caption")] * (len(captions) - len(good))
         else:
-            skipped.append(
-                skip_entry(picture, picture.problem or ("only empty captions" if captions else "no caption"))
-            )
-    return Plan(kept, list(numbers), rows, skipped, len(pictures), digest.hexdigest())
+            skipped.append(skip_entry(image, image.problem or ("only empty captions" if captions else "no caption")))
+    return Plan(kept, list(numbers), rows, skipped, len(images), digest.hexdigest())
 
 
-def skip_entry(picture: Picture, reason: str, what: str = "picture") -> dict[str, str]:
+def skip_entry(image: CaptionedImage, reason: str, what: str = "image") -> dict[str, str]:
     """A line of skipped.jsonl."""
-    return {"id": picture.id, "what": what, "reason": reason}
+    return {"id": image.id, "what": what, "reason": reason}
 
 
 class Skips:
@@ -79,6 +77,6 @@ class Skips:
         write_text(self.out / "skipped.jsonl", "".join(lines))
         first = entries[0]
         raise InputError(
-            f"{len(entries):,} pictures or captions cannot be used (the first: {first['what']} {first['id']}: "
+            f"{len(entries):,} images or captions cannot be used (the first: {first['what']} {first['id']}: "
             f"{first['reason']}), more than --max-skipped {self.limit}; {self.out / 'skipped.jsonl'} lists them"
         )

@@ -1,9 +1,9 @@
-"""`ifuvit prepare`: captions and pictures into features for training.
+"""`ifuvit prepare`: captions and images into features for training.
 
 Phases:
 1. Plan. All captions are read; distinct ones get rows in the order of their first appearance. The plan depends on the
    data alone, so that every process and every restart makes the same one.
-2. Shards of pictures are encoded to posterior moments, then shards of distinct captions to token ids and states.
+2. Shards of images are encoded to posterior moments, then shards of distinct captions to token ids and embeddings.
    Process r of n (RANK and WORLD_SIZE, as torchrun and accelerate set them) makes every n-th shard.
 3. Process 0 waits for all shards and writes the tables and the manifest.
 """
@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tyro
 
-from ifuvit.data.encoded import FORMAT, FeatureWriter, to_half
+from ifuvit.data.encoded import FORMAT, EncodedDatasetWriter, to_half
 from ifuvit.data.encoding import (
     ALONE,
     encode_captions,
-    encode_pictures,
+    encode_images,
     latent_scale,
     shard_ranges,
     to_numpy,
 )
-from ifuvit.data.images import Picture
+from ifuvit.data.images import CaptionedImage
 from ifuvit.data.plan import Plan, Skips, make_plan, skip_entry
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device
@@ -46,7 +46,7 @@ LARGEST_DEFAULT_SIZE = 256
 """Pixels. Stable Diffusion's autoencoders were trained on up to 1024; the paper, like U-ViT, encodes 256."""
 
 ASK_ABOVE = 10e9
-"""Bytes of text states above which --text has to be chosen by the user."""
+"""Bytes of text embeddings above which --text has to be chosen by the user."""
 
 PATIENCE = 3600.0
 """Seconds without a new shard after which process 0 gives up waiting for the others."""
@@ -59,7 +59,7 @@ class PrepareConfig:
     out: Path
     """The features directory to write. If it is unfinished, the work goes on where it stopped."""
     autoencoder: str = "openmoji"
-    """Encodes the pictures: a shipped name, a diffusers folder or hub id, or a run of train-autoencoder."""
+    """Encodes the images: a shipped name, a diffusers folder or hub id, or a run of train-autoencoder."""
     text_encoder: str = "minilm"
     """Encodes the captions: "minilm", "clip-vit-large-patch14", or the folder or hub id of a CLIP text model or of a
     BERT-like model."""
@@ -68,18 +68,18 @@ class PrepareConfig:
     size: int | None = None
     """Pixels of a side after the square center crop; a multiple of the autoencoder's factor. By default what the
     autoencoder was trained on, as its config.json tells (64 for "openmoji"), but 256 at most."""
-    text: Literal["states", "tokens"] | None = None
-    """Store text states (large; training reads them) or token ids (small; training runs the text encoder). By default
-    states, unless they would take more than 10 GB: then you are told both sizes and have to choose."""
+    text: Literal["embeddings", "tokens"] | None = None
+    """Store text embeddings (large; training reads them) or token ids (small; training runs the text encoder). By default
+    embeddings, unless they would take more than 10 GB: then you are told both sizes and have to choose."""
     batch_size: int = 64
-    """Pictures, and captions, encoded at a time."""
+    """Images, and captions, encoded at a time."""
     shard_size: int | None = None
     """Rows of a file; also what is lost at most when the work is killed. By default 1024, or more where that would make
     more than 256 files."""
     max_skipped: int | None = None
-    """Broken pictures and empty captions to tolerate. By default 1 % of the number of pictures, but at least 10."""
+    """Broken images and empty captions to tolerate. By default 1 % of the number of images, but at least 10."""
     workers: int = 4
-    """Threads that read pictures."""
+    """Threads that read images."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
 
@@ -97,18 +97,18 @@ class CocoConfig(PrepareConfig):
     """MS-COCO's captions (or OpenMoji Scenes, which have the same layout) into features for training."""
 
     images: Path
-    """The directory of the pictures."""
+    """The directory of the images."""
     captions: Path
     """The annotation file, captions_*.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderConfig(PrepareConfig):
-    """A folder of pictures into features for training. A picture's caption is the first line of a .txt file of the same
+    """A folder of images into features for training. A image's caption is the first line of a .txt file of the same
     name beside it, or stands in the folder's metadata.jsonl."""
 
     folder: tyro.conf.Positional[Path]
-    """The folder; pictures in folders below it count too."""
+    """The folder; images in folders below it count too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class DatasetConfig(PrepareConfig):
     split: str = "train"
     """Which split; slices such as "train[:1000]" are understood."""
     image_column: str | None = None
-    """The column of the pictures. By default the only one there is."""
+    """The column of the images. By default the only one there is."""
     caption_column: str | None = None
     """The column of the captions (text, or lists of text); "json.caption" reaches into a column of JSON. By default
     caption, captions, text, txt or json.caption."""
@@ -136,8 +136,8 @@ def run(config: PrepareConfig) -> Path:
             is too small, or too much had to be skipped.
     """
     share = Processes.from_environment()
-    pictures = read_source(config)
-    _say(share, f"{len(pictures):,} pictures listed; loading the encoders")
+    images = read_source(config)
+    _say(share, f"{len(images):,} images listed; loading the encoders")
     # Imported late: torch, diffusers and transformers take seconds, which a mistyped path should not cost.
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
@@ -145,11 +145,11 @@ def run(config: PrepareConfig) -> Path:
     device = find_device(config.device)
     autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
     text_encoder = TextEncoder.from_pretrained(config.text_encoder, max_tokens=config.max_tokens, device=device)
-    return encode(config, pictures, autoencoder, text_encoder, share)
+    return encode(config, images, autoencoder, text_encoder, share)
 
 
-def read_source(config: PrepareConfig) -> list[Picture]:
-    """The pictures and captions that a configuration names."""
+def read_source(config: PrepareConfig) -> list[CaptionedImage]:
+    """The images and captions that a configuration names."""
     if isinstance(config, CocoConfig):
         from ifuvit.data.coco import read_coco
 
@@ -173,7 +173,7 @@ def read_source(config: PrepareConfig) -> list[Picture]:
 
 def encode(
     config: PrepareConfig,
-    pictures: Sequence[Picture],
+    images: Sequence[CaptionedImage],
     autoencoder: "Autoencoder",
     text_encoder: "TextEncoder",
     share: Processes = ALONE,
@@ -188,20 +188,20 @@ def encode(
     size = config.size or min(autoencoder.image_size, LARGEST_DEFAULT_SIZE)
     if size % autoencoder.factor:
         raise InputError(f"--size {size}: not a multiple of {autoencoder.factor}, the autoencoder's factor")
-    plan = make_plan(pictures)
-    if not plan.pictures:
+    plan = make_plan(images)
+    if not plan.images:
         reason = f" (the first: {plan.skipped[0]['id']}: {plan.skipped[0]['reason']})" if plan.skipped else ""
-        raise InputError(f"none of {plan.listed} pictures has a caption{reason}")
+        raise InputError(f"none of {plan.listed} images has a caption{reason}")
 
-    writer = FeatureWriter(config.out)
+    writer = EncodedDatasetWriter(config.out)
     latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
     sizes = _predicted_sizes(plan, latents, text_encoder.max_tokens, text_encoder.width)
     text = config.text or _choose_text(sizes)
-    image_shards = shard_ranges(len(plan.pictures), config.shard_size)
+    image_shards = shard_ranges(len(plan.images), config.shard_size)
     text_shards = shard_ranges(len(plan.captions), config.shard_size)
     settings = {
         "format": FORMAT,
-        "pictures_and_captions": plan.digest,
+        "images_and_captions": plan.digest,
         "size": size,
         "autoencoder": autoencoder.fingerprint,
         "text_encoder": text_encoder.fingerprint,
@@ -222,10 +222,10 @@ def encode(
 
     limit = config.max_skipped if config.max_skipped is not None else max(10, plan.listed // 100)
     skips = Skips(config.out, limit, plan.skipped)
-    skips.check([skip_entry(picture, picture.problem) for picture in plan.pictures if picture.problem])
-    encode_pictures(
+    skips.check([skip_entry(image, image.problem) for image in plan.images if image.problem])
+    encode_images(
         writer,
-        plan.pictures,
+        plan.images,
         image_shards,
         autoencoder,
         skips,
@@ -240,7 +240,7 @@ def encode(
         text_shards,
         text_encoder,
         share,
-        states=text == "states",
+        embeddings=text == "embeddings",
         batch_size=config.batch_size,
     )
     if share.rank:
@@ -250,9 +250,9 @@ def encode(
     skipped = plan.skipped + [entry for facts in image_facts for entry in facts["skipped"]]
     Skips(config.out, limit, skipped).check()
     broken = {position for facts in image_facts for position in facts["broken"]}
-    kept = [position for position in range(len(plan.pictures)) if position not in broken]
+    kept = [position for position in range(len(plan.images)) if position not in broken]
     if not kept:
-        raise InputError(f"none of {plan.listed} pictures can be read (the first: {skipped[-1]['reason']})")
+        raise InputError(f"none of {plan.listed} images can be read (the first: {skipped[-1]['reason']})")
     null = text_encoder.tokenize([""])
     rows = [plan.rows[position] for position in kept]
     scale = latent_scale(image_facts)
@@ -260,14 +260,14 @@ def encode(
     writer.finish(
         shards={"moments": image_facts, "text": text_facts},
         arrays={
-            "null_states": to_half(to_numpy(text_encoder.encode(null))[0]),
+            "null_embeddings": to_half(to_numpy(text_encoder.encode(null))[0]),
             "null_mask": to_numpy(null.mask)[0].astype(np.bool_),
             "null_ids": to_numpy(null.ids)[0].astype(np.int32),
             "caption_starts": np.cumsum([0, *map(len, rows)], dtype=np.int64),
             "caption_rows": np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64),
         },
         captions=plan.captions,
-        image_ids=[plan.pictures[position].id for position in kept],
+        image_ids=[plan.images[position].id for position in kept],
         skipped=skipped,
         config=to_dict(config),
         started=started,
@@ -288,7 +288,7 @@ def encode(
                 "max_tokens": text_encoder.max_tokens,
             },
             "counts": {
-                "pictures": len(kept),
+                "images": len(kept),
                 "captions": sum(map(len, rows)),
                 "distinct_captions": len(plan.captions),
                 "skipped": len(skipped),
@@ -303,35 +303,35 @@ def encode(
             f"{text_encoder.max_tokens} tokens and were cut",
         )
     left_out = f"; {len(skipped):,} left out, see {config.out / 'skipped.jsonl'}" if skipped else "; none left out"
-    _say(share, f"{len(kept):,} pictures, latent scale {scale:.5f}{left_out}")
+    _say(share, f"{len(kept):,} images, latent scale {scale:.5f}{left_out}")
     return config.out
 
 
 def _predicted_sizes(plan: Plan, latents: tuple[int, int, int], length: int, width: int) -> dict[str, int]:
-    """Bytes: "moments", and for the text "tokens" or "states" (which have the tokens too)."""
+    """Bytes: "moments", and for the text "tokens" or "embeddings" (which have the tokens too)."""
     tokens = len(plan.captions) * length * 5
     return {
-        "moments": 2 * len(plan.pictures) * math.prod(latents),
+        "moments": 2 * len(plan.images) * math.prod(latents),
         "tokens": tokens,
-        "states": tokens + 2 * len(plan.captions) * length * width,
+        "embeddings": tokens + 2 * len(plan.captions) * length * width,
     }
 
 
-def _choose_text(sizes: dict[str, int]) -> Literal["states"]:
-    if sizes["states"] <= ASK_ABOVE:
-        return "states"
+def _choose_text(sizes: dict[str, int]) -> Literal["embeddings"]:
+    if sizes["embeddings"] <= ASK_ABOVE:
+        return "embeddings"
     raise InputError(
-        f"text states would take {_bytes(sizes['states'])}; choose --text states if there is room for them, or --text "
+        f"text embeddings would take {_bytes(sizes['states'])}; choose --text embeddings if there is room for them, or --text "
         f"tokens ({_bytes(sizes['tokens'])}), with which training runs the text encoder at every step"
     )
 
 
 def _announce(plan: Plan, sizes: dict[str, int], text: str, out: Path) -> None:
     captions = sum(map(len, plan.rows))
-    other = "tokens" if text == "states" else "states"
+    other = "tokens" if text == "embeddings" else "embeddings"
     _say(
         ALONE,
-        f"{len(plan.pictures):,} pictures: {_bytes(sizes['moments'])}; {captions:,} captions, {len(plan.captions):,} "
+        f"{len(plan.images):,} images: {_bytes(sizes['moments'])}; {captions:,} captions, {len(plan.captions):,} "
         f"distinct: --text {text} takes {_bytes(sizes[text])} (--text {other}: {_bytes(sizes[other])}); "
         f"{_bytes(_free(out))} are free at {out}",
     )
@@ -363,7 +363,7 @@ def _bytes(count: float) -> str:
     return f"{count:,.1f} GB"
 
 
-def _all_shards(writer: FeatureWriter, kind: str, count: int) -> list[dict[str, Any]]:
+def _all_shards(writer: EncodedDatasetWriter, kind: str, count: int) -> list[dict[str, Any]]:
     """The facts of all shards, those of other processes awaited."""
     facts: dict[int, dict[str, Any]] = {}
 

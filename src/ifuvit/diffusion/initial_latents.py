@@ -1,9 +1,9 @@
-"""Where sampling starts: what diffusion leaves of a picture at n = 1000.
+"""Where sampling starts: what diffusion leaves of a image at n = 1000.
 
 The schedule does not end in pure noise (a_1000 = 0.0047), and over many places noise averages out: the mean of noisy latents
-over their places still tells the mean of the picture's, its color. A network learns to read it there. Started from pure
-noise, whose mean is near 0, it draws pictures of that one color, though hardly any training picture has it. So the start is
-given a color as training pictures have: a normal variable of their mean and covariance, weighted and noised as in training.
+over their places still tells the mean of the image's, its color. A network learns to read it there. Started from pure
+noise, whose mean is near 0, it draws images of that one color, though hardly any training image has it. So the start is
+given a color as training images have: a normal variable of their mean and covariance, weighted and noised as in training.
 (The bias: Lin et al. 2024, arXiv:2305.08891. A start that models what the schedule leaves: Everaert et al. 2024,
 arXiv:2309.15842, of whose distribution this is the simplest.)
 """
@@ -17,7 +17,7 @@ from ifuvit.utils.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class LatentColor:
-    """How the colors of pictures are distributed: the means over all places of their scaled latents, C channels."""
+    """How the colors of images are distributed: the means over all places of their scaled latents, C channels."""
 
     mean: tuple[float, ...]
     """C numbers."""
@@ -39,7 +39,7 @@ class LatentColor:
         return cls(mean=tuple(colors.mean(0).tolist()), covariance=tuple(tuple(row.tolist()) for row in covariance))
 
     def draw(self, normal: np.ndarray) -> np.ndarray:
-        """Colors from standard normal numbers, one a picture: (B, C) -> (B, C) float32."""
+        """Colors from standard normal numbers, one a image: (B, C) -> (B, C) float32."""
         values, vectors = np.linalg.eigh(np.array(self.covariance))
         root = vectors * np.sqrt(values.clip(min=0))  # root root^T is the covariance, singular ones too
         return (np.array(self.mean) + normal @ root.T).astype(np.float32)

@@ -1,6 +1,6 @@
 """Guidance in a part of the noise range only (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
-Guidance is needed in the middle, where a picture's contents are decided. Beside its interval the conditional branch runs alone,
+Guidance is needed in the middle, where a image's contents are decided. Beside its interval the conditional branch runs alone,
 which is half of a step's work.
 """
 

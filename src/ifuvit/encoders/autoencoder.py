@@ -137,7 +137,7 @@ class Autoencoder:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the pictures it was trained on, as its config tells (diffusers' "sample_size")."""
+        """Side in pixels of the images it was trained on, as its config tells (diffusers' "sample_size")."""
         return int(self.vae.config["sample_size"])
 
     @cached_property

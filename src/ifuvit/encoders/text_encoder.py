@@ -1,4 +1,4 @@
-"""Captions to text states: a frozen language model, its tokenizer, and a fixed number of tokens.
+"""Captions to text embeddings: a frozen language model, its tokenizer, and a fixed number of tokens.
 
 Shapes: B captions, L tokens (fixed for an encoder), D the width of the model's states.
 """

@@ -1,1 +1,1 @@
-"""What `ifuvit evaluate` does: the protocol, the real pictures, the pictures that are judged, and the judges."""
+"""What `ifuvit evaluate` does: the protocol, the real images, the images that are judged, and the evaluators."""

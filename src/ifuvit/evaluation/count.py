@@ -1,4 +1,4 @@
-"""`ifuvit count`: prompts to count by, judging pictures by an object counter, and training one on OpenMoji Scenes.
+"""`ifuvit count`: prompts to count by, judging images by an object counter, and training one on OpenMoji Scenes.
 
 Training takes minutes on two CPU cores and is not resumable: the directory appears when it is whole.
 """
@@ -41,9 +41,9 @@ class CountPromptsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CountJudgeConfig:
-    """Judge by an object counter, or on photographs by a detector, whether pictures show what their prompts ask for."""
+    """Judge by an object counter, or on photographs by a detector, whether images show what their prompts ask for."""
 
-    pictures: Positional[Path]
+    images: Positional[Path]
     """Directory that `ifuvit generate` wrote."""
     out: Path
     """JSON file to write."""
@@ -51,7 +51,7 @@ class CountJudgeConfig:
     """Of OpenMoji Scenes' kinds: the shipped one's name, or a directory that `ifuvit count train` wrote."""
     detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
     """For photographs, instead of a counter: a zero-shot detector of transformers, by folder or hub id, as
-    google/owlv2-base-patch16-ensemble. It judges prompts like "two dogs" of any kind."""
+    google/owlv2-base-patch16-ensemble. It evaluators prompts like "two dogs" of any kind."""
     threshold: Annotated[float | None, arg(metavar="FLOAT")] = None
     """Least score of a detector's box that counts; fix it before you see the result. Default: 0.1 for OWLv2, 0.25 for
     Grounding DINO."""
@@ -70,7 +70,7 @@ class CountJudgeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CountTrainConfig:
-    """Train an object counter on pictures of `ifuvit scenes` and measure its error on the validation pictures."""
+    """Train an object counter on images of `ifuvit scenes` and measure its error on the validation images."""
 
     scenes: Path
     """Directory that `ifuvit scenes` wrote."""
@@ -79,11 +79,11 @@ class CountTrainConfig:
     steps: int = 1200
     """Training steps."""
     batch_size: int = 64
-    """Pictures a step."""
+    """Images a step."""
     learning_rate: float = 3e-3
     """Peak learning rate of AdamW; it is reached after a tenth of the steps and falls to 0 along a cosine."""
     width: int = 64
-    """Channels of the network at a quarter of the pictures' resolution."""
+    """Channels of the network at a quarter of the images' resolution."""
     seed: int = 0
     """Seed of the initial weights, the batches and the disturbances."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -109,7 +109,7 @@ def run(config: CountTrainConfig | CountJudgeConfig) -> Path:
     """Train or judge, and return what was written: the counter's directory, or the JSON file.
 
     Raises:
-        InputError: scenes, pictures or a counter that are missing or broken, or a place that cannot be written.
+        InputError: scenes, images or a counter that are missing or broken, or a place that cannot be written.
     """
     return train(config) if isinstance(config, CountTrainConfig) else judge(config)
 
@@ -185,21 +185,21 @@ def train(config: CountTrainConfig) -> Path:
 
 
 def judge(config: CountJudgeConfig) -> Path:
-    """Judge pictures; see `run`."""
-    from ifuvit.metrics.counting.counters import count_pictures, open_counter
+    """Judge images; see `run`."""
+    from ifuvit.metrics.counting.counters import count_images, open_counter
 
     started = now()
-    files, prompts = read_generated(config.pictures)
+    files, prompts = read_generated(config.images)
     device = find_device(config.device)
     counter = open_counter(config.counter, detector=config.detector, threshold=config.threshold, device=device)
     result = manifest(
         JUDGE,
         to_dict(config),
         started=started,
-        **count_pictures(files, prompts, counter, thresholds=config.thresholds),
+        **count_images(files, prompts, counter, thresholds=config.thresholds),
         generated={
-            "directory": str(config.pictures),
-            "manifest_sha256": sha256(config.pictures / "manifest.json"),
+            "directory": str(config.images),
+            "manifest_sha256": sha256(config.images / "manifest.json"),
         },
     )
     write_json(config.out, result)
@@ -207,7 +207,7 @@ def judge(config: CountJudgeConfig) -> Path:
 
 
 def read_generated(directory: Path) -> tuple[list[Path], list[str]]:
-    """The file and the prompt of every picture that `ifuvit generate` wrote.
+    """The file and the prompt of every image that `ifuvit generate` wrote.
 
     Raises:
         InputError: the directory is of another origin.
@@ -216,8 +216,10 @@ def read_generated(directory: Path) -> tuple[list[Path], list[str]]:
         raise InputError(f"{directory}: no such directory; give one that `ifuvit generate` wrote")
     facts = read_json(directory / "manifest.json")
     try:
-        if facts["verb"] != "generate":
-            raise InputError(f"{directory}: written by `ifuvit {facts['verb']}`; give a directory of `ifuvit generate`")
+        if facts["command"] != "generate":
+            raise InputError(
+                f"{directory}: written by `ifuvit {facts['command']}`; give a directory of `ifuvit generate`"
+            )
         listed = [(directory / str(image["file"]), str(image["prompt"])) for image in facts["images"]]
     except (KeyError, TypeError):
         raise InputError(f"{directory / 'manifest.json'}: not of `ifuvit generate`; it lists no images") from None

@@ -1,10 +1,10 @@
-"""Drawing the pictures that are judged into a directory, so that they can be looked at, and kept when a run is killed."""
+"""Drawing the images that are judged into a directory, so that they can be looked at, and kept when a run is killed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ifuvit.evaluation.targets import Painter, Settings, Target
+from ifuvit.evaluation.targets import ImageGenerator, Settings, Target
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
@@ -21,27 +21,27 @@ def draw(
     processes: Processes,
     label: str,
 ) -> tuple[list[Path], float | None]:
-    """Draw one picture a prompt as `directory`/00000.png …; those that are there already stay.
+    """Draw one image a prompt as `directory`/00000.png …; those that are there already stay.
 
     Args:
-        target: one with a painter.
-        prompts: N captions; picture i depends on (settings.seed, i) and its prompt alone.
+        target: one with a generator.
+        prompts: N captions; image i depends on (settings.seed, i) and its prompt alone.
         directory: new, or of an earlier call with the same prompts, settings and weights.
         settings: how.
-        batch_size: pictures at once.
+        batch_size: images at once.
         processes: which share of the batches is this process's.
         label: of the progress bar.
 
     Returns:
-        the N files, and pictures per second of this process (None if nothing was left to draw).
+        the N files, and images per second of this process (None if nothing was left to draw).
 
     Raises:
-        InputError: the directory has pictures of something else.
+        InputError: the directory has images of something else.
     """
-    assert target.painter is not None
-    files = picture_files(directory, len(prompts))
+    assert target.generator is not None
+    files = image_files(directory, len(prompts))
     manifest: dict[str, Any] = {
-        "verb": "evaluate",
+        "command": "evaluate",
         "of": {"name": target.name, "sha256": target.sha256},
         "settings": to_dict(settings),
         "images": [
@@ -52,17 +52,19 @@ def draw(
     if processes.first:
         _claim(directory, manifest)
     processes.wait()
-    speed = paint(target.painter, prompts, files, settings, batch_size=batch_size, processes=processes, label=label)
+    speed = generate_images(
+        target.generator, prompts, files, settings, batch_size=batch_size, processes=processes, label=label
+    )
     return files, speed
 
 
-def picture_files(directory: Path, number: int) -> list[Path]:
-    """The files of so many pictures: 00000.png, ..."""
+def image_files(directory: Path, number: int) -> list[Path]:
+    """The files of so many images: 00000.png, ..."""
     return [directory / f"{index:05d}.png" for index in range(number)]
 
 
-def paint(
-    painter: Painter,
+def generate_images(
+    generator: ImageGenerator,
     prompts: Sequence[str],
     files: Sequence[Path],
     settings: Settings,
@@ -73,10 +75,10 @@ def paint(
     anew: bool = False,
     keep_bar: bool = True,
 ) -> float | None:
-    """Draw one picture a prompt into its file, all processes together; those that are there stay, but for `anew`.
+    """Draw one image a prompt into its file, all processes together; those that are there stay, but for `anew`.
 
     Returns:
-        pictures per second of this process; None if nothing was left to draw.
+        images per second of this process; None if nothing was left to draw.
     """
     import time
 
@@ -87,9 +89,9 @@ def paint(
     mine = [batch for batch in processes.share(batches) if anew or not all(files[index].is_file() for index in batch)]
     begun, drawn = time.monotonic(), 0
     hidden = None if processes.first else True  # None: shown on a terminal
-    with tqdm(total=sum(map(len, mine)), desc=label, unit="picture", leave=keep_bar, disable=hidden) as bar:
+    with tqdm(total=sum(map(len, mine)), desc=label, unit="image", leave=keep_bar, disable=hidden) as bar:
         for batch in mine:
-            images = painter([prompts[index] for index in batch], batch.start, settings, batch_size)
+            images = generator([prompts[index] for index in batch], batch.start, settings, batch_size)
             for index, image in zip(batch, images, strict=True):
                 with atomic_path(files[index]) as path:
                     image.save(path, format="PNG", compress_level=1)
@@ -105,7 +107,7 @@ def _claim(directory: Path, manifest: dict[str, Any]) -> None:
     if file.is_file():
         if read_json(file) != manifest:
             raise InputError(
-                f"{directory}: holds pictures drawn from other prompts, weights or settings; delete it, or choose another "
+                f"{directory}: holds images drawn from other prompts, weights or settings; delete it, or choose another "
                 "directory"
             )
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):

@@ -1,6 +1,6 @@
 """Evaluation protocols: every choice that changes a number, fixed under a name.
 
-A result carries all of these fields. Whoever changes one (`ifuvit evaluate --images 200`) gets a result whose protocol
+A result carries all of these fields. Whoever changes one (`ifuvit evaluate --num-images 200`) gets a result whose protocol
 says so in its name.
 """
 
@@ -17,25 +17,25 @@ from ifuvit.utils.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How pictures are drawn and what they are compared with."""
+    """How images are drawn and what they are compared with."""
 
     name: str
     """What the result calls it."""
-    images: int
-    """Pictures drawn: one random caption of each of so many random real pictures, none repeated."""
+    num_images: int
+    """Images drawn: one random caption of each of so many random real images, none repeated."""
     split: str = "val"
-    """The real pictures' split."""
+    """The real images' split."""
     caption_seed: int = 0
-    """Of the choice of pictures and captions."""
+    """Of the choice of images and captions."""
     reference: Literal["captioned", "all"] = "captioned"
-    """Real side of the distances: the pictures whose captions are drawn, or the whole split."""
+    """Real side of the distances: the images whose captions are drawn, or the whole split."""
     size: int | None
-    """Real and drawn pictures are cropped to the centered square and resized to so many pixels (Lanczos) before anything
-    else; pictures of that size already stay as they are."""
+    """Real and drawn images are cropped to the centered square and resized to so many pixels (Lanczos) before anything
+    else; images of that size already stay as they are."""
     networks: tuple[Literal["effnet-lite0", "inception", "dinov2", "clip"], ...]
     """Feature networks of the distances; see `ifuvit.metrics.distances.feature_networks`."""
     resize: Literal["network", "clean"] = "network"
-    """How pictures come to a feature network's input: its own way, or clean-fid's antialiased bicubic."""
+    """How images come to a feature network's input: its own way, or clean-fid's antialiased bicubic."""
     alignment: tuple[Literal["two-tower", "clip"], ...]
     """Models of text-image alignment; see `ifuvit.metrics.alignment.clip`."""
     prefix: str = ""
@@ -47,20 +47,20 @@ class Protocol:
     guidance_scale: float = 2.0
     """The standard w; the paper evaluates with its s = w - 1 = 1."""
     guidance_interval: Interval = EVERYWHERE
-    """The part of the noise range that is guided, in n / 1000; for the pictures of counting prompts too."""
+    """The part of the noise range that is guided, in n / 1000; for the images of counting prompts too."""
     start: Start = "noise"
     """What the solver starts from; noise is U-ViT's. See `ifuvit.diffusion.initial_latents`."""
     seed: int = 0
-    """Picture i starts from noise of (seed, i)."""
+    """Image i starts from noise of (seed, i)."""
     count_prompts: tuple[tuple[PromptSet, int], ...] = (("paper", 10),)
-    """Sets of counting prompts (see `ifuvit.metrics.counting.prompts`) with the pictures drawn a prompt; the paper has 10."""
+    """Sets of counting prompts (see `ifuvit.metrics.counting.prompts`) with the images drawn a prompt; the paper has 10."""
     counts_scenes: bool = False
     """Whether objects are counted by the counter of OpenMoji Scenes' kinds; otherwise that takes a detector."""
     count_guidance_scale: float = 4.0
-    """The standard w of the counting prompts' pictures; the paper's pictures have s = w - 1 = 3."""
+    """The standard w of the counting prompts' images; the paper's images have s = w - 1 = 3."""
 
     def __post_init__(self) -> None:
-        for field in ("images", "steps"):
+        for field in ("num_images", "steps"):
             if getattr(self, field) < 1:
                 raise InputError(f"--{field} {getattr(self, field)}: must be at least 1")
         if self.seed < 0:
@@ -78,7 +78,7 @@ protocols: Mapping[str, Protocol] = MappingProxyType(
             # The embedded one: minutes on two CPU cores, no weights from anywhere else.
             Protocol(
                 name="quick",
-                images=1000,
+                num_images=1000,
                 size=64,
                 networks=("effnet-lite0",),
                 alignment=("two-tower",),
@@ -90,16 +90,16 @@ protocols: Mapping[str, Protocol] = MappingProxyType(
             # U-ViT's FID-30K on MS-COCO val2014, as its code at ce55170 does it, and the paper's CLIP score.
             Protocol(
                 name="paper",
-                images=30_000,
+                num_images=30_000,
                 reference="all",
                 size=256,
                 networks=("inception",),
                 alignment=("clip",),
             ),
-            # The same captions and pictures through clean-fid's resize, which does not depend on a library's version.
+            # The same captions and images through clean-fid's resize, which does not depend on a library's version.
             Protocol(
                 name="clean",
-                images=30_000,
+                num_images=30_000,
                 reference="all",
                 size=256,
                 networks=("inception",),

@@ -1,4 +1,4 @@
-"""The real side of an evaluation: pictures with captions that were not trained on."""
+"""The real side of an evaluation: images with captions that were not trained on."""
 
 import hashlib
 from pathlib import Path
@@ -7,10 +7,10 @@ import numpy as np
 
 from ifuvit.data.coco import read_coco
 from ifuvit.data.folder import read_folder
-from ifuvit.data.images import Picture
+from ifuvit.data.images import CaptionedImage
 from ifuvit.utils.errors import InputError
 
-# Where the pictures and captions of a split lie: OpenMoji Scenes, and MS-COCO as it is unpacked.
+# Where the images and captions of a split lie: OpenMoji Scenes, and MS-COCO as it is unpacked.
 _LAYOUTS = (
     ("images/{split}", "annotations/captions_{split}.json"),
     ("{split}2014", "annotations/captions_{split}2014.json"),
@@ -20,38 +20,38 @@ _LAYOUTS = (
 )
 
 
-class RealPictures:
-    """The usable pictures of one split, in the order of their ids.
+class ReferenceImages:
+    """The usable images of one split, in the order of their ids.
 
     Attributes:
         directory, split: where they come from; `split` is "" for a folder, which has none.
         files: their paths.
         captions: the captions of each, at least one.
         ids: their ids in the data set.
-        left_out: how many pictures were listed but have no file or no caption.
+        left_out: how many images were listed but have no file or no caption.
     """
 
-    def __init__(self, directory: Path, split: str, pictures: list[Picture]) -> None:
+    def __init__(self, directory: Path, split: str, images: list[CaptionedImage]) -> None:
         usable = [
-            (picture.id, picture.source, captions)
-            for picture in pictures
-            if picture.problem is None
-            and isinstance(picture.source, Path)
-            and (captions := tuple(caption.strip() for caption in picture.captions if caption.strip()))
+            (image.id, image.source, captions)
+            for image in images
+            if image.problem is None
+            and isinstance(image.source, Path)
+            and (captions := tuple(caption.strip() for caption in image.captions if caption.strip()))
         ]
         self.directory, self.split = directory, split
         self.ids = [identity for identity, _, _ in usable]
         self.files = [source for _, source, _ in usable]
         self.captions = [captions for _, _, captions in usable]
-        self.left_out = len(pictures) - len(usable)
+        self.left_out = len(images) - len(usable)
 
     @classmethod
-    def open(cls, directory: str | Path, *, split: str = "val") -> "RealPictures":
-        """Find the pictures of a data set.
+    def open(cls, directory: str | Path, *, split: str = "val") -> "ReferenceImages":
+        """Find the images of a data set.
 
         Args:
             directory: what `ifuvit scenes` wrote; MS-COCO unpacked, with annotations/ and val2014/ (or val2017/) side by
-                side; or a folder of captioned pictures (sidecar text files or a metadata.jsonl), which has no splits.
+                side; or a folder of captioned images (sidecar text files or a metadata.jsonl), which has no splits.
             split: "val" or "train".
 
         Raises:
@@ -59,7 +59,7 @@ class RealPictures:
         """
         directory = Path(directory)
         if not directory.is_dir():
-            raise InputError(f"{directory}: no such directory of real pictures")
+            raise InputError(f"{directory}: no such directory of real images")
         for images, captions in _LAYOUTS:
             place, file = directory / images.format(split=split), directory / captions.format(split=split)
             if file.is_file() and place.is_dir():
@@ -83,7 +83,7 @@ class RealPictures:
         return digest.hexdigest()
 
     def choose(self, count: int, seed: int = 0) -> list[tuple[Path, str]]:
-        """`count` different pictures at random, each with one of its captions at random. The first of a larger choice
+        """`count` different images at random, each with one of its captions at random. The first of a larger choice
         are the smaller choice.
 
         Raises:
@@ -91,8 +91,8 @@ class RealPictures:
         """
         if count > len(self):
             raise InputError(
-                f"{self.directory}: {len(self):,} usable pictures{f' in {self.split}' * bool(self.split)}, fewer than the "
-                f"{count:,} of the protocol; give --images {len(self)} (another protocol then, and named so), or more data"
+                f"{self.directory}: {len(self):,} usable images{f' in {self.split}' * bool(self.split)}, fewer than the "
+                f"{count:,} of the protocol; give --num-images {len(self)} (another protocol then, and named so), or more data"
             )
         chosen = np.random.default_rng([seed, 0]).permutation(len(self))[:count].tolist()
         draws = np.random.default_rng([seed, 1]).random(count)
@@ -102,7 +102,7 @@ class RealPictures:
         ]
 
     def others(self, count: int, seed: int = 0, *, beyond: int) -> list[Path] | None:
-        """`count` further real pictures for the real-versus-real floor.
+        """`count` further real images for the real-versus-real floor.
 
         Args:
             count: how many.
@@ -110,14 +110,14 @@ class RealPictures:
             beyond: the first so many of the choice are taken.
 
         Returns:
-            Further pictures of this split if there are enough; else of "train"; None where neither has as many.
+            Further images of this split if there are enough; else of "train"; None where neither has as many.
         """
         if len(self) >= beyond + count:
             order = np.random.default_rng([seed, 0]).permutation(len(self))[beyond : beyond + count].tolist()
             return [self.files[row] for row in order]
         if self.split and self.split != "train":
             try:
-                train = RealPictures.open(self.directory, split="train")
+                train = ReferenceImages.open(self.directory, split="train")
             except InputError:
                 return None
             if train.split and len(train) >= count:

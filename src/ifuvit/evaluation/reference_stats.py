@@ -1,4 +1,4 @@
-"""`ifuvit reference-stats`: features of the real pictures, summed up once for all evaluations against them."""
+"""`ifuvit reference-stats`: features of the real images, summed up once for all evaluations against them."""
 
 import hashlib
 import os
@@ -15,16 +15,16 @@ from ifuvit.utils.files import now, package_version
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceStatsConfig:
-    """Mean and covariance of the features of real pictures, as a .npz file like pytorch-fid's."""
+    """Mean and covariance of the features of real images, as a .npz file like pytorch-fid's."""
 
     out: Path
-    """The file to write: mu, sigma, the number of pictures n, and facts on how it was made, as JSON."""
+    """The file to write: mu, sigma, the number of images n, and facts on how it was made, as JSON."""
     data: Path | None = None
-    """Real pictures: what `ifuvit scenes` wrote, MS-COCO unpacked, or a folder of captioned pictures."""
+    """Real images: what `ifuvit scenes` wrote, MS-COCO unpacked, or a folder of captioned images."""
     split: str = "val"
     """Which split of --data."""
     images: Path | None = None
-    """Instead of --data: a directory of pictures without captions, those in directories below it too."""
+    """Instead of --data: a directory of images without captions, those in directories below it too."""
     captions: Path | None = None
     """Take only those of --images that this annotation file of MS-COCO's layout lists."""
     network: Literal["effnet-lite0", "inception", "dinov2", "clip"] = "effnet-lite0"
@@ -32,16 +32,16 @@ class ReferenceStatsConfig:
     weights: str | None = None
     """Its weights: a file for effnet-lite0 and inception (or `fetch`), a folder or hub id for dinov2 and clip."""
     resize: Literal["network", "clean"] = "network"
-    """How pictures come to the network's input: its own way, or clean-fid's antialiased bicubic."""
+    """How images come to the network's input: its own way, or clean-fid's antialiased bicubic."""
     size: int | None = None
-    """Crop pictures to the centered square and resize them to so many pixels (Lanczos) first; by default they are taken
-    as they are. It has to be what generated pictures are compared at."""
+    """Crop images to the centered square and resize them to so many pixels (Lanczos) first; by default they are taken
+    as they are. It has to be what generated images are compared at."""
     keep_features: bool = False
-    """Write the features too (4 bytes x pictures x dimensions), so that KID, precision and recall can be had as well."""
+    """Write the features too (4 bytes x images x dimensions), so that KID, precision and recall can be had as well."""
     batch_size: int = 64
-    """Pictures at a time."""
+    """Images at a time."""
     workers: int = 4
-    """Threads that read pictures."""
+    """Threads that read images."""
     device: str = "auto"
     """Where the network runs: cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
 
@@ -60,20 +60,20 @@ class ReferenceStatsConfig:
 
 def run(config: ReferenceStatsConfig) -> Path:
     """Compute the statistics and return the file. Under `torchrun` or `accelerate launch` the processes share the
-    pictures, and the first one writes.
+    images, and the first one writes.
 
     Raises:
-        InputError: no such pictures or fewer than two, a broken one, or weights that are not to be had.
+        InputError: no such images or fewer than two, a broken one, or weights that are not to be had.
     """
-    files, described = list_pictures(config)
+    files, described = list_images(config)
     if len(files) < 2:
-        raise InputError(f"{described['where']}: {len(files)} usable pictures; statistics need at least 2")
+        raise InputError(f"{described['where']}: {len(files)} usable images; statistics need at least 2")
     # Imported late: torch takes seconds, which a mistyped path should not cost.
     from ifuvit.metrics.distances.feature_networks import extract_features, extract_statistics, load_feature_network
     from ifuvit.metrics.distances.frechet import FeatureStatistics
     from ifuvit.utils.distributed import Processes
 
-    processes, own = Processes.join()
+    processes, own = Processes.init()
     device = own if config.device == "auto" and processes.count > 1 else find_device(config.device)
     network = load_feature_network(config.network, weights=config.weights, resize=config.resize, device=device)
     features = None
@@ -98,7 +98,7 @@ def run(config: ReferenceStatsConfig) -> Path:
         )
     if processes.first:
         facts = {
-            "verb": "reference-stats",
+            "command": "reference-stats",
             "ifuvit_version": package_version(),
             "config": to_dict(config),
             "network": network.facts(),
@@ -111,16 +111,16 @@ def run(config: ReferenceStatsConfig) -> Path:
     return config.out
 
 
-def list_pictures(config: ReferenceStatsConfig) -> tuple[list[Path], dict[str, Any]]:
-    """The pictures, and where they come from as a result tells it."""
+def list_images(config: ReferenceStatsConfig) -> tuple[list[Path], dict[str, Any]]:
+    """The images, and where they come from as a result tells it."""
     if config.data is not None:
-        from ifuvit.evaluation.reference_images import RealPictures
+        from ifuvit.evaluation.reference_images import ReferenceImages
 
-        real = RealPictures.open(config.data, split=config.split)
+        real = ReferenceImages.open(config.data, split=config.split)
         return real.files, {
             "where": str(config.data),
             "split": real.split,
-            "pictures": len(real),
+            "images": len(real),
             "sha256": real.fingerprint,
         }
     assert config.images is not None
@@ -128,32 +128,32 @@ def list_pictures(config: ReferenceStatsConfig) -> tuple[list[Path], dict[str, A
         from ifuvit.data.coco import read_coco
 
         listed = read_coco(config.images, config.captions)
-        files = [picture.source for picture in listed if picture.problem is None and isinstance(picture.source, Path)]
+        files = [image.source for image in listed if image.problem is None and isinstance(image.source, Path)]
     else:
-        files = _pictures_below(config.images)
+        files = _images_below(config.images)
     digest = hashlib.sha256()
     for file in files:
         digest.update(repr((file.relative_to(config.images).as_posix(), file.stat().st_size)).encode())
-    return files, {"where": str(config.images), "split": "", "pictures": len(files), "sha256": digest.hexdigest()}
+    return files, {"where": str(config.images), "split": "", "images": len(files), "sha256": digest.hexdigest()}
 
 
-def _pictures_below(directory: Path) -> list[Path]:
-    """Picture files in a directory and below, in the order of their paths; names that begin with a dot are passed over.
+def _images_below(directory: Path) -> list[Path]:
+    """Image files in a directory and below, in the order of their paths; names that begin with a dot are passed over.
 
     Raises:
-        InputError: no such directory, or a file in it is no picture (a text of the same name beside a picture may be).
+        InputError: no such directory, or a file in it is no image (a text of the same name beside a image may be).
     """
     if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory of pictures")
+        raise InputError(f"{directory}: no such directory of images")
     files: list[Path] = []
     for place, folders, names in os.walk(directory, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(place, name) for name in names if not name.startswith(".")]
-    pictures = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
-    captioned = {file.with_suffix(".txt") for file in pictures}
+    images = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+    captioned = {file.with_suffix(".txt") for file in images}
     for file in sorted(files):
         if file.suffix.lower() not in SUFFIXES and file not in captioned and file.suffix not in (".json", ".jsonl"):
-            raise InputError(f"{file}: not a picture ({', '.join(SUFFIXES)}); move it out of the directory")
-    if not pictures:
-        raise InputError(f"{directory}: holds no pictures ({', '.join(SUFFIXES)})")
-    return pictures
+            raise InputError(f"{file}: not a image ({', '.join(SUFFIXES)}); move it out of the directory")
+    if not images:
+        raise InputError(f"{directory}: holds no images ({', '.join(SUFFIXES)})")
+    return images

@@ -1,4 +1,4 @@
-"""`ifuvit evaluate`: say how good a model or a directory of pictures is, under a named protocol."""
+"""`ifuvit evaluate`: say how good a model or a directory of images is, under a named protocol."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from ifuvit.evaluation.targets import Target
-    from ifuvit.metrics.counting.counters import PictureCounter
+    from ifuvit.metrics.counting.counters import ImageCounter
     from ifuvit.metrics.distances.frechet import FeatureStatistics
     from ifuvit.utils.distributed import Processes
 
@@ -30,10 +30,10 @@ def run(config: EvaluateConfig) -> Path:
         `config.out`.
 
     Raises:
-        InputError: a target, data or weights that cannot be used, or too few pictures for the protocol.
+        InputError: a target, data or weights that cannot be used, or too few images for the protocol.
     """
-    from ifuvit.evaluation.evaluators import Judges
-    from ifuvit.evaluation.reference_images import RealPictures
+    from ifuvit.evaluation.evaluators import Evaluators
+    from ifuvit.evaluation.reference_images import ReferenceImages
     from ifuvit.evaluation.targets import open_target
     from ifuvit.utils.devices import find_device
     from ifuvit.utils.distributed import Processes
@@ -41,9 +41,9 @@ def run(config: EvaluateConfig) -> Path:
     started, protocol = now(), config.resolved_protocol()
     if config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory; give a file such as {config.out / 'result.json'}")
-    kept = config.pictures or config.out.with_name(f"{config.out.stem}-pictures")
-    real = RealPictures.open(config.data, split=protocol.split)
-    processes, device = Processes.join()
+    kept = config.images_dir or config.out.with_name(f"{config.out.stem}-images")
+    real = ReferenceImages.open(config.data, split=protocol.split)
+    processes, device = Processes.init()
     if config.device != "auto":
         device = find_device(config.device)
     batch_size = config.batch_size or (16 if device.type == "cpu" else 64)
@@ -51,9 +51,9 @@ def run(config: EvaluateConfig) -> Path:
     # What is judged, and by whom. Weights that are missing show before anything is drawn.
     target = open_target(config.target, device=device, captions=config.captions)
     judged: list[tuple[Path, str]] = []
-    if target.pictures is not None:
-        judged = _given_pictures(config, target, protocol)
-    judges = Judges.load(
+    if target.images is not None:
+        judged = _given_images(config, target, protocol)
+    evaluators = Evaluators.load(
         protocol,
         real,
         metrics=config.metrics,
@@ -65,10 +65,10 @@ def run(config: EvaluateConfig) -> Path:
     )
     counter = _counter(config, protocol, device) if "counts" in config.metrics else None
 
-    # The pictures of captions, and what the judges say of them.
+    # The images of captions, and what the evaluators say of them.
     images_per_second, shown = None, None
-    if target.painter is not None and {"distances", "alignment"} & set(config.metrics):
-        prompts = [caption for _, caption in real.choose(protocol.images, protocol.caption_seed)]
+    if target.generator is not None and {"distances", "alignment"} & set(config.metrics):
+        prompts = [caption for _, caption in real.choose(protocol.num_images, protocol.caption_seed)]
         shown = kept / "captions"
         files, images_per_second = _draw(
             protocol, target, prompts, shown, protocol.guidance_scale, batch_size, processes
@@ -77,24 +77,24 @@ def run(config: EvaluateConfig) -> Path:
     files, prompts = [file for file, _ in judged], [prompt for _, prompt in judged]
     metrics: dict[str, Any] = {}
     if "distances" in config.metrics:
-        metrics |= judges.distances(files)
+        metrics |= evaluators.distances(files)
     if "alignment" in config.metrics:
-        metrics |= judges.alignment(files, prompts)
+        metrics |= evaluators.alignment(files, prompts)
 
-    # The pictures of counting prompts; of given pictures, those whose captions can be counted by.
+    # The images of counting prompts; of given images, those whose captions can be counted by.
     counted: dict[str, Any] = {}
     if counter is not None:
-        from ifuvit.metrics.counting.counters import count_pictures
+        from ifuvit.metrics.counting.counters import count_images
 
-        if target.painter is None:
-            counted["paper"] = count_pictures(files, prompts, counter, processes=processes)
+        if target.generator is None:
+            counted["paper"] = count_images(files, prompts, counter, processes=processes)
         else:
             for name, number in protocol.count_prompts:
                 prompts = [prompt for prompt in PROMPT_SETS[name] for _ in range(number)]
                 scale = protocol.count_guidance_scale
                 files, speed = _draw(protocol, target, prompts, kept / name, scale, batch_size, processes)
                 images_per_second = images_per_second or speed
-                counted[name] = count_pictures(files, prompts, counter, processes=processes)
+                counted[name] = count_images(files, prompts, counter, processes=processes)
 
     if processes.first:
         result = manifest(
@@ -106,7 +106,7 @@ def run(config: EvaluateConfig) -> Path:
             data={
                 "where": str(config.data),
                 "split": real.split,
-                "pictures": len(real),
+                "images": len(real),
                 "left_out": real.left_out,
                 "sha256": real.fingerprint,
             },
@@ -119,7 +119,7 @@ def run(config: EvaluateConfig) -> Path:
             else None,
             counter=None if counter is None else counter.facts(),
             costs=_costs(target, images_per_second, device) if "costs" in config.metrics else None,
-            pictures=None if shown is None else os.path.relpath(shown, config.out.parent),
+            images=None if shown is None else os.path.relpath(shown, config.out.parent),
             processes=processes.count,
             device=str(device),
         )
@@ -136,13 +136,13 @@ def _statistics(config: EvaluateConfig, protocol: Protocol) -> "FeatureStatistic
     statistics = FeatureStatistics.load(config.statistics)
     if (size := statistics.facts.get("size", protocol.size)) != protocol.size:
         raise InputError(
-            f"--statistics {config.statistics}: of pictures of size {size}, but the protocol has {protocol.size}; make them "
+            f"--statistics {config.statistics}: of images of size {size}, but the protocol has {protocol.size}; make them "
             f"with `ifuvit reference-stats --size {protocol.size}`"
         )
     return statistics
 
 
-def _counter(config: EvaluateConfig, protocol: Protocol, device: "torch.device") -> "PictureCounter | None":
+def _counter(config: EvaluateConfig, protocol: Protocol, device: "torch.device") -> "ImageCounter | None":
     from ifuvit.metrics.counting.counters import load_counter
     from ifuvit.metrics.counting.zero_shot import load_detector
 
@@ -154,15 +154,15 @@ def _counter(config: EvaluateConfig, protocol: Protocol, device: "torch.device")
     return None
 
 
-def _given_pictures(config: EvaluateConfig, target: "Target", protocol: Protocol) -> list[tuple[Path, str]]:
-    """The first `protocol.images` of a directory of pictures, with their captions where they are needed."""
-    assert target.pictures is not None
-    if len(target.pictures) < protocol.images:
+def _given_images(config: EvaluateConfig, target: "Target", protocol: Protocol) -> list[tuple[Path, str]]:
+    """The first `protocol.num_images` of a directory of images, with their captions where they are needed."""
+    assert target.images is not None
+    if len(target.images) < protocol.num_images:
         raise InputError(
-            f"{config.target}: {len(target.pictures):,} pictures, fewer than the {protocol.images:,} of the protocol; give "
-            f"--images {len(target.pictures)} (another protocol then, and named so), or more pictures"
+            f"{config.target}: {len(target.images):,} images, fewer than the {protocol.num_images:,} of the protocol; give "
+            f"--images {len(target.images)} (another protocol then, and named so), or more images"
         )
-    chosen = target.pictures[: protocol.images]
+    chosen = target.images[: protocol.num_images]
     bare = next((file for file, caption in chosen if caption is None), None)
     if bare is not None and "alignment" in config.metrics:
         raise InputError(f"{bare}: has no caption, which alignment needs; give --captions FILE or --metrics distances")

@@ -26,15 +26,15 @@ class SweepConfig:
     targets: Positional[Annotated[tuple[str, ...], arg(metavar="RUN")]]
     """Models: runs, pipeline directories or shipped names."""
     data: Path
-    """The real pictures and their captions, as for `ifuvit evaluate`."""
+    """The real images and their captions, as for `ifuvit evaluate`."""
     out: Path
-    """Directory to write: sweep.json, and the result and pictures of every point."""
+    """Directory to write: sweep.json, and the result and images of every point."""
     guidance_scale: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     """The standard w; 1 is no guidance. The paper counts s = w - 1."""
     protocol: Literal["quick", "paper", "clean"] = "quick"
     """As for `ifuvit evaluate`; so are the next options."""
     images: Annotated[int | None, arg(metavar="INT")] = None
-    """Pictures a point, instead of the protocol's."""
+    """Images a point, instead of the protocol's."""
     steps: Annotated[int | None, arg(metavar="INT")] = None
     """Solver steps, instead of the protocol's."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
@@ -48,7 +48,7 @@ class SweepConfig:
     device: str = "auto"
     """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
     batch_size: Annotated[int | None, arg(metavar="INT")] = None
-    """Pictures drawn at once. It does not change them."""
+    """Images drawn at once. It does not change them."""
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -81,7 +81,7 @@ def run(config: SweepConfig) -> Path:
     points = evaluations(config)
     data = fingerprint(points[0][2])
     results = [finished(wanted, data) for _, _, wanted in points]
-    processes, _ = Processes.join()
+    processes, _ = Processes.init()
     processes.wait()  # all have looked before one writes
 
     def write() -> None:
@@ -89,7 +89,7 @@ def run(config: SweepConfig) -> Path:
         missing = [point for point, result in zip(points, results) if result is None]
         shared = done[0][1] if done else {}
         content = {
-            "verb": "sweep",
+            "command": "sweep",
             "ifuvit_version": package_version(),
             "config": to_dict(config),
             "complete": not missing,
@@ -143,7 +143,7 @@ def finished(wanted: EvaluateConfig, data: str) -> dict[str, Any] | None:
     if not wanted.out.is_file():
         return None
     result = read_json(wanted.out)
-    if not (isinstance(result, dict) and result.get("verb") == "evaluate"):
+    if not (isinstance(result, dict) and result.get("command") == "evaluate"):
         raise InputError(f"{wanted.out}: is no result of `ifuvit evaluate`; give another --out")
     try:
         weights = find(wanted.target) / "transformer" / "model.safetensors"
@@ -161,9 +161,9 @@ def finished(wanted: EvaluateConfig, data: str) -> dict[str, Any] | None:
 
 def fingerprint(evaluation: EvaluateConfig) -> str:
     """SHA-256 of the real side of an evaluation, as its result has it."""
-    from ifuvit.evaluation.reference_images import RealPictures
+    from ifuvit.evaluation.reference_images import ReferenceImages
 
-    return RealPictures.open(evaluation.data, split=evaluation.resolved_protocol().split).fingerprint
+    return ReferenceImages.open(evaluation.data, split=evaluation.resolved_protocol().split).fingerprint
 
 
 def labels(targets: Sequence[str]) -> dict[str, str]:
@@ -181,7 +181,7 @@ def _check(out: Path) -> None:
     """Refuse a directory that holds something else."""
     if (out / "sweep.json").is_file():
         before = read_json(out / "sweep.json")
-        if isinstance(before, dict) and before.get("verb") == "sweep":
+        if isinstance(before, dict) and before.get("command") == "sweep":
             return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is no sweep; give another --out")
@@ -194,7 +194,7 @@ def _evaluation(config: SweepConfig, target: str, label: str, guidance_scale: fl
         out=config.out / f"{label.replace('/', '-')}-w{guidance_scale:g}.json",
         protocol=config.protocol,
         metrics=("distances", "alignment"),
-        images=config.images,
+        num_images=config.images,
         guidance_scale=guidance_scale,
         steps=config.steps,
         seed=config.seed,

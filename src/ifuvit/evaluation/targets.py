@@ -1,4 +1,4 @@
-"""What is judged: a model that draws (of this package, or a diffusers pipeline), or pictures that are there already."""
+"""What is judged: a model that draws (of this package, or a diffusers pipeline), or images that are there already."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a picture is drawn."""
+    """How a image is drawn."""
 
     solver: str
     steps: int
@@ -32,30 +32,30 @@ class Settings:
     seed: int
 
 
-class Painter(Protocol):
-    """Something that draws pictures from prompts."""
+class ImageGenerator(Protocol):
+    """Something that draws images from prompts."""
 
     def __call__(self, prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
-        """One picture a prompt; picture i starts from noise of (seed, first_index + i) alone."""
+        """One image a prompt; image i starts from noise of (seed, first_index + i) alone."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is judged, as results name it. Either `painter` or `pictures` is there."""
+    """What is judged, as results name it. Either `generator` or `images` is there."""
 
     name: str
     kind: str
-    """"ifuvit", "diffusers" or "pictures"."""
+    """"ifuvit", "diffusers" or "images"."""
     sha256: str | None = None
     """Of the backbone's weights."""
     setting: dict[str, Any] | None = None
     """The backbone's configuration."""
     training: dict[str, Any] | None = None
     """{"steps", "batch_size", "seed", "seconds"} of the run that made it."""
-    painter: Painter | None = None
-    pictures: list[tuple[Path, str | None]] | None = None
-    """Pictures that are there already, each with its prompt or caption if it has one."""
+    generator: ImageGenerator | None = None
+    images: list[tuple[Path, str | None]] | None = None
+    """Images that are there already, each with its prompt or caption if it has one."""
 
     def describe(self) -> dict[str, Any]:
         """JSON values for a result."""
@@ -71,13 +71,13 @@ def open_target(
     """Find out what `target` is, and load it.
 
     Args:
-        target: a shipped name, a run or a pipeline directory; a directory of pictures (of `ifuvit generate`, with
+        target: a shipped name, a run or a pipeline directory; a directory of images (of `ifuvit generate`, with
             sidecar captions or a metadata.jsonl, or bare); a diffusers pipeline's directory or its name on the hub.
         device: where to load a model.
-        captions: a text file with one caption a line for a directory of bare pictures in the order of their names.
+        captions: a text file with one caption a line for a directory of bare images in the order of their names.
 
     Raises:
-        InputError: it is none of these, it cannot be loaded, or captions and pictures do not go together.
+        InputError: it is none of these, it cannot be loaded, or captions and images do not go together.
     """
     directory = Path(target)
     if target in names() or any((directory / place / "model_index.json").is_file() for place in ("", "pipeline")):
@@ -87,19 +87,19 @@ def open_target(
             return _ifuvit(target, device)
         return _diffusers(target, device)
     if directory.is_dir():
-        return Target(name=directory.name, kind="pictures", pictures=_pictures(directory, captions))
+        return Target(name=directory.name, kind="images", images=_images(directory, captions))
     if directory.exists():
-        raise InputError(f"{target}: is a file; give a model, a run, or a directory of pictures")
+        raise InputError(f"{target}: is a file; give a model, a run, or a directory of images")
     if target.count("/") == 1 and not target.startswith((".", "/")):
         return _diffusers(target, device)
     find(target)  # raises with the shipped names
     raise AssertionError
 
 
-def painter_of(pipeline: "Pipeline") -> Painter:
-    """A pipeline of this package as a painter."""
+def image_generator_of(pipeline: "Pipeline") -> ImageGenerator:
+    """A pipeline of this package as a generator."""
 
-    def paint(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
+    def generate_images(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
         return pipeline(
             prompts,
             guidance_scale=settings.guidance_scale,
@@ -112,7 +112,7 @@ def painter_of(pipeline: "Pipeline") -> Painter:
             batch_size=batch_size,
         )
 
-    return paint
+    return generate_images
 
 
 def _ifuvit(target: str, device: "torch.device") -> Target:
@@ -127,7 +127,7 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         sha256=sha256(directory / "transformer" / "model.safetensors"),
         setting=to_dict(pipeline.model.config),
         training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
-        painter=painter_of(pipeline),
+        generator=image_generator_of(pipeline),
     )
 
 
@@ -145,7 +145,7 @@ def _diffusers(target: str, device: "torch.device") -> Target:
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
 
-    def paint(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
+    def generate_images(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
         if settings.guidance_interval != EVERYWHERE:
             raise InputError(f"{target}: diffusers guides everywhere; leave --guidance-interval out")
         images: list[Image] = []
@@ -163,10 +163,10 @@ def _diffusers(target: str, device: "torch.device") -> Target:
             ).images
         return images
 
-    return Target(name=target.rstrip("/").split("/")[-1], kind="diffusers", painter=paint)
+    return Target(name=target.rstrip("/").split("/")[-1], kind="diffusers", generator=generate_images)
 
 
-def _pictures(directory: Path, captions: Path | None) -> list[tuple[Path, str | None]]:
+def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | None]]:
     manifest = read_json(directory / "manifest.json") if (directory / "manifest.json").is_file() else None
     if isinstance(manifest, dict) and isinstance(manifest.get("images"), list) and captions is None:
         listed = [(directory / str(entry["file"]), str(entry["prompt"])) for entry in manifest["images"]]
@@ -175,9 +175,9 @@ def _pictures(directory: Path, captions: Path | None) -> list[tuple[Path, str | 
         return list(listed)
     if captions is None and ((directory / "metadata.jsonl").is_file() or any(directory.rglob("*.txt"))):
         found = read_folder(directory)
-        if bad := next((picture for picture in found if picture.problem), None):
-            raise InputError(f"{bad.problem}; {len(found)} pictures need as many captions")
-        return [(picture.source, picture.captions[0]) for picture in found if isinstance(picture.source, Path)]
+        if bad := next((image for image in found if image.problem), None):
+            raise InputError(f"{bad.problem}; {len(found)} images need as many captions")
+        return [(image.source, image.captions[0]) for image in found if isinstance(image.source, Path)]
     if manifest is None:
         visible = [path for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(".")]
     else:
@@ -185,10 +185,10 @@ def _pictures(directory: Path, captions: Path | None) -> list[tuple[Path, str | 
     for path in visible:
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(
-                f"{path}: not a picture; a directory to be judged holds pictures alone ({', '.join(SUFFIXES)})"
+                f"{path}: not a image; a directory to be judged holds images alone ({', '.join(SUFFIXES)})"
             )
     if not visible:
-        raise InputError(f"{directory}: holds no pictures ({', '.join(SUFFIXES)}), nor a model")
+        raise InputError(f"{directory}: holds no images ({', '.join(SUFFIXES)}), nor a model")
     if captions is None:
         return [(path, None) for path in visible]
     try:
@@ -199,6 +199,6 @@ def _pictures(directory: Path, captions: Path | None) -> list[tuple[Path, str | 
         raise InputError(f"--captions {captions}: not a UTF-8 text file") from None
     if len(lines) != len(visible):
         raise InputError(
-            f"--captions {captions}: {len(lines)} captions for {len(visible)} pictures; give one line a picture"
+            f"--captions {captions}: {len(lines)} captions for {len(visible)} images; give one line a image"
         )
     return list(zip(visible, lines))

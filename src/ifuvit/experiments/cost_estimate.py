@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Stage(NamedTuple):
-    """A part of an experiment: the call of one verb."""
+    """A part of an experiment: the call of one command."""
 
     what: str
     done: Callable[[], bool]

@@ -78,12 +78,12 @@ class Scale:
     """Training and validation scenes to draw; None: MS-COCO, which has to be given."""
     autoencoder: str = "openmoji"
     text_encoder: str = "minilm"
-    text: Literal["states", "tokens"] = "states"
-    """Whether the features hold text states or token ids."""
+    text: Literal["embeddings", "tokens"] = "embeddings"
+    """Whether the features hold text embeddings or token ids."""
     protocol: Literal["quick", "paper", "clean"] = "quick"
     """Of the evaluation."""
     images: int | None = None
-    """Pictures judged instead of the protocol's."""
+    """Images judged instead of the protocol's."""
     sampling_steps: int | None = None
     """Solver steps instead of the protocol's."""
     count_prompts: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ Command:
     ifuvit experiment guidance_sweep --scale openmoji --out guidance-sweep [--runs WHERE-TABLE1-PUT-ITS-RUNS]
 
 Cost: the runs of `table1`, not trained again where both are given the same --runs; then seven evaluations a run. openmoji: about
-an hour a run on two CPU cores. paper: seven times 30,000 pictures a run.
+an hour a run on two CPU cores. paper: seven times 30,000 images a run.
 
 Expected: the figure's points are not given as numbers. Intermediate fusion's curves lie below and to the right of early
 fusion's: at equal alignment the distance is lower.

@@ -1,7 +1,7 @@
 """`ifuvit experiment`: the paper's experiments from drawing the data to the table, resumed where they stopped.
 
-An experiment is a list of stages. Every stage is the call of another verb, and whether it is done is read from what that
-verb left on the disk; there is no other record of progress. experiment.json is gathered anew from those files after every
+An experiment is a list of stages. Every stage is the call of another command, and whether it is done is read from what that
+command left on the disk; there is no other record of progress. experiment.json is gathered anew from those files after every
 stage.
 """
 
@@ -48,7 +48,7 @@ class ExperimentConfig:
     name: Positional[Annotated[str, arg(metavar="NAME")]]
     """table1 (four settings), ablation (text block and middle fusion, each alone), or guidance_sweep."""
     out: Path
-    """Directory to write: experiment.json and the evaluations' results and pictures."""
+    """Directory to write: experiment.json and the evaluations' results and images."""
     scale: str = "openmoji"
     """smoke (minutes on a CPU, numbers without meaning), openmoji (hours on a CPU), paper (MS-COCO, the paper's
     recipe)."""
@@ -72,7 +72,7 @@ class ExperimentConfig:
     steps: Annotated[int | None, arg(metavar="INT")] = None
     """Training steps instead of the recipe's."""
     images: Annotated[int | None, arg(metavar="INT")] = None
-    """Pictures an evaluation instead of the protocol's."""
+    """Images an evaluation instead of the protocol's."""
     dry_run: bool = False
     """Print what is done, what is missing and how long it would take, then stop."""
 
@@ -111,7 +111,7 @@ class Plan:
         """Whether this call is to train and evaluate a setting."""
         return not self.config.only or setting.name in self.config.only
 
-    # ------------------------------------------------------------------------------------------ what the verbs are told
+    # ------------------------------------------------------------------------------------------ what the commands are told
 
     def model(self, setting: Setting) -> "IFUViTConfig":
         """The backbone of a setting at this scale."""
@@ -173,7 +173,7 @@ class Plan:
             out=self.config.out / "results" / f"{setting.name}-seed-{seed}.json",
             protocol=self.scale.protocol,
             metrics=("distances", "alignment", *counts, "costs"),
-            images=self.config.images or self.scale.images,
+            num_images=self.config.images or self.scale.images,
             steps=self.scale.sampling_steps,
             count_prompts=self.scale.count_prompts,
             weights=self.config.weights,
@@ -232,8 +232,8 @@ class Plan:
         return _made(self.features(split), "prepare", to_dict(self.prepare_config(split)), free=free)
 
     def looked(self) -> bool:
-        """Whether the judges have seen the real pictures."""
-        record = self.cache / "judges.json"
+        """Whether the evaluators have seen the real images."""
+        record = self.cache / "evaluators.json"
         return self.drawn() and record.is_file() and read_json(record) == self._judges()
 
     def trained(self, setting: Setting, seed: int) -> bool:
@@ -289,7 +289,7 @@ class Plan:
         for split, share in (("train", 0.6), ("val", 0.1)):
             done, work = partial(self.prepared, split), partial(self._prepare, split)
             stages.append(Stage(f"features of {split}", done, work, self.scale.preparation_seconds * share))
-        what = f"the real pictures by the judges of protocol {self.scale.protocol}"
+        what = f"the real images by the evaluators of protocol {self.scale.protocol}"
         stages.append(Stage(what, self.looked, self._look, self.scale.preparation_seconds * 0.2))
         settings = [setting for setting in self.experiment.settings if self.wanted(setting)]
         for seed in self.seeds:
@@ -309,30 +309,30 @@ class Plan:
         return stages
 
     def _draw(self) -> None:
-        processes, _ = Processes.join()
-        processes.together(lambda: scenes.run(self.scenes_config()) if processes.first else None)
+        processes, _ = Processes.init()
+        processes.all_gather(lambda: scenes.run(self.scenes_config()) if processes.first else None)
 
     def _prepare(self, split: str) -> None:
         prepare.run(self.prepare_config(split))
 
     def _look(self) -> None:
         """Features of the real side, once for all. Weights that are missing show here, before days of training."""
-        from ifuvit.evaluation.evaluators import Judges
-        from ifuvit.evaluation.reference_images import RealPictures
+        from ifuvit.evaluation.evaluators import Evaluators
+        from ifuvit.evaluation.reference_images import ReferenceImages
 
         config = self.evaluate_config(self.experiment.settings[0], FIRST_SEED)
         protocol = config.resolved_protocol()
-        processes, device = Processes.join()
-        Judges.load(
+        processes, device = Processes.init()
+        Evaluators.load(
             protocol,
-            RealPictures.open(self.data, split=protocol.split),
+            ReferenceImages.open(self.data, split=protocol.split),
             device=device,
             weights=read_weights(config.weights),
             cache=self.cache,
             processes=processes,
         )
         if processes.first:
-            write_json(self.cache / "judges.json", self._judges())
+            write_json(self.cache / "evaluators.json", self._judges())
 
     def _train(self, setting: Setting, seed: int) -> None:
         from ifuvit.training import loop as train
@@ -363,7 +363,7 @@ def run(config: ExperimentConfig) -> Path:
         `config.out`, with experiment.json.
 
     Raises:
-        InputError: a directory that holds another experiment, or whatever the verbs refuse.
+        InputError: a directory that holds another experiment, or whatever the commands refuse.
         SystemExit: after SIGTERM or SIGINT while training, when the checkpoint has been written.
     """
     started = now()
@@ -373,10 +373,10 @@ def run(config: ExperimentConfig) -> Path:
     if config.dry_run:
         print(overview(plan.experiment, plan.scale, len(plan.seeds), stages, plan.training_speed))
         return config.out
-    processes, _ = Processes.join()
+    processes, _ = Processes.init()
     for number, stage in enumerate(stages, start=1):
         # All processes look before any begins, and then do the same.
-        if not all(processes.together(stage.done)):
+        if not all(processes.all_gather(stage.done)):
             if processes.first:
                 print(f"[{number}/{len(stages)}] {stage.what}", file=sys.stderr, flush=True)
                 _write(plan, started)
@@ -432,7 +432,7 @@ def _check(config: ExperimentConfig) -> None:
             raise InputError(f"{config.out}: exists and is no experiment; give another --out")
         return
     before = read_json(record)
-    if not (isinstance(before, dict) and before.get("verb") == "experiment"):
+    if not (isinstance(before, dict) and before.get("command") == "experiment"):
         raise InputError(f"{record}: is no experiment; give another --out")
     was, mine = before["config"], to_dict(config)
     for field in ("name", "scale", "steps", "images", "autoencoder", "text_encoder", "detector"):
@@ -447,14 +447,14 @@ def _check(config: ExperimentConfig) -> None:
         )
 
 
-def _made(directory: Path, verb: str, config: dict[str, Any], *, free: Collection[str]) -> bool:
-    """Whether a verb has finished a directory as `config` says, fields in `free` aside."""
+def _made(directory: Path, command: str, config: dict[str, Any], *, free: Collection[str]) -> bool:
+    """Whether a command has finished a directory as `config` says, fields in `free` aside."""
     file = directory / "manifest.json"
     if not file.is_file():
         return False
     record = read_json(file)
     return (
         isinstance(record, dict)
-        and record.get("verb") == verb
+        and record.get("command") == command
         and all(record["config"].get(name) == value for name, value in config.items() if name not in free)
     )

@@ -29,12 +29,12 @@ def bootstrap_interval(values: Iterable[float], *, samples: int = 10_000, seed: 
     return float(low), float(high)
 
 
-def estimate(values: Sequence[float], *, over: str = "pictures") -> dict[str, Any]:
+def estimate(values: Sequence[float], *, over: str = "images") -> dict[str, Any]:
     """A mean with its 95 % bootstrap interval.
 
     Args:
         values: one number for each of N >= 1 `over`.
-        over: what is drawn anew in the bootstrap: "pictures", "seeds".
+        over: what is drawn anew in the bootstrap: "images", "seeds".
 
     Returns:
         {"value", "interval": [low, high], "interval_from": "bootstrap over …", "n"}.

@@ -49,7 +49,7 @@ class EncodedText(NamedTuple):
         """Choose captions by index: (B',) int64 -> a batch of B'."""
         return EncodedText(*[None if part is None else part[indices] for part in self])
 
-    def joined(self, other: "EncodedText") -> "EncodedText":
+    def concatenated(self, other: "EncodedText") -> "EncodedText":
         """The captions of both, along the batch."""
         return EncodedText(
             *[None if a is None or b is None else torch.cat([a, b]) for a, b in zip(self, other, strict=True)]
@@ -127,8 +127,8 @@ class Block(nn.Module):
         linear layer; where only the skip has text, it is sliced off."""
         assert self.skip_linear is not None
         text = max(x.shape[1] - skip.shape[1], 0)
-        joined = self.skip_linear(torch.cat([x[:, text:], skip[:, skip.shape[1] - x.shape[1] + text :]], -1))
-        return torch.cat([x[:, :text], joined], 1) if text else joined
+        concatenated = self.skip_linear(torch.cat([x[:, text:], skip[:, skip.shape[1] - x.shape[1] + text :]], -1))
+        return torch.cat([x[:, :text], concatenated], 1) if text else concatenated
 
 
 class PatchEmbed(nn.Module):
@@ -143,7 +143,7 @@ class PatchEmbed(nn.Module):
 
 
 class IFUViT(nn.Module):
-    """The backbone: noisy latents, timesteps and text states in, predicted noise out."""
+    """The backbone: noisy latents, timesteps and text embeddings in, predicted noise out."""
 
     def __init__(self, config: IFUViTConfig) -> None:
         super().__init__()
@@ -179,27 +179,27 @@ class IFUViT(nn.Module):
 
     # The figure of the paper, in three parts: the text's own path, the image's own path, and what both share.
 
-    def encode_text(self, text_states: Tensor, text_mask: Tensor | None = None) -> EncodedText:
+    def encode_text(self, text_embeddings: Tensor, text_mask: Tensor | None = None) -> EncodedText:
         """The text's own path: projection, position, `n_text` blocks; for cross-attention also every fused block's keys
         and values. It depends on the caption alone, so a sampler calls it once a prompt.
 
         Args:
-            text_states: (B, L, text_width) last hidden states of the frozen text encoder.
+            text_embeddings: (B, L, text_width) last hidden states of the frozen text encoder.
             text_mask: (B, L) bool, True at real tokens; only read if the config masks padding.
 
         Raises:
             ValueError: a shape that does not fit the config.
         """
         c = self.config
-        if text_states.shape[1:] != (c.text_tokens, c.text_width):
+        if text_embeddings.shape[1:] != (c.text_tokens, c.text_width):
             raise InputError(
-                f"text states of shape {tuple(text_states.shape)} do not fit the model's "
+                f"text embeddings of shape {tuple(text_embeddings.shape)} do not fit the model's "
                 f"(batch, {c.text_tokens}, {c.text_width}); encode with the text encoder it was trained with"
             )
         mask = text_mask if c.mask_padding else None
         if c.mask_padding and text_mask is None:
             raise InputError("mask_padding=True needs a text_mask of shape (batch, text_tokens)")
-        text = self.context_embed(text_states) + self.pos_embed[:, 1 : 1 + c.text_tokens]  # (B, L, D)
+        text = self.context_embed(text_embeddings) + self.pos_embed[:, 1 : 1 + c.text_tokens]  # (B, L, D)
         for block in self.text_blocks:
             text = self._run(block, text, mask=_over_keys(mask))
         if c.conditioning == "concat":
@@ -287,7 +287,7 @@ class IFUViT(nn.Module):
         self,
         latents: Tensor,
         timesteps: Tensor,
-        text_states: Tensor,
+        text_embeddings: Tensor,
         text_mask: Tensor | None = None,
         return_intermediates: Literal[False] = False,
     ) -> Tensor: ...
@@ -297,7 +297,7 @@ class IFUViT(nn.Module):
         self,
         latents: Tensor,
         timesteps: Tensor,
-        text_states: Tensor,
+        text_embeddings: Tensor,
         text_mask: Tensor | None = None,
         *,
         return_intermediates: Literal[True],
@@ -307,7 +307,7 @@ class IFUViT(nn.Module):
         self,
         latents: Tensor,
         timesteps: Tensor,
-        text_states: Tensor,
+        text_embeddings: Tensor,
         text_mask: Tensor | None = None,
         return_intermediates: bool = False,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
@@ -316,7 +316,7 @@ class IFUViT(nn.Module):
         Args:
             latents: (B, C, H, W) noisy latents.
             timesteps: (B,) n in 1 … 1000 (diffusers' timestep + 1).
-            text_states: (B, L, text_width) raw states of the text encoder.
+            text_embeddings: (B, L, text_width) raw states of the text encoder.
             text_mask: (B, L) bool, True at real tokens; only read if the config masks padding.
             return_intermediates: also return every block's input (B, tokens, D) behind its skip, queries and keys
                 (B, h, tokens, d) and text keys (B, h, L, d), by names such as "in_blocks.3.queries". In a concat block
@@ -326,7 +326,7 @@ class IFUViT(nn.Module):
             predicted noise (B, C, H, W); with `return_intermediates` a pair of it and the dictionary.
         """
         record = Record({}) if return_intermediates else None
-        text = self.encode_text(text_states, text_mask)
+        text = self.encode_text(text_embeddings, text_mask)
         image, skips = self.encode_image(latents, timesteps, record)
         noise = self.fuse(image, skips, text, record)
         return (noise, record.tensors) if record is not None else noise
@@ -355,7 +355,7 @@ class IFUViT(nn.Module):
         image, skips = self.encode_image(latents, timesteps)
         if isinstance(guidance_scale, (int, float)) and guidance_scale == 1:
             return self.fuse(image, skips, text)
-        both = text.joined(null_text.expand(len(latents)))
+        both = text.concatenated(null_text.expand(len(latents)))
         conditional, null = self.fuse(torch.cat([image, image]), [torch.cat([s, s]) for s in skips], both).chunk(2)
         if isinstance(guidance_scale, Tensor):
             guidance_scale = guidance_scale.view(-1, 1, 1, 1)

@@ -85,7 +85,7 @@ def _beside_table_1(
         )
     real = [bare(real_of([metrics for _, metrics, _ in ours], name)) for name in names]
     if any(value is not None for value in real):
-        rows.append(("real pictures", *real, *(None,) * (len(columns) - 1 - len(real))))
+        rows.append(("real images", *real, *(None,) * (len(columns) - 1 - len(real))))
     return Table(
         name="table-1",
         title=f"Table 1: four settings, {title}",
@@ -122,7 +122,7 @@ def table_2(results: Results) -> list[Table]:
         rows.append((one.name, words, *(one.metrics.get(name) for name in names), gflops, one.file, None, None, None))
     real = [bare(real_of([one.metrics for one in chosen], name)) for name in names]
     if any(value is not None for value in real):
-        rows.append(("real pictures", None, *real, None, None, None, None, None))
+        rows.append(("real images", None, *real, None, None, None, None, None))
     for row in paper.TABLE_2:
         empty = (None,) * (len(names) + 2)
         rows.append((row.model, f"{row.fusion}, {row.path}", *empty, row.fid_30k, row.clip_score, row.gflops))

@@ -48,7 +48,7 @@ def overview(results: Results) -> list[Table]:
         if len(chosen) > 1:
             measures = [key for key in _MEASURES[what] if any(key in scores["overall"] for _, scores in chosen)]
             rows = tuple(
-                (one.title, scores["overall"]["pictures"], *(scores["overall"].get(key) for key in measures), one.file)
+                (one.title, scores["overall"]["images"], *(scores["overall"].get(key) for key in measures), one.file)
                 for one, scores in chosen
             )
             found.append(
@@ -69,7 +69,7 @@ def _score_columns(first: str, what: str, measures: Sequence[str]) -> tuple[Colu
         Column(title=title, percent="%" in title, better="lower" if "error" in title else "higher")
         for title in titles.values()
     )
-    return (Column(title=first, text=True), Column(title="pictures"), *named)
+    return (Column(title=first, text=True), Column(title="images"), *named)
 
 
 def judgment_tables(one: Judgment) -> list[Table]:
@@ -83,7 +83,7 @@ def judgment_tables(one: Judgment) -> list[Table]:
             if "confusion" in scores:
                 found.append(_confusion(scores["confusion"], one))
     for name, title, rows in (
-        ("counter", "The counter's own error on real pictures", _errors(one)),
+        ("counter", "The counter's own error on real images", _errors(one)),
         ("thresholds", "By the detector's threshold", [(f"{part['threshold']:g}", part) for part in one.thresholds]),
     ):
         if rows:
@@ -103,7 +103,7 @@ def _errors(one: Judgment) -> list[tuple[str, Mapping[str, Any]]]:
 def _overall(name: str, title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], judgment: Judgment) -> Table:
     """Overall scores of counts and relations side by side, a row for each of several conditions."""
     parts = [what for what in _MEASURES if any(row.get(what) for _, row in rows)]
-    columns = [Column(title="pictures", text=True)]
+    columns = [Column(title="images", text=True)]
     for what in parts:
         columns += [replace(column, group=what) for column in _score_columns("", what, list(_MEASURES[what]))[1:]]
     return Table(
@@ -117,7 +117,7 @@ def _overall(name: str, title: str, rows: Sequence[tuple[str, Mapping[str, Any]]
                     cell
                     for what in parts
                     for part in [row.get(what) or {}]
-                    for cell in (part.get("pictures"), *(part.get(key) for key in _MEASURES[what]))
+                    for cell in (part.get("images"), *(part.get(key) for key in _MEASURES[what]))
                 ),
             )
             for label, row in rows
@@ -136,9 +136,7 @@ def _scores(what: str, scores: Mapping[str, Any], judgment: Judgment) -> Table:
         name=f"{what}-{slug(judgment.title)}",
         title=f"{what.capitalize()}: {judgment.title}",
         columns=_score_columns("asked", what, measures),
-        rows=tuple(
-            (label, group["pictures"], *(group.get(key) for key in measures)) for label, group in groups.items()
-        ),
+        rows=tuple((label, group["images"], *(group.get(key) for key in measures)) for label, group in groups.items()),
         sources=(judgment.file,),
     )
 
@@ -162,13 +160,13 @@ def cells_table(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], *, name: s
             (kind, *(of_kind.get(count, {}).get(measure) for measure in measures for count in counts))
             for kind, of_kind in cells.items()
         ),
-        notes=(f"{_pictures(cells)} pictures a cell.",),
+        notes=(f"{_images(cells)} images a cell.",),
         sources=(file,),
     )
 
 
-def _pictures(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    numbers = sorted({scores["pictures"] for of_kind in cells.values() for scores in of_kind.values()})
+def _images(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    numbers = sorted({scores["images"] for of_kind in cells.values() for scores in of_kind.values()})
     return " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
 
 

@@ -99,7 +99,7 @@ def _thinned(values: Sequence[tuple[int, float]]) -> list[Point]:
 
 def _reference(sets: Sequence[Mapping[str, Estimate]], name: str) -> tuple[str, float] | None:
     real = real_of(sets, name)
-    return None if real is None else ("real pictures", real)
+    return None if real is None else ("real images", real)
 
 
 def experiment_plots(experiment: Experiment) -> list[Plot]:
@@ -126,7 +126,7 @@ def experiment_plots(experiment: Experiment) -> list[Plot]:
 def count_plots(results: Results) -> list[Plot]:
     """Match ratio and average error by the asked count (Fig. 5, right)."""
     chosen = [one for one in judgments(results) if one.counts and one.counts.get("by_count") and not one.part]
-    return by_count_plots([(one.name, (one.counts or {})["by_count"]) for one in chosen], of="pictures")
+    return by_count_plots([(one.name, (one.counts or {})["by_count"]) for one in chosen], of="images")
 
 
 def by_count_plots(named: Sequence[tuple[str, Mapping[str, Any]]], *, of: str) -> list[Plot]:

@@ -50,7 +50,7 @@ def headline(results: Results) -> Headline:
         return _of_evaluation(results.evaluations[0], results)
     for one in judgments(results):
         if one.counts:
-            about = "Pictures whose objects were counted; there is no evaluation of their model here."
+            about = "Images whose objects were counted; there is no evaluation of their model here."
             return Headline(name=one.name, about=about, tiles=_count_tiles(one.counts))
     if results.studies:
         told = [f"{one.answers['answered']} answers by {len(one.raters)} raters" for one in results.studies]
@@ -101,7 +101,7 @@ def _in_words(setting: str) -> str:
 def _metric_tiles(metrics: Mapping[str, Estimate]) -> list[Tile]:
     """The first distance and the first score."""
     tiles = []
-    for wanted, beside in ((tables.is_distance, "real against real pictures"), (tables.is_score, "real pairs")):
+    for wanted, beside in ((tables.is_distance, "real against real images"), (tables.is_score, "real pairs")):
         if name := next(filter(wanted, tables.metric_names([metrics])), None):
             real = metrics[name].real
             told = "" if real is None else f"{beside}: {tables.number(real, tables.digits_of(metrics[name]))}"
@@ -114,7 +114,7 @@ def _count_tiles(counts: Mapping[str, Any]) -> list[Tile]:
     if not isinstance(overall.get("right"), Estimate):
         return []
     column = tables.Column(title="right kind and number of objects, %", percent=True)
-    return [_tile(column, overall["right"], f"of {overall['pictures']:,} pictures")]
+    return [_tile(column, overall["right"], f"of {overall['images']:,} images")]
 
 
 def _tile(column: tables.Column, estimate: Estimate, beside: str) -> Tile:

@@ -1,4 +1,4 @@
-"""Tables and plots of human studies. Nothing is computed: cells hold what `ifuvit study analyse` tells."""
+"""Tables and plots of human studies. Nothing is computed: cells hold what `ifuvit study analyze` tells."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def _preference(study: HumanStudy) -> Table:
         [Column(title="model", text=True), *_grouped(study, columns)],
         models,
         notes=(
-            f"Points as in the paper's Figure 6: of {len(order)} pictures the best earns {len(order)}, the last 1; "
+            f"Points as in the paper's Figure 6: of {len(order)} images the best earns {len(order)}, the last 1; "
             "tied ones share. Strength: Plackett-Luce log-strength, 0 on average; its chance to be ranked first.",
         ),
     )
@@ -209,7 +209,7 @@ def _counter(study: HumanStudy, told: Mapping[str, Any]) -> Table:
         "same_people": "two people tell the same number, %",
         "difference": "counter less answer",
         "absolute_difference": "distance of counter and answer",
-        "correlation": "correlation by picture",
+        "correlation": "correlation by image",
     }
     rows = [
         [model, *(both[who][score] for score in _SCORES for who in ("people", "counter"))]
@@ -226,7 +226,7 @@ def _counter(study: HumanStudy, told: Mapping[str, Any]) -> Table:
         f"The automatic counter ({study.counter}) beside people",
         _by_score("model", ("people", "counter")),
         rows,
-        notes=(f"{told['pictures']} pictures; {'; '.join(notes)}.",),
+        notes=(f"{told['images']} images; {'; '.join(notes)}.",),
     )
 
 

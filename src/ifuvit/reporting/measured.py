@@ -97,7 +97,7 @@ def evaluation_table(one: Evaluation) -> Table:
         title=one.name,
         columns=tuple(
             Column(title=title, text=title in ("metric", "interval from", "how"))
-            for title in ("metric", "value", "n", "interval from", "real pictures", "how")
+            for title in ("metric", "value", "n", "interval from", "real images", "how")
         ),
         rows=tuple(
             (metric, value, value.n, value.interval_from, bare(value.real), value.real_how)
@@ -117,7 +117,7 @@ def costs(results: Results) -> list[Table]:
         found.append(
             Table(
                 name="costs",
-                title="Costs of one picture's forward pass and of one guided sampling step, GFLOPs",
+                title="Costs of one image's forward pass and of one guided sampling step, GFLOPs",
                 columns=(Column(title="preset", text=True), *_costs_columns(), *memory),
                 rows=tuple(
                     (

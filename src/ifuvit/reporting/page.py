@@ -87,11 +87,11 @@ def missing(results: Results, side_by_side: bool) -> list[tuple[str, str]]:
             "ifuvit train ... --evaluate-every N --evaluate-data DIR",
         ),
         (not results.trainings, "losses", "ifuvit train ..., whose metrics.jsonl is read"),
-        (not counting.judgments(results), "object counts", "ifuvit count judge PICTURES --out RESULT.json"),
+        (not counting.judgments(results), "object counts", "ifuvit count judge IMAGES --out RESULT.json"),
         (
             not results.studies,
             "what people counted or preferred",
-            "ifuvit study make ..., then ifuvit study analyse DIR",
+            "ifuvit study make ..., then ifuvit study analyze DIR",
         ),
         (not results.costs, "costs of all presets", "ifuvit costs --json > costs.json"),
         (not results.benches, "speed on a machine", "ifuvit bench train --out RESULT.json, and its other actions"),

@@ -175,7 +175,7 @@ def line_plot(
 
     Args:
         series: at least one, each with at least one point.
-        reference: label and height of a dashed horizontal line, as the score of real pictures.
+        reference: label and height of a dashed horizontal line, as the score of real images.
         log_x, log_y: logarithmic axis, if all values allow it.
         x_ticks: where; default: at round numbers.
         apart: shift the series a little sideways, so that intervals at the same x can be told apart.

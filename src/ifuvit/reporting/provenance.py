@@ -78,7 +78,7 @@ def sources(results: Results) -> list[Source]:
             )
         )
     for one in results.trainings:
-        images = f"; evaluations during training: {one.images:,} pictures each" if one.images else ""
+        images = f"; evaluations during training: {one.images:,} images each" if one.images else ""
         found.append(
             Source(file=one.file, what=f"Training of {one.name}", protocol=f"log of {one.steps:,} steps{images}")
         )
@@ -93,7 +93,7 @@ def sources(results: Results) -> list[Source]:
     return found
 
 
-_SIDES = {"captioned": "against the captions' own pictures", "all": "against all pictures of the split"}
+_SIDES = {"captioned": "against the captions' own images", "all": "against all images of the split"}
 
 
 def _protocol(protocol: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def _protocol(protocol: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     told = []
     for key, text in (
         ("name", "protocol {}"),
-        ("images", "{:,} pictures"),
+        ("images", "{:,} images"),
         ("solver", "{}"),
         ("steps", "{} steps"),
         ("guidance_scale", "w = {:g}"),
@@ -115,7 +115,7 @@ def _protocol(protocol: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     if data.get("where"):
         told.append(f"data {data['where']}" + (f" ({data['split']})" if data.get("split") else ""))
     if sets := protocol.get("count_prompts"):
-        counted = ", ".join(f"{name} x {pictures}" for name, pictures in sets)
+        counted = ", ".join(f"{name} x {images}" for name, images in sets)
         told.append(f"counting prompts: {counted}; w = {protocol['count_guidance_scale']:g}")
     return "; ".join(told)
 

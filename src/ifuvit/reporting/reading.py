@@ -19,8 +19,8 @@ from ifuvit.reporting.results import (
     Experiment,
     ExperimentRow,
     HumanStudy,
+    Images,
     Judgment,
-    Pictures,
     Results,
     Setting,
     Sweep,
@@ -30,7 +30,7 @@ from ifuvit.reporting.results import (
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json, sha256
 
-_OURS = re.compile(r'"verb"\s*:\s*"(evaluate|sweep|experiment|count judge|generate|study analyse|bench \w+)"')
+_OURS = re.compile(r'"command"\s*:\s*"(evaluate|sweep|experiment|count judge|generate|study analyze|bench \w+)"')
 # What a run or a data set holds besides results; larger files are annotations of a data set.
 _NOT_RESULTS = {"checkpoints", "pipeline", "transformer", "vae", "annotations"}
 _MAX_BYTES = 50_000_000
@@ -54,12 +54,12 @@ def read_results(directories: Sequence[Path]) -> Results:
 
 
 def read_study(file: Path) -> HumanStudy:
-    """The result that `ifuvit study analyse` wrote.
+    """The result that `ifuvit study analyze` wrote.
 
     Raises:
         InputError: it is missing or broken.
     """
-    with _reading(file, "result of `ifuvit study analyse`"):
+    with _reading(file, "result of `ifuvit study analyze`"):
         return _study(file, _estimates(read_json(file)))
 
 
@@ -75,7 +75,7 @@ def read_bench(file: Path) -> Bench:
 
 def _without_parts(results: Results) -> Results:
     """What a sweep or an experiment has made is told by its table: its parts are left out, but for the evaluations of an
-    experiment's first seed, whose counts, pictures and losses are shown. The same weights under the same protocol stand once."""
+    experiment's first seed, whose counts, images and losses are shown. The same weights under the same protocol stand once."""
     parts = {point.result.resolve() for sweep in results.sweeps for point in sweep.points if point.result is not None}
     shown: set[Path] = set()
     for experiment in results.experiments:
@@ -96,8 +96,8 @@ def _without_parts(results: Results) -> Results:
             one = replace(one, name=f"{one.name} ({_place(one.file, one.name)})")
         evaluations.append(one)
     later_seeds = parts - shown
-    models = {sha256(one.directory / "manifest.json"): one.name for one in results.pictures}
-    unseen = {one.pictures.resolve().parent for one in left_out if one.pictures is not None}
+    models = {sha256(one.directory / "manifest.json"): one.name for one in results.images}
+    unseen = {one.images.resolve().parent for one in left_out if one.images is not None}
     alike = Counter((one.name, one.scale) for one in results.experiments)
     actions = Counter(one.action for one in results.benches)
     return replace(
@@ -112,12 +112,12 @@ def _without_parts(results: Results) -> Results:
         ),
         evaluations=tuple(evaluations),
         judgments=tuple(
-            replace(one, name=f"{models[one.pictures]} ({one.name})") if one.pictures in models else one
+            replace(one, name=f"{models[one.images]} ({one.name})") if one.images in models else one
             for one in results.judgments
         ),
         sweeps=tuple(one for one in results.sweeps if one.file.resolve() not in parts),
         trainings=tuple(run for run in results.trainings if run.file.resolve().parent not in later_seeds),
-        pictures=tuple(one for one in results.pictures if one.directory.resolve().parent not in unseen),
+        images=tuple(one for one in results.images if one.directory.resolve().parent not in unseen),
     )
 
 
@@ -135,12 +135,12 @@ _KINDS = {
     Training: "trainings",
     Costs: "costs",
     Bench: "benches",
-    Pictures: "pictures",
+    Images: "images",
 }
 
 
 def _identity(result: Any) -> Path:
-    return (result.directory if isinstance(result, Pictures) else result.file).resolve()
+    return (result.directory if isinstance(result, Images) else result.file).resolve()
 
 
 def _files(directories: Sequence[Path]) -> Iterator[Path]:
@@ -185,27 +185,27 @@ def _read(file: Path) -> Iterator[Any]:
     if not (match := _OURS.search(text)):
         return
     value = read_json(file)
-    verb = value.get("verb") if isinstance(value, dict) else match[1]
-    with _reading(file, f"result of `ifuvit {verb}`"):
+    command = value.get("command") if isinstance(value, dict) else match[1]
+    with _reading(file, f"result of `ifuvit {command}`"):
         value = _estimates(value)
-        if verb == "evaluate" and file.name == "manifest.json" and "settings" in value:
+        if command == "evaluate" and file.name == "manifest.json" and "settings" in value:
             yield _drawn(file, value)
-        elif verb == "evaluate":
+        elif command == "evaluate":
             evaluation = _evaluation(file, value)
             yield evaluation
-            if evaluation.pictures and (manifest := evaluation.pictures / "manifest.json").is_file():
+            if evaluation.images and (manifest := evaluation.images / "manifest.json").is_file():
                 yield from _read(manifest)
-        elif verb == "count judge":
+        elif command == "count judge":
             yield _judgment(file, value)
-        elif verb == "study analyse":
+        elif command == "study analyze":
             yield _study(file, value)
-        elif verb == "sweep":
+        elif command == "sweep":
             yield _sweep(file, value)
-        elif verb == "experiment":
+        elif command == "experiment":
             yield _experiment(file, value)
-        elif str(verb).startswith("bench "):
+        elif str(command).startswith("bench "):
             yield _bench(file, value)
-        elif verb == "generate" and file.name == "manifest.json" and value.get("images"):
+        elif command == "generate" and file.name == "manifest.json" and value.get("images"):
             yield _generated(file, value)
 
 
@@ -278,7 +278,7 @@ def _scores(value: Any) -> Any:
     for of_kind in value.get("cells", {}).values():
         groups += [group for count, group in of_kind.items() if int(count)]
     for group in groups:
-        int(group["pictures"])
+        int(group["images"])
     if "confusion" in value:
         columns = len(value["confusion"]["counted"])
         if any(len(row) != columns for row in value["confusion"]["asked"].values()):
@@ -303,7 +303,7 @@ def _evaluation(file: Path, value: Any) -> Evaluation:
         held_out={key: _scores(scores) for key, scores in (value.get("held_out") or {}).items()},
         counter=value.get("counter"),
         costs=dict(value.get("costs") or {}),
-        pictures=file.parent / value["pictures"] if value.get("pictures") else None,
+        images=file.parent / value["images"] if value.get("images") else None,
         finished=value.get("finished"),
         device=value.get("device"),
     )
@@ -317,8 +317,8 @@ def _judgment(file: Path, value: Any) -> Judgment:
         relations=_scores(value["relations"]),
         counter=value.get("counter"),
         thresholds=tuple(value.get("sweep") or ()),
-        about=f"{value['judged']:,} of {value['pictures']:,} pictures judged",
-        pictures=value.get("generated", {}).get("manifest_sha256", ""),
+        about=f"{value['judged']:,} of {value['images']:,} images judged",
+        images=value.get("generated", {}).get("manifest_sha256", ""),
     )
 
 
@@ -408,7 +408,7 @@ def _bench(file: Path, value: Any) -> Bench:
     hardware = value["hardware"]
     return Bench(
         file=file,
-        action=value["verb"].removeprefix("bench "),
+        action=value["command"].removeprefix("bench "),
         machine=f"{hardware['name']} ({hardware['device']}{_instructions(hardware)}), {hardware['threads']} threads, "
         f"torch {hardware['torch']}"
         + ("; the processor's time of one thread" if value["config"].get("clock") == "processor" else ""),
@@ -465,9 +465,9 @@ def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "start": settings.get("start", "noise")}  # before there was a choice, all started from noise
 
 
-def _generated(file: Path, value: Any) -> Pictures:
+def _generated(file: Path, value: Any) -> Images:
     config = value["config"]
-    return Pictures(
+    return Images(
         directory=file.parent,
         name=Path(config["model"]).name,
         choices=_choices(config),
@@ -475,10 +475,10 @@ def _generated(file: Path, value: Any) -> Pictures:
     )
 
 
-def _drawn(file: Path, value: Any) -> Pictures:
+def _drawn(file: Path, value: Any) -> Images:
     """What an evaluation drew."""
     settings = value["settings"]
-    return Pictures(
+    return Images(
         directory=file.parent,
         name=value["of"]["name"],
         choices=_choices(settings),

@@ -1,4 +1,4 @@
-"""What other verbs measured, as the report needs it."""
+"""What other commands measured, as the report needs it."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,13 +17,13 @@ class Estimate:
     interval_from: str | None = None
     n: int | None = None
     real: float | None = None
-    """The same for real pictures: the floor of a distance, the score of real pairs."""
+    """The same for real images: the floor of a distance, the score of real pairs."""
     real_how: str | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
 
 
 def real_of(sets: Iterable[Mapping[str, Estimate]], name: str) -> float | None:
-    """What real pictures have by a metric, where all results that tell it agree but for rounding; None else."""
+    """What real images have by a metric, where all results that tell it agree but for rounding; None else."""
     told = [metrics[name].real for metrics in sets if name in metrics]
     known = [real for real in told if real is not None]
     return known[0] if known and all(math.isclose(real, known[0], rel_tol=1e-6) for real in known) else None
@@ -66,10 +66,10 @@ class Evaluation:
     all_kinds: Mapping[str, Any] | None
     relations: Mapping[str, Any] | None
     held_out: Mapping[str, Any]
-    """Counts and relations of combinations that occur in no training picture."""
+    """Counts and relations of combinations that occur in no training image."""
     counter: Mapping[str, Any] | None
     costs: Mapping[str, Any]
-    pictures: Path | None
+    images: Path | None
     finished: str | None
     device: str | None
 
@@ -93,8 +93,8 @@ class Judgment:
     part: str = ""
     """Which prompts, where there are several sets of them."""
     about: str = ""
-    pictures: str = ""
-    """SHA-256 of the manifest of the pictures."""
+    images: str = ""
+    """SHA-256 of the manifest of the images."""
 
     @property
     def title(self) -> str:
@@ -103,7 +103,7 @@ class Judgment:
 
 @dataclass(frozen=True, kw_only=True)
 class HumanStudy:
-    """Result of `ifuvit study analyse`."""
+    """Result of `ifuvit study analyze`."""
 
     file: Path
     name: str
@@ -219,7 +219,7 @@ class Training:
     validation: tuple[tuple[int, float], ...]
     evaluations: tuple[tuple[int, Mapping[str, Estimate]], ...]
     images: int | None
-    """Pictures of each of the evaluations."""
+    """Images of each of the evaluations."""
 
     @property
     def steps(self) -> int:
@@ -251,13 +251,13 @@ class Bench:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """A directory of pictures with their prompts."""
+class Images:
+    """A directory of images with their prompts."""
 
     directory: Path
     name: str
     choices: Mapping[str, Any]
-    """What decides, beside the model, how a picture looks: seed, solver, steps, guidance scale."""
+    """What decides, beside the model, how a image looks: seed, solver, steps, guidance scale."""
     images: tuple[tuple[int, str, str], ...]
     """(index, prompt, file name)."""
 
@@ -272,7 +272,7 @@ class Results:
     trainings: tuple[Training, ...] = ()
     costs: tuple[Costs, ...] = ()
     benches: tuple[Bench, ...] = ()
-    pictures: tuple[Pictures, ...] = ()
+    images: tuple[Images, ...] = ()
 
     @property
     def alone(self) -> list[Evaluation]:

@@ -7,45 +7,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifuvit.reporting.results import Pictures, Results
+from ifuvit.reporting.results import Images, Results
 from ifuvit.utils.errors import InputError
 
 # As many prompts as are looked at: side by side, and of one model alone.
 _COLUMNS, _ALONE = 12, 24
 _MODELS = 6
-# Pictures up to this size are kept bit for bit; larger ones become JPEG, so that the page can be mailed.
+# Images up to this size are kept bit for bit; larger ones become JPEG, so that the page can be mailed.
 _LOSSLESS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Pictures of the same prompts and seeds by several models, or of one model alone."""
+    """Images of the same prompts and seeds by several models, or of one model alone."""
 
     models: tuple[str, ...]
     facts: str
-    """What all pictures have in common."""
+    """What all images have in common."""
     columns: tuple[tuple[str, tuple[str, ...]], ...]
     """(prompt, data URI by model)."""
     large: bool
     of: int
-    """How many pictures each model has of which these are some."""
+    """How many images each model has of which these are some."""
     directories: tuple[Path, ...]
 
 
 def grids(results: Results) -> list[Grid]:
     """A grid for every way of drawing; models that drew the same prompts in that way share one.
 
-    The pictures are the first of each prompt, spread evenly over the prompts: not chosen by their looks.
+    The images are the first of each prompt, spread evenly over the prompts: not chosen by their looks.
     """
-    groups: dict[Any, list[Pictures]] = {}
-    for one in results.pictures:
+    groups: dict[Any, list[Images]] = {}
+    for one in results.images:
         key = (tuple(one.choices.items()), tuple((index, prompt) for index, prompt, _ in one.images))
         groups.setdefault(key, []).append(one)
     shared = sorted(groups.values(), key=lambda group: -len(group))
     return [grid for group in shared if (grid := _grid(group[:_MODELS])) is not None]
 
 
-def _grid(group: Sequence[Pictures]) -> Grid | None:
+def _grid(group: Sequence[Images]) -> Grid | None:
     first = {}
     for position, (_, prompt, _) in enumerate(group[0].images):
         first.setdefault(prompt, position)
@@ -70,15 +70,15 @@ def _grid(group: Sequence[Pictures]) -> Grid | None:
 
 
 def _data_uri(file: Path) -> str:
-    """The picture inside a page, without the file's text metadata."""
+    """The image inside a page, without the file's text metadata."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
-            picture = image.convert("RGB")
+            converted = image.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{file}: cannot be read as a picture ({error}); draw it again") from None
-    kind = "png" if max(picture.size) <= _LOSSLESS else "jpeg"
+        raise InputError(f"{file}: cannot be read as a image ({error}); draw it again") from None
+    kind = "png" if max(converted.size) <= _LOSSLESS else "jpeg"
     out = io.BytesIO()
-    picture.save(out, format=kind, **({"optimize": True} if kind == "png" else {"quality": 88}))
+    converted.save(out, format=kind, **({"optimize": True} if kind == "png" else {"quality": 88}))
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

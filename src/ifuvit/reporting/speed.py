@@ -10,7 +10,7 @@ from ifuvit.reporting.tables import Cell, Column, Table, number, slug
 _TITLES = {
     "train": "Training steps",
     "sample": "Guided sampling steps",
-    "generate": "Whole pictures",
+    "generate": "Whole images",
     "prepare": "Preparation",
     "features": "Feature extraction",
 }

@@ -154,7 +154,7 @@ _BESIDE = {
 
 
 def as_csv(table: Table) -> str:
-    """One column a value; beside estimates their interval, n and the value of real pictures, as far as they are known."""
+    """One column a value; beside estimates their interval, n and the value of real images, as far as they are known."""
     columns: list[list[Any]] = []
     for position, column in enumerate(table.columns):
         title = column.full_title.replace(", %", "")

@@ -1,4 +1,4 @@
-"""`ifuvit train-autoencoder`: train a small KL autoencoder on folders of pictures.
+"""`ifuvit train-autoencoder`: train a small KL autoencoder on folders of images.
 
 Settings, network and loss are in `ifuvit.standins.autoencoder_fit`. Every random draw depends on (seed, step) alone, so a
 run that was interrupted and goes on ends with the same weights, bit for bit on CPU, unless `--minutes` ties the schedule
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifuvit.data.images import to_pictures, to_tensor
+from ifuvit.data.images import to_images, to_tensor
 from ifuvit.standins.autoencoder_fit import (
     DEFAULT_STEPS,
     State,
@@ -27,8 +27,8 @@ from ifuvit.standins.autoencoder_fit import (
     resume,
     save_checkpoint,
 )
-from ifuvit.standins.image_arrays import find_pictures, fingerprint, load_pictures
-from ifuvit.training.signals import Stop, noting_signals
+from ifuvit.standins.image_arrays import find_images, fingerprint, load_images
+from ifuvit.training.signals import Stop, graceful_shutdown
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, use_bf16
 from ifuvit.utils.errors import InputError
@@ -37,9 +37,9 @@ from ifuvit.utils.files import atomic_directory, atomic_path, now, read_json, wr
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-VERB = "train-autoencoder"
+COMMAND = "train-autoencoder"
 
-# Fields that may differ between the command that began a run and the one that goes on with it. The pictures are
+# Fields that may differ between the command that began a run and the one that goes on with it. The images are
 # compared by their pixels, not by where they lie.
 _FREE = {"images", "validation", "out", "device", "memory_gib", "checkpoint_minutes", "log_every"}
 
@@ -51,7 +51,7 @@ def run(config: TrainAutoencoderConfig) -> Path:
     A finished run is returned as it is.
 
     Raises:
-        InputError: pictures or a run directory that cannot be used, or a loss that is no longer finite (the step is
+        InputError: images or a run directory that cannot be used, or a loss that is no longer finite (the step is
             named, and the last checkpoint is kept).
     """
     from tqdm import tqdm
@@ -65,26 +65,26 @@ def run(config: TrainAutoencoderConfig) -> Path:
     # Measured on two Zen 5 cores, batch 48: 0.34 s a step in bf16, 0.60 s in fp32. channels_last made the fp32 step a
     # little faster (0.50 s) and the bf16 step slower (0.52 s), so it is not used.
     half = use_bf16(config.precision, device)
-    files = find_pictures(config.images)
-    validation_files = find_pictures(config.validation)[: config.held_out] if config.validation else []
+    files = find_images(config.images)
+    validation_files = find_images(config.validation)[: config.held_out] if config.validation else []
     if len(files) < 2 and not validation_files:
-        raise InputError(f"{config.images[0]}: holds a single picture; training needs at least two")
+        raise InputError(f"{config.images[0]}: holds a single image; training needs at least two")
     config.out.mkdir(parents=True, exist_ok=True)
-    spill = config.out / "pictures.u8"
-    pictures = load_pictures(files, config.size, config.memory_gib, spill)
+    spill = config.out / "images.u8"
+    images = load_images(files, config.size, config.memory_gib, spill)
     if validation_files:
-        held_out = load_pictures(validation_files, config.size, math.inf, spill)
+        held_out = load_images(validation_files, config.size, math.inf, spill)
         train = np.arange(len(files))
     else:
         order = np.random.default_rng(config.seed).permutation(len(files))
         count = min(config.held_out, max(1, len(files) // 10))
-        held_out, train = np.asarray(pictures[np.sort(order[:count])]), np.sort(order[count:])
-    pictures_sha256 = fingerprint(pictures, held_out)
+        held_out, train = np.asarray(images[np.sort(order[:count])]), np.sort(order[count:])
+    images_sha256 = fingerprint(images, held_out)
     if begun_with is None:
-        record = {"verb": VERB, "config": to_dict(config), "pictures_sha256": pictures_sha256}
+        record = {"command": COMMAND, "config": to_dict(config), "images_sha256": images_sha256}
         write_json(config.out / "config.json", record)
-    elif begun_with != pictures_sha256:
-        raise InputError(f"{config.out}: this run was begun with other pictures; give the same ones or another --out")
+    elif begun_with != images_sha256:
+        raise InputError(f"{config.out}: this run was begun with other images; give the same ones or another --out")
     if (config.out / "manifest.json").exists():
         return config.out
 
@@ -95,13 +95,13 @@ def run(config: TrainAutoencoderConfig) -> Path:
     factor = 2 ** (len(config.channels) - 1)
     print(
         f"{parameters:,} parameters; {config.size}x{config.size} -> {config.latent_channels}x{config.size // factor}"
-        f"x{config.size // factor}; {len(train)} pictures, {len(held_out)} held out; {device}, "
+        f"x{config.size // factor}; {len(train)} images, {len(held_out)} held out; {device}, "
         f"{'bf16 autocast' if half else 'fp32'}" + (f"; going on from step {state.step}" if state.step else ""),
         file=sys.stderr,
     )
     bar = tqdm(total=1.0, initial=0.0, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", mininterval=0.5)
-    with noting_signals() as stop, bar, open(config.out / "metrics.jsonl", "a", encoding="utf-8") as log:
-        _train(config, state, pictures, train, held_out, half, stop, bar, log)
+    with graceful_shutdown() as stop, bar, open(config.out / "metrics.jsonl", "a", encoding="utf-8") as log:
+        _train(config, state, images, train, held_out, half, stop, bar, log)
 
     measured = evaluate(state.average, held_out, config.batch_size)
     state.average.register_to_config(scaling_factor=round(1 / measured["latent_std"], 5))
@@ -111,13 +111,13 @@ def run(config: TrainAutoencoderConfig) -> Path:
     spill.unlink(missing_ok=True)
     write_manifest(
         config.out,
-        VERB,
+        COMMAND,
         to_dict(config),
         started=started,
         seed=config.seed,
-        pictures=len(train),
-        pictures_held_out=len(held_out),
-        pictures_sha256=pictures_sha256,
+        images=len(train),
+        images_held_out=len(held_out),
+        images_sha256=images_sha256,
         parameters=parameters,
         steps=state.step,
         training_seconds=round(state.seconds, 1),
@@ -133,7 +133,7 @@ def run(config: TrainAutoencoderConfig) -> Path:
 def _train(
     config: TrainAutoencoderConfig,
     state: State,
-    pictures: np.ndarray,
+    images: np.ndarray,
     train: np.ndarray,
     held_out: np.ndarray,
     half: bool,
@@ -161,13 +161,13 @@ def _train(
             group["lr"] = rate
         rng = np.random.default_rng([config.seed, state.step])
         batch = train[rng.integers(0, len(train), config.batch_size)]
-        images = to_tensor(pictures[batch]).to(device)
+        targets = to_tensor(images[batch]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            posterior = state.vae.encode(images).latent_dist  # type: ignore[union-attr]
+            posterior = state.vae.encode(targets).latent_dist  # type: ignore[union-attr]
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             noise = torch.from_numpy(rng.standard_normal(mean.shape, np.float32)).to(device)
             reconstruction = state.vae.decode(mean + (logvar / 2).exp() * noise).sample.float()  # type: ignore[union-attr]
-        terms = loss_terms(reconstruction, images, mean, logvar, config.error)
+        terms = loss_terms(reconstruction, targets, mean, logvar, config.error)
         loss = (
             terms["pixels"]
             + config.gradient_weight * terms["gradient"]
@@ -224,43 +224,43 @@ def _check_run(config: TrainAutoencoderConfig) -> str | None:
     """Make sure that `config.out` is new, or a run of this configuration.
 
     Returns:
-        The hash of the pictures the run was begun with; None for a new run.
+        The hash of the images the run was begun with; None for a new run.
     """
     out = config.out
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a directory to --out")
     if not (out / "config.json").is_file():
-        if out.is_dir() and any(path.name != "pictures.u8" for path in out.iterdir()):
-            raise InputError(f"{out}: is not empty and is not a run of {VERB}; give another --out")
+        if out.is_dir() and any(path.name != "images.u8" for path in out.iterdir()):
+            raise InputError(f"{out}: is not empty and is not a run of {COMMAND}; give another --out")
         return None
     record = read_json(out / "config.json")
-    if not isinstance(record, dict) or record.get("verb") != VERB:
-        raise InputError(f"{out}: is not a run of {VERB}; give another --out")
+    if not isinstance(record, dict) or record.get("command") != COMMAND:
+        raise InputError(f"{out}: is not a run of {COMMAND}; give another --out")
     for key, mine in to_dict(config).items():
         if key not in _FREE and record["config"].get(key) != mine:
             raise InputError(
                 f"{out}: this run was begun with {key} {record['config'].get(key)!r}, not {mine!r}; give the same value "
                 "or another --out"
             )
-    return record["pictures_sha256"]
+    return record["images_sha256"]
 
 
-def _write_grid(vae: "AutoencoderKL", pictures: np.ndarray, path: Path, columns: int = 8, rows: int = 2) -> None:
-    """A PNG: pairs of rows, held-out pictures above their reconstructions."""
+def _write_grid(vae: "AutoencoderKL", images: np.ndarray, path: Path, columns: int = 8, rows: int = 2) -> None:
+    """A PNG: pairs of rows, held-out images above their reconstructions."""
     import torch
     from PIL import Image
 
-    pictures = np.asarray(pictures[: columns * rows])
+    images = np.asarray(images[: columns * rows])
     with torch.no_grad():
-        latents = vae.encode(to_tensor(pictures).to(vae.device)).latent_dist.mean  # type: ignore[union-attr]
-        remade = to_pictures(vae.decode(latents).sample)  # type: ignore[union-attr]
-    size, gap = pictures.shape[1], 2
-    lines = math.ceil(len(pictures) / columns)
+        latents = vae.encode(to_tensor(images).to(vae.device)).latent_dist.mean  # type: ignore[union-attr]
+        remade = to_images(vae.decode(latents).sample)  # type: ignore[union-attr]
+    size, gap = images.shape[1], 2
+    lines = math.ceil(len(images) / columns)
     sheet = np.full((2 * lines * (size + gap) + gap, columns * (size + gap) + gap, 3), 255, np.uint8)
-    for index in range(len(pictures)):
+    for index in range(len(images)):
         line, column = divmod(index, columns)
         left = gap + column * (size + gap)
-        for offset, source in enumerate((pictures, remade)):
+        for offset, source in enumerate((images, remade)):
             top = gap + (2 * line + offset) * (size + gap)
             sheet[top : top + size, left : left + size] = source[index]
     with atomic_path(path) as temporary:

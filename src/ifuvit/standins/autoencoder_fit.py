@@ -27,18 +27,18 @@ DEFAULT_STEPS = 2500
 
 @dataclass(frozen=True, kw_only=True)
 class TrainAutoencoderConfig:
-    """Train a small KL autoencoder on folders of pictures."""
+    """Train a small KL autoencoder on folders of images."""
 
     images: tuple[Path, ...]
-    """Folders of pictures (searched through all subfolders)."""
+    """Folders of images (searched through all subfolders)."""
     out: Path
     """Run directory. The same command again goes on where it stopped."""
     validation: tuple[Path, ...] = ()
-    """Folders of pictures to measure on; default: some of `images` are held out."""
+    """Folders of images to measure on; default: some of `images` are held out."""
     held_out: int = 256
-    """Pictures to measure on, at most (and at most a tenth of `images` where they come from there)."""
+    """Images to measure on, at most (and at most a tenth of `images` where they come from there)."""
     size: int = 64
-    """Side of the square the pictures are cropped and resized to, pixels."""
+    """Side of the square the images are cropped and resized to, pixels."""
     channels: tuple[int, ...] = (16, 32, 64)
     """Channels at each resolution; one more halves the latent's side."""
     layers: int = 1
@@ -50,11 +50,11 @@ class TrainAutoencoderConfig:
     minutes: float | None = None
     """Training time. Where steps are given too, whichever ends first decides. The learning rate follows."""
     batch_size: int = 48
-    """Pictures a step."""
+    """Images a step."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW; it is reached after the first twentieth of the run and falls along a cosine."""
     thumbnail_weight: float = 1.0
-    """Weight of the squared error between the first three latent channels and the picture's mean color in each cell. It
+    """Weight of the squared error between the first three latent channels and the image's mean color in each cell. It
     keeps latents as smooth as a thumbnail, which a diffusion model learns far sooner; 0 leaves them free."""
     kl_weight: float = 1e-8
     """Weight of the KL divergence (summed over a latent), beside the mean error of pixels with weight 1."""
@@ -68,15 +68,15 @@ class TrainAutoencoderConfig:
     ema: float = 0.995
     """Decay of the averaged weights, which are what is measured and saved; ramped up from the start."""
     seed: int = 0
-    """Seed of the initial weights, the batches, the noise and the choice of held-out pictures."""
+    """Seed of the initial weights, the batches, the noise and the choice of held-out images."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 is autocast with fp32 weights; auto takes it where the processor has instructions for it."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one."""
     memory_gib: float = 4.0
-    """Hold the pictures (8-bit) in memory up to this size; more are kept in a memory-mapped file in the run."""
+    """Hold the images (8-bit) in memory up to this size; more are kept in a memory-mapped file in the run."""
     evaluate_every: int = 250
-    """Steps between measurements on the held-out pictures."""
+    """Steps between measurements on the held-out images."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_minutes: float = 3.0
@@ -101,7 +101,7 @@ class TrainAutoencoderConfig:
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; it must be at least 0")
         if not self.images:
-            raise InputError("no folder of pictures given; name at least one with --images")
+            raise InputError("no folder of images given; name at least one with --images")
         if not self.channels or any(channels < 4 or channels % 4 for channels in self.channels):
             raise InputError(f"channels is {self.channels}; give multiples of 4, one for each resolution")
         factor = 2 ** (len(self.channels) - 1)
@@ -186,22 +186,22 @@ def psnr(mse: float) -> float:
     return 10 * math.log10(4 / max(mse, 1e-12))
 
 
-def evaluate(vae: "AutoencoderKL", pictures: np.ndarray, batch_size: int) -> dict[str, float]:
-    """Reconstruct `pictures` (N, H, W, 3 uint8) from the posterior's mean, in fp32, rounded to 8 bits.
+def evaluate(vae: "AutoencoderKL", images: np.ndarray, batch_size: int) -> dict[str, float]:
+    """Reconstruct `images` (N, H, W, 3 uint8) from the posterior's mean, in fp32, rounded to 8 bits.
 
     Returns:
-        `held_out_psnr`: dB, of the mean squared error over all pictures; `held_out_psnr_by_picture`: mean of the
-        pictures' own; `latent_std`: standard deviation of posterior samples.
+        `held_out_psnr`: dB, of the mean squared error over all images; `held_out_psnr_by_image`: mean of the
+        images' own; `latent_std`: standard deviation of posterior samples.
     """
     import torch
 
     errors: list[torch.Tensor] = []
     square, total, count = 0.0, 0.0, 0
     with torch.no_grad():
-        for start in range(0, len(pictures), batch_size):
-            images = to_tensor(pictures[start : start + batch_size]).to(vae.device)
-            posterior = vae.encode(images).latent_dist  # type: ignore[union-attr]
-            errors.append((_round(vae.decode(posterior.mean).sample) - images).square().mean(dim=(1, 2, 3)).cpu())  # type: ignore[union-attr]
+        for start in range(0, len(images), batch_size):
+            targets = to_tensor(images[start : start + batch_size]).to(vae.device)
+            posterior = vae.encode(targets).latent_dist  # type: ignore[union-attr]
+            errors.append((_round(vae.decode(posterior.mean).sample) - targets).square().mean(dim=(1, 2, 3)).cpu())  # type: ignore[union-attr]
             # The variance of a sample is the variance of the means plus the mean of the variances: no noise needed.
             square += float((posterior.mean.square() + posterior.var).double().sum())
             total += float(posterior.mean.double().sum())
@@ -209,13 +209,13 @@ def evaluate(vae: "AutoencoderKL", pictures: np.ndarray, batch_size: int) -> dic
     error = torch.cat(errors).double()
     return {
         "held_out_psnr": psnr(float(error.mean())),
-        "held_out_psnr_by_picture": float(np.mean([psnr(float(value)) for value in error])),
+        "held_out_psnr_by_image": float(np.mean([psnr(float(value)) for value in error])),
         "latent_std": math.sqrt(square / count - (total / count) ** 2),
     }
 
 
 def _round(images: "torch.Tensor") -> "torch.Tensor":
-    """To the nearest of the 256 values an 8-bit picture can have."""
+    """To the nearest of the 256 values an 8-bit image can have."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 

@@ -2,7 +2,7 @@
 
 A score is of use only if "two sheep" beats "three sheep" on a picture of two sheep, and "left of" beats "right of". Scenes
 tell what is in them, so this can be measured: by choosing among captions that differ in one thing, and by retrieval, where
-a caption counts as right if it is true of the picture, whichever picture it was written for.
+a caption counts as right if it is true of the image, whichever image it was written for.
 """
 
 from collections.abc import Sequence
@@ -62,44 +62,44 @@ class Meaning(NamedTuple):
 _PLACE_WORDS = {"left", "right", "above", "over", "below", "under", "top", "bottom"}
 
 
-def told(caption: str, picture: Meaning) -> Meaning:
-    """What of a picture its own caption tells: always the objects, the relation and the background if it mentions them."""
+def told(caption: str, image: Meaning) -> Meaning:
+    """What of a image its own caption tells: always the objects, the relation and the background if it mentions them."""
     phrases = {background.name: background.phrase for background in BACKGROUNDS}
-    background = picture.background if picture.background and phrases[picture.background] in caption else None
-    return Meaning(picture.objects, picture.relation if _PLACE_WORDS & set(caption.split()) else None, background)
+    background = image.background if image.background and phrases[image.background] in caption else None
+    return Meaning(image.objects, image.relation if _PLACE_WORDS & set(caption.split()) else None, background)
 
 
-def describes(captions: np.ndarray, pictures: np.ndarray) -> np.ndarray:
-    """Which captions are true of which pictures.
+def describes(captions: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Which captions are true of which images.
 
     Args:
         captions: (C, 3) `Meaning.codes` of captions.
-        pictures: (P, 3) of pictures.
+        images: (P, 3) of images.
 
     Returns:
         (C, P) bool.
     """
-    said, shown = captions[:, None], pictures[None]
+    said, shown = captions[:, None], images[None]
     return (said[..., 0] == shown[..., 0]) & ((said[..., 1:] == 0) | (said[..., 1:] == shown[..., 1:])).all(-1)
 
 
 class Scenes(NamedTuple):
-    """Pictures of one split with captions."""
+    """Images of one split with captions."""
 
     files: list[Path]
     meanings: list[Meaning]
     held_out: np.ndarray
-    """(N,) bool, whether the combination occurs in no training picture."""
+    """(N,) bool, whether the combination occurs in no training image."""
     captions: list[str]
     """U different ones."""
     told: np.ndarray
     """(U, 3) codes of what they tell"""
     rows: list[list[int]]
-    """Which of `captions` every picture has, the plainest first."""
+    """Which of `captions` every image has, the plainest first."""
 
     @property
     def shown(self) -> np.ndarray:
-        """(N, 3) codes of what the pictures show."""
+        """(N, 3) codes of what the images show."""
         return np.array([meaning.codes() for meaning in self.meanings])
 
 
@@ -107,7 +107,7 @@ def read_scenes(
     directory: Path,
     split: Literal["train", "val"],
     *,
-    pictures: int | None = None,
+    images: int | None = None,
     relations: float | None = None,
     captions: int | None = None,
 ) -> Scenes:
@@ -116,24 +116,24 @@ def read_scenes(
     Args:
         directory: what `ifuvit scenes` wrote.
         split: which.
-        pictures: take the first so many at most; all by default.
+        images: take the first so many at most; all by default.
         relations: of these, the share that shows two kinds of objects (fewer if there are not as many); as they come by
             default.
-        captions: of each picture take the plainest and, in turn, others, so that all ways of saying occur; all by default.
+        captions: of each image take the plainest and, in turn, others, so that all ways of saying occur; all by default.
 
     Raises:
-        InputError: missing, broken or empty annotations, or pictures of other things than OpenMoji Scenes.
+        InputError: missing, broken or empty annotations, or images of other things than OpenMoji Scenes.
     """
     annotations = directory / "annotations"
     scenes = {str(identity): scene for identity, scene in read_annotations(directory, split).items()}
     chosen = read_coco(directory / "images" / split, annotations / f"captions_{split}.json")
     if unknown := next((one for one in chosen if one.id not in scenes), None):
-        raise InputError(f"{annotations}: instances_{split}.json has no picture {unknown.id}, which has captions")
-    if relations is None or pictures is None:
-        chosen = chosen[:pictures]
+        raise InputError(f"{annotations}: instances_{split}.json has no image {unknown.id}, which has captions")
+    if relations is None or images is None:
+        chosen = chosen[:images]
     else:
-        related = [one for one in chosen if scenes[one.id].relation][: round(relations * pictures)]
-        others = [one for one in chosen if not scenes[one.id].relation][: pictures - len(related)]
+        related = [one for one in chosen if scenes[one.id].relation][: round(relations * images)]
+        others = [one for one in chosen if not scenes[one.id].relation][: images - len(related)]
         chosen = related + others
     meanings = [
         Meaning(tuple(kind for kind, _ in scene.objects), scene.relation, scene.background)
@@ -164,30 +164,30 @@ def read_scenes(
 
 
 def measure(
-    scenes: Scenes, pictures: np.ndarray, captions: np.ndarray, plain: "dict[str, np.ndarray]", *, seed: int = 0
+    scenes: Scenes, images: np.ndarray, captions: np.ndarray, plain: "dict[str, np.ndarray]", *, seed: int = 0
 ) -> dict[str, Any]:
     """How well true captions are told from false ones.
 
     Args:
-        scenes: N pictures.
-        pictures: (N, E) their embeddings.
+        scenes: N images.
+        images: (N, E) their embeddings.
         captions: (U, E) of `scenes.captions`.
         plain: embeddings of plain prompts that are not among them, by prompt.
-        seed: of the choice of pictures and captions for retrieval.
+        seed: of the choice of images and captions for retrieval.
 
     Returns:
-        For "all" pictures, those "in training" combinations and those "held out" the tests of `_tests`.
+        For "all" images, those "in training" combinations and those "held out" the tests of `_tests`.
     """
-    groups = {"all": np.ones(len(pictures), bool), "in training": ~scenes.held_out, "held out": scenes.held_out}
+    groups = {"all": np.ones(len(images), bool), "in training": ~scenes.held_out, "held out": scenes.held_out}
     return {
-        name: _tests(scenes, pictures, captions, plain, np.flatnonzero(chosen), seed)
+        name: _tests(scenes, images, captions, plain, np.flatnonzero(chosen), seed)
         for name, chosen in groups.items()
         if chosen.any()
     }
 
 
 def plain_prompts(meanings: Sequence[Meaning]) -> list[str]:
-    """The prompts that `measure` compares pictures with: every count of every kind, and for every pair of kinds that
+    """The prompts that `measure` compares images with: every count of every kind, and for every pair of kinds that
     occurs all relations."""
     prompts = [prompt_for(kind.name, count) for kind in KINDS for count in range(1, MAX_COUNT + 1)]
     pairs = {meaning.objects for meaning in meanings if meaning.relation}
@@ -197,7 +197,7 @@ def plain_prompts(meanings: Sequence[Meaning]) -> list[str]:
 
 def _tests(
     scenes: Scenes,
-    pictures: np.ndarray,
+    images: np.ndarray,
     captions: np.ndarray,
     plain: "dict[str, np.ndarray]",
     chosen: np.ndarray,
@@ -207,7 +207,7 @@ def _tests(
     related = [n for n in chosen if scenes.meanings[n].relation is not None]
 
     def scores(number: int, prompts: Sequence[str]) -> np.ndarray:
-        return np.stack([plain[prompt] for prompt in prompts]) @ pictures[number]
+        return np.stack([plain[prompt] for prompt in prompts]) @ images[number]
 
     by_count: dict[int, list[np.ndarray]] = {count: [] for count in range(1, MAX_COUNT + 1)}
     kinds: list[tuple[float, float]] = []
@@ -233,10 +233,10 @@ def _tests(
 
     exact = [float(row.argmax() == count - 1) for count, rows in by_count.items() for row in rows]
     return {
-        "pictures": len(chosen),
-        "retrieval": {str(size): _retrieval(scenes, pictures, captions, chosen, size, seed) for size in (100, 1000)},
+        "images": len(chosen),
+        "retrieval": {str(size): _retrieval(scenes, images, captions, chosen, size, seed) for size in (100, 1000)},
         "count": {
-            "pictures": len(same),
+            "images": len(same),
             "of 5": mean(exact),
             "of 5 by count": {
                 str(count): mean([float(row.argmax() == count - 1) for row in rows]) for count, rows in by_count.items()
@@ -250,12 +250,12 @@ def _tests(
             },
         },
         "kind": {
-            "pictures": len(same),
+            "images": len(same),
             f"of {len(KINDS)}": mean([first for first, _ in kinds]),
             "of 2": mean([second for _, second in kinds]),
         },
         "relation": {
-            "pictures": len(related),
+            "images": len(related),
             "of 4": mean(placed),
             "objects swapped": mean([value for values in turned.values() for value in values]),
             "objects swapped by relation": {relation: mean(values) for relation, values in turned.items()},
@@ -264,10 +264,10 @@ def _tests(
 
 
 def _retrieval(
-    scenes: Scenes, pictures: np.ndarray, captions: np.ndarray, chosen: np.ndarray, size: int, seed: int
+    scenes: Scenes, images: np.ndarray, captions: np.ndarray, chosen: np.ndarray, size: int, seed: int
 ) -> dict[str, float] | None:
-    """R@1 among `size` pictures and one caption of each, mean over up to 10 disjoint draws: how often the caption
-    nearest to a picture is true of it, and the picture nearest to a caption is one that it is true of."""
+    """R@1 among `size` images and one caption of each, mean over up to 10 disjoint draws: how often the caption
+    nearest to a image is true of it, and the image nearest to a caption is one that it is true of."""
     rng = np.random.default_rng([seed, size])
     order = rng.permutation(chosen)
     draws = [order[start : start + size] for start in range(0, len(order) - size + 1, size)][:10]
@@ -277,15 +277,15 @@ def _retrieval(
     for numbers in draws:
         rows = np.array([scenes.rows[number][int(rng.integers(len(scenes.rows[number])))] for number in numbers])
         true = describes(scenes.told[rows], shown[numbers])
-        similarity = captions[rows] @ pictures[numbers].T
+        similarity = captions[rows] @ images[numbers].T
         results.append(
             (
                 true[similarity.argmax(0), np.arange(size)].mean(),
                 true[np.arange(size), similarity.argmax(1)].mean(),
             )
         )
-    caption, picture = np.mean(results, axis=0)
-    return {"draws": len(draws), "caption of a picture": float(caption), "picture of a caption": float(picture)}
+    caption, image = np.mean(results, axis=0)
+    return {"draws": len(draws), "caption of a image": float(caption), "image of a caption": float(image)}
 
 
 def table(measured: dict[str, Any]) -> str:
@@ -301,12 +301,12 @@ def table(measured: dict[str, Any]) -> str:
     rows: list[tuple[str, list[float | None]]] = [
         (f"{which}, R@1 of {size}", retrieval(size, which))
         for size in (100, 1000)
-        for which in ("caption of a picture", "picture of a caption")
+        for which in ("caption of a image", "image of a caption")
     ]
     first = next(iter(measured.values()))
     for test in ("count", "kind", "relation"):
         for name, value in first[test].items():
-            if name == "pictures":
+            if name == "images":
                 continue
             if not isinstance(value, dict):
                 rows.append((f"{test}, {name}", [scores[test][name] for scores in measured.values()]))

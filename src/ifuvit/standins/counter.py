@@ -23,7 +23,7 @@ from ifuvit.utils.errors import InputError
 
 BLUR_PIXELS = 1.0
 NOISE = 0.15
-"""Of the disturbed validation pictures: standard deviations of the Gaussian blur, in pixels, and of the Gaussian noise,
+"""Of the disturbed validation images: standard deviations of the Gaussian blur, in pixels, and of the Gaussian noise,
 where black is -1 and white 1."""
 # Of the loss, in cells: how far a center's neighborhood reaches, and how near to it a cell is one.
 _SPREAD = 0.6
@@ -37,7 +37,7 @@ class Scenes(NamedTuple):
 
     files: list[Path]
     objects: list[list[tuple[int, tuple[float, float, float, float]]]]
-    """(number of the kind, (x, y, width, height)) of every picture's objects, the relation's subject first."""
+    """(number of the kind, (x, y, width, height)) of every image's objects, the relation's subject first."""
     relations: list[Relation | None]
 
 
@@ -45,13 +45,11 @@ def read_scenes(directory: Path, split: Literal["train", "val"], *, size: int) -
     """The annotations of one split.
 
     Raises:
-        InputError: missing, broken or empty annotations, or pictures of another size.
+        InputError: missing, broken or empty annotations, or images of another size.
     """
     scenes = list(read_annotations(directory, split).values())
     if not scenes:
-        raise InputError(
-            f"{directory}: has no pictures of the split {split}; `ifuvit scenes` draws them with --{split}"
-        )
+        raise InputError(f"{directory}: has no images of the split {split}; `ifuvit scenes` draws them with --{split}")
     for scene in scenes:
         if scene.size != (size, size):
             raise InputError(
@@ -70,7 +68,7 @@ def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     radius = math.ceil(3 * sigma)
     weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     weights = (weights / weights.sum()).tolist()
-    # Sums of shifted pictures: several times faster on CPUs than convolutions of one channel.
+    # Sums of shifted images: several times faster on CPUs than convolutions of one channel.
     height, width = images.shape[-2:]
     padded = functional.pad(images, (radius,) * 4, mode="replicate")
     rows = torch.zeros_like(padded[..., :width])
@@ -83,8 +81,8 @@ def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def disturb(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """What generated pictures may differ by from drawn ones, at random strengths picture by picture: blur (a mixture of
-    the picture and its blurred self; half of the pictures), noise (half of the pictures, up to 0.2 of the range -1 to
+    """What generated images may differ by from drawn ones, at random strengths image by image: blur (a mixture of
+    the image and its blurred self; half of the images), noise (half of the images, up to 0.2 of the range -1 to
     1), and changes of each color's contrast (up to 10 %) and brightness (up to 0.08).
 
     Args:
@@ -93,23 +91,23 @@ def disturb(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """
     count = len(images)
 
-    def per_picture(*shape: int, low: float, high: float, chance: float = 1.0) -> torch.Tensor:
+    def per_image(*shape: int, low: float, high: float, chance: float = 1.0) -> torch.Tensor:
         values = rng.uniform(low, high, (count, *shape)) * (rng.random((count, *[1] * len(shape))) < chance)
         return torch.from_numpy(values.astype(np.float32)).to(images.device)
 
-    # One convolution for all pictures; its strength differs by the mixture.
+    # One convolution for all images; its strength differs by the mixture.
     blurred = _blur(images, float(rng.uniform(0.5, 1.5)))
-    images = torch.lerp(images, blurred, per_picture(1, 1, 1, low=0.2, high=1.0, chance=0.5))
-    images = images * per_picture(3, 1, 1, low=0.9, high=1.1) + per_picture(3, 1, 1, low=-0.08, high=0.08)
+    images = torch.lerp(images, blurred, per_image(1, 1, 1, low=0.2, high=1.0, chance=0.5))
+    images = images * per_image(3, 1, 1, low=0.9, high=1.1) + per_image(3, 1, 1, low=-0.08, high=0.08)
     noise = torch.from_numpy(rng.standard_normal(tuple(images.shape), np.float32)).to(images.device)
-    return (images + noise * per_picture(1, 1, 1, low=0.0, high=0.2, chance=0.5)).clamp(-1, 1)
+    return (images + noise * per_image(1, 1, 1, low=0.0, high=0.2, chance=0.5)).clamp(-1, 1)
 
 
 # --------------------------------------------------------------------------------------------------------------- loss
 
 
 class Targets(NamedTuple):
-    """Objects of B pictures, padded to N a picture."""
+    """Objects of B images, padded to N a image."""
 
     centers: torch.Tensor
     """(B, N, 2) x and y in pixels; far outside where there is no object."""
@@ -118,7 +116,7 @@ class Targets(NamedTuple):
 
 
 def make_targets(objects: Sequence[Sequence[tuple[int, tuple[float, float, float, float]]]]) -> Targets:
-    """(number of the kind, (x, y, width, height) in pixels) of every object of every picture as arrays."""
+    """(number of the kind, (x, y, width, height) in pixels) of every object of every image as arrays."""
     longest = max([1, *(len(one) for one in objects)])
     centers = np.full((len(objects), longest, 2), -1e3, np.float32)
     kinds = np.zeros((len(objects), longest), np.int64)
@@ -186,13 +184,13 @@ def train_counter(
     bf16: bool,
     device: torch.device,
 ) -> tuple[ObjectCounter, list[dict[str, float]]]:
-    """Train a counter on disturbed pictures of scenes by AdamW; progress is shown on a terminal.
+    """Train a counter on disturbed images of scenes by AdamW; progress is shown on a terminal.
 
     Args:
         config: the network.
         scenes: of `read_scenes`.
         steps: of the optimizer.
-        batch_size: pictures a step.
+        batch_size: images a step.
         learning_rate: the peak, reached after a tenth of the steps; it falls to 0 along a cosine.
         seed: of the initial weights, the batches and the disturbances.
         bf16: compute under bf16 autocast.
@@ -202,12 +200,12 @@ def train_counter(
         The counter in evaluation mode, and {"step", "center", "kind", "offset"}, the terms of the loss, every 50 steps.
 
     Raises:
-        InputError: the gradient is not finite, or a picture is missing or broken.
+        InputError: the gradient is not finite, or a image is missing or broken.
     """
     from tqdm import tqdm
 
     torch.manual_seed(seed)
-    # Measured on one Zen 5 core, 64 pictures, forward and backward: 0.15 s in bf16, 0.29 s in fp32, both in
+    # Measured on one Zen 5 core, 64 images, forward and backward: 0.15 s in bf16, 0.29 s in fp32, both in
     # channels_last; without it 0.24 s and 0.36 s.
     counter = ObjectCounter(config).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     descent = Descent(
@@ -231,7 +229,7 @@ def train_counter(
 
 
 def _batch(seed: int, step: int, size: int, count: int) -> list[int]:
-    """Numbers of the pictures of a step: every pass over all pictures has an order of its own."""
+    """Numbers of the images of a step: every pass over all images has an order of its own."""
     numbers: list[int] = []
     for position in range(step * size, (step + 1) * size):
         epoch, place = divmod(position, count)
@@ -255,15 +253,15 @@ def measure(
     reconstruct: Callable[[torch.Tensor], torch.Tensor] | None = None,
     batch_size: int = 100,
 ) -> dict[str, Any]:
-    """A counter's error on scenes whose contents are known, and on the same pictures disturbed: the scores that it would
-    give to a model whose pictures are all right. Whatever they lack of that is the counter's error.
+    """A counter's error on scenes whose contents are known, and on the same images disturbed: the scores that it would
+    give to a model whose images are all right. Whatever they lack of that is the counter's error.
 
     Args:
         counter: in evaluation mode.
         scenes: of `read_scenes`.
         seed: of the noise.
         reconstruct: an autoencoder's encoding and decoding of (B, 3, H, W), if that is to be measured, too.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
 
     Returns:
         {"clean", "blurred", "noisy" and, with `reconstruct`, "reconstructed": {"counts", "relations"} of
@@ -294,6 +292,6 @@ def measure(
 def _shown(
     objects: Sequence[tuple[int, tuple[float, float, float, float]]], relation: Relation | None
 ) -> Asked | AskedRelation:
-    """The prompt that a scene is the right picture for."""
+    """The prompt that a scene is the right image for."""
     kinds = [KINDS[kind].name for kind, _ in objects]
     return Asked(kinds[0], len(kinds)) if relation is None else AskedRelation(kinds[0], relation, kinds[1])

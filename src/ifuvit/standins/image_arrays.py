@@ -1,4 +1,4 @@
-"""Many pictures of one size as one array, for training that reads pixels."""
+"""Many images of one size as one array, for training that reads pixels."""
 
 import hashlib
 import math
@@ -12,8 +12,8 @@ from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.utils.errors import InputError
 
 
-def find_pictures(folders: Sequence[Path]) -> list[Path]:
-    """The picture files of some folders and of those below, sorted within each.
+def find_images(folders: Sequence[Path]) -> list[Path]:
+    """The image files of some folders and of those below, sorted within each.
 
     Raises:
         InputError: a folder is missing or holds none.
@@ -21,16 +21,16 @@ def find_pictures(folders: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder of pictures")
+            raise InputError(f"{folder}: no such folder of images")
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         if not found:
-            raise InputError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
+            raise InputError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
         files += found
     return files
 
 
 def _read(path: Path, size: int) -> np.ndarray:
-    """One picture as (size, size, 3) uint8."""
+    """One image as (size, size, 3) uint8."""
     image = load_image(path)
     if min(image.size) < size:
         raise InputError(f"{path}: {image.width}x{image.height} pixels; smaller than --size {size}")
@@ -39,28 +39,28 @@ def _read(path: Path, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def load_pictures(files: list[Path], size: int, memory_gib: float, spill: Path) -> np.ndarray:
-    """All pictures as (N, size, size, 3) uint8, in memory or, if that is too much, in the memory-mapped file `spill`.
+def load_images(files: list[Path], size: int, memory_gib: float, spill: Path) -> np.ndarray:
+    """All images as (N, size, size, 3) uint8, in memory or, if that is too much, in the memory-mapped file `spill`.
 
     Args:
-        files: N pictures.
+        files: N images.
         size: side of the square they are cropped and resized to.
         memory_gib: what may be held in memory.
         spill: written if they take more.
 
     Raises:
-        InputError: a file is no picture, or one smaller than `size`.
+        InputError: a file is no image, or one smaller than `size`.
     """
     from tqdm import tqdm
 
     shape = (len(files), size, size, 3)
     if math.prod(shape) <= memory_gib * 2**30:
-        pictures = np.empty(shape, np.uint8)
+        images = np.empty(shape, np.uint8)
     else:
-        pictures = np.memmap(spill, np.uint8, "w+", shape=shape)
-    for index, path in enumerate(tqdm(files, desc="pictures", unit="", leave=False, mininterval=1)):
-        pictures[index] = _read(path, size)
-    return pictures
+        images = np.memmap(spill, np.uint8, "w+", shape=shape)
+    for index, path in enumerate(tqdm(files, desc="images", unit="", leave=False, mininterval=1)):
+        images[index] = _read(path, size)
+    return images
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

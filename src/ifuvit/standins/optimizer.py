@@ -1,4 +1,4 @@
-"""How the small models that judge pictures learn: AdamW, a warm-up, a cosine, and clipped gradients."""
+"""How the small models that judge images learn: AdamW, a warm-up, a cosine, and clipped gradients."""
 
 import math
 

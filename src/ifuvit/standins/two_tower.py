@@ -1,12 +1,12 @@
-"""`ifuvit train-two-tower`: train the model of the TwoTower score on pictures of OpenMoji Scenes.
+"""`ifuvit train-two-tower`: train the model of the TwoTower score on images of OpenMoji Scenes.
 
-Both frozen networks see every picture and caption once; the two transformers on top of them are then trained by the
-symmetric contrastive loss of CLIP (Radford et al. 2021) with two changes. A batch is made of small groups of pictures
-that show the same kinds of objects, so that only the count, the relation or the background tells a picture from its
-neighbors. And a caption that also describes another picture of the batch is no counterexample there.
+Both frozen networks see every image and caption once; the two transformers on top of them are then trained by the
+symmetric contrastive loss of CLIP (Radford et al. 2021) with two changes. A batch is made of small groups of images
+that show the same kinds of objects, so that only the count, the relation or the background tells a image from its
+neighbors. And a caption that also describes another image of the batch is no counterexample there.
 
-Generated pictures come out of an autoencoder, whose slight faults change the features of a network trained on photographs
-a lot. So only a third of the training pictures are seen as they were drawn; the others are disturbed, or encoded and
+Generated images come out of an autoencoder, whose slight faults change the features of a network trained on photographs
+a lot. So only a third of the training images are seen as they were drawn; the others are disturbed, or encoded and
 decoded.
 
 Takes about ten minutes of one CPU core and is not resumable: the directory appears when it is whole. Every random draw
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ifuvit.data.images import load_image, to_pictures, to_tensor
+from ifuvit.data.images import load_image, to_images, to_tensor
 from ifuvit.standins.caption_tests import Scenes, describes, measure, plain_prompts, read_scenes
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, use_bf16
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
-    from ifuvit.metrics.alignment.two_tower import PictureMaps, TwoTower
+    from ifuvit.metrics.alignment.two_tower import ImageMaps, TwoTower
 
-VERB = "train-two-tower"
+COMMAND = "train-two-tower"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +50,20 @@ class TrainTwoTowerConfig:
     """Directory that `ifuvit scenes` wrote."""
     out: Path
     """Directory to write; a two-tower model already there is replaced."""
-    pictures: int = 12_000
-    """Training pictures to use, at most."""
+    images: int = 12_000
+    """Training images to use, at most."""
     relations: float = 0.5
     """Share of them that show two kinds of objects. Relations are harder to learn than counts, and rarer in the data."""
     captions: int = 2
-    """Captions of each picture to use: the plainest, and others in turn."""
+    """Captions of each image to use: the plainest, and others in turn."""
     autoencoder: str = "openmoji"
-    """A third of the pictures are seen as this autoencoder decodes them: a shipped name, a run, a folder or a hub id."""
+    """A third of the images are seen as this autoencoder decodes them: a shipped name, a run, a folder or a hub id."""
     steps: int = 700
     """Training steps."""
     batch_size: int = 192
-    """Pictures a step, each with one of its captions."""
+    """Images a step, each with one of its captions."""
     group: int = 8
-    """Pictures in a row that show the same kinds of objects."""
+    """Images in a row that show the same kinds of objects."""
     learning_rate: float = 1.5e-3
     """Peak learning rate of AdamW; it is reached after a twentieth of the steps and falls to 0 along a cosine."""
     weight_decay: float = 0.05
@@ -76,13 +76,13 @@ class TrainTwoTowerConfig:
     """cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one."""
 
     def __post_init__(self) -> None:
-        for name in ("pictures", "captions", "steps", "group"):
+        for name in ("images", "captions", "steps", "group"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
         if not 0 <= self.relations <= 1:
             raise InputError(f"--relations {self.relations}: must be from 0 to 1")
         if self.batch_size < 2:
-            raise InputError(f"--batch-size {self.batch_size}: must be at least 2, for each picture needs another one")
+            raise InputError(f"--batch-size {self.batch_size}: must be at least 2, for each image needs another one")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise InputError(f"--learning-rate {self.learning_rate}: must be a number above 0")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
@@ -95,10 +95,10 @@ class TrainTwoTowerConfig:
 
 
 def epoch_order(kinds: Sequence[tuple[str, ...]], group: int, rng: np.random.Generator) -> np.ndarray:
-    """All pictures in random order, except that up to `group` in a row show the same kinds of objects.
+    """All images in random order, except that up to `group` in a row show the same kinds of objects.
 
     Args:
-        kinds: the kinds of every picture's objects, sorted, each once.
+        kinds: the kinds of every image's objects, sorted, each once.
         group: how many in a row.
         rng: all draws come from it.
     """
@@ -110,10 +110,10 @@ def epoch_order(kinds: Sequence[tuple[str, ...]], group: int, rng: np.random.Gen
 
 
 def contrastive_loss(similarity: "Tensor") -> "Tensor":
-    """The mean cross entropy of finding each caption's picture and each picture's caption (Radford et al. 2021).
+    """The mean cross entropy of finding each caption's image and each image's caption (Radford et al. 2021).
 
     Args:
-        similarity: (B, B) scaled cosines of captions (rows) with pictures (columns), pairs on the diagonal; minus infinity
+        similarity: (B, B) scaled cosines of captions (rows) with images (columns), pairs on the diagonal; minus infinity
             leaves a pair out.
     """
     import torch
@@ -135,12 +135,12 @@ def fit(
 
     Args:
         tower: trained in place.
-        scenes: N pictures with U captions.
-        maps: (N, P, F) of the pictures.
+        scenes: N images with U captions.
+        maps: (N, P, F) of the images.
         states, masks: (U, L, D) and (U, L) of the captions.
 
     Returns:
-        Step, loss and the share of captions (of those in a batch) whose own picture was nearest, every 50 steps.
+        Step, loss and the share of captions (of those in a batch) whose own image was nearest, every 50 steps.
 
     Raises:
         InputError: the gradient is no longer finite.
@@ -172,8 +172,8 @@ def fit(
             true = describes(scenes.told[rows], shown[numbers])
             excused = torch.from_numpy(true & ~np.eye(size, dtype=bool)).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                pictures, captions = tower(*(_to(device, part) for part in (maps[numbers], states[rows], masks[rows])))
-            similarity = (tower.log_scale.exp() * captions @ pictures.T).masked_fill(excused, -math.inf)
+                images, captions = tower(*(_to(device, part) for part in (maps[numbers], states[rows], masks[rows])))
+            similarity = (tower.log_scale.exp() * captions @ images.T).masked_fill(excused, -math.inf)
             loss = contrastive_loss(similarity)
             descent.step(loss)
             with torch.no_grad():
@@ -189,7 +189,7 @@ def fit(
 
 
 def _batches(scenes: Scenes, size: int, group: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Without end: the numbers of `size` pictures, and for each the row of one of its captions."""
+    """Without end: the numbers of `size` images, and for each the row of one of its captions."""
     kinds = [tuple(sorted(set(meaning.objects))) for meaning in scenes.meanings]
     captions = [np.array(rows) for rows in scenes.rows]
     left, epoch = np.empty(0, np.int64), 0
@@ -202,7 +202,7 @@ def _batches(scenes: Scenes, size: int, group: int, seed: int) -> Iterator[tuple
         yield numbers, np.array([rng.choice(captions[number]) for number in numbers])
 
 
-# ----------------------------------------------------------------------------------------------------------- the verb
+# ----------------------------------------------------------------------------------------------------------- the command
 
 
 def run(config: TrainTwoTowerConfig) -> Path:
@@ -216,20 +216,20 @@ def run(config: TrainTwoTowerConfig) -> Path:
 
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
-    from ifuvit.metrics.alignment.two_tower import PictureMaps, TwoTower, TwoTowerAlignment, TwoTowerConfig
+    from ifuvit.metrics.alignment.two_tower import ImageMaps, TwoTower, TwoTowerAlignment, TwoTowerConfig
 
     started = now()
-    check_replaceable(config.out, VERB)
+    check_replaceable(config.out, COMMAND)
     device = find_device(config.device)
     scenes = read_scenes(
-        config.scenes, "train", pictures=config.pictures, relations=config.relations, captions=config.captions
+        config.scenes, "train", images=config.images, relations=config.relations, captions=config.captions
     )
     validation = read_scenes(config.scenes, "val", captions=config.captions)
     if len(scenes.files) < 2 or not validation.files:
-        raise InputError(f"{config.scenes}: too few pictures; training needs two, and one for validation")
+        raise InputError(f"{config.scenes}: too few images; training needs two, and one for validation")
 
     began, processor = time.monotonic(), time.process_time()
-    maps, text_encoder = PictureMaps(device=device), TextEncoder.from_pretrained("minilm", device=device)
+    maps, text_encoder = ImageMaps(device=device), TextEncoder.from_pretrained("minilm", device=device)
     towers = TwoTowerConfig(
         cells=maps.cells,
         cell_features=maps.features,
@@ -252,20 +252,20 @@ def run(config: TrainTwoTowerConfig) -> Path:
         _embed(model.tower.captions, *_states_of(texts, text_encoder), device=device)
         for texts in (validation.captions, prompts)
     )
-    pictures, decoded = (
-        _embed(model.tower.pictures, _maps_of(validation.files, maps, view), device=device)
+    images, decoded = (
+        _embed(model.tower.images, _maps_of(validation.files, maps, view), device=device)
         for view in (lambda images, _: images, lambda images, _: autoencoder.reconstruct(images))
     )
     by_prompt = dict(zip(prompts, plain))
-    measured = measure(validation, pictures, captions, by_prompt, seed=config.seed)
+    measured = measure(validation, images, captions, by_prompt, seed=config.seed)
     measured["decoded"] = measure(validation, decoded, captions, by_prompt, seed=config.seed)["all"]
-    rows = [of_picture[0] for of_picture in validation.rows]
+    rows = [of_image[0] for of_image in validation.rows]
     with atomic_directory(config.out) as directory:
         model.save_pretrained(directory)
         write_json(directory / "losses.json", losses)
         write_manifest(
             directory,
-            VERB,
+            COMMAND,
             to_dict(config),
             started=started,
             seed=config.seed,
@@ -277,7 +277,7 @@ def run(config: TrainTwoTowerConfig) -> Path:
             frozen=model.frozen(),
             fingerprint=model.fingerprint,
             parameters=sum(value.numel() for value in model.tower.parameters()),
-            pictures=len(scenes.files),
+            images=len(scenes.files),
             captions=len(scenes.captions),
             precision="bf16" if use_bf16(config.precision, device) else "fp32",
             threads=torch.get_num_threads(),
@@ -285,9 +285,9 @@ def run(config: TrainTwoTowerConfig) -> Path:
             processor_seconds=round(processor, 1),
             autoencoder={"reference": autoencoder.reference, "fingerprint": autoencoder.fingerprint},
             mean_cosine={
-                "pictures with their plainest captions": float((pictures * captions[rows]).sum(1).mean()),
+                "images with their plainest captions": float((images * captions[rows]).sum(1).mean()),
                 "the same, decoded by the autoencoder": float((decoded * captions[rows]).sum(1).mean()),
-                "pictures with another's": float((pictures * np.roll(captions[rows], 1, axis=0)).sum(1).mean()),
+                "images with another's": float((images * np.roll(captions[rows], 1, axis=0)).sum(1).mean()),
             },
             right=measured,
         )
@@ -295,28 +295,28 @@ def run(config: TrainTwoTowerConfig) -> Path:
 
 
 def _maps_of(
-    files: Sequence[Path], maps: "PictureMaps", view: "Callable[[Tensor, int], Tensor]", batch_size: int = 63
+    files: Sequence[Path], maps: "ImageMaps", view: "Callable[[Tensor, int], Tensor]", batch_size: int = 63
 ) -> "Tensor":
-    """What the frozen network sees of pictures of one size: (N, P, F) float16 on the CPU. `view` is given a batch of them,
+    """What the frozen network sees of images of one size: (N, P, F) float16 on the CPU. `view` is given a batch of them,
     (B, 3, H, W) in [-1, 1], and the number of the first, and gives what is shown to the network."""
     import torch
     from PIL import Image
     from tqdm import tqdm
 
     result = torch.empty((len(files), maps.cells, maps.features), dtype=torch.float16)
-    for start in tqdm(range(0, len(files), batch_size), desc="pictures", unit="batch", disable=None, leave=False):
+    for start in tqdm(range(0, len(files), batch_size), desc="images", unit="batch", disable=None, leave=False):
         drawn = [np.asarray(load_image(file)) for file in files[start : start + batch_size]]
-        if len({picture.shape for picture in drawn}) > 1:
-            raise InputError(f"{files[start].parent}: the pictures are of different sizes; draw them with one --size")
+        if len({image.shape for image in drawn}) > 1:
+            raise InputError(f"{files[start].parent}: the images are of different sizes; draw them with one --size")
         shown = view(to_tensor(np.stack(drawn)), start)
         result[start : start + batch_size] = maps(
-            torch.stack([maps.preprocess(Image.fromarray(picture)) for picture in to_pictures(shown)])
+            torch.stack([maps.preprocess(Image.fromarray(image)) for image in to_images(shown)])
         )
     return result
 
 
 def _varied(images: "Tensor", start: int, *, autoencoder: "Autoencoder", seed: int) -> "Tensor":
-    """Of every three pictures one as it is, one disturbed, one decoded by the autoencoder."""
+    """Of every three images one as it is, one disturbed, one decoded by the autoencoder."""
     from ifuvit.standins.counter import disturb
 
     images = images.clone()

@@ -1,1 +1,1 @@
-"""Human studies: people count objects in pictures, or rank several models' pictures of one prompt."""
+"""Human studies: people count objects in images, or rank several models' images of one prompt."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifuvit.studies.design import PICTURES, Assignment, Purpose, Study, read_study
+from ifuvit.studies.design import IMAGES, Assignment, Purpose, Study, read_study
 from ifuvit.studies.store import DATABASE, Entry, Status, Store
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
@@ -33,7 +33,7 @@ class Answer:
     status: Status
     count: int | None = None
     ranks: tuple[float, ...] | None = None
-    """By slot, 1 is best; of tied pictures each has the best rank of theirs: 1, 1, 3."""
+    """By slot, 1 is best; of tied images each has the best rank of theirs: 1, 1, 3."""
     seconds: float | None = None
     """How long the page was looked at before this answer, where the browser told."""
     at: str
@@ -45,7 +45,7 @@ class Answer:
 def passed(task: Assignment, answer: Answer) -> bool | None:
     """Whether an answer to a check is right; None where the rater skipped it.
 
-    A count has to be exact. Of ranked pictures the spoiled one has to be last, with another one before it.
+    A count has to be exact. Of ranked images the spoiled one has to be last, with another one before it.
     """
     assert task.expected is not None
     if answer.status == "skipped":
@@ -60,7 +60,7 @@ def passed(task: Assignment, answer: Answer) -> bool | None:
 
 
 def competition_ranks(ranks: Sequence[float]) -> tuple[float, ...]:
-    """The same order in the one way that answers are kept: a picture's rank is one more than how many are better."""
+    """The same order in the one way that answers are kept: a image's rank is one more than how many are better."""
     return tuple(float(1 + sum(other < rank for other in ranks)) for rank in ranks)
 
 
@@ -89,7 +89,7 @@ def check_entry(study: Study, entry: Entry) -> None:
         if ranks is not None:
             raise InputError("ranks: nothing was to be ranked")
     elif ranks is None or len(ranks) != slots or ranks != competition_ranks(ranks):
-        raise InputError(f"ranks {ranks}: must be one for each of {slots} pictures, from 1; after a tie as in 1, 1, 3")
+        raise InputError(f"ranks {ranks}: must be one for each of {slots} images, from 1; after a tie as in 1, 1, 3")
     if entry.seconds is not None and not 0 <= entry.seconds <= MAX_SECONDS:
         raise InputError(f"{entry.seconds} seconds: must be from 0 to {MAX_SECONDS:.0f}")
 
@@ -205,7 +205,7 @@ def as_label_studio(study: Study, answers: Sequence[Answer]) -> str:
     tasks: dict[str, dict[str, Any]] = {}
     for answer in answers:
         item = study.item(answer.item)
-        places = [f"/data/local-files/?d={PICTURES}/{name}" for name in item.pictures]
+        places = [f"/data/local-files/?d={IMAGES}/{name}" for name in item.images]
         images = {"image": places[0]} if study.kind == "count" else _numbered("image", places)
         task = tasks.setdefault(
             item.id, {"data": {"item": item.id, "prompt": item.prompt, "kind": item.kind, **images}, "annotations": []}

@@ -11,11 +11,11 @@ import numpy as np
 from ifuvit.metrics.counting.prompts import Asked
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import Dispersion, jackknife, means, two_way
-from ifuvit.studies.design import PICTURES, Study
+from ifuvit.studies.design import IMAGES, Study
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from ifuvit.metrics.counting.counters import PictureCounter
+    from ifuvit.metrics.counting.counters import ImageCounter
 
 SCORES = ("average_error", "match_ratio")
 """Eq. 9, mean |counted - asked|, and Eq. 10, share with counted = asked."""
@@ -32,9 +32,9 @@ class Counts:
     asked: np.ndarray
     counted: np.ndarray
     items: np.ndarray
-    """Ids: one picture each."""
+    """Ids: one image each."""
     scenes: np.ndarray
-    """What the models' pictures of the same prompt and seed have in common."""
+    """What the models' images of the same prompt and seed have in common."""
     raters: np.ndarray
 
     @property
@@ -66,7 +66,7 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
         {"answers", "models": {model: {"overall": scores, "by_object": {kind: scores}, "by_count": {"1": scores}, "cells":
         {kind: {"1": scores}}}}, "differences": {model: {other: scores of the model less those of the other, on the same
         prompts and seeds}}, "cells_won": {model: {other: {score: {"won", "tied", "lost", "cells"}}}}}; scores are
-        {"answers", "pictures", "average_error", "match_ratio"}, estimates.
+        {"answers", "images", "average_error", "match_ratio"}, estimates.
     """
 
     def scores(chosen: np.ndarray, dispersion: Dispersion | None = None) -> dict[str, Any]:
@@ -83,12 +83,12 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
         cells = {
             kind: {str(count): own & (table.kind == kind) & (table.asked == count) for count in asked} for kind in kinds
         }
-        all_pictures = error_dispersion(table, own)
+        all_images = error_dispersion(table, own)
         models[name] = {
             "overall": scores(own),
             **{by: {key: scores(one) for key, one in group.items() if one.any()} for by, group in groups.items()},
             "cells": {
-                kind: {key: scores(one, all_pictures) for key, one in row.items() if one.any()}
+                kind: {key: scores(one, all_images) for key, one in row.items() if one.any()}
                 for kind, row in cells.items()
             },
         }
@@ -103,21 +103,21 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
 
 
 def error_dispersion(table: Counts, chosen: np.ndarray) -> Dispersion | None:
-    """How much the average errors of pictures scatter, of the (A,) chosen answers; None of a single picture or none. The match
+    """How much the average errors of images scatter, of the (A,) chosen answers; None of a single image or none. The match
     ratio, whose variance follows from itself, needs none."""
-    picture = np.unique(table.items[chosen], return_inverse=True)[1].reshape(-1)
-    errors = np.bincount(picture, weights=table.scores[chosen, 0]) / np.bincount(picture)
+    image = np.unique(table.items[chosen], return_inverse=True)[1].reshape(-1)
+    errors = np.bincount(image, weights=table.scores[chosen, 0]) / np.bincount(image)
     if len(errors) < 2:
         return None
     ratio = errors.var(ddof=1) / errors.mean() if errors.any() else 0.0
-    return Dispersion(of_item=np.array([ratio, 0.0]), items=len(errors), name=f"all {len(errors)} pictures scatter")
+    return Dispersion(of_item=np.array([ratio, 0.0]), items=len(errors), name=f"all {len(errors)} images scatter")
 
 
 def group_scores(
     table: Counts, chosen: np.ndarray, *, dispersion: Dispersion | None = None, samples: int, seed: int = 0
 ) -> dict[str, Any]:
     """Both scores of the (A,) chosen answers."""
-    found: dict[str, Any] = {"answers": int(chosen.sum()), "pictures": len(np.unique(table.items[chosen]))}
+    found: dict[str, Any] = {"answers": int(chosen.sum()), "images": len(np.unique(table.items[chosen]))}
     if not chosen.any():
         return {**found, **dict.fromkeys(SCORES)}
     features = np.concatenate([np.ones((chosen.sum(), 1)), table.scores[chosen]], axis=1)
@@ -135,7 +135,7 @@ def group_scores(
 
 
 def difference(table: Counts, a: int, b: int, *, samples: int, seed: int = 0) -> dict[str, Any]:
-    """Both scores of one model less those of another, whose pictures of the same prompt and seed are drawn together."""
+    """Both scores of one model less those of another, whose images of the same prompt and seed are drawn together."""
     chosen = (table.model == a) | (table.model == b)
     of_a, of_b = (table.model[chosen, None] == model for model in (a, b))
     if not (of_a.any() and of_b.any()):
@@ -177,7 +177,7 @@ def cells_won(cells: Mapping[str, Any], others: Mapping[str, Any], score: str) -
 # ------------------------------------------------------------------------------------------------- automatic counter
 
 
-def count_items(study: Study, directory: Path, counter: "PictureCounter") -> dict[str, int]:
+def count_items(study: Study, directory: Path, counter: "ImageCounter") -> dict[str, int]:
     """How many objects of the asked kind an automatic counter finds, by item; items whose prompts it cannot read are left out.
 
     Raises:
@@ -186,7 +186,7 @@ def count_items(study: Study, directory: Path, counter: "PictureCounter") -> dic
     asked = {item.id: read for item in study.items if isinstance(read := counter.parse(item.prompt), Asked)}
     if not asked:
         raise InputError(f"{directory}: the counter can read none of the prompts, as {study.items[0].prompt!r}")
-    files = [directory / PICTURES / study.item(item).pictures[0] for item in asked]
+    files = [directory / IMAGES / study.item(item).images[0] for item in asked]
     found = counter.find(files, list(asked.values()), threshold=counter.threshold)
     return {item: sum(one.kind == read.kind for one in objects) for (item, read), objects in zip(asked.items(), found)}
 
@@ -194,17 +194,17 @@ def count_items(study: Study, directory: Path, counter: "PictureCounter") -> dic
 def counter_agreement(
     table: Counts, automatic: Mapping[str, int], *, samples: int, seed: int = 0
 ) -> dict[str, Any] | None:
-    """The automatic counter beside people, picture by picture.
+    """The automatic counter beside people, image by image.
 
     Args:
         automatic: how many objects of the asked kind it finds, by item.
 
     Returns:
-        {"pictures": judged by both, "same": share of answers that tell the counter's number, "same_people": share of pairs
-        of raters of one picture who tell the same number, the most that can be expected of it, "difference": mean of the
+        {"images": judged by both, "same": share of answers that tell the counter's number, "same_people": share of pairs
+        of raters of one image who tell the same number, the most that can be expected of it, "difference": mean of the
         counter's number less theirs, "absolute_difference", "correlation": Pearson's between the counter's number and a
-        picture's mean, "models": {model: {"people": both scores by people, "counter": by the counter, on these pictures}}},
-        estimates; None where no picture is judged by both.
+        image's mean, "models": {model: {"people": both scores by people, "counter": by the counter, on these images}}},
+        estimates; None where no image is judged by both.
     """
     judged = np.isin(table.items, list(automatic))
     if not judged.any():
@@ -217,7 +217,7 @@ def counter_agreement(
     bounds = ([0, -np.inf, 0], [1, np.inf, np.inf])
     same, difference, absolute = two_way(features, scenes, raters, means, bounds=bounds, samples=samples, seed=seed)
     return {
-        "pictures": len(np.unique(items)),
+        "images": len(np.unique(items)),
         "same": same,
         "same_people": people_agree(items, raters, told),
         "difference": difference,
@@ -228,7 +228,7 @@ def counter_agreement(
 
 
 def people_agree(items: np.ndarray, raters: np.ndarray, counted: np.ndarray) -> dict[str, Any] | None:
-    """Share of pairs of raters of one picture that tell the same number; None where no picture has two."""
+    """Share of pairs of raters of one image that tell the same number; None where no image has two."""
     of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
     of_number = np.unique(np.stack([of_item, counted]), axis=1, return_inverse=True)[1].reshape(-1)
 
@@ -268,7 +268,7 @@ def _by_people_and_counter(
 ) -> dict[str, Any]:
     counter = np.zeros(len(table.counted), int)
     counter[judged] = found
-    # The counter judges each picture once.
+    # The counter evaluators each image once.
     first = np.zeros(len(table.counted), bool)
     first[np.unique(table.items, return_index=True)[1]] = True
     by_counter = Counts(**{**vars(table), "counted": counter, "raters": np.full(len(counter), "counter")})

@@ -1,7 +1,7 @@
-"""What a study is: pictures under blind names, and who sees which of them in what order.
+"""What a study is: images under blind names, and who sees which of them in what order.
 
 All draws follow from the study's seed: which raters get an item, the order of their tasks, and for every task of its own the
-order in which the models' pictures stand. Tokens and file names do not: they are secrets.
+order in which the models' images stand. Tokens and file names do not: they are secrets.
 """
 
 import math
@@ -22,9 +22,9 @@ Kind = Literal["count", "preference"]
 Purpose = Literal["rating", "repeat", "check"]
 
 STUDY_FILE = "study.json"
-PICTURES = "pictures"
+IMAGES = "images"
 MAX_MODELS = 9
-"""Pictures side by side; ranks are single keys."""
+"""Images side by side; ranks are single keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,17 @@ class Item:
 
     id: str
     prompt: str
-    pictures: tuple[str, ...]
-    """File names under pictures/: one for a count, one for each model, in the order of `Study.models`, for a preference."""
+    images: tuple[str, ...]
+    """File names under images/: one for a count, one for each model, in the order of `Study.models`, for a preference."""
     model: int | None = None
-    """Which model drew it. None for a preference but for its checks, where it is the model whose picture was spoiled; None for
+    """Which model drew it. None for a preference but for its checks, where it is the model whose image was spoiled; None for
     the checks of a count."""
     kind: str | None = None
     """Which objects are to be counted; None for a preference."""
     count: int | None = None
-    """How many of them the prompt asks for, or the picture of a check shows."""
+    """How many of them the prompt asks for, or the image of a check shows."""
     index: int | None = None
-    """Which of the model's pictures of this prompt."""
+    """Which of the model's images of this prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,11 @@ class Assignment:
 
     item: str
     order: tuple[int, ...] = ()
-    """The models' indices in the order in which their pictures stand, from left to right; empty for a count."""
+    """The models' indices in the order in which their images stand, from left to right; empty for a count."""
     purpose: Purpose = "rating"
     """"repeat" is an item that the rater has had before, "check" one whose answer is beyond doubt."""
     expected: int | None = None
-    """A check's answer: the count; or the model whose picture was spoiled, which has to be ranked last (`answers.passed`)."""
+    """A check's answer: the count; or the model whose image was spoiled, which has to be ranked last (`answers.passed`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ class Study:
     raters_per_item: int
     owner_token: str
     seed: int
-    picture_size: int
-    """Pixels of every picture's sides."""
+    image_size: int
+    """Pixels of every image's sides."""
 
     def __post_init__(self) -> None:
         if duplicate := _duplicate([item.id for item in (*self.items, *self.checks)]):
@@ -111,10 +111,10 @@ class Study:
         """The rater of this id, if there is one."""
         return self._raters.get(id)
 
-    def pictures(self, task: Assignment) -> tuple[str, ...]:
+    def images(self, task: Assignment) -> tuple[str, ...]:
         """A task's file names in the order in which they stand."""
-        pictures = self.item(task.item).pictures
-        return tuple(pictures[model] for model in task.order) if task.order else pictures
+        images = self.item(task.item).images
+        return tuple(images[model] for model in task.order) if task.order else images
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
@@ -152,12 +152,12 @@ def assign(
     """The tasks of every rater.
 
     Every item goes to `raters_per_item` different raters, so that raters' numbers of items differ by one at most, and their
-    numbers of any one model's pictures by two at most. A repeat comes in the last third of a rater's tasks, of an item from
+    numbers of any one model's images by two at most. A repeat comes in the last third of a rater's tasks, of an item from
     the first half; all checks go to every rater, anywhere.
 
     Args:
         items: what is to be rated.
-        checks: items whose answer is beyond doubt; a preference's has its spoiled picture in `model`.
+        checks: items whose answer is beyond doubt; a preference's has its spoiled image in `model`.
         models: how many stand side by side; 0 for a count.
         repeats: hidden repeats a rater.
 
@@ -208,7 +208,7 @@ def new_token() -> str:
 
 def _share(items: Sequence[Item], *, raters: int, raters_per_item: int, seed: int) -> list[list[Item]]:
     """Each item to the raters who have the fewest so far, drawn at random among equals. Model by model, so that each
-    model's pictures spread as evenly as all items do."""
+    model's images spread as evenly as all items do."""
     rng = np.random.default_rng((seed, 0))
     shares: list[list[Item]] = [[] for _ in range(raters)]
     by_model = sorted((items[place] for place in rng.permutation(len(items))), key=lambda item: item.model or 0)

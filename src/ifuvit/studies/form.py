@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ifuvit.studies.answers import check_entry
-from ifuvit.studies.design import PICTURES, Rater, Study
+from ifuvit.studies.design import IMAGES, Rater, Study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task
 from ifuvit.studies.store import Entry
 from ifuvit.utils.errors import InputError
@@ -30,15 +30,15 @@ def write_forms(study: Study, directory: Path, out: Path) -> None:
         raise InputError(f"--out {out}: holds something else already; give a new or empty directory")
     with atomic_directory(out) as temporary:
         for rater in study.raters:
-            (temporary / f"{rater.id}.html").write_text(form(study, rater, directory / PICTURES), encoding="utf-8")
+            (temporary / f"{rater.id}.html").write_text(form(study, rater, directory / IMAGES), encoding="utf-8")
 
 
-def form(study: Study, rater: Rater, pictures: Path) -> str:
+def form(study: Study, rater: Rater, images: Path) -> str:
     """A rater's form as HTML that needs no other file."""
     from markupsafe import Markup
 
     def source(name: str) -> str:
-        return f"data:image/png;base64,{base64.b64encode((pictures / name).read_bytes()).decode()}"
+        return f"data:image/png;base64,{base64.b64encode((images / name).read_bytes()).decode()}"
 
     return render(
         "offline.html.j2",

@@ -1,4 +1,4 @@
-"""Pictures of several models become a study: matched by prompt, blinded, made into items and checks."""
+"""Images of several models become a study: matched by prompt, blinded, made into items and checks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ from PIL import Image
 
 from ifuvit.data.scenes import KINDS, draw_scene
 from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, parse_noun_phrase, parse_prompt
-from ifuvit.studies.design import PICTURES, Item, Kind
+from ifuvit.studies.design import IMAGES, Item, Kind
 from ifuvit.studies.images import blind, blind_name, common_size, spoil, write_blind
 from ifuvit.studies.sources import Drawn
 from ifuvit.utils.errors import InputError
 
-CONSENT = """You will look at pictures that computer programs have drawn, and answer one question about each. There are no \
-right opinions; please look at every picture and answer as you see it.
+CONSENT = """You will look at images that computer programs have drawn, and answer one question about each. There are no \
+right opinions; please look at every image and answer as you see it.
 
 Taking part is voluntary. You may stop at any time by closing the page, without giving a reason, and come back by the same \
 link. Nothing is stored about you but when you agreed to this, your answers, when you gave them and how long you looked. \
@@ -30,18 +30,18 @@ _SCENES_SEED = 90_001
 def make_items(
     kind: Kind, drawn: Sequence[Drawn], directory: Path, *, checks: int, seed: int, size: int | None
 ) -> tuple[tuple[Item, ...], tuple[Item, ...], int]:
-    """Write blinded pictures into `directory`/pictures.
+    """Write blinded images into `directory`/images.
 
     Args:
-        drawn: every model's pictures, of the same prompts.
+        drawn: every model's images, of the same prompts.
         checks: how many items with a known answer to make.
-        size: pixels of the pictures' sides; None for what they have.
+        size: pixels of the images' sides; None for what they have.
 
     Returns:
-        items, checks, and pixels of the pictures' sides.
+        items, checks, and pixels of the images' sides.
 
     Raises:
-        InputError: pictures that do not match, cannot be read or are of different sizes, or prompts that ask for no count.
+        InputError: images that do not match, cannot be read or are of different sizes, or prompts that ask for no count.
     """
     keys = list(drawn[0].files)
     for one in drawn[1:]:
@@ -49,32 +49,32 @@ def make_items(
             if missing := next((key for key in here.files if key not in there.files), None):
                 prompt, number = missing
                 raise InputError(
-                    f"{there.model}: has no picture {number + 1} of the prompt {prompt!r}, as {here.model} has"
+                    f"{there.model}: has no image {number + 1} of the prompt {prompt!r}, as {here.model} has"
                 )
     asked = {prompt: parse_count(prompt) for prompt, _ in keys} if kind == "count" else {}
     if size is None:
         size = common_size([file for one in drawn for file in one.files.values()])
 
-    pictures = directory / PICTURES
-    pictures.mkdir(parents=True)
+    images = directory / IMAGES
+    images.mkdir(parents=True)
     names = {(model, key): blind_name() for model in range(len(drawn)) for key in keys}
     # In an order that tells nothing, for files have dates.
     for (model, key), name in sorted(names.items(), key=lambda pair: pair[1]):
-        blind(drawn[model].files[key], pictures / name, size=size)
+        blind(drawn[model].files[key], images / name, size=size)
 
     models = range(len(drawn))
     if kind == "preference":
         items = [
-            Item(id=f"i{number:04d}", prompt=prompt, pictures=tuple(names[model, (prompt, index)] for model in models), index=index)
+            Item(id=f"i{number:04d}", prompt=prompt, images=tuple(names[model, (prompt, index)] for model in models), index=index)
             for number, (prompt, index) in enumerate(keys)
         ]  # fmt: skip
-        made = _spoiled_items(items, len(drawn), pictures, checks=checks, seed=seed)
+        made = _spoiled_items(items, len(drawn), images, checks=checks, seed=seed)
     else:
         items = [
             Item(
                 id=f"i{number:04d}-{model}",
                 prompt=prompt,
-                pictures=(names[model, (prompt, index)],),
+                images=(names[model, (prompt, index)],),
                 model=model,
                 kind=asked[prompt].kind,
                 count=asked[prompt].count,
@@ -84,7 +84,7 @@ def make_items(
             for model in models
         ]
         kinds = list(dict.fromkeys(one.kind for one in asked.values()))
-        made = _scenes(kinds, pictures, checks=checks, seed=seed, size=size)
+        made = _scenes(kinds, images, checks=checks, seed=seed, size=size)
     return tuple(items), tuple(made), size
 
 
@@ -124,22 +124,22 @@ def scene_captions(number: int, *, seed: int) -> list[str]:
     return list(captions)
 
 
-def _spoiled_items(items: Sequence[Item], models: int, pictures: Path, *, checks: int, seed: int) -> list[Item]:
-    """Some of the items with one picture spoiled, the others under new names."""
+def _spoiled_items(items: Sequence[Item], models: int, images: Path, *, checks: int, seed: int) -> list[Item]:
+    """Some of the items with one image spoiled, the others under new names."""
     rng = np.random.default_rng((seed, 2))
     made = []
     for number in range(checks):
         item, model = items[int(rng.integers(len(items)))], int(rng.integers(models))
         names = []
-        for place, name in enumerate(item.pictures):
-            with Image.open(pictures / name) as image:
+        for place, name in enumerate(item.images):
+            with Image.open(images / name) as image:
                 names.append(blind_name())
-                write_blind(spoil(image, seed=seed + number) if place == model else image, pictures / names[-1])
-        made.append(Item(id=f"c{number:04d}", prompt=item.prompt, pictures=tuple(names), model=model, index=item.index))
+                write_blind(spoil(image, seed=seed + number) if place == model else image, images / names[-1])
+        made.append(Item(id=f"c{number:04d}", prompt=item.prompt, images=tuple(names), model=model, index=item.index))
     return made
 
 
-def _scenes(kinds: Sequence[str], pictures: Path, *, checks: int, seed: int, size: int) -> list[Item]:
+def _scenes(kinds: Sequence[str], images: Path, *, checks: int, seed: int, size: int) -> list[Item]:
     """Real OpenMoji scenes of the study's kinds where it has such kinds, else of any."""
     known = {kind.name for kind in KINDS}
     wanted = known & set(kinds) or known
@@ -151,12 +151,12 @@ def _scenes(kinds: Sequence[str], pictures: Path, *, checks: int, seed: int, siz
         if scene.relation is not None or scene.objects[0][0] not in wanted:
             continue
         name = blind_name()
-        write_blind(Image.fromarray(scene.image).resize((size, size)), pictures / name)
+        write_blind(Image.fromarray(scene.image).resize((size, size)), images / name)
         made.append(
             Item(
                 id=f"c{len(made):04d}",
                 prompt=scene.captions[0],
-                pictures=(name,),
+                images=(name,),
                 kind=scene.objects[0][0],
                 count=len(scene.objects),
             )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A place where a picture stands."""
+    """A place where a image stands."""
 
     number: int
     name: str
@@ -31,7 +31,7 @@ class TaskView:
     kind: str
     number: int
     prompt: str | None
-    """What the pictures were to show; None for a count, where it would give the answer away."""
+    """What the images were to show; None for a count, where it would give the answer away."""
     objects: str | None
     """What is to be counted."""
     slots: tuple[Slot, ...]
@@ -50,25 +50,23 @@ def view_task(study: Study, rater: Rater, number: int, given: list[Entry], sourc
 
     Args:
         given: the rater's answers to it so far.
-        source: the address of a picture by its file name.
+        source: the address of a image by its file name.
     """
     task = rater.tasks[number]
     item = study.item(task.item)
     last = given[-1] if given else None
     ranks = last.ranks if last else None
-    names = (
-        ["The picture"] if study.kind == "count" else [f"Picture {chr(ord('A') + n)}" for n in range(len(task.order))]
-    )
+    names = ["The image"] if study.kind == "count" else [f"Image {chr(ord('A') + n)}" for n in range(len(task.order))]
     return TaskView(
         kind=study.kind,
         number=number,
         prompt=None if study.kind == "count" else item.prompt,
         objects=plural(item.kind) if item.kind else None,
         slots=tuple(
-            Slot(number=place, name=name, source=source(picture))
-            for place, (name, picture) in enumerate(zip(names, study.pictures(task)))
+            Slot(number=place, name=name, source=source(image))
+            for place, (name, image) in enumerate(zip(names, study.images(task)))
         ),
-        size=study.picture_size,
+        size=study.image_size,
         version=len(given),
         status=last.status if last else None,
         count=last.count if last else None,

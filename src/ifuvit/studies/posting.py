@@ -58,7 +58,7 @@ def read_form(study: Study, rater: Rater, number: int, fields: dict[str, str]) -
         if not all(1 <= rank <= slots for rank in chosen):
             raise InputError(f"ranks {chosen}: must be from 1 to {slots}")
         if len(set(chosen)) < slots and fields.get("ties") != "1":
-            raise InputError("the same rank twice; switch ties on, or give every picture a rank of its own")
+            raise InputError("the same rank twice; switch ties on, or give every image a rank of its own")
         ranks = competition_ranks(chosen)
     entry = Entry(
         rater=rater.id,
@@ -75,7 +75,7 @@ def read_form(study: Study, rater: Rater, number: int, fields: dict[str, str]) -
 def _whole(fields: dict[str, str], name: str) -> int:
     text = fields.get(name, "").strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 6):
-        label = f"rank of picture {chr(ord('A') + int(name[4:]))}" if name.startswith("rank") else name
+        label = f"rank of image {chr(ord('A') + int(name[4:]))}" if name.startswith("rank") else name
         raise InputError(f"{label} is missing" if not text else f"{label} {text[:20]!r} is no such number")
     return int(text)
 

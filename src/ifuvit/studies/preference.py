@@ -25,7 +25,7 @@ class Rankings:
     ranks: np.ndarray
     """(A, M): each model's rank, 1 is best; tied ones have the average of the places that they share."""
     slots: np.ndarray
-    """(A, M): where each model's picture stood, 0 is leftmost."""
+    """(A, M): where each model's image stood, 0 is leftmost."""
     items: np.ndarray
     """(A,) ids."""
     raters: np.ndarray
@@ -200,7 +200,7 @@ def slot_test(table: Rankings) -> dict[str, Any]:
     at random and independently, so it holds whatever raters and items have in common.
 
     Returns:
-        {"statistic", "p"}; None each where all pictures of every answer are tied.
+        {"statistic", "p"}; None each where all images of every answer are tied.
     """
     from scipy.stats import chi2
 

@@ -43,7 +43,7 @@ def agreement_so_far(study: Study, answers: Sequence[Answer]) -> str:
     what = (
         "give the same count"
         if study.kind == "count"
-        else "agree which of two pictures is better, where neither ties them"
+        else "agree which of two images is better, where neither ties them"
     )
     by_chance = "" if study.kind == "count" else " (50 % by chance)"
     return f"Two raters of one item {what} in {100 * statistics.mean(values):.0f} % of cases{by_chance}; {len(values)} pairs of answers."

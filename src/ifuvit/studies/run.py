@@ -1,4 +1,4 @@
-"""`ifuvit study`: people count objects in models' pictures, or rank them: made, served, gathered and analyzed."""
+"""`ifuvit study`: people count objects in models' images, or rank them: made, served, gathered and analyzed."""
 
 import shutil
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ from ifuvit.utils.files import (
 if TYPE_CHECKING:
     from ifuvit.studies.sources import Drawn
 
-MAKE, ANALYSE = "study make", "study analyse"
+MAKE, ANALYSE = "study make", "study analyze"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyMakeConfig:
-    """Draw or take pictures of the same prompts and seeds for all models, blind them, and assign them to raters."""
+    """Draw or take images of the same prompts and seeds for all models, blind them, and assign them to raters."""
 
     kind: Positional[Literal["count", "preference"]]
-    """count: how many objects are there? preference: rank the models' pictures of a prompt."""
+    """count: how many objects are there? preference: rank the models' images of a prompt."""
     models: Positional[tuple[str, ...]]
-    """Models that draw (shipped names, run or pipeline directories, diffusers pipelines); or directories of pictures: of
-    `ifuvit generate`, with prompts in x.txt beside x.png, with a metadata.jsonl, or with --captions. Pictures are matched by
-    prompt and by which of its pictures they are. Either all or none draw."""
+    """Models that draw (shipped names, run or pipeline directories, diffusers pipelines); or directories of images: of
+    `ifuvit generate`, with prompts in x.txt beside x.png, with a metadata.jsonl, or with --captions. Images are matched by
+    prompt and by which of its images they are. Either all or none draw."""
     out: Path
     """Directory to write. What models draw is kept beside it, as OUT.drawings, until the study is whole, so that a command
     that was killed goes on where it was."""
@@ -48,9 +48,9 @@ class StudyMakeConfig:
     """One prompt a line, for models that draw. Default: for a count the paper's 20 prompts, for a preference 100 captions of
     held-out OpenMoji scenes."""
     captions: Path | None = None
-    """For directories of bare pictures: the prompts, one a line for every picture in the order of their names."""
+    """For directories of bare images: the prompts, one a line for every image in the order of their names."""
     images_per_prompt: int | None = None
-    """Pictures a prompt, for models that draw. Default: the paper's, 10 for a count and 1 for a preference."""
+    """Images a prompt, for models that draw. Default: the paper's, 10 for a count and 1 for a preference."""
     steps: int = 50
     """As for `ifuvit generate`."""
     guidance_scale: float = 4.0
@@ -60,7 +60,7 @@ class StudyMakeConfig:
     batch_size: Annotated[int | None, arg(metavar="INT")] = None
     """As for `ifuvit generate`."""
     size: int | None = None
-    """Crop and scale all pictures to squares of so many pixels. Without it they have to be of one size already."""
+    """Crop and scale all images to squares of so many pixels. Without it they have to be of one size already."""
     raters: int = 10
     """Raters, each with a private link."""
     raters_per_item: int | None = None
@@ -68,7 +68,7 @@ class StudyMakeConfig:
     repeats: int = 3
     """Items that a rater gets a second time, unannounced: how consistent is one with oneself?"""
     checks: int = 3
-    """Items a rater whose answer is beyond doubt: scenes with a known count, or a picture cut to pieces among the others."""
+    """Items a rater whose answer is beyond doubt: scenes with a known count, or a image cut to pieces among the others."""
     interval_width: float | None = None
     """Tell how many raters it takes for 95 % intervals of this width. Default: 0.1 of each model's share of right counts, 0.3
     points of its mean rank points."""
@@ -77,7 +77,7 @@ class StudyMakeConfig:
     consent: Path | None = None
     """Text file that raters read before they begin; empty lines separate paragraphs."""
     seed: int = 0
-    """Of the pictures that are drawn, the assignment and all orders."""
+    """Of the images that are drawn, the assignment and all orders."""
 
     def __post_init__(self) -> None:
         if len(self.models) < (2 if self.kind == "preference" else 1):
@@ -151,7 +151,7 @@ class StudyExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyAnalyseConfig:
+class StudyAnalyzeConfig:
     """Tell what the answers say of the models, how sure that is, and how far raters agree."""
 
     study: Positional[Path]
@@ -184,16 +184,16 @@ class StudyAnalyseConfig:
             raise InputError(f"--seed {self.seed}: must not be negative")
 
 
-def run(config: StudyMakeConfig | StudyImportConfig | StudyExportConfig | StudyAnalyseConfig) -> Path:
+def run(config: StudyMakeConfig | StudyImportConfig | StudyExportConfig | StudyAnalyzeConfig) -> Path:
     """Make, import, export or analyze, and return what was written.
 
     Raises:
-        InputError: pictures, a study or answers that are missing or broken, or a place that cannot be written.
+        InputError: images, a study or answers that are missing or broken, or a place that cannot be written.
     """
     if isinstance(config, StudyMakeConfig):
         return make(config)
-    if isinstance(config, StudyAnalyseConfig):
-        return analyse(config)
+    if isinstance(config, StudyAnalyzeConfig):
+        return analyze(config)
     return import_answers(config) if isinstance(config, StudyImportConfig) else export(config)
 
 
@@ -212,7 +212,7 @@ def make(config: StudyMakeConfig) -> Path:
         raise InputError(f"--out {config.out}: holds a study with answers; give a new or empty directory")
     consent = CONSENT if config.consent is None else _read_text(config.consent, "--consent")
     drawings = config.out.with_name(f"{config.out.name}.drawings")
-    drawn = _pictures(config, drawings)
+    drawn = _images(config, drawings)
     with atomic_directory(config.out) as directory:
         items, checks, size = make_items(
             config.kind, drawn, directory, checks=config.checks, seed=config.seed, size=config.size
@@ -238,7 +238,7 @@ def make(config: StudyMakeConfig) -> Path:
             raters_per_item=config.answers_an_item,
             owner_token=new_token(),
             seed=config.seed,
-            picture_size=size,
+            image_size=size,
         )
         write_json(directory / STUDY_FILE, to_dict(study))
         write_manifest(
@@ -249,17 +249,17 @@ def make(config: StudyMakeConfig) -> Path:
     return config.out
 
 
-def _pictures(config: StudyMakeConfig, drawings: Path) -> "list[Drawn]":
-    """Every model's pictures; drawn into `drawings`, if they are not there."""
+def _images(config: StudyMakeConfig, drawings: Path) -> "list[Drawn]":
+    """Every model's images; drawn into `drawings`, if they are not there."""
     from ifuvit.evaluation.targets import Settings
     from ifuvit.studies.sources import draw, open_models, take
 
     device = find_device(config.device)
     targets = open_models(config.models, captions=config.captions, device=device)
-    if targets[0].painter is None:
+    if targets[0].generator is None:
         if config.prompts_file is not None or config.images_per_prompt is not None:
             raise InputError(
-                "--prompts-file and --images-per-prompt are for models that draw; pictures have their prompts"
+                "--prompts-file and --images-per-prompt are for models that draw; images have their prompts"
             )
         given = zip(targets, config.model_names, config.models)
         return [take(target, name, Path(model)) for target, name, model in given]
@@ -273,7 +273,7 @@ def _pictures(config: StudyMakeConfig, drawings: Path) -> "list[Drawn]":
 
 
 def _prompts(config: StudyMakeConfig) -> list[str]:
-    """What models draw from, each prompt as often as it has pictures."""
+    """What models draw from, each prompt as often as it has images."""
     from ifuvit.commands.generate import GenerateConfig, read_prompts
     from ifuvit.studies.making import parse_count, scene_captions
 
@@ -284,8 +284,8 @@ def _prompts(config: StudyMakeConfig) -> list[str]:
     if config.kind == "count":
         for prompt in prompts:
             parse_count(prompt)
-    pictures = config.images_per_prompt or {"count": 10, "preference": 1}[config.kind]
-    return [prompt for prompt in prompts for _ in range(pictures)]
+    images = config.images_per_prompt or {"count": 10, "preference": 1}[config.kind]
+    return [prompt for prompt in prompts for _ in range(images)]
 
 
 def _read_text(file: Path, option: str) -> str:
@@ -344,7 +344,7 @@ def export(config: StudyExportConfig) -> Path:
 # ---------------------------------------------------------------------------------------------------------- analyzing
 
 
-def analyse(config: StudyAnalyseConfig) -> Path:
+def analyze(config: StudyAnalyzeConfig) -> Path:
     """Analyze a study; see `run`."""
     from ifuvit.metrics.counting.counters import open_counter
     from ifuvit.reporting.human import study_plots

@@ -1,6 +1,6 @@
 """The web application of a study: pages for its raters by private links, and one for its owner.
 
-Pages are rendered here and work without JavaScript; study.js adds keys, taps on pictures and dragging. An answer is an HTML form
+Pages are rendered here and work without JavaScript; study.js adds keys, taps on images and dragging. An answer is an HTML form
 that is posted, kept in the database before it is acknowledged, and acknowledged by the way to the next task. Every form
 holds how many answers its task had when the page was made (`version`), so that an answer sent twice, or from an old page,
 is told from a change of mind.
@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ifuvit.studies.answers import EXPORTS, Answer, check_entry, collect
-from ifuvit.studies.design import PICTURES, Rater, Study, read_study
+from ifuvit.studies.design import IMAGES, Rater, Study, read_study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task
 from ifuvit.studies.posting import form_fields, read_form
 from ifuvit.studies.progress import agreement_so_far, rater_progress
@@ -51,7 +51,7 @@ class Site:
     store: Store
     url: str
     """Where raters reach it; empty for wherever the owner does."""
-    pictures: Mapping[str, frozenset[str]]
+    images: Mapping[str, frozenset[str]]
     """By rater, the files that may be seen."""
 
     def answers(self) -> list[Answer]:
@@ -75,8 +75,8 @@ def make_app(directory: Path, *, url: str = "") -> FastAPI:
         study=study,
         store=Store(directory),
         url=url,
-        pictures={
-            rater.id: frozenset(name for task in rater.tasks for name in study.pictures(task)) for rater in study.raters
+        images={
+            rater.id: frozenset(name for task in rater.tasks for name in study.images(task)) for rater in study.raters
         },
     )
     app.include_router(_raters)
@@ -183,12 +183,12 @@ def end(site: TheSite, rater: TheRater) -> Response:
     return _page("text.html.j2", title=title, paragraphs=[text], links=[link], done=len(done), total=total)
 
 
-@_raters.get("/pictures/{name}")
-def picture(name: str, site: TheSite, rater: TheRater) -> Response:
-    """One of the rater's pictures: its bytes, and neither their date nor a tag made from it."""
-    if name not in site.pictures[rater.id]:
-        raise HTTPException(404, "There is no such picture.")
-    content = (site.directory / PICTURES / name).read_bytes()
+@_raters.get("/images/{name}")
+def image(name: str, site: TheSite, rater: TheRater) -> Response:
+    """One of the rater's images: its bytes, and neither their date nor a tag made from it."""
+    if name not in site.images[rater.id]:
+        raise HTTPException(404, "There is no such image.")
+    content = (site.directory / IMAGES / name).read_bytes()
     return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
 
@@ -199,7 +199,7 @@ def task(site: TheSite, rater: TheRater, number: TheTask) -> Response:
         return _go(rater)
     done, total = site.store.answered(rater.id), len(rater.tasks)
     given = site.store.of_task(rater.id, number)
-    view = view_task(site.study, rater, number, given, lambda name: _link(rater, f"pictures/{name}"))
+    view = view_task(site.study, rater, number, given, lambda name: _link(rater, f"images/{name}"))
     following = _link(rater, number + 1 if number + 1 < total else "end")
     return _page("served_task.html.j2", view=view, done=len(done), total=total, following=following)
 

@@ -1,7 +1,7 @@
 """Studies answered by simulated raters, whose preferences and errors are known, to check the analysis by.
 
-A rater sees a picture's utility: the model's strength, what the picture and the rater's own taste add, and noise of a
-Gumbel distribution, with which rankings follow a Plackett-Luce model. Counts are of pictures that show the asked number or
+A rater sees a image's utility: the model's strength, what the image and the rater's own taste add, and noise of a
+Gumbel distribution, with which rankings follow a Plackett-Luce model. Counts are of images that show the asked number or
 one that is wrong by one or two, and raters miscount some.
 """
 
@@ -25,18 +25,18 @@ KINDS = ("bus", "sheep", "person", "apple")
 class RaterModel:
     """How simulated raters differ from ideal ones."""
 
-    picture_spread: float = 0.6
-    """Standard deviation of what a picture adds to its model's strength, the same for all raters."""
+    image_spread: float = 0.6
+    """Standard deviation of what a image adds to its model's strength, the same for all raters."""
     taste_spread: float = 0.3
     """Standard deviation of what a rater's taste adds to a model's strength."""
     slot_bias: float = 0.0
     """What the leftmost slot adds."""
     tie_below: float = 0.15
-    """Pictures closer to each other than this in the order are tied."""
+    """Images closer to each other than this in the order are tied."""
     skipped: float = 0.05
     """Share of items without an answer."""
     miscounts: float = 0.08
-    """Share of pictures that a rater counts wrong by one, on average; raters differ by a factor of up to two."""
+    """Share of images that a rater counts wrong by one, on average; raters differ by a factor of up to two."""
     careless: int = 0
     """How many raters, the last ones, answer without looking."""
 
@@ -60,13 +60,13 @@ def simulate_preference(
 
     Args:
         strengths: log-strength of each model.
-        repeats: items that every rater judges twice.
+        repeats: items that every rater evaluators twice.
         checks: attention checks of every rater: the model of index 0 spoiled.
     """
     rng = np.random.default_rng(seed)
     models = tuple(strengths)
     number = len(models)
-    pictures = rng.normal(scale=how.picture_spread, size=(items, number))
+    images = rng.normal(scale=how.image_spread, size=(items, number))
     tastes = rng.normal(scale=how.taste_spread, size=(raters, number))
     names, people = _identity(items, "item-"), _identity(raters, "rater-")
     check_names = _identity(checks, "check-")
@@ -84,7 +84,7 @@ def simulate_preference(
             check = purpose == "check"
             of_rater.append(Assignment(item=name, order=order, purpose=purpose, expected=0 if check else None))  # type: ignore[arg-type]
             utility = np.array(list(strengths.values())) + tastes[index]
-            utility = utility + (0 if check else pictures[int(name[-4:])]) + rng.gumbel(size=number)
+            utility = utility + (0 if check else images[int(name[-4:])]) + rng.gumbel(size=number)
             if check:
                 utility[0] -= 100
             utility[order[0]] += how.slot_bias
@@ -111,8 +111,8 @@ def simulate_preference(
         _study(
             "preference",
             models,
-            tuple(Item(id=name, prompt=name, pictures=blank) for name in names),
-            tuple(Item(id=name, prompt=name, pictures=blank) for name in check_names),
+            tuple(Item(id=name, prompt=name, images=blank) for name in names),
+            tuple(Item(id=name, prompt=name, images=blank) for name in check_names),
             tuple(Rater(id=name, token=name, tasks=own) for name, own in zip(people, tasks)),
             raters_per_item,
             seed,
@@ -122,7 +122,7 @@ def simulate_preference(
 
 
 def _ranks(utility: np.ndarray, tie_below: float) -> np.ndarray:
-    """(..., M) ranks, 1 is best; a picture closer than `tie_below` to the one before is tied with it, and the ranks after
+    """(..., M) ranks, 1 is best; a image closer than `tie_below` to the one before is tied with it, and the ranks after
     them are left out."""
     order = np.argsort(-utility, axis=-1)
     falling = np.take_along_axis(utility, order, axis=-1)
@@ -138,7 +138,7 @@ def expected_order(
     strengths: dict[str, float], *, items: int, raters: int, raters_per_item: int, how: RaterModel, seed: int = 12345
 ) -> float:
     """The chance that a study of this design finds the models' order, from how far strengths that are fitted to so many
-    independent answers scatter, and from what raters' tastes and pictures, which are few, scatter on top.
+    independent answers scatter, and from what raters' tastes and images, which are few, scatter on top.
 
     It is the study's power: what any analysis could tell from so many comparisons of models so near each other.
     """
@@ -146,13 +146,13 @@ def expected_order(
     planted, answers, times = np.array(list(strengths.values())), items * raters_per_item, 200
     number = len(planted)
     utility = planted + rng.gumbel(size=(times * answers, number))
-    utility += rng.normal(scale=np.hypot(how.picture_spread, how.taste_spread), size=utility.shape)
+    utility += rng.normal(scale=np.hypot(how.image_spread, how.taste_spread), size=utility.shape)
     utility[np.arange(len(utility)), rng.integers(number, size=len(utility))] += how.slot_bias
     sets, stages = choice_stages(average_ranks(_ranks(utility, how.tie_below)))
     fitted = fit_strengths(stages.reshape(times, answers, -1).sum(1), sets)
     of_raters = how.taste_spread**2 * (1 / raters - 1 / answers)
-    of_items = how.picture_spread**2 * (1 / items - 1 / answers)
-    # Pictures and tastes move all strengths toward each other, and so they do what these add.
+    of_items = how.image_spread**2 * (1 / items - 1 / answers)
+    # Images and tastes move all strengths toward each other, and so they do what these add.
     slope = fitted.mean(0) @ planted / ((planted - planted.mean()) @ planted)
     more = rng.normal(scale=slope * np.sqrt(of_raters + of_items), size=(100, times, number))
     order = np.argsort(-planted)
@@ -169,14 +169,14 @@ def simulate_count(
     raters_per_item: int,
     how: RaterModel,
     seed: int,
-    pictures_per_prompt: int = 10,
+    images_per_prompt: int = 10,
     repeats: int = 2,
     checks: int = 3,
 ) -> tuple[Study, list[Answer], dict[str, int]]:
-    """A study of the paper's 20 prompts, its answers, and what the pictures really show, by item.
+    """A study of the paper's 20 prompts, its answers, and what the images really show, by item.
 
     Args:
-        right: of each model, the share of its pictures that show the asked number; the others are wrong by one or two.
+        right: of each model, the share of its images that show the asked number; the others are wrong by one or two.
     """
     rng = np.random.default_rng(seed)
     models = tuple(right)
@@ -184,7 +184,7 @@ def simulate_count(
     for model, share in enumerate(right.values()):
         for kind in KINDS:
             for asked in range(1, 6):
-                for index in range(pictures_per_prompt):
+                for index in range(images_per_prompt):
                     name = f"item-{len(items):05d}"
                     wrong = int(rng.choice([-1, 1, 2])) if rng.random() >= share else 0
                     shown[name] = max(asked + wrong, 0)
@@ -192,7 +192,7 @@ def simulate_count(
                         Item(
                             id=name,
                             prompt=f"{asked} {kind}",
-                            pictures=(f"{name}.png",),
+                            images=(f"{name}.png",),
                             model=model,
                             kind=kind,
                             count=asked,
@@ -200,7 +200,7 @@ def simulate_count(
                         )
                     )
     check_items = tuple(
-        Item(id=f"check-{place}", prompt="check", pictures=("check.png",), kind=KINDS[0], count=1 + place % 5)
+        Item(id=f"check-{place}", prompt="check", images=("check.png",), kind=KINDS[0], count=1 + place % 5)
         for place in range(checks)
     )
     people = _identity(raters, "rater-")
@@ -278,13 +278,13 @@ def coverage(
         intervals}}, of every number that has an interval (`flat_estimates`).
     """
 
-    def analyse(one: Simulated, seed: int, samples: int) -> dict[str, Any]:
+    def analyze(one: Simulated, seed: int, samples: int) -> dict[str, Any]:
         return analyse_study(one[0], one[1], automatic=one[2], samples=samples, seed=seed)["everyone"]
 
-    true = flat_estimates(analyse(truth, 0, 2))
+    true = flat_estimates(analyze(truth, 0, 2))
     found, seen = [], {name: [] for name in true}
     for seed in range(studies):
-        numbers = analyse(simulate(seed), seed, samples)
+        numbers = analyze(simulate(seed), seed, samples)
         found.append(_order(numbers) == list(planted))
         for name, estimate in flat_estimates(numbers).items():
             low, high = estimate["interval"]
@@ -320,5 +320,5 @@ def _study(
         raters_per_item=raters_per_item,
         owner_token="owner",
         seed=seed,
-        picture_size=64,
+        image_size=64,
     )

@@ -1,4 +1,4 @@
-"""The pictures of a study: of directories, or drawn by models from the same prompts and seeds."""
+"""The images of a study: of directories, or drawn by models from the same prompts and seeds."""
 
 import hashlib
 import json
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """One model's pictures."""
+    """One model's images."""
 
     model: str
     files: dict[tuple[str, int], Path]
-    """By prompt, and by which of the pictures of this prompt it is."""
+    """By prompt, and by which of the images of this prompt it is."""
     source: dict[str, Any]
     """Where they come from, as JSON values."""
 
 
 def by_prompt(model: str, files: Sequence[Path], prompts: Sequence[str], source: dict[str, Any]) -> Drawn:
-    """Pictures with their prompts, in the order in which they were drawn."""
+    """Images with their prompts, in the order in which they were drawn."""
     found: dict[tuple[str, int], Path] = {}
     numbers: dict[str, int] = {}
     for file, prompt in zip(files, prompts, strict=True):
@@ -39,44 +39,44 @@ def by_prompt(model: str, files: Sequence[Path], prompts: Sequence[str], source:
 
 
 def open_models(models: Sequence[str], *, captions: Path | None, device: "torch.device") -> list[Target]:
-    """Models that all draw, or directories that all hold pictures; see `open_target`.
+    """Models that all draw, or directories that all hold images; see `open_target`.
 
     Raises:
         InputError: neither, or some of both.
     """
     targets = [open_target(model, device=device, captions=captions) for model in models]
-    draws = [target.painter is not None for target in targets]
+    draws = [target.generator is not None for target in targets]
     if any(draws) and not all(draws):
         drawing, there = models[draws.index(True)], models[draws.index(False)]
         raise InputError(
-            f"{drawing}: would draw, where {there} holds pictures; give models alone, or pictures alone (draw with "
+            f"{drawing}: would draw, where {there} holds images; give models alone, or images alone (draw with "
             "`ifuvit generate`)"
         )
     return targets
 
 
 def take(target: Target, model: str, directory: Path) -> Drawn:
-    """The pictures of a directory.
+    """The images of a directory.
 
     Raises:
         InputError: one has no prompt.
     """
-    assert target.pictures is not None
-    prompts = [" ".join((prompt or "").split()) for _, prompt in target.pictures]
+    assert target.images is not None
+    prompts = [" ".join((prompt or "").split()) for _, prompt in target.images]
     if not all(prompts):
         raise InputError(
-            f"{target.pictures[prompts.index('')][0]}: has no prompt; put it into a text file of the picture's name, or "
-            "give --captions FILE with a line for every picture"
+            f"{target.images[prompts.index('')][0]}: has no prompt; put it into a text file of the image's name, or "
+            "give --captions FILE with a line for every image"
         )
     made = read_json(manifest) if (manifest := directory / "manifest.json").is_file() else {}
     facts = {"settings": _settings(made), "model": made.get("model")} if isinstance(made, dict) else {}
-    return by_prompt(model, [file for file, _ in target.pictures], prompts, {"source": str(directory), **facts})
+    return by_prompt(model, [file for file, _ in target.images], prompts, {"source": str(directory), **facts})
 
 
 def draw(
     target: Target, model: str, prompts: Sequence[str], directory: Path, settings: Settings, *, batch_size: int
 ) -> Drawn:
-    """One picture a prompt in a part of `directory`; those that an earlier call with the same model, prompts and settings left
+    """One image a prompt in a part of `directory`; those that an earlier call with the same model, prompts and settings left
     there stay."""
     from ifuvit.evaluation.generation import draw as draw_into
     from ifuvit.utils.distributed import Processes

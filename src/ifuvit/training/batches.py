@@ -1,6 +1,6 @@
 """The stream of training batches, without state: batch k can be made from k alone, so a resumed run needs no replay.
 
-Sample number j = step * batch_size + i of a run gets its picture from the shuffle of epoch j // N, and all its random
+Sample number j = step * batch_size + i of a run gets its image from the shuffle of epoch j // N, and all its random
 draws (caption, caption dropout, timestep, posterior, noise) from its own stretch of one long random stream, which belongs
 to the seed. Neither the number of processes nor of loading threads changes a bit of it.
 """
@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ifuvit.data.encoded import Features
+from ifuvit.data.encoded import EncodedDataset
 from ifuvit.data.images import read_ahead
 from ifuvit.diffusion.schedule import NUM_TIMESTEPS, add_noise
 from ifuvit.encoders.autoencoder import sample_posterior
 from ifuvit.encoders.text_encoder import TextEncoder, Tokens
 
 _SHUFFLE, _TRAIN, _VALIDATE = 0, 1, 2  # independent streams of one seed
-# The same for every run: with 500 pictures other draws move the validation loss by as much as thousands of steps do.
+# The same for every run: with 500 images other draws move the validation loss by as much as thousands of steps do.
 _VALIDATION_SEED = 1234
 
 
@@ -33,11 +33,11 @@ class Batches:
     """Item `step` is this process's share of global batch `step`, a dictionary of tensors:
 
     latents (b, C, H, W) float32, scaled; noise (b, C, H, W) float32; timesteps (b,) int64, n in 1 … 1000; text_mask
-    (b, L) bool; and text_states (b, L, D) float16, or text_ids (b, L) int32 where the features hold token ids.
+    (b, L) bool; and text_embeddings (b, L, D) float16, or text_ids (b, L) int32 where the features hold token ids.
 
     Args:
         features: prepared features.
-        pictures: (N,) int64, rows of the features to draw from.
+        images: (N,) int64, rows of the features to draw from.
         seed: the run's seed.
         batch_size: global batch.
         caption_dropout: probability that the null caption replaces a caption.
@@ -46,8 +46,8 @@ class Batches:
 
     def __init__(
         self,
-        features: Features,
-        pictures: np.ndarray,
+        features: EncodedDataset,
+        images: np.ndarray,
         *,
         seed: int,
         batch_size: int,
@@ -55,27 +55,25 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        assert batch_size % world_size == 0 and len(pictures) > 0
-        self.features, self.pictures, self.seed = features, pictures, seed
+        assert batch_size % world_size == 0 and len(images) > 0
+        self.features, self.images, self.seed = features, images, seed
         self.batch_size, self.caption_dropout = batch_size, caption_dropout
         self.rank, self.share = rank, batch_size // world_size
         self._shuffle = lru_cache(maxsize=2)(self._make_shuffle)
 
     def _make_shuffle(self, epoch: int) -> np.ndarray:
-        return _generator(self.seed, _SHUFFLE, epoch).permutation(self.pictures)
+        return _generator(self.seed, _SHUFFLE, epoch).permutation(self.images)
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         first = step * self.batch_size + self.rank * self.share
-        epochs, places = np.divmod(np.arange(first, first + self.share), len(self.pictures))
-        pictures = np.concatenate(
-            [self._shuffle(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()]
-        )
-        return _collate(self.features, pictures, self._draws(pictures, first))
+        epochs, places = np.divmod(np.arange(first, first + self.share), len(self.images))
+        images = np.concatenate([self._shuffle(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()])
+        return _collate(self.features, images, self._draws(images, first))
 
-    def _draws(self, pictures: np.ndarray, first: int) -> "_Draws":
+    def _draws(self, images: np.ndarray, first: int) -> "_Draws":
         """What the samples from number `first` on draw. Each takes as many numbers of the stream, so where those of `first`
         begin is known."""
-        shape, count = _latents_shape(self.features), len(pictures)
+        shape, count = _latents_shape(self.features), len(images)
         size = math.prod(shape)
         each = 4 + 2 * size  # even: a word of the generator makes two numbers
         stream = np.random.Generator(np.random.PCG64DXSM((self.seed, _TRAIN)).advance(first * each // 2))
@@ -86,7 +84,7 @@ class Batches:
             few[part] = uniform[:, :3]
             posterior[part], noise[part] = _normal(uniform[:, 4 : 4 + size], uniform[:, 4 + size :])
         captions, dropout, timesteps = few.T
-        begins, ends = self.features.caption_starts[pictures], self.features.caption_starts[pictures + 1]
+        begins, ends = self.features.caption_starts[images], self.features.caption_starts[images + 1]
         return _Draws(
             captions=self.features.caption_rows[begins + (captions * (ends - begins)).astype(np.int64)],
             dropped=dropout < self.caption_dropout,
@@ -117,19 +115,19 @@ def load(batches: Batches, steps: range, *, workers: int | None, device: torch.d
     return read_ahead(make, steps, workers=workers, ahead=2 * workers) if workers else map(make, steps)
 
 
-def validation_batch(features: Features, pictures: np.ndarray, first: int) -> dict[str, Tensor]:
-    """Like an item of `Batches` for the given pictures, each with a fixed caption, noise and timestep, in every run the same:
+def validation_batch(features: EncodedDataset, images: np.ndarray, first: int) -> dict[str, Tensor]:
+    """Like an item of `Batches` for the given images, each with a fixed caption, noise and timestep, in every run the same:
     sample j (counted from `first`) has a timestep from band j % 10 of ten equal bands. No caption is dropped."""
-    samples = np.arange(first, first + len(pictures))
+    samples = np.arange(first, first + len(images))
     generators = [_generator(_VALIDATION_SEED, _VALIDATE, int(j)) for j in samples]
-    choices = [features.captions_of(int(i)) for i in pictures]
+    choices = [features.captions_of(int(i)) for i in images]
     captions = np.array([rows[g.integers(len(rows))] for rows, g in zip(choices, generators, strict=True)])
     band = NUM_TIMESTEPS // 10
     timesteps = samples % 10 * band + np.array([g.integers(1, band, endpoint=True) for g in generators])
     shape = _latents_shape(features)
     posterior, noise = (np.stack([g.standard_normal(shape, np.float32) for g in generators]) for _ in range(2))
-    dropped = np.zeros(len(pictures), bool)
-    return _collate(features, pictures, _Draws(captions, dropped, timesteps, posterior, noise))
+    dropped = np.zeros(len(images), bool)
+    return _collate(features, images, _Draws(captions, dropped, timesteps, posterior, noise))
 
 
 def noisy_latents(batch: Mapping[str, Tensor]) -> Tensor:
@@ -137,10 +135,10 @@ def noisy_latents(batch: Mapping[str, Tensor]) -> Tensor:
     return add_noise(batch["latents"], batch["noise"], batch["timesteps"])
 
 
-def text_states(batch: Mapping[str, Tensor], encoder: TextEncoder | None) -> Tensor:
-    """The text states of a batch, (b, L, D) float32: as the features hold them, or encoded from its token ids."""
+def text_embeddings(batch: Mapping[str, Tensor], encoder: TextEncoder | None) -> Tensor:
+    """The text embeddings of a batch, (b, L, D) float32: as the features hold them, or encoded from its token ids."""
     if encoder is None:
-        return batch["text_states"].float()
+        return batch["text_embeddings"].float()
     return encoder.encode(Tokens(batch["text_ids"], batch["text_mask"], 0)).clone()
 
 
@@ -176,21 +174,21 @@ def _normal(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return radius * np.cos(angle), radius * np.sin(angle)
 
 
-def _latents_shape(features: Features) -> tuple[int, int, int]:
+def _latents_shape(features: EncodedDataset) -> tuple[int, int, int]:
     return features.latent_channels, features.latent_size, features.latent_size
 
 
-def _collate(features: Features, pictures: np.ndarray, draws: _Draws) -> dict[str, Tensor]:
+def _collate(features: EncodedDataset, images: np.ndarray, draws: _Draws) -> dict[str, Tensor]:
     latents = np.empty_like(draws.noise)
-    for part in _parts(len(pictures), math.prod(latents.shape[1:])):
+    for part in _parts(len(images), math.prod(latents.shape[1:])):
         # torch widens half precision ten times as fast as numpy does.
-        moments = torch.from_numpy(features.moments(pictures[part])).float().numpy()
+        moments = torch.from_numpy(features.moments(images[part])).float().numpy()
         latents[part] = sample_posterior(moments, draws.posterior[part])
     latents *= np.float32(features.latent_scale)
     arrays = {"latents": latents, "noise": draws.noise, "timesteps": draws.timesteps}
-    if features.text_mode == "states":
-        arrays["text_states"], arrays["text_mask"] = features.text(draws.captions)
-        arrays["text_states"][draws.dropped] = features.null_states
+    if features.text_mode == "embeddings":
+        arrays["text_embeddings"], arrays["text_mask"] = features.text(draws.captions)
+        arrays["text_embeddings"][draws.dropped] = features.null_embeddings
     else:
         arrays["text_ids"], arrays["text_mask"] = features.tokens(draws.captions)
         arrays["text_ids"][draws.dropped] = features.null_ids

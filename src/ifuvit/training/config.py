@@ -23,14 +23,14 @@ class TrainConfig:
     """Run directory."""
     model: Annotated[IFUViTConfig, tyro.conf.OmitArgPrefixes] = presets["cross-intermediate"]
     val_data: Path | None = None
-    """Features for the validation loss; default: some pictures of --data are held out of training."""
+    """Features for the validation loss; default: some images of --data are held out of training."""
     init_from: str | None = None
     """Fine-tune: start from the weights of this model (shipped name, run, pipeline or model directory)."""
 
     steps: int = 1_000_000
     """Optimizer steps."""
     batch_size: int = 256
-    """Pictures a step, over all processes."""
+    """Images a step, over all processes."""
     gradient_accumulation: int = 1
     """Parts into which each process splits its share of a batch to save memory."""
     learning_rate: float = 2e-4
@@ -52,7 +52,7 @@ class TrainConfig:
     snr_gamma: float | None = None
     """Weight timesteps by min(SNR, gamma) / SNR; default: the paper's plain mean."""
     ema: float = 0.9999
-    """Decay of the averaged weights, from which pictures are drawn."""
+    """Decay of the averaged weights, from which images are drawn."""
     ema_ramp: bool = False
     """Let that decay rise from 0.1, so that short runs show something."""
     seed: int = 1234
@@ -70,7 +70,7 @@ class TrainConfig:
     validate_every: int = 5_000
     """Steps between validation losses; 0 is never."""
     validation_images: int = 1_000
-    """Pictures for the validation loss."""
+    """Images for the validation loss."""
     save_every: int = 5_000
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
@@ -78,17 +78,17 @@ class TrainConfig:
     sample_every: int = 5_000
     """Steps between sample grids; 0 is never."""
     sample_prompts: tuple[str, ...] = ("a bus on a street", "two people", "three sheep in a field", "four red apples")
-    """Prompts of the sample grid, two pictures each from fixed seeds."""
+    """Prompts of the sample grid, two images each from fixed seeds."""
     evaluate_every: int = 0
-    """Steps between evaluations: pictures from the averaged weights against real ones; 0 is never."""
+    """Steps between evaluations: images from the averaged weights against real ones; 0 is never."""
     evaluate_data: Path | None = None
-    """Real pictures with captions for that: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
+    """Real images with captions for that: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
     evaluate_images: int = 200
     """Captions drawn, always the same from the same noise."""
     evaluate_guidance_scale: float = 2.0
-    """The standard w of these pictures; the paper evaluates with its s = w - 1 = 1."""
+    """The standard w of these images; the paper evaluates with its s = w - 1 = 1."""
     evaluate_steps: int = 25
-    """Solver steps of these pictures."""
+    """Solver steps of these images."""
     evaluate_protocol: Literal["quick", "paper", "clean"] = "quick"
     """Whose networks judge them: quick has the embedded ones; see docs/evaluation.md."""
     evaluate_weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH")] = ()
@@ -129,9 +129,7 @@ class TrainConfig:
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name}={getattr(self, name)}: must be positive")
         if self.evaluate_every and self.evaluate_data is None:
-            raise InputError(
-                f"evaluate_every={self.evaluate_every}: needs --evaluate-data, real pictures with captions"
-            )
+            raise InputError(f"evaluate_every={self.evaluate_every}: needs --evaluate-data, real images with captions")
         if not math.isfinite(self.evaluate_guidance_scale):
             raise InputError(f"evaluate_guidance_scale={self.evaluate_guidance_scale}: must be a finite number")
         read_weights(self.evaluate_weights, option="--evaluate-weights")

@@ -32,7 +32,7 @@ def check_launch(accelerator: "Accelerator") -> None:
 
 
 @contextmanager
-def gradients_meet(accelerator: "Accelerator", model: "nn.Module", *, last: bool) -> Iterator[None]:
+def sync_gradients(accelerator: "Accelerator", model: "nn.Module", *, last: bool) -> Iterator[None]:
     """Processes exchange gradients only at the last part of a batch."""
     if last:
         yield
@@ -52,7 +52,7 @@ def register_forward_methods(model: "nn.Module") -> None:
                     register_fsdp_forward_method(module, name)
 
 
-def whole_norm(norm: Any) -> "Tensor":
+def global_norm(norm: Any) -> "Tensor":
     """The gradient norm as a plain tensor; under FSDP it is spread over the processes."""
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 

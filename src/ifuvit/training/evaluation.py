@@ -1,13 +1,13 @@
-"""Evaluation while a model trains: a few pictures from the averaged weights, judged as `ifuvit evaluate` judges them."""
+"""Evaluation while a model trains: a few images from the averaged weights, judged as `ifuvit evaluate` evaluators them."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.evaluation.evaluators import Judges
-from ifuvit.evaluation.generation import paint, picture_files
+from ifuvit.evaluation.evaluators import Evaluators
+from ifuvit.evaluation.generation import generate_images, image_files
 from ifuvit.evaluation.protocols import protocols
-from ifuvit.evaluation.reference_images import RealPictures
-from ifuvit.evaluation.targets import Settings, painter_of
+from ifuvit.evaluation.reference_images import ReferenceImages
+from ifuvit.evaluation.targets import Settings, image_generator_of
 from ifuvit.training.config import TrainConfig
 from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.distributed import Processes
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Evaluation:
-    """The captions that are drawn, always the same from the same noise, and the judges. All processes make one together.
+    """The captions that are drawn, always the same from the same noise, and the evaluators. All processes make one together.
 
     Args:
-        config: its `evaluate_` fields are used, and `out`, where the pictures lie (RUN/evaluation, each time anew).
-        pipeline: draws the pictures; its backbone gets the averaged weights before each `measure`.
+        config: its `evaluate_` fields are used, and `out`, where the images lie (RUN/evaluation, each time anew).
+        pipeline: draws the images; its backbone gets the averaged weights before each `measure`.
         processes: those of the run.
 
     Raises:
-        InputError: no such real pictures, fewer than `evaluate_images`, or a judge whose weights are not to be had.
+        InputError: no such real images, fewer than `evaluate_images`, or a judge whose weights are not to be had.
     """
 
     def __init__(self, config: TrainConfig, pipeline: "Pipeline", processes: Processes) -> None:
@@ -41,10 +41,10 @@ class Evaluation:
             guidance_scale=config.evaluate_guidance_scale,
             count_prompts=(),
         )
-        real = RealPictures.open(config.evaluate_data, split=self.protocol.split)
-        self.prompts = [caption for _, caption in real.choose(self.protocol.images, self.protocol.caption_seed)]
-        self.files = picture_files(config.out / "evaluation", len(self.prompts))
-        self.painter = painter_of(pipeline)
+        real = ReferenceImages.open(config.evaluate_data, split=self.protocol.split)
+        self.prompts = [caption for _, caption in real.choose(self.protocol.num_images, self.protocol.caption_seed)]
+        self.files = image_files(config.out / "evaluation", len(self.prompts))
+        self.generator = image_generator_of(pipeline)
         self.settings = Settings(
             solver=self.protocol.solver,
             steps=self.protocol.steps,
@@ -53,7 +53,7 @@ class Evaluation:
             start=self.protocol.start,
             seed=self.protocol.seed,
         )
-        self.judges = Judges.load(
+        self.evaluators = Evaluators.load(
             self.protocol,
             real,
             device=pipeline.device,
@@ -62,13 +62,13 @@ class Evaluation:
         )
 
     def measure(self) -> dict[str, Any]:
-        """Draw the pictures and have them judged; all processes call it together.
+        """Draw the images and have them judged; all processes call it together.
 
         Returns:
             "images", "guidance_scale", "steps", and "metrics": estimates by name.
         """
-        paint(
-            self.painter,
+        generate_images(
+            self.generator,
             self.prompts,
             self.files,
             self.settings,
@@ -79,8 +79,8 @@ class Evaluation:
             keep_bar=False,
         )
         return {
-            "images": self.protocol.images,
+            "images": self.protocol.num_images,
             "guidance_scale": self.protocol.guidance_scale,
             "steps": self.protocol.steps,
-            "metrics": self.judges.distances(self.files) | self.judges.alignment(self.files, self.prompts),
+            "metrics": self.evaluators.distances(self.files) | self.evaluators.alignment(self.files, self.prompts),
         }

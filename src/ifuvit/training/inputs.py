@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from ifuvit.data.encoded import Features
+    from ifuvit.data.encoded import EncodedDataset
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.model.uvit import IFUViT
     from ifuvit.pipeline import Pipeline
 
 
-def check_features(config: TrainConfig, features: "Features", where: Path) -> None:
-    """Refuse features (found at `where`) whose latents or text states are not of the model's shape.
+def check_features(config: TrainConfig, features: "EncodedDataset", where: Path) -> None:
+    """Refuse features (found at `where`) whose latents or text embeddings are not of the model's shape.
 
     Raises:
         InputError: both shapes, and what to change.
@@ -27,18 +27,18 @@ def check_features(config: TrainConfig, features: "Features", where: Path) -> No
     if (channels, size) != (model.latent_channels, model.latent_size):
         raise InputError(
             f"{where}: latents are {channels}x{size}x{size}, the model wants {model.latent_channels}x"
-            f"{model.latent_size}x{model.latent_size}; prepare pictures of another --size, or set --latent-size and "
+            f"{model.latent_size}x{model.latent_size}; prepare images of another --size, or set --latent-size and "
             "--latent-channels"
         )
     tokens, width = features.text_encoder["max_tokens"], features.text_encoder["width"]
     if (tokens, width) != (model.text_tokens, model.text_width):
         raise InputError(
-            f"{where}: text states are {tokens}x{width}, the model wants {model.text_tokens}x{model.text_width}; "
+            f"{where}: text embeddings are {tokens}x{width}, the model wants {model.text_tokens}x{model.text_width}; "
             f"prepare with another --text-encoder, or set --text-tokens and --text-width"
         )
 
 
-def check_same_encoders(features: "Features", others: "Features") -> None:
+def check_same_encoders(features: "EncodedDataset", others: "EncodedDataset") -> None:
     """Refuse features of another autoencoder or text encoder than the training data's.
 
     Raises:
@@ -53,9 +53,11 @@ def check_same_encoders(features: "Features", others: "Features") -> None:
             )
 
 
-def split(config: TrainConfig, features: "Features", val_features: "Features") -> "tuple[np.ndarray, np.ndarray]":
+def split(
+    config: TrainConfig, features: "EncodedDataset", val_features: "EncodedDataset"
+) -> "tuple[np.ndarray, np.ndarray]":
     """Rows for training and for validation, ascending: (N,) and (M,) int64, of `features` and of `val_features`. Where the
-    two are the same, at most one picture in twenty is held out for validation; the choice depends on the seed alone."""
+    two are the same, at most one image in twenty is held out for validation; the choice depends on the seed alone."""
     import numpy as np
 
     if val_features is not features:
@@ -65,8 +67,8 @@ def split(config: TrainConfig, features: "Features", val_features: "Features") -
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def load_text_encoder(features: "Features", device: "torch.device") -> "TextEncoder":
-    """The encoder that made the features' token ids and text states.
+def load_text_encoder(features: "EncodedDataset", device: "torch.device") -> "TextEncoder":
+    """The encoder that made the features' token ids and text embeddings.
 
     Raises:
         InputError: it is not to be had, or has changed since.
@@ -84,8 +86,8 @@ def load_text_encoder(features: "Features", device: "torch.device") -> "TextEnco
     return encoder
 
 
-def load_pipeline(config: TrainConfig, features: "Features", device: "torch.device") -> "Pipeline":
-    """What draws pictures while the model trains: the features' own encoders, and a backbone that is given its weights
+def load_pipeline(config: TrainConfig, features: "EncodedDataset", device: "torch.device") -> "Pipeline":
+    """What draws images while the model trains: the features' own encoders, and a backbone that is given its weights
     before each use.
 
     Raises:

@@ -23,7 +23,7 @@ from ifuvit.training.inputs import (
     split,
 )
 from ifuvit.training.run_directory import claim, settle_precision
-from ifuvit.training.signals import noting_signals
+from ifuvit.training.signals import graceful_shutdown
 from ifuvit.training.trackers import check_installed, flat
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
@@ -32,7 +32,7 @@ from ifuvit.utils.files import atomic_path, now, write_manifest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ifuvit.data.encoded import Features
+    from ifuvit.data.encoded import EncodedDataset
     from ifuvit.pipeline import Pipeline
 
 
@@ -53,23 +53,22 @@ def run(config: TrainConfig) -> Path:
     from torch import Tensor
     from tqdm import tqdm
 
-    from ifuvit.data.encoded import Features
     from ifuvit.model.uvit import IFUViT
     from ifuvit.training import checkpoint
     from ifuvit.training.batches import Batches, load
     from ifuvit.training.step import TrainingStep
     from ifuvit.training.summary import screen, trial
     from ifuvit.training.validation import validate
-    from ifuvit.utils.distributed import Processes, part_at_exit
+    from ifuvit.utils.distributed import Processes, destroy_process_group_at_exit
 
     # The data: prepared features, some of them held out where there are no others for validation.
     started = now()
-    features = Features.open(config.data)
-    val_features = features if config.val_data is None else Features.open(config.val_data)
+    features = EncodedDataset.open(config.data)
+    val_features = features if config.val_data is None else EncodedDataset.open(config.val_data)
     check_features(config, features, config.data)
     if val_features is not features:
         check_same_encoders(features, val_features)
-    train_pictures, val_pictures = split(config, features, val_features)
+    train_images, val_images = split(config, features, val_features)
 
     # The processes. accelerate finds out about devices, ranks and launchers.
     AcceleratorState._reset_state(True)  # a second run in one interpreter may have another precision
@@ -82,7 +81,7 @@ def run(config: TrainConfig) -> Path:
         log_with=trackers or None,  # type: ignore[arg-type]
         project_dir=config.out / "tracking" if trackers else None,
     )
-    part_at_exit()
+    destroy_process_group_at_exit()
     main, device, processes = accelerator.is_main_process, accelerator.device, accelerator.num_processes
     check_launch(accelerator)
     parts = config.gradient_accumulation
@@ -98,13 +97,13 @@ def run(config: TrainConfig) -> Path:
     loaded = None
     if config.init_from is not None and not checkpoint.saved_steps(config.out):
         loaded = initialize(model, config.init_from)
-    text_encoder = None if features.text_mode == "states" else load_text_encoder(features, device)
+    text_encoder = None if features.text_mode == "embeddings" else load_text_encoder(features, device)
     train_step = TrainingStep(config, model, accelerator, text_encoder)
     model, optimizer, ema = train_step.model, train_step.optimizer, train_step.ema
 
     # Where the run stands.
     if main and not config.dry_run:
-        claim(config, features, len(train_pictures))
+        claim(config, features, len(train_images))
     accelerator.wait_for_everyone()
     saved, damaged = (None, []) if config.dry_run else checkpoint.read_newest(config.out)
     if main:
@@ -120,7 +119,7 @@ def run(config: TrainConfig) -> Path:
 
     batches = Batches(
         features,
-        train_pictures,
+        train_images,
         seed=config.seed,
         batch_size=config.batch_size,
         caption_dropout=config.caption_dropout,
@@ -131,13 +130,13 @@ def run(config: TrainConfig) -> Path:
     # One screen before the first step.
     tried = trial(accelerator, model, batches, train_step.loss_of, parts)
     if main:
-        print(screen(config, features, len(train_pictures), accelerator, step, tried, loaded), file=sys.stderr)
+        print(screen(config, features, len(train_images), accelerator, step, tried, loaded), file=sys.stderr)
     if config.dry_run:
         return config.out
     if trackers:
         accelerator.init_trackers("ifuvit", config=flat(to_dict(config)))
 
-    # What draws pictures: all processes for an evaluation, the main process alone for sample grids.
+    # What draws images: all processes for an evaluation, the main process alone for sample grids.
     pipeline = evaluation = None
     if config.evaluate_every:
         from ifuvit.training.evaluation import Evaluation
@@ -200,7 +199,7 @@ def run(config: TrainConfig) -> Path:
     begun = interval_begun = time.monotonic()
     waited, interval_first = 0.0, step
     model.train()
-    with noting_signals() as stop, bar, checkpoint.full_disk_told(config.out, lambda: step):
+    with graceful_shutdown() as stop, bar, checkpoint.full_disk_told(config.out, lambda: step):
         ready = time.monotonic()
         for batch in loader:
             waited += time.monotonic() - ready
@@ -232,9 +231,9 @@ def run(config: TrainConfig) -> Path:
             # Validate, evaluate, save and sample. What is logged at a step comes before its checkpoint, so that a run that
             # goes on from there has it.
             paused = time.monotonic()
-            if due(config.validate_every) and len(val_pictures):
+            if due(config.validate_every) and len(val_images):
                 with ema.applied():
-                    report(validate(accelerator, model, val_features, val_pictures, config, text_encoder))
+                    report(validate(accelerator, model, val_features, val_images, config, text_encoder))
             if evaluation is not None and due(config.evaluate_every):
                 evaluation.pipeline.model.load_state_dict(checkpoint.gather_average(model, ema, everywhere=True))
                 report({"evaluation": evaluation.measure()})
@@ -284,7 +283,7 @@ def _log(metrics: Any, line: Mapping[str, Any]) -> None:
 
 
 def _write_pipeline(
-    config: TrainConfig, features: "Features", average: "Mapping[str, Tensor]", state: Mapping[str, Any]
+    config: TrainConfig, features: "EncodedDataset", average: "Mapping[str, Tensor]", state: Mapping[str, Any]
 ) -> None:
     """RUN/pipeline: the averaged weights, where the encoders are to be found, and how far training is."""
     from ifuvit.model.uvit import IFUViT

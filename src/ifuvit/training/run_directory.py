@@ -12,7 +12,7 @@ from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from ifuvit.data.encoded import Features
+    from ifuvit.data.encoded import EncodedDataset
 
 
 def settle_precision(config: TrainConfig) -> TrainConfig:
@@ -20,7 +20,7 @@ def settle_precision(config: TrainConfig) -> TrainConfig:
     processes have instructions for it. All processes of a launch call it together."""
     if config.precision != "auto":
         return config
-    processes, device = Processes.join()
+    processes, device = Processes.init()
 
     def choose() -> str:
         record = config.out / "config.json"
@@ -29,22 +29,22 @@ def settle_precision(config: TrainConfig) -> TrainConfig:
         return known if known in ("fp32", "bf16") else "bf16" if use_bf16("auto", device) else "fp32"
 
     # The smallest common one: processors of one launch may differ.
-    return replace(config, precision="bf16" if set(processes.together(choose)) == {"bf16"} else "fp32")
+    return replace(config, precision="bf16" if set(processes.all_gather(choose)) == {"bf16"} else "fp32")
 
 
-def claim(config: TrainConfig, features: "Features", pictures: int) -> None:
+def claim(config: TrainConfig, features: "EncodedDataset", images: int) -> None:
     """Make the run directory, or see that the one there belongs to this configuration and these data.
 
     Args:
         config: `out` names the directory; `FREE_FIELDS` may differ from what the run was begun with.
         features: the training data.
-        pictures: how many of them are trained on.
+        images: how many of them are trained on.
 
     Raises:
         InputError: the directory holds something else, or a run of other settings or data.
     """
     record = config.out / "config.json"
-    mine = {"config": to_dict(config), "features": features.fingerprint, "training_pictures": pictures}
+    mine = {"config": to_dict(config), "features": features.fingerprint, "training_images": images}
     if not record.is_file():
         if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
             raise InputError(f"{config.out}: exists and is no training run; give another --out")
@@ -60,9 +60,9 @@ def claim(config: TrainConfig, features: "Features", pictures: int) -> None:
             raise InputError(f"{config.out}: that run was begun with {name} {was}, not {asked}; give another --out")
     if theirs["features"] != mine["features"]:
         raise InputError(f"{config.out}: that run was begun with other features than {config.data}; give another --out")
-    if theirs["training_pictures"] != pictures:
+    if theirs["training_images"] != images:
         raise InputError(
-            f"{config.out}: that run was begun with {theirs['training_pictures']} pictures to train on, not {pictures}; "
+            f"{config.out}: that run was begun with {theirs['training_images']} images to train on, not {images}; "
             "give the same --val-data or --validation-images, or another --out"
         )
     write_json(record, mine)

@@ -14,7 +14,7 @@ class Stop:
 
 
 @contextmanager
-def noting_signals() -> Iterator[Stop]:
+def graceful_shutdown() -> Iterator[Stop]:
     """Note SIGTERM and SIGINT instead of dying of them; a second one takes its usual course. Outside the main thread,
     where Python has no say in signals, none is ever noted."""
     stop = Stop()

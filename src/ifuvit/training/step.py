@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ifuvit.diffusion import loss as objective
-from ifuvit.training.batches import noisy_latents, text_states
+from ifuvit.training.batches import noisy_latents, text_embeddings
 from ifuvit.training.config import TrainConfig, learning_rate_at
-from ifuvit.training.distributed import gradients_meet, register_forward_methods, whole_norm
+from ifuvit.training.distributed import global_norm, register_forward_methods, sync_gradients
 from ifuvit.training.ema import EMA
 from ifuvit.utils.devices import check_compiler
 
@@ -65,7 +65,7 @@ class TrainingStep:
 
     def loss_of(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss of a micro-batch; everything the network learns from is in this line and in `denoising_loss`."""
-        noisy, text = noisy_latents(batch), text_states(batch, self.text_encoder)
+        noisy, text = noisy_latents(batch), text_embeddings(batch, self.text_encoder)
         predicted = self.model(noisy, batch["timesteps"], text, batch["text_mask"])
         return objective.denoising_loss(predicted, batch["noise"], batch["timesteps"], self.config.snr_gamma)
 
@@ -84,7 +84,7 @@ class TrainingStep:
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(parts):
             micro = {name: tensor.chunk(parts)[part] for name, tensor in batch.items()}
-            with gradients_meet(self.accelerator, self.model, last=part == parts - 1):
+            with sync_gradients(self.accelerator, self.model, last=part == parts - 1):
                 loss = self.loss_of(micro) / parts
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -96,4 +96,4 @@ class TrainingStep:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(step)
-        return total, whole_norm(norm)
+        return total, global_norm(norm)

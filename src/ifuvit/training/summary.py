@@ -15,7 +15,7 @@ from ifuvit.utils.devices import peak_memory
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from ifuvit.data.encoded import Features
+    from ifuvit.data.encoded import EncodedDataset
     from ifuvit.training.batches import Batches
 
 
@@ -26,14 +26,14 @@ def trial(
     loss_of: Callable[[Mapping[str, Tensor]], Tensor],
     parts: int,
 ) -> dict[str, float]:
-    """Time one forward and backward pass of a micro-batch (on a CPU of 8 pictures at most), without an update.
+    """Time one forward and backward pass of a micro-batch (on a CPU of 8 images at most), without an update.
 
     Args:
         loss_of: the loss of a micro-batch.
         parts: micro-batches a step.
 
     Returns:
-        "seconds" a step takes by that, the most "memory" in use so far (bytes), and the number of "pictures".
+        "seconds" a step takes by that, the most "memory" in use so far (bytes), and the number of "images".
     """
     batch = {name: tensor.chunk(parts)[0] for name, tensor in batches[0].items()}
     whole = len(batch["latents"])
@@ -51,14 +51,14 @@ def trial(
     return {
         "seconds": elapsed * parts * whole / len(batch["latents"]),
         "memory": peak_memory(accelerator.device),
-        "pictures": len(batch["latents"]),
+        "images": len(batch["latents"]),
     }
 
 
 def screen(
     config: TrainConfig,
-    features: "Features",
-    pictures: int,
+    features: "EncodedDataset",
+    images: int,
     accelerator: "Accelerator",
     step: int,
     trial: Mapping[str, float],
@@ -67,7 +67,7 @@ def screen(
     """The rows of the screen.
 
     Args:
-        pictures: how many are trained on.
+        images: how many are trained on.
         step: steps done before.
         trial: of `trial`.
         loaded: of `ifuvit.training.inputs.initialize`, if the run starts from another model.
@@ -83,13 +83,13 @@ def screen(
         ("model", f"{model.conditioning}, [n_text, n_image] = [{model.n_text}, {model.n_image}]; {count:,} parameters"),
         ("GFLOPs", f"{flops.layers / 1e9:.2f} a forward pass, {flops.total / 1e9:.2f} with attention products; "
                    f"{3 * flops.total * config.batch_size / 1e9:,.0f} a training step"),
-        ("data", f"{pictures:,} pictures, {features.caption_count:,} distinct captions, {features.text_mode}; "
-                 f"{config.steps * config.batch_size / pictures:.1f} epochs"),
-        ("steps", f"{step:,} of {config.steps:,} done, {config.batch_size} pictures each"
+        ("data", f"{images:,} images, {features.caption_count:,} distinct captions, {features.text_mode}; "
+                 f"{config.steps * config.batch_size / images:.1f} epochs"),
+        ("steps", f"{step:,} of {config.steps:,} done, {config.batch_size} images each"
                   f" ({config.steps * config.batch_size:,} samples)"),
         ("processes", f"{accelerator.num_processes} on {accelerator.device.type}{sharded}, {config.precision}"),
         ("memory", f"{state / 2**30:.2f} GiB of weights, gradients, optimizer and average; "
-                   f"{trial['memory'] / 2**30:.2f} GiB in use at a trial with {trial['pictures']:.0f} pictures"),
+                   f"{trial['memory'] / 2**30:.2f} GiB in use at a trial with {trial['images']:.0f} images"),
         ("time", f"about {_duration(trial['seconds'] * left)} for the {left:,} steps left "
                  f"({trial['seconds']:.3g} s a step in a trial on this machine, validation, evaluation and samples not counted)"),
         ("out", str(config.out)),

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ifuvit.data.encoded import Features
+from ifuvit.data.encoded import EncodedDataset
 from ifuvit.diffusion.loss import noise_errors
-from ifuvit.training.batches import noisy_latents, text_states, validation_batch
+from ifuvit.training.batches import noisy_latents, text_embeddings, validation_batch
 from ifuvit.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 def validate(
     accelerator: "Accelerator",
     model: nn.Module,
-    features: Features,
-    pictures: np.ndarray,
+    features: EncodedDataset,
+    images: np.ndarray,
     config: TrainConfig,
     text_encoder: "TextEncoder | None",
 ) -> dict[str, Any]:
-    """The noise error on held-out pictures, plain mean and by ten bands of timesteps (1-100, 101-200, …).
+    """The noise error on held-out images, plain mean and by ten bands of timesteps (1-100, 101-200, …).
 
     Args:
         accelerator: of this run; all processes call this together.
         model: as `accelerator.prepare` gave it. It is left in training mode.
-        features: where the pictures are.
-        pictures: (N,) int64, their rows; at least one.
+        features: where the images are.
+        images: (N,) int64, their rows; at least one.
         config: its batch size is used.
         text_encoder: for features that hold token ids.
 
     Returns:
-        "validation_loss", and "validation_loss_by_timestep" for the bands that the pictures reach.
+        "validation_loss", and "validation_loss_by_timestep" for the bands that the images reach.
     """
-    sums = torch.zeros(2, 10, dtype=torch.float64)  # of errors and of pictures; on the CPU, since MPS has no float64
+    sums = torch.zeros(2, 10, dtype=torch.float64)  # of errors and of images; on the CPU, since MPS has no float64
     size = max(config.batch_size // (accelerator.num_processes * config.gradient_accumulation), 1)
-    firsts = list(range(0, len(pictures), size))
+    firsts = list(range(0, len(images), size))
     rounds = math.ceil(len(firsts) / accelerator.num_processes)  # sharded models need every process in every round
     model.eval()
     # A compiled model would be compiled again for every size of a batch.
@@ -51,9 +51,9 @@ def validate(
         for index in range(rounds):
             mine = index * accelerator.num_processes + accelerator.process_index
             first = firsts[min(mine, len(firsts) - 1)]
-            batch = validation_batch(features, pictures[first : first + size], first)
+            batch = validation_batch(features, images[first : first + size], first)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-            text = text_states(batch, text_encoder)
+            text = text_embeddings(batch, text_encoder)
             predicted = model(noisy_latents(batch), batch["timesteps"], text, batch["text_mask"])
             if mine < len(firsts):
                 errors = noise_errors(predicted, batch["noise"]).cpu().double()

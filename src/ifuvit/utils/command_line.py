@@ -31,17 +31,17 @@ def parse(config: type[T], arguments: list[str], *, prog: str, default: T | None
 
 
 def parse_action(
-    actions: Mapping[str, type], arguments: list[str], *, verb: str, text: str, what: str = "action"
+    actions: Mapping[str, type], arguments: list[str], *, command: str, text: str, what: str = "action"
 ) -> Any:
-    """Parse the arguments of a verb that has actions, the first of which names one.
+    """Parse the arguments of a command that has actions, the first of which names one.
 
     Args:
         actions: configuration classes by the actions' names.
-        text: what `ifuvit VERB --help` prints.
-        what: what the verb calls them.
+        text: what `ifuvit COMMAND --help` prints.
+        what: what the command calls them.
 
     Returns:
-        the action's configuration, or None if it was the verb's help that was asked for, which is printed.
+        the action's configuration, or None if it was the command's help that was asked for, which is printed.
 
     Raises:
         InputError: an unknown action, or as `parse`.
@@ -52,7 +52,7 @@ def parse_action(
         return None
     if action not in actions:
         raise InputError(f"unknown {what} {action!r}; the {what}s are {', '.join(actions)}")
-    return parse(actions[action], rest, prog=f"ifuvit {verb} {action}")
+    return parse(actions[action], rest, prog=f"ifuvit {command} {action}")
 
 
 def _from_box(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a verb computes, and in which precision."""
+"""Where a command computes, and in which precision."""
 
 import os
 import resource

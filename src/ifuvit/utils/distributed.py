@@ -24,14 +24,14 @@ class Processes:
     count: int = 1
 
     @classmethod
-    def join(cls) -> "tuple[Processes, torch.device]":
+    def init(cls) -> "tuple[Processes, torch.device]":
         """Meet the other processes of the launch, if there are any. Also gives this process's own device."""
         import torch
         from accelerate import PartialState
 
         state = PartialState(cpu=not torch.accelerator.is_available())
         assert state.device is not None
-        part_at_exit()
+        destroy_process_group_at_exit()
         return cls(state.process_index, state.num_processes), state.device
 
     @classmethod
@@ -75,7 +75,7 @@ class Processes:
 
             dist.barrier()
 
-    def together(self, work: Callable[[], T]) -> list[T]:
+    def all_gather(self, work: Callable[[], T]) -> list[T]:
         """What `work` returns in each process, by rank, in all of them.
 
         Raises:
@@ -97,7 +97,7 @@ class Processes:
         return results
 
 
-def part_at_exit() -> None:
+def destroy_process_group_at_exit() -> None:
     """Leave the other processes in good order when this one ends. Where the interpreter goes first, a thread of theirs that
     still runs aborts it now and then: SIGABRT instead of the exit status, "terminate called without an active exception"."""
     atexit.unregister(_part)

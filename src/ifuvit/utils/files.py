@@ -1,4 +1,4 @@
-"""What every verb leaves behind: files written whole or not at all, and a manifest that tells how they came to be."""
+"""What every command leaves behind: files written whole or not at all, and a manifest that tells how they came to be."""
 
 import errno
 import hashlib
@@ -147,17 +147,17 @@ def package_version() -> str:
         return "unknown"
 
 
-def manifest(verb: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> dict[str, Any]:
+def manifest(command: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> dict[str, Any]:
     """What made a result, from what, when and on which machine, as JSON values.
 
     Args:
-        verb: the command line verb.
+        command: the command line command.
         config: the resolved configuration as JSON values (`ifuvit.utils.config.to_dict`).
         started: `now()` when the work began.
         facts: further JSON values: seed, hashes or fingerprints of inputs, counts, measured quantities.
     """
     return {
-        "verb": verb,
+        "command": command,
         "ifuvit_version": package_version(),
         "config": dict(config),
         **facts,
@@ -172,18 +172,20 @@ def manifest(verb: str, config: Mapping[str, Any], *, started: str, **facts: Any
     }
 
 
-def check_replaceable(directory: Path, verb: str) -> None:
-    """Let a verb write a whole directory in the place of an empty one or of its own earlier result, and of nothing else.
+def check_replaceable(directory: Path, command: str) -> None:
+    """Let a command write a whole directory in the place of an empty one or of its own earlier result, and of nothing else.
 
     Raises:
         InputError: `directory` holds something else.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         earlier = directory / "manifest.json"
-        if not earlier.is_file() or read_json(earlier).get("verb") != verb:
+        if not earlier.is_file() or read_json(earlier).get("command") != command:
             raise InputError(f"--out {directory}: holds something else already; give a new or empty directory")
 
 
-def write_manifest(directory: str | Path, verb: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> None:
-    """Write `manifest` as `manifest.json` into the directory that the verb wrote."""
-    write_json(Path(directory) / "manifest.json", manifest(verb, config, started=started, **facts))
+def write_manifest(
+    directory: str | Path, command: str, config: Mapping[str, Any], *, started: str, **facts: Any
+) -> None:
+    """Write `manifest` as `manifest.json` into the directory that the command wrote."""
+    write_json(Path(directory) / "manifest.json", manifest(command, config, started=started, **facts))

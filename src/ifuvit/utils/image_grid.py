@@ -1,4 +1,4 @@
-"""Pictures in rows with their prompts below."""
+"""Images in rows with their prompts below."""
 
 import contextlib
 import shutil
@@ -14,13 +14,13 @@ _HEIGHT = 14
 
 
 def make_grid(images: Sequence[Image.Image], prompts: Sequence[str], *, columns: int | None = None) -> Image.Image:
-    """The pictures in rows with their prompts below; small ones are enlarged by a whole factor so that every pixel
+    """The images in rows with their prompts below; small ones are enlarged by a whole factor so that every pixel
     stays a crisp square. Characters that no font at hand has are written as their code points.
 
     Args:
-        images: N >= 1 pictures of one size.
+        images: N >= 1 images of one size.
         prompts: N labels.
-        columns: pictures a row; by default about as many as rows, 8 at most.
+        columns: images a row; by default about as many as rows, 8 at most.
     """
     assert images and len(images) == len(prompts)
     columns = min(columns or min(8, round(len(images) ** 0.5 + 0.3)), len(images))

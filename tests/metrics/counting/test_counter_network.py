@@ -15,7 +15,7 @@ SMALL = ObjectCounterConfig(kinds=("disc", "bar", "ring"), width=8)
 
 
 def plant(counter, objects, *, cells=16, score=0.9):
-    """Make the network answer with exactly these (image, kind number, x, y), two pictures."""
+    """Make the network answer with exactly these (image, kind number, x, y), two images."""
     center = torch.full((2, cells, cells), -6.0)
     offset = torch.zeros(2, 2, cells, cells)
     kind = torch.zeros(2, len(counter.config.kinds), cells, cells)
@@ -116,7 +116,7 @@ def test_half_precision_is_read_back(tmp_path):
     assert sizes[0] < 0.7 * sizes[1]
 
 
-def test_pictures_of_other_sizes_become_squares(tmp_path):
+def test_images_of_other_sizes_become_squares(tmp_path):
     Image.new("RGB", (64, 64), (1, 2, 3)).save(tmp_path / "a.png")
     Image.new("RGB", (100, 50), (1, 2, 3)).save(tmp_path / "b.png")
     squares = read_squares([tmp_path / "a.png", tmp_path / "b.png"], 64)

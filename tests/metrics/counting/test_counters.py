@@ -7,7 +7,7 @@ from PIL import Image
 
 from ifuvit.data.scenes import draw_scene
 from ifuvit.metrics.counting.counter_network import ObjectCounter, ObjectCounterConfig
-from ifuvit.metrics.counting.counters import count_pictures, load_counter
+from ifuvit.metrics.counting.counters import count_images, load_counter
 from ifuvit.metrics.counting.prompts import Asked
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.utils.errors import InputError
@@ -28,8 +28,8 @@ def scenes(tmp_path_factory):
 
 def test_the_shipped_counter_counts_scenes(scenes):
     counter = load_counter()
-    result = count_pictures(*scenes, counter, thresholds=(0.4, 0.6))
-    assert result["pictures"] == result["judged"] == 40
+    result = count_images(*scenes, counter, thresholds=(0.4, 0.6))
+    assert result["images"] == result["judged"] == 40
     assert result["counts"]["overall"]["right"]["value"] >= 0.95
     assert result["relations"]["overall"]["right"]["value"] >= 0.9
     assert [one["threshold"] for one in result["sweep"]] == [0.4, 0.6]
@@ -43,14 +43,14 @@ def test_the_shipped_counter_counts_scenes(scenes):
     json.dumps(result)
 
 
-def test_wrong_pictures_are_seen_to_be_wrong(scenes):
+def test_wrong_images_are_seen_to_be_wrong(scenes):
     files, prompts = scenes
-    result = count_pictures(files, [*prompts[1:], prompts[0]], load_counter())
+    result = count_images(files, [*prompts[1:], prompts[0]], load_counter())
     assert result["counts"]["overall"]["right"]["value"] <= 0.1
 
 
 class Planted:
-    """A counter that finds in every picture what its file is called: "0.9_0.6.png" has two sheep of these scores."""
+    """A counter that finds in every image what its file is called: "0.9_0.6.png" has two sheep of these scores."""
 
     every_kind, threshold = True, 0.5
 
@@ -67,7 +67,7 @@ class Planted:
 
 def test_a_sweep_judges_as_a_counter_of_that_threshold(tmp_path):
     files = [tmp_path / name for name in ("0.9_0.6.png", "0.9_0.2.png", "0.7.png")]
-    result = count_pictures(files, ["2", "2", "what a day"], Planted(), thresholds=(0.1, 0.8))
+    result = count_images(files, ["2", "2", "what a day"], Planted(), thresholds=(0.1, 0.8))
     assert result["counts"]["overall"]["match_ratio"]["value"] == 0.5
     assert [one["counts"]["match_ratio"]["value"] for one in result["sweep"]] == [1.0, 0.0]
     assert [one["relations"] for one in result["sweep"]] == [None, None]
@@ -80,15 +80,15 @@ def test_a_sweep_judges_as_a_counter_of_that_threshold(tmp_path):
     }
     swept = Planted()
     swept.threshold = 0.1
-    again = count_pictures(files, ["2", "2", "what a day"], swept)
+    again = count_images(files, ["2", "2", "what a day"], swept)
     assert again["counts"]["overall"] == result["sweep"][0]["counts"]
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(InputError, match="1 pictures, 2 prompts"):
-        count_pictures([tmp_path / "a.png"], ["a bus", "a bus"], Planted())
+    with pytest.raises(InputError, match="1 images, 2 prompts"):
+        count_images([tmp_path / "a.png"], ["a bus", "a bus"], Planted())
     with pytest.raises(InputError, match=r"threshold 1\.5"):
-        count_pictures([], [], Planted(), thresholds=(1.5,))
+        count_images([], [], Planted(), thresholds=(1.5,))
     with pytest.raises(InputError, match=r"shipped names \(openmoji\)"):
         load_counter(tmp_path / "none")
     with pytest.raises(InputError, match="no object counter"):
@@ -102,5 +102,5 @@ def test_mistakes(tmp_path):
 
 
 def test_nothing_to_judge():
-    result = count_pictures([], [], load_counter(), thresholds=(0.3,))
+    result = count_images([], [], load_counter(), thresholds=(0.3,))
     assert result["counts"] is None and result["relations"] is None and result["judgments"] == []

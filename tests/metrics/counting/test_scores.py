@@ -11,7 +11,7 @@ from ifuvit.utils.errors import InputError
 
 
 def values(scores):
-    return {name: one["value"] for name, one in scores.items() if name != "pictures"}
+    return {name: one["value"] for name, one in scores.items() if name != "images"}
 
 
 def found(*objects):
@@ -32,7 +32,7 @@ def test_relations():
 def test_count_metrics_by_hand():
     asked = [("bus", 3), ("bus", 1), ("sheep", 3), ("sheep", 5)]
     metrics = count_metrics(asked, [3, 2, 0, 9])
-    assert metrics["overall"]["pictures"] == 4
+    assert metrics["overall"]["images"] == 4
     assert values(metrics["overall"]) == {"average_error": (0 + 1 + 3 + 4) / 4, "match_ratio": 0.25}
     assert set(metrics["overall"]["match_ratio"]) == {"value", "interval", "interval_from", "n"}
     low, high = metrics["overall"]["match_ratio"]["interval"]
@@ -71,7 +71,7 @@ def test_count_metrics_of_any_kinds_and_larger_numbers():
 
 
 def test_count_metrics_of_nothing_and_of_unequal_lengths():
-    assert count_metrics([], [])["overall"] == {"pictures": 0, "average_error": None, "match_ratio": None}
+    assert count_metrics([], [])["overall"] == {"images": 0, "average_error": None, "match_ratio": None}
     with pytest.raises(InputError, match="2 counted"):
         count_metrics([("bus", 1)], [1, 2])
     with pytest.raises(InputError, match="0 numbers of objects"):
@@ -92,9 +92,9 @@ def test_scores_by_hand():
         found(("bus", 10)),  # no apple
     ]
     result = score(asked, objects)
-    assert result["counts"]["overall"]["pictures"] == result["relations"]["overall"]["pictures"] == 4
+    assert result["counts"]["overall"]["images"] == result["relations"]["overall"]["images"] == 4
     assert values(result["counts"]["overall"]) == {
-        "right_kind": 0.25,  # an empty picture has no right kind
+        "right_kind": 0.25,  # an empty image has no right kind
         "right_count": 0.5,
         "right": 0.25,
         "average_error": (0 + 1 + 0 + 1) / 4,

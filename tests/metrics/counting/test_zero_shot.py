@@ -12,7 +12,7 @@ from PIL import Image
 
 from ifuvit.commands.count import main as count
 from ifuvit.evaluation.count import CountJudgeConfig
-from ifuvit.metrics.counting.counters import count_pictures
+from ifuvit.metrics.counting.counters import count_images
 from ifuvit.metrics.counting.zero_shot import load_detector, suppress
 from ifuvit.utils.errors import InputError
 
@@ -39,8 +39,8 @@ def save_owlv2(folder):
     )
     torch.manual_seed(0)
     library.Owlv2ForObjectDetection(config).save_pretrained(folder)
-    pictures = library.Owlv2ImageProcessorPil(size={"height": 64, "width": 64})
-    library.Owlv2Processor(pictures, tokenizer).save_pretrained(folder)
+    images = library.Owlv2ImageProcessorPil(size={"height": 64, "width": 64})
+    library.Owlv2Processor(images, tokenizer).save_pretrained(folder)
 
 
 def save_grounding_dino(folder):
@@ -66,8 +66,8 @@ def save_grounding_dino(folder):
     )
     torch.manual_seed(0)
     library.GroundingDinoForObjectDetection(config).save_pretrained(folder)
-    pictures = library.GroundingDinoImageProcessorPil(size={"shortest_edge": 128, "longest_edge": 192})
-    library.GroundingDinoProcessor(pictures, tokenizer).save_pretrained(folder)
+    images = library.GroundingDinoImageProcessorPil(size={"shortest_edge": 128, "longest_edge": 192})
+    library.GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def photographs(tmp_path_factory):
         pixels = np.random.default_rng(number).integers(0, 256, (64, 96 if number else 64, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
         images.append({"file": f"{number}.png", "prompt": prompt, "index": number})
-    (folder / "manifest.json").write_text(json.dumps({"verb": "generate", "images": images}))
+    (folder / "manifest.json").write_text(json.dumps({"command": "generate", "images": images}))
     return folder, prompts
 
 
@@ -127,14 +127,14 @@ def test_detectors_judge_from_the_command_line(name, threshold, detectors, photo
     folder = detectors / name
     count(["judge", str(photographs[0]), "--detector", str(folder), "--out", str(out), "--thresholds", "0.5", "0.9"])
     result = json.loads(out.read_text())
-    assert result["verb"] == "count judge" and result["judged"] == 4 and result["relations"] is None
-    assert set(result["counts"]["overall"]) == {"pictures", "average_error", "match_ratio"}
+    assert result["command"] == "count judge" and result["judged"] == 4 and result["relations"] is None
+    assert set(result["counts"]["overall"]) == {"images", "average_error", "match_ratio"}
     assert set(result["counts"]["by_object"]) == {"dog", "cat", "traffic light"}
     assert result["not_judged"] == [{"file": "4.png", "prompt": "a dog on a bench"}]
     assert result["counter"]["architecture"] == name and result["counter"]["threshold"] == threshold
     assert [one["threshold"] for one in result["sweep"]] == [0.5, 0.9]
     assert all(one[3] >= threshold for judgment in result["judgments"] for one in judgment["objects"])
-    assert "4 of 5 pictures judged" in capsys.readouterr().out
+    assert "4 of 5 images judged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["owlv2", "grounding-dino"])
@@ -143,7 +143,7 @@ def test_what_is_found_does_not_depend_on_the_batch(name, detectors, photographs
     files = [folder / f"{number}.png" for number in (1, 2, 3)]
     asked = ["two dogs", "two dogs", "a dog"]
     one, three = (
-        count_pictures(files, asked, load_detector(detectors / name, batch_size=size, threshold=0.05))["judgments"]
+        count_images(files, asked, load_detector(detectors / name, batch_size=size, threshold=0.05))["judgments"]
         for size in (1, 3)
     )
     assert any(judgment["objects"] for judgment in one)
@@ -154,7 +154,7 @@ def test_what_is_found_does_not_depend_on_the_batch(name, detectors, photographs
 
 
 def test_boxes_are_counted_where_the_model_puts_them(detectors, photographs):
-    """Planted answers of the model go through the processor's own scaling: a square padded picture of 96 x 96."""
+    """Planted answers of the model go through the processor's own scaling: a square padded image of 96 x 96."""
     detector = load_detector(detectors / "owlv2")
     planted = torch.tensor(
         [[0.25, 0.25, 0.2, 0.2], [0.26, 0.25, 0.2, 0.2], [0.75, 0.5, 0.1, 0.1], [0.5, 0.5, 0.9, 0.9]]
@@ -169,7 +169,7 @@ def test_boxes_are_counted_where_the_model_puts_them(detectors, photographs):
 
     model.device, model.config, model.state_dict = torch.device("cpu"), detector.model.config, dict
     detector.model = model
-    result = count_pictures([photographs[0] / "1.png"], ["two dogs"], detector, thresholds=(0.5, 0.01))
+    result = count_images([photographs[0] / "1.png"], ["two dogs"], detector, thresholds=(0.5, 0.01))
     assert [one[0] for one in result["judgments"][0]["objects"]] == ["dog", "dog"]
     assert result["judgments"][0]["objects"][0][1:] == pytest.approx([0.26 * 96, 0.25 * 96, 0.9], abs=0.1)
     assert [one["counts"]["average_error"]["value"] for one in result["sweep"]] == [1, 1]
@@ -189,7 +189,7 @@ def test_mistakes_are_told_on_one_line(detectors, photographs, tmp_path):
     assert "a counter has its own" in refused("--threshold", 0.3)
     assert "threshold 1.2" in refused("--detector", detectors / "owlv2", "--threshold", 1.2)
     with pytest.raises(InputError, match="--thresholds 0"):
-        CountJudgeConfig(pictures=tmp_path, out=tmp_path / "r.json", thresholds=(0.0,))
+        CountJudgeConfig(images=tmp_path, out=tmp_path / "r.json", thresholds=(0.0,))
     from safetensors.torch import load_file, save_file
 
     weights = load_file(detectors / "owlv2" / "model.safetensors")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_networks import free_port, write_pictures
+from tiny_networks import free_port, write_images
 from torch.nn import functional
 
 from ifuvit.metrics.distances import feature_networks
@@ -24,7 +24,7 @@ from ifuvit.utils.errors import InputError
 
 
 class Means(torch.nn.Module):
-    """Twelve means of parts of the picture: features that depend on where what is."""
+    """Twelve means of parts of the image: features that depend on where what is."""
 
     def forward(self, x):
         return functional.adaptive_avg_pool2d(x, 2).flatten(1)
@@ -42,30 +42,30 @@ def means_network(module=None, **preparation):
 
 
 @pytest.fixture
-def pictures():
+def images():
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 40, 40), np.uint8))
 
 
 # ----------------------------------------------------------------------------------------------------------- networks
 
 
-def test_effnet_lite0(pictures):
+def test_effnet_lite0(images):
     network = load_feature_network("effnet-lite0")
     assert (network.name, network.distance, network.suffix) == ("EffNetLite0", "FD-EffNetLite0", "-EffNetLite0")
     assert network.fingerprint.startswith("57934424")  # as the file's name tells
-    features = network(pictures)
+    features = network(images)
     assert features.shape == (3, 1280) and features.dtype == torch.float32 and not features.requires_grad
     # The package's own network goes on from the pooled features to its classes.
     whole = network.module.network
     with torch.no_grad():
-        classes = whole((pictures.float() / 255 * 255 - 127) / 128)
+        classes = whole((images.float() / 255 * 255 - 127) / 128)
         assert torch.allclose(whole._fc(features), classes, atol=1e-4)
-    one_by_one = torch.cat([network(pictures[row : row + 1]) for row in range(3)])
+    one_by_one = torch.cat([network(images[row : row + 1]) for row in range(3)])
     assert torch.allclose(features, one_by_one, atol=1e-4)
     with pytest.raises(InputError, match="a picture of 40 x 31: the network takes none below 32 pixels"):
-        network(pictures[:, :, :31])
-    assert network(pictures[:, :, :32, :32]).isfinite().all()
-    with pytest.raises(InputError, match="takes pictures at their own size"):
+        network(images[:, :, :31])
+    assert network(images[:, :, :32, :32]).isfinite().all()
+    with pytest.raises(InputError, match="takes images at their own size"):
         load_feature_network("effnet-lite0", resize="clean")
 
 
@@ -87,7 +87,7 @@ def inception_file(tmp_path_factory):
     return file
 
 
-def test_inception(inception_file, pictures, monkeypatch):
+def test_inception(inception_file, images, monkeypatch):
     network = load_feature_network("inception", weights=inception_file)
     assert (network.name, network.width) == ("Inception", 2048)
     # FID is defined by one set of weights.
@@ -95,8 +95,8 @@ def test_inception(inception_file, pictures, monkeypatch):
     digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()
     assert network.fingerprint == digest
     assert network.resize == "bilinear, not antialiased, in float, to 299 x 299"
-    features = network(pictures[:1])
-    resized = functional.interpolate(pictures[:1] / 255, (299, 299), mode="bilinear", align_corners=False)
+    features = network(images[:1])
+    resized = functional.interpolate(images[:1] / 255, (299, 299), mode="bilinear", align_corners=False)
     with torch.no_grad():
         assert torch.allclose(features, network.module(2 * resized - 1), atol=1e-4)
     monkeypatch.setattr(feature_networks, "_INCEPTION_HASH", digest[:8])
@@ -153,7 +153,7 @@ def test_weights_of_something_else(tmp_path, inception_file):
         load_feature_network("inception", resize="nearest")  # type: ignore[arg-type]
 
 
-def test_dinov2(tmp_path, pictures):
+def test_dinov2(tmp_path, images):
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
@@ -163,9 +163,9 @@ def test_dinov2(tmp_path, pictures):
     network = load_feature_network("dinov2", weights=tmp_path)
     assert (network.name, network.distance, network.suffix) == ("DINOv2-12", "FD-DINOv2-12", "-DINOv2-12")
     assert network.resize == "bicubic, antialiased, rounded to 8 bits, to 224 x 224"
-    features = network(pictures)
+    features = network(images)
     assert features.shape == (3, network.width) == (3, 12)
-    resized = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)) for image in to_pil(pictures)])
+    resized = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)) for image in to_pil(images)])
     mean, deviation = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.no_grad():
         x = (torch.from_numpy(resized).permute(0, 3, 1, 2) / 255 - mean) / deviation
@@ -174,7 +174,7 @@ def test_dinov2(tmp_path, pictures):
     assert load_feature_network("dinov2", weights=str(tmp_path), resize="clean").fingerprint == network.fingerprint
 
 
-def test_clip(tmp_path, pictures):
+def test_clip(tmp_path, images):
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(0)
@@ -184,10 +184,10 @@ def test_clip(tmp_path, pictures):
     model.save_pretrained(tmp_path)  # a whole CLIP model, as the hub has them
     network = load_feature_network("clip", weights=tmp_path)
     assert (network.name, network.distance) == ("CLIP-ViT-12-8-32", "CMMD-CLIP-ViT-12-8-32")
-    features = network(pictures)
+    features = network(images)
     assert features.shape == (3, network.width) == (3, 6)
     with torch.no_grad():
-        expected = model.visual_projection(model.vision_model(network.preparation(pictures)).pooler_output)
+        expected = model.visual_projection(model.vision_model(network.preparation(images)).pooler_output)
     assert torch.allclose(features, expected, atol=1e-5)
     with pytest.raises(InputError, match="holds a model of the type 'clip', not dinov2"):
         load_feature_network("dinov2", weights=tmp_path)
@@ -210,28 +210,28 @@ def test_transformers_without_weights(name, model, tmp_path, monkeypatch):
         load_feature_network(name, weights=tmp_path / "empty")
 
 
-def to_pil(pictures):
-    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures]
+def to_pil(images):
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
 
 
 @pytest.mark.parametrize("side", [40, 299, 640])
 def test_clean_resize_is_that_of_pillow_in_float(side):
-    picture = np.random.default_rng(0).integers(0, 256, (side, side + 7, 3), np.uint8)
-    channels = [Image.fromarray(picture[..., c].astype(np.float32)) for c in range(3)]
+    image = np.random.default_rng(0).integers(0, 256, (side, side + 7, 3), np.uint8)
+    channels = [Image.fromarray(image[..., c].astype(np.float32)) for c in range(3)]
     assert {channel.mode for channel in channels} == {"F"}
     expected = [np.asarray(channel.resize((299, 299), Image.Resampling.BICUBIC)) for channel in channels]
     clean = Preparation(size=299, mean=(0.0,), deviation=(1.0,))
-    found = clean(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].numpy()
+    found = clean(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
     assert np.abs(found - np.stack(expected)).max() < 1e-3  # of 255
     if side < 299:
         assert found.min() < -1 and found.max() > 256  # neither rounded nor clipped
 
 
-def test_autocast_does_not_change_features(pictures):
+def test_autocast_does_not_change_features(images):
     network = means_network(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), Means()))
-    alone = network(pictures)
+    alone = network(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (network(pictures) == alone).all()
+        assert (network(images) == alone).all()
 
 
 # --------------------------------------------------------------------------------------------------------- extraction
@@ -239,7 +239,7 @@ def test_autocast_does_not_change_features(pictures):
 
 @pytest.mark.parametrize("batch_size, workers", [(1, 1), (4, 3), (50, 2), (4, None)])
 def test_features_come_in_the_order_of_the_files(tmp_path, batch_size, workers):
-    files = write_pictures(tmp_path, 11)
+    files = write_images(tmp_path, 11)
     features = extract_features(means_network(), files, batch_size=batch_size, workers=workers)
     expected = [means_network()(as_batch(file))[0].numpy() for file in files]
     assert features.dtype == np.float32
@@ -255,8 +255,8 @@ def as_batch(file):
     return torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1)[None]
 
 
-def test_pictures_of_different_sizes_and_kinds(tmp_path):
-    files = write_pictures(tmp_path, 6, sides=((20, 30), (40, 40)))
+def test_images_of_different_sizes_and_kinds(tmp_path):
+    files = write_images(tmp_path, 6, sides=((20, 30), (40, 40)))
     Image.new("L", (24, 24), 7).save(files[2])  # grey
     mixed = extract_features(means_network(), files, batch_size=4)
     np.testing.assert_allclose(mixed[2], (7 - 127.5) / 127.5, atol=1e-6)
@@ -268,10 +268,10 @@ def test_no_files():
     assert extract_features(means_network(), []).shape == (0, 12)
 
 
-def test_what_is_no_picture_is_named(tmp_path):
-    files = write_pictures(tmp_path, 5)
+def test_what_is_no_image_is_named(tmp_path):
+    files = write_images(tmp_path, 5)
     files[3].write_text("text")
-    with pytest.raises(InputError, match=f"{files[3].name}: not a readable picture"):
+    with pytest.raises(InputError, match=f"{files[3].name}: not a readable image"):
         extract_features(means_network(), files, batch_size=2)
     with pytest.raises(InputError, match="absent.png: no such file"):
         extract_features(means_network(), [files[0], tmp_path / "absent.png"])
@@ -282,7 +282,7 @@ def test_features_that_are_not_finite_name_the_first_file(tmp_path):
         def forward(self, x):
             return Means()(x + 1).log()
 
-    files = write_pictures(tmp_path, 5)
+    files = write_images(tmp_path, 5)
     Image.new("RGB", (16, 16)).save(files[3])
     with pytest.raises(InputError, match=rf"{files[3].name}: its Means features are not finite"):
         extract_features(means_network(Logarithm()), files, batch_size=2)
@@ -299,9 +299,9 @@ from pathlib import Path
 from test_feature_networks import means_network
 from ifuvit.utils.errors import InputError
 from ifuvit.metrics.distances.feature_networks import extract_features, extract_statistics, load_feature_network
-from ifuvit.utils.distributed import part_at_exit
+from ifuvit.utils.distributed import destroy_process_group_at_exit
 torch.distributed.init_process_group("gloo")
-part_at_exit()
+destroy_process_group_at_exit()
 rank = torch.distributed.get_rank()
 files, out = sorted(Path(sys.argv[2]).iterdir()), Path(sys.argv[3])
 network = load_feature_network("effnet-lite0")
@@ -317,13 +317,13 @@ except InputError as error:
 
 @pytest.mark.multiprocess
 def test_two_processes_give_the_features_of_one(tmp_path):
-    files = write_pictures(tmp_path / "pictures", 12)[:11]
-    (tmp_path / "pictures" / "11.png").unlink()
+    files = write_images(tmp_path / "images", 12)[:11]
+    (tmp_path / "images" / "11.png").unlink()
     tests = Path(__file__).parents[2] / "support"
     (tmp_path / "child.py").write_text(CHILD)
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node=2"]
-        + [f"--master-port={free_port()}", tmp_path / "child.py", tests, tmp_path / "pictures", tmp_path],
+        + [f"--master-port={free_port()}", tmp_path / "child.py", tests, tmp_path / "images", tmp_path],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -339,5 +339,5 @@ def test_two_processes_give_the_features_of_one(tmp_path):
             assert theirs["count"] == 11
             np.testing.assert_allclose(theirs["mean"], whole.mean, atol=1e-5)
             np.testing.assert_allclose(theirs["covariance"], whole.covariance, atol=1e-5)
-        # The picture of one process is missing; all of them say so.
+        # The image of one process is missing; all of them say so.
         assert (tmp_path / f"{rank}.txt").read_text().endswith("absent.png: no such file")

@@ -57,7 +57,7 @@ def test_statistics_of_parts_join_to_those_of_the_whole():
     features = cloud(101)
     parts = [FeatureStatistics.of(features[rank::3]) for rank in range(3)]
     whole = FeatureStatistics(16)
-    for part in [*parts, FeatureStatistics(16)]:  # a process may have had no pictures
+    for part in [*parts, FeatureStatistics(16)]:  # a process may have had no images
         whole.merge(part)
     assert whole.count == 101
     np.testing.assert_allclose(whole.covariance, np.cov(features.astype(np.float64), rowvar=False), atol=1e-12)
@@ -145,7 +145,7 @@ def test_frechet_agrees_with_torchmetrics():
 
 
 @pytest.mark.parametrize("count", [20, 60])
-def test_frechet_of_fewer_pictures_than_dimensions(count):
+def test_frechet_of_fewer_images_than_dimensions(count):
     """A rotation into more dimensions changes no distance, though it makes the covariances singular."""
     x, y = cloud(count, 30), cloud(count, 30, seed=1, shift=0.3, mixing=1)
     turn = np.linalg.qr(np.random.default_rng(5).standard_normal((200, 30)))[0].T
@@ -196,11 +196,11 @@ def test_kernel_distance_of_unequal_sides_and_in_blocks(monkeypatch):
     expected = sum(within) - 2 * np.mean([kernel(a, b) for a in x for b in y])
     found = kernel_distance(x, y)
     assert found["value"] == pytest.approx(expected, rel=1e-6)
-    assert found["n"] == 30 and found["interval_from"] == "100 random subsets of 15 against 25 pictures"
+    assert found["n"] == 30 and found["interval_from"] == "100 random subsets of 15 against 25 images"
     blocks = frechet._blocks
     monkeypatch.setattr(frechet, "_blocks", lambda length: blocks(length, 7))
     assert kernel_distance(x, y)["value"] == pytest.approx(found["value"], rel=1e-12)
-    # Also of a set with itself, where the pairs of a picture with itself count between the sides only.
+    # Also of a set with itself, where the pairs of a image with itself count between the sides only.
     assert kernel_distance(x, x)["value"] == pytest.approx(
         2 * within[0] - 2 * np.mean([kernel(a, b) for a in x for b in x])
     )
@@ -244,10 +244,10 @@ def test_precision_recall_at_the_ends():
     real = cloud(30)
     assert precision_recall(real, real) == (1, 1)
     assert precision_recall(real, real + 1000) == (0, 0)
-    few = np.repeat(real[:1], 30, axis=0)  # one and the same picture: among the real ones, but covers none of the rest
+    few = np.repeat(real[:1], 30, axis=0)  # one and the same image: among the real ones, but covers none of the rest
     precision, recall = precision_recall(real, few)
     assert precision == 1 and recall < 0.1
-    with pytest.raises(InputError, match="3 pictures: .* more than 3"):
+    with pytest.raises(InputError, match="3 images: .* more than 3"):
         precision_recall(real[:3], real)
 
 
@@ -264,7 +264,7 @@ def test_all_distances_with_floors():
         assert estimate["interval_from"] and estimate["n"] in (60, 80)
     frechet_floor = found["FD-EffNetLite0"]["floor"]
     assert frechet_floor["value"] == pytest.approx(between(others.astype(np.float64), real.astype(np.float64)))
-    assert frechet_floor["n"] == 60 and frechet_floor["how"] == "60 real pictures against 80 other real pictures"
+    assert frechet_floor["n"] == 60 and frechet_floor["how"] == "60 real images against 80 other real images"
     assert found["KID-EffNetLite0"]["floor"]["value"] == pytest.approx(kernel_distance(others, real)["value"])
     assert found["FD-EffNetLite0"]["value"] > frechet_floor["value"]
     precision, recall = precision_recall(real, others)
@@ -273,10 +273,10 @@ def test_all_distances_with_floors():
     assert found == distances(generated, real, Network(), other_real=others)
 
 
-def test_floor_without_other_pictures():
+def test_floor_without_other_images():
     generated, real = cloud(60), cloud(80, seed=1)
     floor = distances(generated, real, Network())["FD-EffNetLite0"]["floor"]
-    assert floor["n"] == 40 and floor["how"] == "40 real pictures against 40 other real pictures"
+    assert floor["n"] == 40 and floor["how"] == "40 real images against 40 other real images"
 
 
 def test_names_over_inception_and_clip():
@@ -309,23 +309,23 @@ def test_distances_refuse():
         distances(cloud(20), cloud(20, 8), Network())
     with pytest.raises(InputError, match="statistics have 8 dimensions, the features of EffNetLite0 16"):
         distances(cloud(20), FeatureStatistics.of(cloud(20, 8)), Network())
-    with pytest.raises(InputError, match="of 5 pictures: give at least 8"):
+    with pytest.raises(InputError, match="of 5 images: give at least 8"):
         distances(cloud(5), cloud(20), Network())
 
 
 def check_widths(found):
-    """Of estimates from as many sets of pictures: the spread of their values, and the width of their intervals."""
+    """Of estimates from as many sets of images: the spread of their values, and the width of their intervals."""
     spread = np.std([estimate["value"] for estimate in found])
     widths = np.mean([estimate["interval"][1] - estimate["interval"][0] for estimate in found])
     assert widths / (2 * 1.96) == pytest.approx(spread, rel=0.35)
 
 
-def test_frechet_intervals_are_as_wide_as_other_pictures_would_make_them():
+def test_frechet_intervals_are_as_wide_as_other_images_would_make_them():
     real = FeatureStatistics.of(cloud(400, seed=9999))
     sets = [cloud(80, seed=seed, shift=0.5) for seed in range(60)]
     check_widths([distances(generated, real, Network())["FD-EffNetLite0"] for generated in sets])
 
 
-def test_kernel_intervals_are_as_wide_as_other_pictures_would_make_them():
+def test_kernel_intervals_are_as_wide_as_other_images_would_make_them():
     sets = [(cloud(60, seed=seed, shift=0.5), cloud(120, seed=seed + 500)) for seed in range(60)]
     check_widths([kernel_distance(generated, real) for generated, real in sets])

@@ -5,7 +5,7 @@ from torch.nn import functional
 from ifuvit.metrics.distances.inception import Inception2015
 
 # Szegedy et al. 2015 (arXiv:1512.00567), Table 1, in finer steps as in TensorFlow's and torchvision's sources:
-# channels and side of the output of each layer for pictures of 299 x 299.
+# channels and side of the output of each layer for images of 299 x 299.
 SHAPES = {
     "Conv2d_1a_3x3": (32, 149),
     "Conv2d_2a_3x3": (32, 147),
@@ -83,9 +83,9 @@ def test_names_of_the_weight_file(network):
 def test_against_plain_functions(network):
     """The same features from the state dict alone, by functions written out layer after layer."""
     torch.manual_seed(1)
-    pictures = torch.rand(2, 3, 299, 299) * 2 - 1
+    images = torch.rand(2, 3, 299, 299) * 2 - 1
     with torch.no_grad():
-        features, expected = network(pictures), by_functions(network.state_dict(), pictures)
+        features, expected = network(images), by_functions(network.state_dict(), images)
     assert features.std() > 1e-3
     assert torch.allclose(features, expected, rtol=1e-4, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""OpenMoji Scenes: small pictures with known contents, drawn on the fly from the vector emoji of the OpenMoji project.
+"""OpenMoji Scenes: small images with known contents, drawn on the fly from the vector emoji of the OpenMoji project.
 
 A scene is 1 to 5 copies of one kind of object (about three quarters of the scenes), or two different kinds, one each,
 with a spatial relation (the rest), on one of six backgrounds, with five captions. Everything about a scene follows from
@@ -10,7 +10,7 @@ ones does not depend on the seed, so the training set of any seed is free of the
 `contents` has what a scene can show, `captions` what is said of it; `drawing` makes it, `writing` makes a data set, and
 `reading` reads one back.
 
-OpenMoji is licensed CC BY-SA 4.0; so are the pictures drawn here.
+OpenMoji is licensed CC BY-SA 4.0; so are the images drawn here.
 """
 
 from ifuvit.data.scenes.captions import TEMPLATES, prompt_for, relation_prompt_for

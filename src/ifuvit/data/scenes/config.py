@@ -10,18 +10,18 @@ from ifuvit.utils.files import now, sha256, write_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:
-    """Draw pictures of 1 to 5 emoji, or of two with a spatial relation, with five captions each."""
+    """Draw images of 1 to 5 emoji, or of two with a spatial relation, with five captions each."""
 
     out: Path
     """Directory to write: images/, annotations/, held_out.json, ATTRIBUTION.txt, manifest.json."""
     size: int = 64
-    """Side of the square pictures in pixels, 32 or more."""
+    """Side of the square images in pixels, 32 or more."""
     train: int = 20_000
-    """Number of training pictures."""
+    """Number of training images."""
     val: int = 2_000
-    """Number of validation pictures, of which about a quarter show combinations held out of training."""
+    """Number of validation images, of which about a quarter show combinations held out of training."""
     seed: int = 0
-    """The same seed gives the same pictures; a longer set begins with the shorter one."""
+    """The same seed gives the same images; a longer set begins with the shorter one."""
 
 
 def run(config: ScenesConfig) -> Path:

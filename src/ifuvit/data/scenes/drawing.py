@@ -29,7 +29,7 @@ HELD_OUT_SHARE = 0.25
 """Probability that a scene of the split "val" is of a held-out combination."""
 
 SMALLEST_SIZE = 32
-# Longer side of an object as a fraction of the picture's side. Five boxes of more than a third cannot be disjoint
+# Longer side of an object as a fraction of the image's side. Five boxes of more than a third cannot be disjoint
 # (three must stand above each other somewhere), and close to a third they could only stand on a grid.
 OBJECT_SIZES = (0.2, 0.3125)
 OBJECT_SIZE_STEPS = 8
@@ -37,7 +37,7 @@ OBJECT_SIZE_STEPS = 8
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and all that is known about it.
+    """One image and all that is known about it.
 
     Attributes:
         image: (size, size, 3) uint8 RGB.
@@ -120,7 +120,7 @@ def openmoji_version() -> str:
 
 
 def object_sizes(size: int) -> tuple[int, ...]:
-    """The lengths in pixels asked of an object's longer side in pictures of `size` x `size` pixels; all equally likely
+    """The lengths in pixels asked of an object's longer side in images of `size` x `size` pixels; all equally likely
     for every count. The rasterizer may add a pixel."""
     low, high = OBJECT_SIZES
     # A third, less the rasterizer's pixel: what `_place` can always fit.
@@ -205,7 +205,7 @@ def draw_scene(seed: int, index: int, *, size: int = 64, split: Split) -> Scene:
     Args:
         seed: of the data set, 0 or more.
         index: of the scene in its split, 0 or more.
-        size: side of the square picture in pixels, 32 or more.
+        size: side of the square image in pixels, 32 or more.
         split: "train" has no held-out combination; a quarter of "val" has one.
 
     Raises:

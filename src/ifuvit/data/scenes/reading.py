@@ -1,4 +1,4 @@
-"""Reading back what the annotations of a written data set tell of its pictures."""
+"""Reading back what the annotations of a written data set tell of its images."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from ifuvit.utils.files import read_json
 
 
 class WrittenScene(NamedTuple):
-    """A picture on the disk, and what is known about it; like `Scene`, but without captions."""
+    """A image on the disk, and what is known about it; like `Scene`, but without captions."""
 
     file: Path
     size: tuple[int, int]
@@ -22,10 +22,10 @@ class WrittenScene(NamedTuple):
 
 
 def read_annotations(directory: Path, split: Split) -> dict[int, WrittenScene]:
-    """The pictures of one split by their ids.
+    """The images of one split by their ids.
 
     Raises:
-        InputError: missing or broken annotations, or pictures of other things than OpenMoji Scenes.
+        InputError: missing or broken annotations, or images of other things than OpenMoji Scenes.
     """
     path = directory / "annotations" / f"instances_{split}.json"
     if not path.is_file():

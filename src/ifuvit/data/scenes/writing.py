@@ -18,15 +18,15 @@ def write_scenes(
     """Write a data set in MS-COCO's layout: images/{train,val}/*.png, annotations/captions_{train,val}.json,
     annotations/instances_{train,val}.json, held_out.json, ATTRIBUTION.txt.
 
-    A picture's number in the file name, its `id` and its index for `draw_scene` are the same. Beside COCO's fields an
+    A image's number in the file name, its `id` and its index for `draw_scene` are the same. Beside COCO's fields an
     image's record has `held_out`, `background`, and `relation`. Every file takes its name when it is whole, annotations
-    follow pictures, and everything is drawn anew at each call, so a call after an interrupted one completes the set.
+    follow images, and everything is drawn anew at each call, so a call after an interrupted one completes the set.
 
     Args:
-        out: the directory; new, empty, or of an earlier call with the same size and seed and not more pictures.
-        size: side of the square pictures in pixels.
-        train: number of training pictures.
-        val: number of validation pictures, of which a quarter show held-out combinations.
+        out: the directory; new, empty, or of an earlier call with the same size and seed and not more images.
+        size: side of the square images in pixels.
+        train: number of training images.
+        val: number of validation images, of which a quarter show held-out combinations.
         seed: 0 or more.
         progress: whether to show a progress bar on standard error.
 
@@ -71,17 +71,17 @@ def held_out() -> dict[str, list[dict[str, Any]]]:
 
 def _attribution() -> str:
     return (
-        "The pictures in this directory are composed from emoji designed by OpenMoji, the open-source emoji and icon\n"
+        "The images in this directory are composed from emoji designed by OpenMoji, the open-source emoji and icon\n"
         "project (https://openmoji.org, https://github.com/hfg-gmuend/openmoji), "
         f"version {openmoji_version()}.\n"
         "OpenMoji is licensed CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/).\n"
         "Changes: emoji were scaled, and composed on colored backgrounds.\n"
-        "The pictures are licensed CC BY-SA 4.0 as well. Whoever passes them on must keep this note.\n"
+        "The images are licensed CC BY-SA 4.0 as well. Whoever passes them on must keep this note.\n"
     )
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> None:
-    """Refuse a directory that holds something else, so that no picture of another data set stays among these."""
+    """Refuse a directory that holds something else, so that no image of another data set stays among these."""
     marker = out / "scenes.json"
     if marker.exists():
         before = read_json(marker)
@@ -91,7 +91,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
         if not (same and before.get("train", 0) <= settings["train"] and before.get("val", 0) <= settings["val"]):
             raise InputError(
                 f"{out} holds scenes drawn with other settings ({json.dumps(before)}); "
-                "give them again (more pictures are fine), choose another directory, or delete it"
+                "give them again (more images are fine), choose another directory, or delete it"
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not a directory of scenes; choose another one")
@@ -108,10 +108,10 @@ def _write_split(out: Path, split: Split, count: int, size: int, seed: int, prog
     images: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
-    for index in tqdm(range(count), desc=f"{split} scenes", unit="picture", disable=not progress):
+    for index in tqdm(range(count), desc=f"{split} scenes", unit="image", disable=not progress):
         scene = draw_scene(seed, index, size=size, split=split)
         name = f"{index:012d}.png"
-        # Not artifacts.atomic_path, which waits for the disk: a picture lost with the power is drawn again.
+        # Not artifacts.atomic_path, which waits for the disk: a image lost with the power is drawn again.
         temporary = folder / f".{name}.tmp"
         Image.fromarray(scene.image).save(temporary, format="PNG", compress_level=4)
         os.replace(temporary, folder / name)

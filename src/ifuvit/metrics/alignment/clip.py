@@ -1,9 +1,9 @@
-"""Text-image alignment: how near a picture and its caption lie in the common space of a model with two towers.
+"""Text-image alignment: how near a image and its caption lie in the common space of a model with two towers.
 
 CLIP score (Hessel et al. 2021, "CLIPScore: A Reference-free Evaluation Metric for Image Captioning") is told in three
 scales, because papers use all of them: the mean cosine, 100 times it, and the mean of 2.5 x max(cosine, 0).
 
-Shapes: B pictures or captions, E the width of the common space.
+Shapes: B images or captions, E the width of the common space.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ _FILES = (
 
 
 class AlignmentModel(ABC):
-    """A model that puts pictures and captions into one space."""
+    """A model that puts images and captions into one space."""
 
     name: str
     """Of the model, as a result tells it: "CLIP ViT-L/14"."""
@@ -58,12 +58,12 @@ class AlignmentModel(ABC):
         """SHA-256, in hexadecimal, over all weights and settings that the score depends on."""
 
     @abstractmethod
-    def preprocess(self, picture: Image.Image) -> torch.Tensor:
-        """An RGB picture of any size -> (3, S, S), on the CPU. Called from several threads."""
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        """An RGB image of any size -> (3, S, S), on the CPU. Called from several threads."""
 
     @abstractmethod
-    def embed_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) preprocessed pictures -> (B, E) float32 of length 1."""
+    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) preprocessed images -> (B, E) float32 of length 1."""
 
     @abstractmethod
     def embed_captions(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:
@@ -80,22 +80,22 @@ class AlignmentModel(ABC):
         workers: int = 4,
         progress: bool = False,
     ) -> tuple[np.ndarray, int]:
-        """The cosine of every picture with its own caption.
+        """The cosine of every image with its own caption.
 
         Args:
-            files: N pictures.
+            files: N images.
             captions: one for each.
-            size: crop to the central square and resize (Lanczos) to this many pixels first, as the pictures that a
+            size: crop to the central square and resize (Lanczos) to this many pixels first, as the images that a
                 model is trained on; None takes them as they are. The model's own preprocessing follows.
-            batch_size: pictures at once; it does not change the result (beyond rounding).
-            workers: threads that read pictures ahead.
+            batch_size: images at once; it does not change the result (beyond rounding).
+            workers: threads that read images ahead.
             progress: whether to show a bar on standard error.
 
         Returns:
             (N,) float64, and how many captions were truncated.
 
         Raises:
-            InputError: the numbers of pictures and captions differ, a caption is empty, a file is missing or no picture,
+            InputError: the numbers of images and captions differ, a caption is empty, a file is missing or no image,
                 or a cosine is not a number.
         """
         from tqdm import tqdm
@@ -103,17 +103,17 @@ class AlignmentModel(ABC):
         _check_pairs(files, captions)
 
         def read(file: Path) -> torch.Tensor:
-            picture = load_image(file)
-            return self.preprocess(picture if size is None else center_crop_resize(picture, size))
+            image = load_image(file)
+            return self.preprocess(image if size is None else center_crop_resize(image, size))
 
         cosines = np.empty(len(files), np.float64)
         truncated = 0
-        pictures = read_ahead(read, files, workers=workers, ahead=2 * batch_size)
-        with tqdm(total=len(files), desc=self.score_name, unit="picture", disable=not progress) as bar:
+        images = read_ahead(read, files, workers=workers, ahead=2 * batch_size)
+        with tqdm(total=len(files), desc=self.score_name, unit="image", disable=not progress) as bar:
             for start in range(0, len(files), batch_size):
                 part = slice(start, start + batch_size)
                 described, shortened = self.embed_captions(captions[part])
-                shown = self.embed_pictures(torch.stack(list(islice(pictures, batch_size))))
+                shown = self.embed_images(torch.stack(list(islice(images, batch_size))))
                 cosines[part] = (shown.double() * described.double()).sum(1).cpu().numpy()
                 truncated += shortened
                 bar.update(len(shown))
@@ -125,10 +125,10 @@ class AlignmentModel(ABC):
 
 def _check_pairs(files: Sequence[Path], captions: Sequence[str]) -> None:
     if len(files) != len(captions):
-        raise InputError(f"{len(files)} pictures, but {len(captions)} captions; give one caption for each picture")
+        raise InputError(f"{len(files)} images, but {len(captions)} captions; give one caption for each image")
     for file, caption in zip(files, captions):
         if not caption.strip():
-            raise InputError(f"{file}: its caption is empty; there is nothing to compare the picture with")
+            raise InputError(f"{file}: its caption is empty; there is nothing to compare the image with")
 
 
 def load_alignment_model(
@@ -240,20 +240,20 @@ class CLIP(AlignmentModel):
         names += [name for name in _FILES if (self.folder / name).is_file()]
         return hashlib.sha256("".join(f"{n} {sha256(self.folder / n)}\n" for n in names).encode()).hexdigest()
 
-    def preprocess(self, picture: Image.Image) -> torch.Tensor:
-        """An RGB picture as OpenAI's CLIP gets it: the shorter side resized to S (bicubic), the central square, scaled
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        """An RGB image as OpenAI's CLIP gets it: the shorter side resized to S (bicubic), the central square, scaled
         by mean and standard deviation. (3, S, S)."""
         size = self.image_size
-        width, height = picture.size
+        width, height = image.size
         short = min(width, height)
         # int(), as torchvision and transformers round.
-        picture = picture.resize((int(size * width / short), int(size * height / short)), Image.Resampling.BICUBIC)
-        left, top = (picture.width - size) // 2, (picture.height - size) // 2
-        pixels = np.asarray(picture.crop((left, top, left + size, top + size)), np.float32) / 255
+        image = image.resize((int(size * width / short), int(size * height / short)), Image.Resampling.BICUBIC)
+        left, top = (image.width - size) // 2, (image.height - size) // 2
+        pixels = np.asarray(image.crop((left, top, left + size, top + size)), np.float32) / 255
         return (torch.from_numpy(pixels).permute(2, 0, 1) - self._mean) / self._std
 
     @torch.no_grad()
-    def embed_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
         features = self.model.get_image_features(pixel_values=pixels.to(self.model.device))
         return normalize(_pooled(features), dim=-1)
 

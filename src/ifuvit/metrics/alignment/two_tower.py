@@ -1,11 +1,11 @@
 """The TwoTower score: text-image alignment for OpenMoji Scenes, where no CLIP model is at hand.
 
 Two small transformers, trained by `ifuvit train-two-tower` on training scenes alone, stand on two frozen networks:
-EfficientNet-Lite0 (ImageNet) gives a map of a picture, MiniLM gives the states of a caption. They know drawn objects of
+EfficientNet-Lite0 (ImageNet) gives a map of a image, MiniLM gives the states of a caption. They know drawn objects of
 42 kinds and how many there are, and nothing else; the shipped model does not tell which of two objects is on the left
 or above (docs/alignment.md). It is not CLIP, and its score is no CLIP score.
 
-Shapes: B pictures or captions, P cells of a picture's map, F features of a cell, L tokens of a caption, D the width of
+Shapes: B images or captions, P cells of a image's map, F features of a cell, L tokens of a caption, D the width of
 their states, E the width of the common space.
 """
 
@@ -42,7 +42,7 @@ class TwoTowerConfig:
     """The two transformers."""
 
     cells: int = 16
-    """P, cells of a picture's map."""
+    """P, cells of a image's map."""
     cell_features: int = 608
     """F, features of a cell."""
     tokens: int = 16
@@ -51,8 +51,8 @@ class TwoTowerConfig:
     """D, width of a token's state."""
     width: int = 128
     """Of both transformers."""
-    picture_depth: int = 2
-    """Blocks of the picture's transformer."""
+    image_depth: int = 2
+    """Blocks of the image's transformer."""
     caption_depth: int = 2
     """Blocks of the caption's transformer."""
     heads: int = 4
@@ -98,19 +98,19 @@ class _Tower(nn.Module):
 
 
 class TwoTower(nn.Module):
-    """Pictures and captions in one space."""
+    """Images and captions in one space."""
 
     def __init__(self, config: TwoTowerConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or TwoTowerConfig()
-        self.picture_tower = _Tower(config.cells, config.cell_features, config.picture_depth, config)
+        self.image_tower = _Tower(config.cells, config.cell_features, config.image_depth, config)
         self.caption_tower = _Tower(config.tokens, config.token_width, config.caption_depth, config)
         # Temperature 0.07 at first, as CLIP's.
         self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
-    def pictures(self, maps: torch.Tensor) -> torch.Tensor:
+    def images(self, maps: torch.Tensor) -> torch.Tensor:
         """(B, P, F) -> (B, E) of length 1."""
-        return self.picture_tower(maps)
+        return self.image_tower(maps)
 
     def captions(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, L, D) and (B, L) bool, true at tokens -> (B, E) of length 1."""
@@ -120,19 +120,19 @@ class TwoTower(nn.Module):
         self, maps: torch.Tensor, states: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both embeddings."""
-        return self.pictures(maps), self.captions(states, mask)
+        return self.images(maps), self.captions(states, mask)
 
 
-class PictureMaps:
+class ImageMaps:
     """The frozen EfficientNet-Lite0, up to two stages that still know where things are.
 
-    Pictures are seen at 128 x 128 pixels, twice the size they are drawn at, for the network was trained on larger things.
+    Images are seen at 128 x 128 pixels, twice the size they are drawn at, for the network was trained on larger things.
     There 16 x 16 of these pixels have 112 features of the stage with that stride, and the means of 40 features of the stage
     before, whose stride is half of it. A cell is 2 x 2 of these, side by side: few cells make the transformer cheap.
     """
 
     size = 128
-    """Side of the square that pictures are resized to, pixels."""
+    """Side of the square that images are resized to, pixels."""
     cells = 16
     """P"""
     features = 608
@@ -145,12 +145,12 @@ class PictureMaps:
         self._prepare = network.preparation
         self._network: Any = network.module.network
 
-    def preprocess(self, picture: Image.Image) -> torch.Tensor:
-        """The central square of an RGB picture, resized (bilinear), as (3, 128, 128) uint8."""
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        """The central square of an RGB image, resized (bilinear), as (3, 128, 128) uint8."""
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
         # Cropped first: with a box to resize from, Pillow's filter reaches beyond it.
-        square = picture.crop((left, top, left + side, top + side))
+        square = image.crop((left, top, left + side, top + side))
         pixels = np.array(square.resize((self.size, self.size), Image.Resampling.BILINEAR))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -180,7 +180,7 @@ class TwoTowerAlignment(AlignmentModel):
     name = "TwoTower"
     score_name = "TwoTower score"
 
-    def __init__(self, tower: TwoTower, maps: PictureMaps, text_encoder: TextEncoder, *, prefix: str = "") -> None:
+    def __init__(self, tower: TwoTower, maps: ImageMaps, text_encoder: TextEncoder, *, prefix: str = "") -> None:
         self.tower = tower.eval()
         self.maps = maps
         self.text_encoder = text_encoder
@@ -212,7 +212,7 @@ class TwoTowerAlignment(AlignmentModel):
             raise InputError(f"{where}: not a two-tower model's configuration")
         tower = TwoTower(from_dict(TwoTowerConfig, values["towers"], where=where))
         load_weights(tower, directory / "model.safetensors")
-        maps = PictureMaps(device=device)
+        maps = ImageMaps(device=device)
         text_encoder = TextEncoder.from_pretrained("minilm", max_tokens=tower.config.tokens, device=device)
         model = cls(tower.to(device), maps, text_encoder, prefix=prefix)
         for name, fingerprint in model.frozen().items():
@@ -247,12 +247,12 @@ class TwoTowerAlignment(AlignmentModel):
             digest.update(value.cpu().half().numpy().tobytes())
         return digest.hexdigest()
 
-    def preprocess(self, picture: Image.Image) -> torch.Tensor:
-        return self.maps.preprocess(picture)
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        return self.maps.preprocess(image)
 
     @torch.no_grad()
-    def embed_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.tower.pictures(self.maps(pixels.to(self.text_encoder.device)))
+    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.tower.images(self.maps(pixels.to(self.text_encoder.device)))
 
     @torch.no_grad()
     def embed_captions(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:

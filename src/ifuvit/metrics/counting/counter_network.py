@@ -1,4 +1,4 @@
-"""The object counter's network: a small detector of centers for pictures of OpenMoji Scenes' kinds.
+"""The object counter's network: a small detector of centers for images of OpenMoji Scenes' kinds.
 
 It is of the kind of CenterNet (Zhou et al. 2019, "Objects as Points"): a map of 4 x 4 pixel cells that says where a
 center is, which kind it would be, and where in the cell it lies; local maxima are the objects.
@@ -30,16 +30,16 @@ least 8 pixels wide, so that true centers are at least 9 apart."""
 
 
 def read_squares(files: Sequence[Path], size: int) -> np.ndarray:
-    """(B, size, size, 3) uint8; pictures of another size are cropped to a square and resized.
+    """(B, size, size, 3) uint8; images of another size are cropped to a square and resized.
 
     Raises:
-        InputError: a file that is missing or no picture.
+        InputError: a file that is missing or no image.
     """
-    pictures = np.empty((len(files), size, size, 3), np.uint8)
+    images = np.empty((len(files), size, size, 3), np.uint8)
     for number, file in enumerate(files):
         image = load_image(file)
-        pictures[number] = np.asarray(image if image.size == (size, size) else center_crop_resize(image, size))
-    return pictures
+        images[number] = np.asarray(image if image.size == (size, size) else center_crop_resize(image, size))
+    return images
 
 
 class Maps(NamedTuple):
@@ -60,7 +60,7 @@ class ObjectCounterConfig:
     kinds: tuple[str, ...] = tuple(kind.name for kind in KINDS)
     """Names of the kinds, in the order of the logits."""
     image_size: int = 64
-    """Side of the square pictures it is made for, pixels; larger and smaller ones have to be resized to it."""
+    """Side of the square images it is made for, pixels; larger and smaller ones have to be resized to it."""
     width: int = 64
     """Channels of the maps; twice as many at half their resolution."""
     threshold: float = 0.5
@@ -94,7 +94,7 @@ class _Residual(nn.Module):
 
 
 class ObjectCounter(nn.Module):
-    """Finds the objects of known kinds in small pictures."""
+    """Finds the objects of known kinds in small images."""
 
     def __init__(self, config: ObjectCounterConfig | None = None) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class ObjectCounter(nn.Module):
             self.head[-1].bias[0] = -4.6  # type: ignore[index]
 
     def forward(self, images: torch.Tensor) -> Maps:
-        """Pictures (B, 3, H, W) in [-1, 1], H and W multiples of 8, to maps of cells of 4 x 4 pixels."""
+        """Images (B, 3, H, W) in [-1, 1], H and W multiples of 8, to maps of cells of 4 x 4 pixels."""
         fine = self.fine(self.stem(images))
         coarse = self.lateral(self.coarse(fine))
         merged = self.merged(fine + functional.interpolate(coarse, scale_factor=2.0, mode="nearest"))
@@ -138,11 +138,11 @@ class ObjectCounter(nn.Module):
             threshold: least score; `config.threshold` by default.
 
         Returns:
-            For every picture its objects, the surest first. Where a center is does not depend on the kind, so one
+            For every image its objects, the surest first. Where a center is does not depend on the kind, so one
             object is never counted as two kinds.
 
         Raises:
-            InputError: pictures of another shape.
+            InputError: images of another shape.
         """
         size = self.config.image_size
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):

@@ -1,4 +1,4 @@
-"""Counting the objects in pictures that were drawn from prompts like "three sheep", and scoring what was counted.
+"""Counting the objects in images that were drawn from prompts like "three sheep", and scoring what was counted.
 
 The paper has people count (Eqs. 9 and 10). Here a counter does: for the kinds of OpenMoji Scenes a small network whose
 own error is known, since scenes tell what is in them; for photographs a zero-shot detector
@@ -24,7 +24,7 @@ _SHIPPED = DIRECTORY
 _BATCH_SIZE = 100
 
 
-class PictureCounter(Protocol):
+class ImageCounter(Protocol):
     """What finds the objects that a prompt asks for."""
 
     every_kind: bool
@@ -39,7 +39,7 @@ class PictureCounter(Protocol):
     def find(
         self, files: Sequence[Path], asked: Sequence[Asked | AskedRelation], *, threshold: float
     ) -> list[list[Detection]]:
-        """The objects in every picture with at least this score, the surest first. What a higher threshold finds is a
+        """The objects in every image with at least this score, the surest first. What a higher threshold finds is a
         part of what a lower one finds."""
         ...
 
@@ -65,8 +65,8 @@ class SceneCounter:
     ) -> list[list[Detection]]:
         found: list[list[Detection]] = []
         for start in range(0, len(files), _BATCH_SIZE):
-            pictures = read_squares(files[start : start + _BATCH_SIZE], self.network.config.image_size)
-            found += self.network.detect(to_tensor(pictures), threshold=threshold)
+            images = read_squares(files[start : start + _BATCH_SIZE], self.network.config.image_size)
+            found += self.network.detect(to_tensor(images), threshold=threshold)
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def load_counter(reference: str | Path = "openmoji", *, device: str | torch.devi
 
 def open_counter(
     counter: str | Path, *, detector: str | None, threshold: float | None, device: str | torch.device
-) -> PictureCounter:
+) -> ImageCounter:
     """The detector if one is named (see `load_detector`), else the counter (see `load_counter`).
 
     Args:
@@ -121,34 +121,34 @@ def open_counter(
     return load_counter(counter, device=device)
 
 
-def count_pictures(
+def count_images(
     files: Sequence[Path],
     prompts: Sequence[str],
-    counter: PictureCounter,
+    counter: ImageCounter,
     *,
     thresholds: Sequence[float] = (),
     processes: Processes | None = None,
 ) -> dict[str, Any]:
-    """Judge whether pictures show what their prompts ask for.
+    """Judge whether images show what their prompts ask for.
 
     Args:
-        files: N pictures.
+        files: N images.
         prompts: what each was drawn from. Those that the counter cannot read are not judged, but listed.
         counter: of `load_counter` or `zero_shot_detection.load_detector`. Its own threshold gives the scores.
         thresholds: others that the main scores are told for as well.
-        processes: those that call this together and look at a share of the pictures each; alone by default.
+        processes: those that call this together and look at a share of the images each; alone by default.
 
     Returns:
-        {"pictures", "judged", "counts", "relations" (see `ifuvit.metrics.counting.scores.score`), "sweep": for every one
+        {"images", "judged", "counts", "relations" (see `ifuvit.metrics.counting.scores.score`), "sweep": for every one
         of `thresholds` {"threshold", "counts": overall scores, "relations": overall scores}, "counter": its facts,
         "not_judged": [{"file", "prompt"}], "judgments": [{"file", "prompt", "counted", "objects": [[kind, x, y,
         score]]}]}; docs/counting.md explains every field.
 
     Raises:
-        InputError: not as many prompts as files, a threshold that is not between 0 and 1, or a file that is no picture.
+        InputError: not as many prompts as files, a threshold that is not between 0 and 1, or a file that is no image.
     """
     if len(files) != len(prompts):
-        raise InputError(f"{len(files)} pictures, {len(prompts)} prompts; give as many of both")
+        raise InputError(f"{len(files)} images, {len(prompts)} prompts; give as many of both")
     for threshold in thresholds:
         if not 0 < threshold < 1:
             raise InputError(f"threshold {threshold}: must be between 0 and 1")
@@ -158,7 +158,7 @@ def count_pictures(
     processes = processes or Processes()
     shown, wanted = processes.share([file for file, *_ in judged]), processes.share(asked)
     least = min([counter.threshold, *thresholds])
-    every = in_order(processes.together(lambda: counter.find(shown, wanted, threshold=least)))
+    every = in_order(processes.all_gather(lambda: counter.find(shown, wanted, threshold=least)))
 
     def at(threshold: float) -> list[list[Detection]]:
         return [[one for one in objects if one.score >= threshold] for objects in every]
@@ -169,7 +169,7 @@ def count_pictures(
 
     found = at(counter.threshold)
     return {
-        "pictures": len(files),
+        "images": len(files),
         "judged": len(judged),
         **score(asked, found, every_kind=counter.every_kind),
         "sweep": [overall(threshold) for threshold in thresholds],

@@ -1,4 +1,4 @@
-"""The prompts of counting: sets of them to draw pictures from, and what a prompt asks for."""
+"""The prompts of counting: sets of them to draw images from, and what a prompt asks for."""
 
 import functools
 from collections.abc import Mapping
@@ -103,7 +103,7 @@ def _singular(noun: str) -> str | None:
 def parse_noun_phrase(prompt: str) -> Asked | None:
     """What a plain prompt of any kind asks for: an article or a number up to ten, in words or digits, then a noun of one
     or two words whose form fits the number: "a dog", "two traffic lights", "3 people". None for any other text: without
-    a number, with a preposition or a conjunction ("a dog on a bench", "a dog and a cat"), or with a verb ("a dog
+    a number, with a preposition or a conjunction ("a dog on a bench", "a dog and a cat"), or with a command ("a dog
     running"). Case and spaces do not matter. The noun is any: that a detector knows it is the caller's business.
     """
     number, *words = prompt.lower().split() or [""]
@@ -179,7 +179,7 @@ PROMPT_SETS: Mapping[PromptSet, tuple[str, ...]] = MappingProxyType(
         "coco": _coco_counts(),
     }
 )
-"""Prompts to draw pictures from, in a fixed order. "paper": bus, sheep, person and apple, one to five each. "all-kinds":
+"""Prompts to draw images from, in a fixed order. "paper": bus, sheep, person and apple, one to five each. "all-kinds":
 the same of all 42 kinds. "relations": 25 pairs of kinds in four relations, all of which training scenes show. "held-out":
 what no training scene shows, all 19 counts and 20 of each relation. "coco": for photographs, one to five of 77 of
 MS-COCO's kinds."""

@@ -1,6 +1,6 @@
-"""Scores of pictures by the objects that were found in them: the paper's counting scores (Eqs. 9 and 10), and relations.
+"""Scores of images by the objects that were found in them: the paper's counting scores (Eqs. 9 and 10), and relations.
 
-Every mean comes with its bootstrap interval over pictures, in the form of `ifuvit.metrics.intervals.estimate`.
+Every mean comes with its bootstrap interval over images, in the form of `ifuvit.metrics.intervals.estimate`.
 docs/counting.md explains every field.
 """
 
@@ -57,15 +57,15 @@ def count_metrics(
     """The paper's counting scores.
 
     Args:
-        asked: (kind, count) of every picture's prompt.
+        asked: (kind, count) of every image's prompt.
         counted: how many objects of the asked kind each picture shows.
         objects: how many objects of any kind of OpenMoji Scenes each picture shows, where they were looked for.
 
     Returns:
         {"overall": scores, "by_count": {"1": scores, ...}, "by_object": {kind: scores, ...}, "cells": {kind: {"1":
-        scores, ...}, ...}, "confusion": {"counted": ["0", ..., "more"], "asked": {"1": pictures by what was counted,
-        ...}}}. Scores are {"pictures", "average_error": mean |counted - asked| (Eq. 9), "match_ratio": share with counted
-        equal to asked (Eq. 10)}, estimates; None where there are no pictures. With `objects` the scores also have
+        scores, ...}, ...}, "confusion": {"counted": ["0", ..., "more"], "asked": {"1": images by what was counted,
+        ...}}}. Scores are {"images", "average_error": mean |counted - asked| (Eq. 9), "match_ratio": share with counted
+        equal to asked (Eq. 10)}, estimates; None where there are no images. With `objects` the scores also have
         "right_kind" (there are objects, all of the asked kind), "right_count" (as many objects as asked, of whatever
         kinds) and "right" (both), but not those of the cells; and "by_combination" tells combinations "in training"
         scenes from "held out" ones.
@@ -74,7 +74,7 @@ def count_metrics(
         InputError: the arguments differ in length.
     """
     if len(asked) != len(counted):
-        raise InputError(f"{len(asked)} pictures asked for, {len(counted)} counted; give as many of both")
+        raise InputError(f"{len(asked)} images asked for, {len(counted)} counted; give as many of both")
     if objects is not None and len(objects) != len(counted):
         raise InputError(f"{len(objects)} numbers of objects, {len(counted)} counted; give as many of both")
     values: dict[str, list[float | None]] = {}
@@ -101,16 +101,16 @@ def count_metrics(
 
 
 def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[Detection]]) -> dict[str, Any]:
-    """Whether pictures show two objects in the asked relation.
+    """Whether images show two objects in the asked relation.
 
     Args:
-        asked: what every picture's prompt asks for.
+        asked: what every image's prompt asks for.
         found: the objects of whatever kind in each.
 
     Returns:
         {"overall": scores, "by_relation": {"left of": scores, ...}, "by_combination": {"in training", "held out"}};
-        scores are {"pictures", "both_kinds", "right_objects", "right", "placed_if_both_kinds"}, estimates; None where
-        there are no pictures.
+        scores are {"images", "both_kinds", "right_objects", "right", "placed_if_both_kinds"}, estimates; None where
+        there are no images.
     """
     values: dict[str, list[float | None]] = {}
     for one, objects in zip(asked, found, strict=True):
@@ -131,15 +131,15 @@ def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[De
 def score(
     asked: Sequence[Asked | AskedRelation], found: Sequence[Sequence[Detection]], *, every_kind: bool = True
 ) -> dict[str, Any]:
-    """Scores of pictures by what was found in them.
+    """Scores of images by what was found in them.
 
     Args:
-        asked: what each picture was to show.
+        asked: what each image was to show.
         found: the objects in each, the surest first.
         every_kind: whether objects of every kind of OpenMoji Scenes were looked for, not of the asked kind alone.
 
     Returns:
-        {"counts": `count_metrics` of the pictures of one kind, "relations": `relation_metrics` of those of two}; None
+        {"counts": `count_metrics` of the images of one kind, "relations": `relation_metrics` of those of two}; None
         where there are none.
     """
     singles = [(one, objects) for one, objects in zip(asked, found, strict=True) if isinstance(one, Asked)]
@@ -157,8 +157,8 @@ def _combination(held_out: bool) -> str:
 
 
 def _means(values: Mapping[str, Sequence[float | None]], places: Sequence[int]) -> dict[str, Any]:
-    """The estimate of every value over the pictures at `places`, but those where it is None."""
-    means: dict[str, Any] = {"pictures": len(places)}
+    """The estimate of every value over the images at `places`, but those where it is None."""
+    means: dict[str, Any] = {"images": len(places)}
     for name, of_all in values.items():
         chosen = [value for place in places if (value := of_all[place]) is not None]
         means[name] = estimate(chosen) if chosen else None
@@ -166,7 +166,7 @@ def _means(values: Mapping[str, Sequence[float | None]], places: Sequence[int]) 
 
 
 def _means_by(keys: Sequence[Any], values: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
-    """`_means` of every group of pictures with the same key; those whose key is None are in none."""
+    """`_means` of every group of images with the same key; those whose key is None are in none."""
     return {
         str(key): _means(values, [place for place, one in enumerate(keys) if one == key])
         for key in sorted(set(keys) - {None})

@@ -26,17 +26,17 @@ def _cell(name: str, estimate: dict[str, Any] | None) -> str:
 
 
 def _table(first: str, groups: dict[str, Any], columns: dict[str, str]) -> list[str]:
-    """One line a group of pictures; scores that no group has are left out."""
+    """One line a group of images; scores that no group has are left out."""
     columns = {name: head for name, head in columns.items() if any(name in scores for scores in groups.values())}
-    lines = [f"{first:<12} {'pictures':>8} " + " ".join(f"{head:>20}" for head in columns.values())]
+    lines = [f"{first:<12} {'images':>8} " + " ".join(f"{head:>20}" for head in columns.values())]
     for group, scores in groups.items():
         cells = " ".join(f"{_cell(name, scores[name]):>20}" for name in columns)
-        lines.append(f"{group:<12} {scores['pictures']:>8} {cells}")
+        lines.append(f"{group:<12} {scores['images']:>8} {cells}")
     return lines
 
 
 def _groups(scores: dict[str, Any], by: str) -> dict[str, Any]:
-    """All pictures, those by count or by relation, and the combinations where there are both."""
+    """All images, those by count or by relation, and the combinations where there are both."""
     combinations = scores.get("by_combination", {})
     return {"all": scores["overall"], **scores[by], **(combinations if len(combinations) > 1 else {})}
 
@@ -59,7 +59,7 @@ def errors_table(errors: dict[str, Any]) -> str:
 
 def result_table(result: dict[str, Any]) -> str:
     """The main numbers of a judgment as text."""
-    lines = [f"{result['judged']} of {result['pictures']} pictures judged (mean [95 % interval])"]
+    lines = [f"{result['judged']} of {result['images']} images judged (mean [95 % interval])"]
     if result["counts"]:
         lines += _table("asked", _groups(result["counts"], "by_count"), _COUNT_SCORES)
     if result["relations"]:

@@ -84,8 +84,8 @@ class ZeroShotCounter:
         for place, one in enumerate(asked):
             assert isinstance(one, Asked)
             places.setdefault(one.kind, []).append(place)
-        with tqdm(total=len(files), unit="picture", desc="detecting", disable=None) as bar:
-            # Pictures of one kind have one query, so that nothing has to be padded.
+        with tqdm(total=len(files), unit="image", desc="detecting", disable=None) as bar:
+            # Images of one kind have one query, so that nothing has to be padded.
             for kind, of_kind in places.items():
                 for start in range(0, len(of_kind), self.batch_size):
                     batch = of_kind[start : start + self.batch_size]
@@ -140,7 +140,7 @@ def load_detector(
         threshold: least score of a box that counts; by default what transformers takes: 0.1 for OWL-ViT and OWLv2, 0.25
             for Grounding DINO and others.
         overlap: intersection over union above which two boxes are one object.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         device: where it computes.
 
     Raises:

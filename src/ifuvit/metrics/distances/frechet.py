@@ -1,6 +1,6 @@
-"""Distances between two sets of pictures, from their features: Fréchet, kernel distances, precision and recall.
+"""Distances between two sets of images, from their features: Fréchet, kernel distances, precision and recall.
 
-Shapes: N generated and M real pictures, D the width of the features. Everything is computed in float64 on the CPU.
+Shapes: N generated and M real images, D the width of the features. Everything is computed in float64 on the CPU.
 
 References:
     Heusel et al. 2017, arXiv:1706.08500 (FID); Bińkowski et al. 2018, arXiv:1801.01401 (KID);
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from ifuvit.metrics.distances.feature_networks import FeatureNetwork
 
 HALVES = 20
-"""Random halves of the generated pictures from which intervals are made."""
+"""Random halves of the generated images from which intervals are made."""
 
 
 class FeatureStatistics:
     """Mean and covariance of features, gathered batch by batch in float64.
 
     What is kept are the count, the mean, and the sum of the outer products of the deviations from the mean; two of them
-    are joined exactly (Chan et al. 1979), so that neither the size of batches nor the number of processes matters.
+    are concatenated exactly (Chan et al. 1979), so that neither the size of batches nor the number of processes matters.
 
     Attributes:
-        count: how many pictures, or None where a file does not tell.
+        count: how many images, or None where a file does not tell.
         facts: how they came to be, where a file tells.
         features: (N, D) float32 the features themselves, where a file has them.
     """
@@ -67,12 +67,12 @@ class FeatureStatistics:
         """(D, D) float64, unbiased.
 
         Raises:
-            InputError: of fewer than two pictures.
+            InputError: of fewer than two images.
         """
         if self.count is None:
             return self._scatter
         if self.count < 2:
-            raise InputError(f"statistics of {self.count} pictures: a covariance needs at least 2")
+            raise InputError(f"statistics of {self.count} images: a covariance needs at least 2")
         return self._scatter / (self.count - 1)
 
     def update(self, features: np.ndarray) -> None:
@@ -88,9 +88,9 @@ class FeatureStatistics:
         self.merge(batch)
 
     def merge(self, other: "FeatureStatistics") -> None:
-        """Add the pictures of `other`."""
+        """Add the images of `other`."""
         _check_widths(self.width, other.width)
-        assert self.count is not None and other.count is not None, "statistics without a count cannot be joined"
+        assert self.count is not None and other.count is not None, "statistics without a count cannot be concatenated"
         total = self.count + other.count
         if total == 0:
             return
@@ -161,7 +161,7 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     """Squared Fréchet distance between two normal distributions: |mu1 - mu2|² + tr(sigma1 + sigma2 - 2 √(sigma1 sigma2)).
 
     With sigma1 = A Aᵀ and sigma2 = B Bᵀ, the trace of the root is the sum of the singular values of Aᵀ B. So nothing is
-    squared, no complex numbers turn up, and singular covariances (fewer pictures than dimensions) are no special case.
+    squared, no complex numbers turn up, and singular covariances (fewer images than dimensions) are no special case.
 
     Args:
         mu1, mu2: (D,)
@@ -209,15 +209,15 @@ def kernel_distance(
 ) -> dict[str, Any]:
     """Kernel distance (KID): the unbiased squared maximum mean discrepancy with the kernel (xᵀy / D + 1)³.
 
-    The value is that of all pairs of pictures. The interval comes from random subsets of both sides, drawn without
-    replacement: the deviation between subsets of a share f of the pictures, times √(f / (1 - f)), is that between whole
+    The value is that of all pairs of images. The interval comes from random subsets of both sides, drawn without
+    replacement: the deviation between subsets of a share f of the images, times √(f / (1 - f)), is that between whole
     sets.
 
     Args:
         x: (N, D)
         y: (M, D)
         subsets: how many subsets.
-        subset_size: pictures of the smaller side in each of them, but at most half of that side; of the other side
+        subset_size: images of the smaller side in each of them, but at most half of that side; of the other side
             the same share.
         seed: of the subsets.
 
@@ -225,16 +225,16 @@ def kernel_distance(
         the estimate, with "n" = N.
 
     Raises:
-        InputError: the dimensions differ, or there are fewer than 4 pictures.
+        InputError: the dimensions differ, or there are fewer than 4 images.
     """
     _check_widths(x.shape[1], y.shape[1])
     smaller = min(len(x), len(y))
     if smaller < 4:
-        raise InputError(f"a kernel distance of {smaller} pictures: give at least 4 on either side")
+        raise InputError(f"a kernel distance of {smaller} images: give at least 4 on either side")
     fraction = min(0.5, subset_size / smaller)
     sizes = [round(fraction * len(side)) for side in (x, y)]
     rng = np.random.default_rng(seed)
-    # Row 0 chooses all pictures, the others a subset each.
+    # Row 0 chooses all images, the others a subset each.
     chosen_x, chosen_y = (np.zeros((subsets + 1, len(side))) for side in (x, y))
     for chosen, size in zip((chosen_x, chosen_y), sizes):
         chosen[0] = 1
@@ -245,22 +245,22 @@ def kernel_distance(
     return {
         "value": float(values[0]),
         "interval": [float(values[0] - spread), float(values[0] + spread)],
-        "interval_from": f"{subsets} random subsets of {sizes[0]} against {sizes[1]} pictures",
+        "interval_from": f"{subsets} random subsets of {sizes[0]} against {sizes[1]} images",
         "n": len(x),
     }
 
 
 def _kernel_means(
-    pictures: np.ndarray, chosen: np.ndarray, others: np.ndarray | None = None, chosen_others: np.ndarray | None = None
+    images: np.ndarray, chosen: np.ndarray, others: np.ndarray | None = None, chosen_others: np.ndarray | None = None
 ) -> np.ndarray:
-    """Mean of the polynomial kernel over pairs of a picture and one of the others, or, without others, over pairs of
-    different pictures; one mean for each choice (rows of 0 and 1)."""
-    second = pictures if others is None else others
+    """Mean of the polynomial kernel over pairs of a image and one of the others, or, without others, over pairs of
+    different images; one mean for each choice (rows of 0 and 1)."""
+    second = images if others is None else others
     chosen_second = chosen if chosen_others is None else chosen_others
-    columns = second.astype(np.float64).T / pictures.shape[1]
+    columns = second.astype(np.float64).T / images.shape[1]
     sums = np.zeros(len(chosen))
-    for rows in _blocks(len(pictures)):
-        kernel = pictures[rows].astype(np.float64) @ columns + 1
+    for rows in _blocks(len(images)):
+        kernel = images[rows].astype(np.float64) @ columns + 1
         kernel *= kernel * kernel
         if others is None:
             np.fill_diagonal(kernel[:, rows], 0)
@@ -276,7 +276,7 @@ def _blocks(length: int, size: int = 2048) -> Iterator[slice]:
 
 def cmmd(x: np.ndarray, y: np.ndarray) -> float:
     """CMMD: 1000 x the squared maximum mean discrepancy with a Gaussian kernel of width 10 between CLIP embeddings of
-    unit length; as in the authors' code, the estimate of least variance, which counts pairs of a picture with itself.
+    unit length; as in the authors' code, the estimate of least variance, which counts pairs of a image with itself.
 
     Args:
         x: (N, D)
@@ -300,8 +300,8 @@ def cmmd(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def precision_recall(real: np.ndarray, generated: np.ndarray, *, k: int = 3) -> tuple[float, float]:
-    """Improved precision and recall: the share of generated pictures that lie among the real ones, and of real ones
-    that lie among the generated. A picture lies among others if it is no farther from one of them than that one's k-th
+    """Improved precision and recall: the share of generated images that lie among the real ones, and of real ones
+    that lie among the generated. A image lies among others if it is no farther from one of them than that one's k-th
     nearest neighbor.
 
     Args:
@@ -310,7 +310,7 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, *, k: int = 3) -> 
         k: which neighbor.
 
     Raises:
-        InputError: the dimensions differ, or a side has no more than k pictures.
+        InputError: the dimensions differ, or a side has no more than k images.
     """
     return float(_lies_among(generated, real, k=k).mean()), float(_lies_among(real, generated, k=k).mean())
 
@@ -319,8 +319,8 @@ def _lies_among(points: np.ndarray, others: np.ndarray, *, k: int = 3) -> np.nda
     """(len(points),) bool"""
     _check_widths(points.shape[1], others.shape[1])
     if len(others) <= k:
-        raise InputError(f"{len(others)} pictures: precision and recall with k = {k} need more than {k}")
-    # Neighbor 0 is the picture itself.
+        raise InputError(f"{len(others)} images: precision and recall with k = {k} need more than {k}")
+    # Neighbor 0 is the image itself.
     radii = np.concatenate([np.partition(part, k, axis=1)[:, k] for part in _squared_distances(others, others)])
     return np.concatenate([(part <= radii).any(axis=1) for part in _squared_distances(points, others)])
 
@@ -352,9 +352,9 @@ def distances(
     Names are "FD-EffNetLite0", "KID-EffNetLite0", "precision-EffNetLite0", "recall-EffNetLite0"; over Inception "FID",
     "KID", "precision", "recall"; over CLIP "CMMD" alone. Of statistics without features only the Fréchet distance.
 
-    Intervals: of the Fréchet distance and CMMD from random halves of the generated pictures (the bootstrap would be
-    biased upward, since repeated pictures narrow the distribution); of KID from its subsets; of precision and recall by
-    the bootstrap. A distance's "floor" is what real pictures have to other real ones; of precision and recall it is
+    Intervals: of the Fréchet distance and CMMD from random halves of the generated images (the bootstrap would be
+    biased upward, since repeated images narrow the distribution); of KID from its subsets; of precision and recall by
+    the bootstrap. A distance's "floor" is what real images have to other real ones; of precision and recall it is
     called "real". The floor is exact only with `other_real`: without them `real` is split, so that the floor's
     reference is smaller than the distance's and its bias higher.
 
@@ -362,13 +362,13 @@ def distances(
         generated: (N, D)
         real: (M, D), or their statistics.
         network: which the features are of.
-        other_real: (N, D) real pictures that are not among `real`, as many as are generated: best those whose captions
+        other_real: (N, D) real images that are not among `real`, as many as are generated: best those whose captions
             were the prompts.
         seed: of all random subsets.
 
     Raises:
         InputError: the dimensions differ, the statistics are of another network or another resize, or there are fewer
-            than 8 pictures.
+            than 8 images.
     """
     if isinstance(real, FeatureStatistics):
         check_statistics(real, network)
@@ -384,7 +384,7 @@ def _check_sides(*sides: np.ndarray | None) -> None:
     given = [side for side in sides if side is not None]
     for side in given:
         if len(side) < 8:
-            raise InputError(f"distances of {len(side)} pictures: give at least 8 on either side")
+            raise InputError(f"distances of {len(side)} images: give at least 8 on either side")
         _check_widths(given[0].shape[1], side.shape[1])
 
 
@@ -399,7 +399,7 @@ def _distances_to_features(
         some, others = other_real, real
 
     def beside(value: float) -> dict[str, Any]:
-        how = f"{len(some)} real pictures against {len(others)} other real pictures"
+        how = f"{len(some)} real images against {len(others)} other real images"
         return {"value": value, "n": len(some), "how": how}
 
     if network.distance.startswith("CMMD"):
@@ -433,7 +433,7 @@ def _distances_to_statistics(
     if other_real is None:
         return {network.distance: distance}
     value = _distance(*_root_of_features(other_real), real.mean, root)
-    how = f"{len(other_real)} real pictures against the reference statistics"
+    how = f"{len(other_real)} real images against the reference statistics"
     return {network.distance: distance | {"floor": {"value": value, "n": len(other_real), "how": how}}}
 
 
@@ -454,7 +454,7 @@ def check_statistics(statistics: FeatureStatistics, network: "FeatureNetwork") -
         if isinstance(made, Mapping) and made.get(name) != value:
             raise InputError(
                 f"the reference statistics were made with the {name} {made.get(name)!r}, the features of the generated "
-                f"pictures with {value!r}; make them anew with `ifuvit reference-stats`"
+                f"images with {value!r}; make them anew with `ifuvit reference-stats`"
             )
     if statistics.features is None and network.distance.startswith("CMMD"):
         raise InputError("CMMD needs features, and the reference statistics have none; make them with --keep-features")
@@ -465,7 +465,7 @@ def _frechet(generated: np.ndarray, real: tuple[np.ndarray, np.ndarray], *, seed
 
 
 def _halved(distance: Callable[[np.ndarray], float], generated: np.ndarray, *, seed: int) -> dict[str, Any]:
-    """A distance of the generated pictures, with an interval.
+    """A distance of the generated images, with an interval.
 
     Random halves without replacement deviate from their mean as much as whole sets would from theirs: n/2 out of n
     leave the variance s²/(n/2) (1 - 1/2) = s²/n. Their mean is higher, for halves have more bias; it is not used.
@@ -477,6 +477,6 @@ def _halved(distance: Callable[[np.ndarray], float], generated: np.ndarray, *, s
     return {
         "value": value,
         "interval": [value - spread, value + spread],
-        "interval_from": f"{HALVES} random halves of the generated pictures",
+        "interval_from": f"{HALVES} random halves of the generated images",
         "n": len(generated),
     }

@@ -4,7 +4,7 @@ Layers and shapes are those of Szegedy et al. 2015, arXiv:1512.00567, Table 1 an
 torchvision's names, which the weight file uses. The network of FID differs from the published one in its pooling: the
 average pools of the Mixed blocks do not count the padding, and the last block takes a maximum instead of an average.
 
-Shapes: pictures (B, 3, 299, 299) in [-1, 1]; feature maps below as channels x side.
+Shapes: images (B, 3, 299, 299) in [-1, 1]; feature maps below as channels x side.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class Pool(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """Two convolutions of the same input at a branch's end, whose outputs are joined."""
+    """Two convolutions of the same input at a branch's end, whose outputs are concatenated."""
 
     first: Conv
     second: Conv
@@ -56,7 +56,7 @@ class ConvNorm(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Branches side by side, their outputs joined along the channels in their order."""
+    """Branches side by side, their outputs concatenated along the channels in their order."""
 
     def __init__(self, inputs: int, branches: tuple[Branch, ...]):
         super().__init__()
@@ -202,9 +202,9 @@ class Inception2015(nn.Module):
         self.Mixed_7c = _mixed_8(2048, pool="maximum")
         self.fc = nn.Linear(self.width, 1008)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, 299, 299) in [-1, 1] -> features (B, 2048)."""
-        x = pictures
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, 299, 299) in [-1, 1] -> features (B, 2048)."""
+        x = images
         for name, layer in self.named_children():
             if name != "fc":
                 x = layer(x)

@@ -1,4 +1,4 @@
-// Keys, taps on pictures, dragging, enlarging and timing. Pages work without; what is chosen lives in the forms' own fields.
+// Keys, taps on images, dragging, enlarging and timing. Pages work without; what is chosen lives in the forms' own fields.
 "use strict";
 (() => {
   const shown = (element) => element.getClientRects().length > 0;
@@ -53,7 +53,7 @@
   function refresh(form) {
     for (const place of form.querySelectorAll(".shelf li")) {
       const here = slots(form).filter((slot) => rankOf(slot) === Number(place.dataset.rank));
-      place.querySelector("span").textContent = here.map((slot) => name(slot).replace("Picture ", "")).join(" = ");
+      place.querySelector("span").textContent = here.map((slot) => name(slot).replace("Image ", "")).join(" = ");
     }
   }
 
@@ -63,7 +63,7 @@
     refresh(form);
   }
 
-  // Without ties a rank belongs to one picture: giving it to another one takes it away.
+  // Without ties a rank belongs to one image: giving it to another one takes it away.
   function settle(form, slot) {
     const rank = rankOf(slot);
     if (form.elements.ties.checked || !rank) return;
