@@ -461,7 +461,8 @@ def _images(value: Any) -> tuple[tuple[int, str, str], ...]:
 
 
 def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"seed": settings["seed"], **settings["sampling"]}
+    told = {key: settings[key] for key in ("seed", "solver", "steps", "guidance_scale")}
+    return {**told, "start": settings.get("start", "noise")}  # before there was a choice, all started from noise
 
 
 def _generated(file: Path, value: Any) -> Images:
@@ -476,9 +477,10 @@ def _generated(file: Path, value: Any) -> Images:
 
 def _drawn(file: Path, value: Any) -> Images:
     """What an evaluation drew."""
+    settings = value["settings"]
     return Images(
         directory=file.parent,
         name=value["of"]["name"],
-        choices=_choices(value["config"]),
+        choices=_choices(settings),
         images=_images(value),
     )
