@@ -24,7 +24,7 @@ def png(shade):
 
 
 def shade(image):
-    return load_image(image.source()).getpixel((0, 0))[0]
+    return load_image(image.source).getpixel((0, 0))[0]
 
 
 def webdataset(path, samples):
