@@ -104,7 +104,7 @@ def completion(commands: Mapping[str, Any], arguments: Sequence[str]) -> None:
         members = []
         for name, config in configs.items():
             cls = choice(config.configs) if isinstance(config, Actions) else config
-            default = tyro.MISSING
+            default = tyro.MISSING_NONPROP
             if not isinstance(config, (Actions, type)):
                 cls, default = type(config), config
             members.append(Annotated[cls, tyro.conf.subcommand(name, default=default, prefix_name=False)])
@@ -154,13 +154,14 @@ def _registry() -> Any:
 
     @registry.struct_rule
     def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if not dataclasses.is_dataclass(info.type):
+        if not dataclasses.is_dataclass(info.type) or info.type.__module__.startswith("tyro."):
             return None
         hints = typing.get_type_hints(info.type, include_extras=True)
         specs = []
         for field in dataclasses.fields(info.type):
             hint: Any = hints[field.name]
-            default = getattr(info.default, field.name, _default(field))
+            given = isinstance(info.default, info.type)
+            default = getattr(info.default, field.name) if given else _default(field)
             if not dataclasses.is_dataclass(default):
                 hint = Annotated[hint, arg(metavar=_metavar(hint, field.name), help_behavior_hint=_default_hint)]
             helptext = partial(_field_docstring, info.type, field.name)
