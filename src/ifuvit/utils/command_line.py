@@ -4,7 +4,6 @@ The help of a configuration is what its source says: the class docstring, whose 
 "Example:", and the docstrings under the fields. A field that holds another dataclass is a group of options of its own.
 """
 
-import ast
 import contextlib
 import dataclasses
 import difflib
@@ -16,9 +15,8 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass
-from functools import cache, partial
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -35,6 +33,8 @@ class Actions:
     """What the command does."""
     configs: Mapping[str, Any]
     """Dataclasses, or instances of one that have defaults of their own, by word."""
+    texts: Mapping[str, str | None] = field(default_factory=dict)
+    """What the help says in place of their docstrings, by word."""
 
 
 def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = None) -> Any:
@@ -46,12 +46,14 @@ def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = No
         InputError: arguments that do not parse, on one line.
     """
     if not isinstance(config, Actions):
-        return _parse(default or config, arguments, prog)
+        return _parse(default or config, arguments, prog, config.__doc__)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help_of_actions(config, prog))
         raise SystemExit(0)
-    check_word(arguments[0], config.configs, what=config.word)
-    return _parse(config.configs[arguments[0]], arguments[1:], f"{prog} {arguments[0]}")
+    word, *rest = arguments
+    check_word(word, config.configs, what=config.word)
+    chosen = config.configs[word]
+    return _parse(chosen, rest, f"{prog} {word}", config.texts.get(word) or chosen.__doc__)
 
 
 def parse_action(
@@ -103,9 +105,8 @@ def completion(commands: Mapping[str, Any], arguments: Sequence[str]) -> None:
     def choice(configs: Mapping[str, Any]) -> Any:
         members = []
         for name, config in configs.items():
-            cls = choice(config.configs) if isinstance(config, Actions) else config
-            default = tyro.MISSING_NONPROP
-            if not isinstance(config, (Actions, type)):
+            cls, default = choice(config.configs) if isinstance(config, Actions) else config, tyro.MISSING_NONPROP
+            if not isinstance(config, Actions) and _is_instance(config):
                 cls, default = type(config), config
             members.append(Annotated[cls, tyro.conf.subcommand(name, default=default, prefix_name=False)])
         return Union[tuple(members)]  # noqa: UP007
@@ -113,12 +114,12 @@ def completion(commands: Mapping[str, Any], arguments: Sequence[str]) -> None:
     tyro.cli(choice(commands), prog="ifuvit", args=arguments, config=_options(), registry=_registry())
 
 
-def _parse(config: Any, arguments: Sequence[str], prog: str) -> Any:
+def _parse(config: Any, arguments: Sequence[str], prog: str, text: str | None) -> Any:
     value, printed = _tyro(config, arguments, prog)
     if value is not None:
         return value
     if printed.startswith("usage:"):
-        print(_help(config, printed))
+        print(_help(text or "", printed))
         raise SystemExit(0)
     options = dict(re.findall(r"^  (--[\w.-]+) (.*?)(?:  |$)", _tyro(config, ["--help"], prog)[1], re.MULTILINE))
     message = _message(printed, options)
@@ -129,7 +130,7 @@ def _tyro(config: Any, arguments: Sequence[str], prog: str) -> tuple[Any, str]:
     """The configuration, or None and what tyro prints instead of one: its help or an error in a box."""
     import tyro
 
-    cls, default = (config, tyro.MISSING_NONPROP) if isinstance(config, type) else (type(config), config)
+    cls, default = (type(config), config) if _is_instance(config) else (config, tyro.MISSING_NONPROP)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
         value = tyro.cli(
@@ -139,6 +140,10 @@ def _tyro(config: Any, arguments: Sequence[str], prog: str) -> tuple[Any, str]:
     return None, printed.getvalue()
 
 
+def _is_instance(config: Any) -> bool:
+    return dataclasses.is_dataclass(config) and not isinstance(config, type)
+
+
 def _options() -> tuple[Any, ...]:
     from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
 
@@ -146,60 +151,41 @@ def _options() -> tuple[Any, ...]:
 
 
 def _registry() -> Any:
-    """tyro's rules, with one for dataclasses that has plain names of types, whole sentences and only defaults that tell."""
+    """tyro's rules, with plain names of types, whole sentences, and only those defaults that say something."""
     from tyro.conf import arg
     from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
     registry = ConstructorRegistry()
+    inside = False
+
+    def described(spec: StructFieldSpec) -> StructFieldSpec:
+        shown = arg(metavar=_metavar(spec.type, spec.name), help_behavior_hint=_default_hint)
+        return replace(spec, type=Annotated[spec.type, shown], helptext=partial(_one_line, spec.helptext))
 
     @registry.struct_rule
     def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if not dataclasses.is_dataclass(info.type) or info.type.__module__.startswith("tyro."):
+        nonlocal inside
+        if inside or not dataclasses.is_dataclass(info.type) or info.type.__module__.startswith("tyro."):
             return None
-        hints = typing.get_type_hints(info.type, include_extras=True)
-        specs = []
-        for field in dataclasses.fields(info.type):
-            hint: Any = hints[field.name]
-            given = isinstance(info.default, info.type)
-            default = getattr(info.default, field.name) if given else _default(field)
-            if not dataclasses.is_dataclass(default):
-                hint = Annotated[hint, arg(metavar=_metavar(hint, field.name), help_behavior_hint=_default_hint)]
-            helptext = partial(_field_docstring, info.type, field.name)
-            specs.append(StructFieldSpec(name=field.name, type=hint, default=default, helptext=helptext))
-        return StructConstructorSpec(instantiate=info.type, fields=tuple(specs))
+        inside = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)  # as it is without this rule
+        finally:
+            inside = False
+        if not isinstance(spec, StructConstructorSpec):
+            return spec
+        return replace(spec, fields=tuple(map(described, spec.fields)))
 
     return registry
 
 
-def _default(field: dataclasses.Field) -> Any:
-    from tyro.constructors import MISSING_NONPROP
-
-    if field.default_factory is not MISSING:
-        return field.default_factory()
-    return MISSING_NONPROP if field.default is MISSING else field.default
+def _one_line(text: Any) -> str | None:
+    text = text() if callable(text) else text
+    return " ".join(text.split()) if text else None
 
 
 def _default_hint(default: str) -> str:
     return "" if default in ("None", "False", "") else f"(default: {default})"
-
-
-def _field_docstring(cls: type, name: str) -> str | None:
-    """The docstring under a field of a dataclass or of a base, on one line."""
-    return next((texts[name] for base in cls.__mro__ if name in (texts := _field_docstrings(base))), None)
-
-
-@cache
-def _field_docstrings(cls: type) -> dict[str, str]:
-    if not dataclasses.is_dataclass(cls):
-        return {}
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in pairwise(definition.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-    }
 
 
 _NAMES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
@@ -234,12 +220,12 @@ def _type_name(hint: Any) -> str:
     return _NAMES.get(hint, "")
 
 
-def _help(config: Any, printed: str) -> str:
-    """tyro's help of a configuration, without rules, with what the configuration's docstring says."""
+def _help(text: str, printed: str) -> str:
+    """tyro's help of a configuration, without rules, around what the docstring `text` says."""
     usage, _, options = printed.partition("\n\n")
     options = re.sub(r" *\n +-{9,} *$", "", options, flags=re.MULTILINE)
     options = re.sub(r"^ (?=\S)(.*?) *$", r"\1:", options, flags=re.MULTILINE)
-    about, _, example = inspect.cleandoc(config.__doc__ or "").partition("Example:")
+    about, _, example = inspect.cleandoc(text).partition("Example:")
     lines = [usage, "", _wrapped(about), "", *(line.rstrip() for line in options.strip().splitlines())]
     if example:
         lines += ["", "example:", textwrap.indent(inspect.cleandoc(example), "  ")]
@@ -251,7 +237,7 @@ def _help_of_actions(actions: Actions, prog: str) -> str:
     width = max(map(len, actions.configs))
     lines = [f"usage: {prog} {word.upper()} [OPTIONS]", "", _wrapped(actions.about), "", f"{word}s:"]
     for name, config in actions.configs.items():
-        about = inspect.cleandoc(config.__doc__ or "").partition("Example:")[0]
+        about = inspect.cleandoc(actions.texts.get(name) or config.__doc__ or "").partition("Example:")[0]
         first = re.match(r".*?[.:](?=\s|$)|.*", " ".join(about.split()))
         lines.append(f"  {name:{width}}  {first[0].rstrip('.:') if first else ''}".rstrip())
     return "\n".join([*lines, "", f"`{prog} {word.upper()} --help` lists the options of one."])
