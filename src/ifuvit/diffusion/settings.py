@@ -59,6 +59,11 @@ class SamplingSettings:
         low, high = self.guidance_interval
         return self.guidance_scale if low <= level <= high else 1.0
 
+    def differences(self, other: "SamplingSettings") -> dict[str, Any]:
+        """The fields whose values differ from those of `other`."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in own.items() if value != getattr(other, name)}
+
     def changed(self, **changes: Any) -> "SamplingSettings":
         """These settings with some fields changed. `steps` may also be given by diffusers' name, `num_inference_steps`.
 

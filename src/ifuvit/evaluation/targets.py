@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ifuvit.data.folder import read_folder
 from ifuvit.data.images import SUFFIXES
 from ifuvit.data.prompts import read_lines
-from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
+from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.shipped import find, names
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
@@ -110,7 +110,7 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
 
 
 def _diffusers(target: str, device: "torch.device") -> Target:
-    """A text-to-image pipeline of diffusers, with its own scheduler."""
+    """A text-to-image pipeline of diffusers, with its own scheduler and initial latents."""
     import torch
     from diffusers import DiffusionPipeline
 
@@ -132,8 +132,11 @@ def _diffusers(target: str, device: "torch.device") -> Target:
         first_index: int,
         callback: Callable[[int], None] | None = None,
     ) -> "list[Image]":
-        if settings.guidance_interval != PAPER_SETTINGS.guidance_interval:
-            raise InputError(f"{target}: diffusers guides all steps; leave out --guidance-interval")
+        for name in settings.differences(DEFAULT_SETTINGS):
+            if name not in ("solver", "steps", "guidance_scale", "initial_latents"):
+                raise InputError(
+                    f"{target}: a diffusers pipeline samples without --{name.replace('_', '-')}; leave it out"
+                )
         images: list[Image] = []
         for start in range(0, len(prompts), batch_size):
             batch = list(prompts[start : start + batch_size])
