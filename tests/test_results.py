@@ -323,7 +323,11 @@ def test_the_paper_s_names_of_settings(setting: Any, fusion: str, text: str, wor
 
 def test_metrics_in_the_order_of_tables() -> None:
     score = Metric(**vars(ONE), name="score", subject="alignment", better="higher")
-    assert [one.name for one in results.distinct([[METRICS[1], score], [METRICS[0], score]])] == ["KID-X", "score", "right kind and count"]
+    assert [one.name for one in results.distinct([[METRICS[1], score], [METRICS[0], score]])] == [
+        "KID-X",
+        "score",
+        "right kind and count",
+    ]
 
 
 def test_real_images_have_one_value_but_for_rounding() -> None:

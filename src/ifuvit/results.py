@@ -356,7 +356,8 @@ class Evaluation(Result):
     target: Target
     protocol: Values
     """The resolved protocol; its "name" says whether it was changed."""
-    data: ReferenceData
+    data: ReferenceData | None = None
+    """None where nothing was compared with reference images."""
     metrics: Metrics
     objects: Mapping[str, ObjectScores] = field(default_factory=dict)
     """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"."""

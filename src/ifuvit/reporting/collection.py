@@ -18,6 +18,7 @@ from ifuvit.results import (
     GeneratedImages,
     ObjectCount,
     PreferenceStudy,
+    ReferenceData,
     Result,
     Sweep,
     TrainingRecord,
@@ -151,7 +152,11 @@ def _without_parts(found: Collection) -> Collection:
 def _same(one: Evaluation, other: Evaluation) -> bool:
     """Whether both evaluate the same weights in the same way."""
     known = one.target.sha256 is not None and one.target.sha256 == other.target.sha256
-    return known and (one.protocol, one.data.sha256) == (other.protocol, other.data.sha256)
+    return known and (one.protocol, _sha256(one.data)) == (other.protocol, _sha256(other.data))
+
+
+def _sha256(data: ReferenceData | None) -> str | None:
+    return data and data.sha256
 
 
 def _told_apart(items: Sequence[Item[T]], key: Callable[[Item[T]], object], name: str = "") -> tuple[Item[T], ...]:

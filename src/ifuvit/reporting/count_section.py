@@ -46,7 +46,7 @@ class Counted:
 
 def counted(found: Collection) -> list[Counted]:
     """Counts and relations of evaluations and of `count judge`; an evaluation may have several sets of prompts."""
-    every = [part for one in found.evaluations for part in _of_evaluation(one)]
+    every = [part for one in found.evaluations for part in of_evaluation(one)]
     for one in found.object_counts:
         own = one.result
         every.append(
@@ -55,15 +55,17 @@ def counted(found: Collection) -> list[Counted]:
     return [one for one in every if one.scores.counts or one.scores.relations]
 
 
-def _of_evaluation(one: Item[Evaluation]) -> list[Counted]:
+def of_evaluation(one: Item[Evaluation]) -> list[Counted]:
+    """The paper's counting prompts with the relations, or a directory's captions; then each further set of prompts."""
     sets = one.result.objects
-    main, pairs = sets.get("paper", ObjectScores()), sets.get("relations", ObjectScores())
+    main = sets.get("paper") or sets.get("captions") or ObjectScores()
+    pairs = sets.get("relations", ObjectScores())
     both = ObjectScores(counts=main.counts, relations=pairs.relations or main.relations)
     parts = [Counted(file=one.file, name=one.name, scores=both, counter=one.result.counter)]
     parts += [
         Counted(file=one.file, name=one.name, scores=scores, part=_PARTS.get(name, name))
         for name, scores in sets.items()
-        if name not in ("paper", "relations")
+        if name not in ("paper", "captions", "relations")
     ]
     return parts
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ifuvit.reporting import tables
 from ifuvit.reporting.collection import Collection, Item
-from ifuvit.reporting.count_section import counted
+from ifuvit.reporting.count_section import counted, of_evaluation
 from ifuvit.results import Costs, Counts, Estimate, Evaluation, ExperimentResult, Metrics, Setting, distinct
 
 
@@ -75,7 +75,7 @@ def _of_evaluation(one: Item[Evaluation]) -> Headline:
         about="; ".join(about) + ".",
         tiles=[
             *_metric_tiles(result.metrics),
-            *(tile for scores in (result.objects.get("paper"),) if scores for tile in _count_tiles(scores.counts)),
+            *_count_tiles(of_evaluation(one)[0].scores.counts),
             *_cost_tiles(costs, setting),
         ],
         caution="It is one training run: how much another seed would change is not in them." if setting else "",

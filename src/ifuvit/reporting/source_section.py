@@ -50,7 +50,7 @@ def _evaluations(found: Collection) -> Iterator[Source]:
             protocol=_sentence(result.protocol, result.data),
             facts=_facts(
                 protocol=result.protocol,
-                data=to_dict(result.data),
+                data=_data(result.data),
                 target={key: value for key, value in target.items() if key != "model"},
                 model=result.target.model or {},
                 run={"device": result.device, "finished": result.finished},
