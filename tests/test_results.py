@@ -183,8 +183,8 @@ def every_kind() -> list[Result]:
             expected=Expected(source="arXiv", rows={"cross-early": {"FID-30K": 5.0}}),
         ),
         Benchmark(
-            **made("bench growth"),
-            action="growth",
+            **made("bench scaling"),
+            action="scaling",
             hardware=Hardware(device="cpu", name="x", torch="2", threads=1),
             process_peak_memory=1,
             comparisons={

@@ -236,12 +236,11 @@ def benchmark(value: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **made(value),
         "kind": "benchmark",
-        "action": value["command"].removeprefix("bench "),
+        "action": {"growth": "scaling"}.get(action := value["command"].removeprefix("bench "), action),
         "hardware": value["hardware"],
         "process_peak_memory": value["process_peak_memory"],
         "comparisons": comparisons,
         "reference": value.get("reference"),
-        "network": value.get("network"),
     }
 
 

@@ -66,7 +66,7 @@ def test_scaling(benches: Path) -> None:
 
 
 def test_plots_in_one_file(benches: Path) -> None:
-    (plot,) = plots_of(results.from_file(benches / "growth.json", Benchmark))
+    (plot,) = plots_of(results.from_file(benches / "scaling.json", Benchmark))
     one, three = (ElementTree.fromstring(as_file(*[plot] * number)) for number in (1, 3))
     assert float(three.get("width", 0)) == 2 * float(one.get("width", 0))
     assert float(three.get("height", 0)) == pytest.approx(2 * float(one.get("height", 0)))

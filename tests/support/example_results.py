@@ -491,7 +491,7 @@ def write_benches(root: Path, *, bf16: bool | None = None) -> Path:
         for name, power in (("concat-early", 0.9), ("cross-intermediate", 0.95))
     }
     scaled = Comparison(rows=rows, scaling=Scaling(axis="depth", steps="train", settings=settings))
-    write(root / "growth.json", benchmark("growth", {"training steps by depth": scaled}))
+    write(root / "scaling.json", benchmark("scaling", {"training steps by depth": scaled}))
     return root
 
 

@@ -12,9 +12,7 @@ _ACTIONS = {
     "train": "Training steps",
     "sample": "Guided sampling steps",
     "generate": "Whole images",
-    "prepare": "Preparation",
-    "features": "Feature extraction",
-    "growth": "Scaling",
+    "scaling": "Scaling",
 }
 _AXES = {"image-tokens": "image tokens", "text-tokens": "text tokens", "depth": "depth"}
 
@@ -90,7 +88,7 @@ def scaling_tables(found: Collection) -> list[Table]:
     """The points of every scaling plot."""
     return [
         Table(
-            name=f"bench-growth-{slug(title)}",
+            name=f"bench-scaling-{slug(title)}",
             title=f"{title.capitalize()}{one.apart}",
             columns=(
                 Column(title="setting", text=True),
