@@ -371,6 +371,19 @@ class Evaluation(Result):
     def __post_init__(self) -> None:
         _check_protocol(self.protocol)
 
+    @property
+    def guidance_scale(self) -> float:
+        """Of the captions' images.
+
+        Raises:
+            InputError: the protocol has none.
+        """
+        sampling = self.protocol.get("sampling")
+        scale = sampling.get("guidance_scale") if isinstance(sampling, Mapping) else None
+        if not isinstance(scale, (int, float)):
+            raise InputError(f"{self.target.name}: its protocol has no guidance scale")
+        return float(scale)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
