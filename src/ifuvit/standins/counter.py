@@ -283,10 +283,11 @@ def measure(
             found.setdefault(name, []).extend(counter.detect(variant))
     shown = [_shown(objects, relation) for objects, relation in zip(scenes.objects, scenes.relations)]
     errors = {name: score(shown, objects) for name, objects in found.items()}
-    for scores in errors.values():
-        if scores["counts"] is not None:
-            del scores["counts"]["by_object"], scores["counts"]["cells"]  # 42 kinds would drown the rest
-    return errors
+    # 42 kinds would drown the rest.
+    return {
+        name: replace(scores, counts=scores.counts and replace(scores.counts, by_object={}, cells={}))
+        for name, scores in errors.items()
+    }
 
 
 def _shown(
