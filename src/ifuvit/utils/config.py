@@ -1,6 +1,8 @@
 """Frozen dataclasses to JSON values and back, strictly: an unknown field or a value of the wrong type is an InputError."""
 
+import contextlib
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,12 +37,17 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "configur
     }
     if missing := sorted(required - set(values)):
         raise InputError(f"{where}: field {missing[0]!r} is missing")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     fitting = {name: _from_json(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
         return cls(**fitting)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _to_json(value: Any) -> Any:
@@ -58,6 +65,9 @@ def _to_json(value: Any) -> Any:
 def _from_json(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
+        several = [argument for argument in arguments if argument is not type(None)]
+        if value is not None and len(several) == 1:  # so that the error is about what is inside
+            return _from_json(several[0], value, where)
         for argument in arguments:
             try:
                 return _from_json(argument, value, where)
@@ -68,15 +78,18 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
             return value
     elif origin is tuple and isinstance(value, (list, tuple)):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_from_json(arguments[0], item, where) for item in value)
+            return tuple(_from_json(arguments[0], item, f"{where}: {place}") for place, item in enumerate(value))
         if len(arguments) == len(value):
             return tuple(_from_json(argument, item, where) for argument, item in zip(arguments, value))
+    elif origin in (Mapping, dict) and isinstance(value, Mapping):
+        return {name: _from_json(arguments[1], item, f"{where}: {name}") for name, item in value.items()}
     elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(hint, value, where=where)  # type: ignore[arg-type]
     elif hint is Path and isinstance(value, str):
         return Path(value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):  # of a whole number of hundreds of digits
+            return float(value)
     elif hint is bool or hint is int:
         if type(value) is hint:
             return value
