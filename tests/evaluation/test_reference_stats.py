@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from ifuvit.evaluation.reference_stats import ReferenceStatsConfig, run
 from tiny_networks import free_port, write_images
 
 from ifuvit.commands import main as cli
-from ifuvit.evaluation.reference_stats import ReferenceStatsConfig, run
 from ifuvit.metrics.distances.feature_networks import extract_features, load_feature_network
 from ifuvit.metrics.distances.frechet import FeatureStatistics, distances
 

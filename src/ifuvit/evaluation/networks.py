@@ -72,9 +72,7 @@ def load_counter(reference: str | Path = "openmoji", *, device: "str | torch.dev
         raise InputError(f"{directory / 'manifest.json'}: has no 'errors' of the counter; train it again")
     where = f"{directory / 'manifest.json'}: errors"
     errors = {name: from_dict(ObjectScores, scores, where=where) for name, scores in manifest["errors"].items()}
-    return SceneCounter(
-        network, name=str(reference), sha256=sha256(directory / "model.safetensors"), errors=errors
-    )
+    return SceneCounter(network, name=str(reference), sha256=sha256(directory / "model.safetensors"), errors=errors)
 
 
 def open_counter(

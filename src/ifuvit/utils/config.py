@@ -125,11 +125,6 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "configur
         raise InputError(f"{where}: {error}") from None
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
 def _to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)

@@ -47,7 +47,7 @@ class Alignment:
             cosines, _ = self._cosines(model, [file for file, _ in chosen], [caption for _, caption in chosen])
             score = clip_score(cosines)
             how = "real images with their own captions"
-            self.references.append(Reference(value=score.value, n=score.n, how=how))
+            self.references.append(Reference(value=score.cosine.value, n=score.cosine.n, how=how))
 
     def __call__(self, images: Mapping[str, Images], target: "Target") -> Findings:
         from ifuvit.metrics.alignment.base import clip_score
@@ -65,9 +65,9 @@ class Alignment:
                 "truncated": truncated,
             }
             metrics.append(
-                Metric.of(
-                    score,
-                    model.score_name,
+                Metric(
+                    **vars(score.cosine),
+                    name=model.score_name,
                     subject="alignment",
                     better="higher",
                     reference=reference,

@@ -23,7 +23,7 @@ class Setup:
     protocol: protocols.Protocol
     reference: ReferenceImages | None = None
     """None where no evaluator requires reference images."""
-    device: "torch.device | str" = "cpu"
+    device: "torch.device"
     weights: Mapping[str, str] = field(default_factory=dict)
     """File, folder or hub id by name of a network, for those that are not embedded."""
     statistics: Path | None = None
@@ -91,6 +91,8 @@ class Evaluator(Protocol):
     requires_captions: ClassVar[bool]
     """Whether it can only measure images whose prompts are known."""
 
+    def __init__(self, setup: Setup) -> None: ...
+
     def facts(self) -> Mapping[str, Any]:
         """JSON values that decide its numbers, besides the images and the protocol: networks with their hashes."""
         ...
@@ -125,6 +127,4 @@ def captions(setup: Setup) -> ImageSet:
     assert setup.reference is not None
     protocol = setup.protocol
     chosen = setup.reference.choose(protocol.num_images, protocol.caption_seed)
-    return ImageSet(
-        name="captions", prompts=[caption for _, caption in chosen], guidance_scale=protocol.guidance_scale
-    )
+    return ImageSet(name="captions", prompts=[caption for _, caption in chosen], guidance_scale=protocol.guidance_scale)

@@ -30,8 +30,6 @@ class Costs:
         pass
 
     def __call__(self, images: Mapping[str, Images], target: "Target") -> Findings:
-        import torch
-
         from ifuvit.model.flops import cost_of
         from ifuvit.model.settings import IFUViTConfig
         from ifuvit.utils.devices import peak_memory
@@ -44,6 +42,6 @@ class Costs:
             if training.get("seconds")
             else None,
             "images_per_second": None if per_second is None else round(per_second, 3),
-            "peak_memory_gib": round(peak_memory(torch.device(self.setup.device)) / 2**30, 3),
+            "peak_memory_gib": round(peak_memory(self.setup.device) / 2**30, 3),
         }
         return Findings(costs=from_dict(CostsFound, {**counted, **measured}, where="costs"))

@@ -33,7 +33,10 @@ class Counts:
         if self.counter is None:
             return {}
         counter = to_dict(self.counter.facts())
-        return {**{key: counter[key] for key in ("sha256", "threshold", "details")}, "thresholds": list(self.setup.thresholds)}
+        return {
+            **{key: counter[key] for key in ("sha256", "threshold", "details")},
+            "thresholds": list(self.setup.thresholds),
+        }
 
     def image_sets(self) -> Sequence[ImageSet]:
         return [] if self.counter is None else counting_prompts(self.setup)

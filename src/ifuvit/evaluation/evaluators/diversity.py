@@ -50,9 +50,9 @@ class Diversity:
             features = extract_features(network, images[wanted].files, size=self.setup.protocol.size)
             found = estimate(pairwise_distances(features, images[wanted].prompts), over="prompts")
             metrics.append(
-                Metric.of(
-                    found,
-                    f"diversity{network.suffix}",
+                Metric(
+                    **vars(found),
+                    name=f"diversity{network.suffix}",
                     subject="coverage",
                     better="higher",
                     network=network.facts(),

@@ -112,9 +112,11 @@ def _check_pairs(files: Sequence[Path], captions: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignmentScore(Estimate):
-    """The mean cosine of pairs, in the other scales that papers use as well."""
+class AlignmentScore:
+    """How well pairs of image and caption fit, in the three scales that papers use."""
 
+    cosine: Estimate
+    """The mean cosine."""
     standard_error: float | None
     """Of the mean cosine; None for one pair."""
     times_100: float
@@ -130,13 +132,10 @@ def clip_score(cosines: Sequence[float] | np.ndarray) -> AlignmentScore:
         cosines: (N,) of each image's embedding with its own caption's, as of `AlignmentModel.cosines`.
     """
     values = np.asarray(cosines, np.float64)
-    mean = estimate(values)
+    cosine = estimate(values)
     return AlignmentScore(
-        value=mean.value,
-        interval=mean.interval,
-        interval_from=mean.interval_from,
-        n=mean.n,
+        cosine=cosine,
         standard_error=float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None,
-        times_100=100 * mean.value,
+        times_100=100 * cosine.value,
         clamped=float((2.5 * values.clip(min=0)).mean()),
     )

@@ -118,9 +118,7 @@ def count_images(
         relations=scores.relations,
         thresholds=tuple(map(overall, thresholds)),
         images=tuple(
-            CountedImage(file=file.name, prompt=prompt)
-            if one is None
-            else _counted(file, prompt, next(of_image))
+            CountedImage(file=file.name, prompt=prompt) if one is None else _counted(file, prompt, next(of_image))
             for file, prompt, one in zip(files, prompts, read)
         ),
     )

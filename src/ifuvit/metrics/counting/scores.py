@@ -9,9 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 from ifuvit.data.scenes import MAX_COUNT, Relation, is_held_out_count, is_held_out_relation
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation
 from ifuvit.metrics.intervals import estimate
-from ifuvit.results import Confusion, Counts, CountScores, Estimate, ObjectScores, Relations, RelationScores
+from ifuvit.results import Confusion, Counts, CountScores, ObjectScores, Relations, RelationScores
 from ifuvit.utils.errors import InputError
-
 
 S = TypeVar("S", CountScores, RelationScores)
 
@@ -124,9 +123,7 @@ def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[De
     return Relations(
         overall=_means(RelationScores, values, range(len(asked))),
         by_relation=_means_by(RelationScores, [one.relation for one in asked], values),
-        by_combination=_means_by(
-            RelationScores, [_combination(is_held_out_relation(*one)) for one in asked], values
-        ),
+        by_combination=_means_by(RelationScores, [_combination(is_held_out_relation(*one)) for one in asked], values),
     )
 
 
@@ -159,7 +156,7 @@ def _combination(held_out: bool) -> str:
 
 def _means(scores: type[S], values: Mapping[str, Sequence[float | None]], places: Sequence[int]) -> S:
     """The estimate of every value over the images at `places`, but those where it is None."""
-    means: dict[str, Estimate | None] = {}
+    means: dict[str, Any] = {}
     for name, of_all in values.items():
         chosen = [value for place in places if (value := of_all[place]) is not None]
         means[name] = estimate(chosen) if chosen else None

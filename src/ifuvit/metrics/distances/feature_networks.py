@@ -65,7 +65,9 @@ class Preparation:
         """
         height, width = images.shape[-2:]
         if min(height, width) < self.smallest:
-            raise InputError(f"an image of {width} x {height}: the network requires at least {self.smallest} pixels a side")
+            raise InputError(
+                f"an image of {width} x {height}: the network requires at least {self.smallest} pixels a side"
+            )
         x = images.float()
         if self.size is not None and (height, width) != (self.size, self.size):
             # In single precision, torch's weights of the antialiased filter are off by up to 1e-4 (of 1).
@@ -443,9 +445,7 @@ def extract_features(
     def keep(batches: Iterator[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.empty((0, network.width), np.float32), *batches])
 
-    return in_order(
-        extract(network, files, keep, size=size, batch_size=batch_size, workers=workers, progress=progress)
-    )
+    return in_order(extract(network, files, keep, size=size, batch_size=batch_size, workers=workers, progress=progress))
 
 
 def _features(network: FeatureNetwork, images: Sequence[np.ndarray]) -> np.ndarray:

@@ -15,7 +15,6 @@ from ifuvit.metrics.distances.statistics import check_widths
 from ifuvit.results import Estimate
 from ifuvit.utils.errors import InputError
 
-
 # ------------------------------------------------------------------------------------------------- Fréchet's distance
 
 
@@ -37,7 +36,12 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     for array in (mu1, sigma1, mu2, sigma2):
         if not np.isfinite(array).all():
             raise InputError("statistics of features hold numbers that are not finite")
-    return distance_of_roots(first, root_of_covariance(np.asarray(sigma1, np.float64)), second, root_of_covariance(np.asarray(sigma2, np.float64)))
+    return distance_of_roots(
+        first,
+        root_of_covariance(np.asarray(sigma1, np.float64)),
+        second,
+        root_of_covariance(np.asarray(sigma2, np.float64)),
+    )
 
 
 def root_of_covariance(sigma: np.ndarray) -> np.ndarray:
