@@ -97,7 +97,6 @@ def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_nam
         "sweep": ["a", "--data", "b", "--out", "c"],
         "experiment": ["table1", "--out", "a"],
         "report": ["a", "--out", "b"],
-        "reference-stats": ["--data", "a", "--network", "effnet-lite0", "--out", "b"],
         "train-two-tower": ["--scenes", "a", "--out", "b"],
     }
     arguments = required.get(verb_name, [])
