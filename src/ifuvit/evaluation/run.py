@@ -184,7 +184,7 @@ def _describe(reference: "ReferenceImages") -> Any:
     from ifuvit.results import ReferenceData
 
     return ReferenceData(
-        where=str(reference.directory),
+        where=str(reference.place),
         split=reference.split,
         images=len(reference),
         left_out=reference.left_out,

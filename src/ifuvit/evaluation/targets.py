@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ifuvit import results
-from ifuvit.data.folder import SUFFIXES, read_folder
+from ifuvit.data.folder import read_folder
+from ifuvit.data.images import SUFFIXES, ImageSource
 from ifuvit.diffusion import Start
 from ifuvit.diffusion.settings import EVERYWHERE, Interval
 from ifuvit.shipped import find, names
@@ -60,7 +61,7 @@ class Target:
     training: dict[str, Any] | None = None
     """{"steps", "batch_size", "seed", "seconds"} of the run that made it."""
     generator: ImageGenerator | None = None
-    reconstruct: "Callable[[Sequence[Path]], list[Image]] | None" = None
+    reconstruct: "Callable[[Sequence[ImageSource]], list[Image]] | None" = None
     """Encodes and decodes images by the model's own autoencoder, at its image size."""
     images: list[tuple[Path, str | None]] | None = None
     """Images that are there already, each with its prompt or caption if it has one."""
@@ -166,7 +167,7 @@ def fingerprint_of_pipeline(directory: Path) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _reconstruct(pipeline: "Pipeline", files: Sequence[Path]) -> "list[Image]":
+def _reconstruct(pipeline: "Pipeline", files: Sequence[ImageSource]) -> "list[Image]":
     import numpy as np
     from PIL import Image
 
@@ -236,9 +237,11 @@ def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | No
     visible.sort(key=_natural)
     for path in visible:
         if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path}: not an image; a directory to evaluate holds only images ({', '.join(SUFFIXES)})")
+            raise InputError(
+                f"{path}: not an image; a directory to evaluate holds only images ({', '.join(sorted(SUFFIXES))})"
+            )
     if not visible:
-        raise InputError(f"{directory}: holds no images ({', '.join(SUFFIXES)}), nor a model")
+        raise InputError(f"{directory}: holds no images ({', '.join(sorted(SUFFIXES))}), nor a model")
     if captions is None:
         return [(path, None) for path in visible]
     try:

@@ -1,9 +1,9 @@
 """Text-image alignment: how well images fit their captions, next to the reference images' score."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ifuvit.data.images import ImageSource
 from ifuvit.evaluation.evaluators.base import Findings, Images, ImageSet, Setup, captions
 from ifuvit.evaluation.networks import load_alignment_model
 from ifuvit.results import Metric, Reference
@@ -78,7 +78,7 @@ class Alignment:
         return Findings(metrics=tuple(metrics))
 
     def _cosines(
-        self, model: "AlignmentModel", files: Sequence[Path], prompts: Sequence[str]
+        self, model: "AlignmentModel", files: Sequence[ImageSource], prompts: Sequence[str]
     ) -> "tuple[np.ndarray, int]":
         share, size = self.setup.processes.share, self.setup.protocol.size
         parts = self.setup.processes.all_gather(lambda: model.cosines(share(files), share(prompts), size=size))

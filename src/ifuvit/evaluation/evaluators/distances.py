@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ifuvit.data.images import ImageSource, fingerprint_of
 from ifuvit.evaluation.evaluators.base import Findings, Images, ImageSet, Setup, captions
 from ifuvit.metrics.distances.frechet import (
     cmmd,
@@ -100,27 +101,27 @@ class Distances:
             statistics.merge(part)
         return statistics
 
-    def _reference_files(self) -> Sequence[Path]:
+    def _reference_files(self) -> Sequence[ImageSource]:
         protocol, reference = self.setup.protocol, self.setup.reference
         assert reference is not None
         if protocol.reference == "all":
             return reference.files
         return [file for file, _ in reference.choose(protocol.num_images, protocol.caption_seed)]
 
-    def _other_files(self) -> Sequence[Path] | None:
+    def _other_files(self) -> Sequence[ImageSource] | None:
         protocol, reference = self.setup.protocol, self.setup.reference
         assert reference is not None
         beyond = len(reference) if protocol.reference == "all" else protocol.num_images
         return reference.others(protocol.num_images, protocol.caption_seed, beyond=beyond)
 
-    def _features(self, network: "FeatureNetwork", files: Sequence[Path], cache: Path | None) -> np.ndarray:
+    def _features(self, network: "FeatureNetwork", files: Sequence[ImageSource], cache: Path | None) -> np.ndarray:
         """(N, width) float32, from the cache if there is one."""
         from ifuvit.metrics.distances.feature_networks import extract_features
 
         size, kept = self.setup.protocol.size, None
         if cache is not None:
             facts = [network.fingerprint, size, self.setup.protocol.resize]
-            facts += [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+            facts += map(fingerprint_of, files)
             key = hashlib.sha256(repr(facts).encode()).hexdigest()[:20]
             kept = cache / f"{network.name}-{key}.npy"
             if kept.is_file():

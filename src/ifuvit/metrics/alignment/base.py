@@ -10,13 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ifuvit.data.images import center_crop_resize, load_image, read_ahead
+from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
 from ifuvit.metrics.intervals import estimate
 from ifuvit.results import Estimate
 from ifuvit.utils.errors import InputError
@@ -52,7 +51,7 @@ class AlignmentModel(ABC):
 
     def cosines(
         self,
-        files: Sequence[Path],
+        files: Sequence[ImageSource],
         captions: Sequence[str],
         *,
         size: int | None = None,
@@ -82,7 +81,7 @@ class AlignmentModel(ABC):
 
         _check_pairs(files, captions)
 
-        def read(file: Path) -> torch.Tensor:
+        def read(file: ImageSource) -> torch.Tensor:
             image = load_image(file)
             return self.preprocess(image if size is None else center_crop_resize(image, size))
 
@@ -103,7 +102,7 @@ class AlignmentModel(ABC):
         return cosines, truncated
 
 
-def _check_pairs(files: Sequence[Path], captions: Sequence[str]) -> None:
+def _check_pairs(files: Sequence[ImageSource], captions: Sequence[str]) -> None:
     if len(files) != len(captions):
         raise InputError(f"{len(files)} images, but {len(captions)} captions; give one caption for each image")
     for file, caption in zip(files, captions):

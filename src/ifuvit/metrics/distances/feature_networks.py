@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ifuvit.data.images import center_crop_resize, load_image, read_ahead
+from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
 from ifuvit.utils.distributed import Processes, in_order
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json, sha256
@@ -373,7 +373,7 @@ def _folder_fingerprint(folder: Path) -> str:
 
 def extract(
     network: FeatureNetwork,
-    files: Sequence[Path],
+    files: Sequence[ImageSource],
     reduce: Callable[[Iterator[np.ndarray]], T],
     *,
     size: int | None = None,
@@ -410,7 +410,7 @@ def extract(
         workers = 0 if network.device.type == "cpu" else 4
     assert batch_size > 0 and workers >= 0
 
-    def read(file: Path) -> np.ndarray:
+    def read(file: ImageSource) -> np.ndarray:
         image = load_image(file)
         return np.asarray(image if size is None else center_crop_resize(image, size))
 
@@ -432,7 +432,7 @@ def extract(
 
 def extract_features(
     network: FeatureNetwork,
-    files: Sequence[Path],
+    files: Sequence[ImageSource],
     *,
     size: int | None = None,
     batch_size: int = 64,
