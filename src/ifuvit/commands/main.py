@@ -31,9 +31,7 @@ COMMANDS = {
         "convert": "turn a U-ViT checkpoint into a pipeline directory",
         "train-autoencoder": "train a small KL autoencoder on a folder of images",
         "train-two-tower": "train the embedded model of text-image alignment",
-        "count": "count objects in images of OpenMoji Scenes' kinds",
-        "sweep": "evaluate models over guidance scales",
-        "reference-stats": "write the statistics of reference images for Fréchet distances",
+        "count": "prompts to count objects by, and training of the counter",
     },
 }
 """What each command does, by groups."""

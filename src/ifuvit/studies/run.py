@@ -347,7 +347,7 @@ def export(config: StudyExportConfig) -> Path:
 
 def analyze(config: StudyAnalyzeConfig) -> Path:
     """Analyze a study; see `run`."""
-    from ifuvit.metrics.counting.counters import open_counter
+    from ifuvit.evaluation.networks import open_counter
     from ifuvit.reporting.plots import as_file
     from ifuvit.reporting.study_section import study_plots
     from ifuvit.reporting.tables import slug
@@ -385,7 +385,7 @@ def analyze(config: StudyAnalyzeConfig) -> Path:
             "schema": results.SCHEMA,
             **manifest(ANALYSE, to_dict(config), started=started),
             "study": {"directory": str(config.study), "id": study.id, "title": study.title},
-            "counter": facts,
+            "counter": facts and to_dict(facts),
             **analysis,
         },
         results.PreferenceStudy if study.kind == "preference" else results.CountStudy,
