@@ -457,45 +457,6 @@ class Sweep(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectCount(Result):
-    """What a counter or a detector says of the images of `ifuvit generate`."""
-
-    kind = "object count"
-
-    @dataclass(frozen=True, kw_only=True)
-    class Image:
-        """What was found in one image."""
-
-        file: str
-        prompt: str
-        counted: Mapping[str, int] | None = None
-        """Objects by kind; None where the counter cannot read the prompt."""
-        objects: tuple[tuple[str, float, float, float], ...] = ()
-        """(kind, x, y, score)."""
-
-    @dataclass(frozen=True, kw_only=True)
-    class AtThreshold:
-        """Overall scores at another threshold of the detector."""
-
-        threshold: float
-        counts: CountScores | None = None
-        relations: RelationScores | None = None
-
-    directory: str
-    """Of the images."""
-    manifest_sha256: str
-    scores: ObjectScores
-    counter: Counter
-    thresholds: tuple[AtThreshold, ...] = ()
-    images: tuple[Image, ...]
-
-    @property
-    def counted(self) -> int:
-        """How many images have a prompt that the counter can read."""
-        return sum(one.counted is not None for one in self.images)
-
-
-@dataclass(frozen=True, kw_only=True)
 class GeneratedImages(Result):
     """The manifest of a directory of images with their prompts, of `ifuvit generate` or an evaluation."""
 
@@ -1058,7 +1019,6 @@ KINDS: Mapping[str, type[Result]] = {
     for cls in (
         Evaluation,
         Sweep,
-        ObjectCount,
         GeneratedImages,
         ExperimentResult,
         Benchmark,

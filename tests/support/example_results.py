@@ -14,6 +14,7 @@ from ifuvit.results import (
     Comparison,
     Confusion,
     Costs,
+    CountedImage,
     Counter,
     Counts,
     CountScores,
@@ -28,7 +29,7 @@ from ifuvit.results import (
     GuidedStepGflops,
     Hardware,
     Metric,
-    ObjectCount,
+    ObjectCounts,
     ObjectScores,
     Peak,
     Ratio,
@@ -39,6 +40,7 @@ from ifuvit.results import (
     Scaling,
     ScalingPoint,
     ScalingSeries,
+    ScoresAtThreshold,
     Seconds,
     Setting,
     Speedup,
@@ -53,7 +55,6 @@ from ifuvit.results import (
 from ifuvit.studies.analysis import analyse_study
 from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
 from ifuvit.utils.config import to_dict
-from ifuvit.utils.files import sha256
 
 SETTINGS = {
     "concat-early": ("concat", 0, 0),
@@ -248,9 +249,9 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             data=DATA,
             metrics=metrics(quality),
             objects={
-                "paper": ObjectScores(counts=counts(quality)),
-                "relations": ObjectScores(relations=relations(quality)),
-                "held-out": ObjectScores(counts=counts(quality / 2), relations=relations(quality / 2)),
+                "paper": ObjectCounts(counts=counts(quality)),
+                "relations": ObjectCounts(relations=relations(quality)),
+                "held-out": ObjectCounts(counts=counts(quality / 2), relations=relations(quality / 2)),
             },
             counter=COUNTER,
             costs=replace(costs(setting), training_steps_per_second=2.88, images_per_second=3.4, peak_memory_gib=1.31),
@@ -260,20 +261,24 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
     )
 
 
-def write_object_count(file: Path, quality: float, images: Path = Path("elsewhere/images-of-old")) -> Path:
-    manifest = images / "manifest.json"
+def write_object_count(file: Path, quality: float, name: str = "images-of-old") -> Path:
+    """An evaluation of a directory of images whose objects were counted, and nothing else."""
+    scores = ObjectCounts(
+        counts=counts(quality),
+        thresholds=tuple(
+            ScoresAtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
+        ),
+        images=(CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
+    )
     return write(
         file,
-        ObjectCount(
-            **made("count judge"),
-            directory=str(images),
-            manifest_sha256=sha256(manifest) if manifest.is_file() else "",
-            scores=ObjectScores(counts=counts(quality)),
+        Evaluation(
+            **made("evaluate"),
+            target=Target(name=name, kind="images"),
+            protocol=PROTOCOL,
+            metrics=(),
+            objects={"captions": scores},
             counter=COUNTER,
-            thresholds=tuple(
-                ObjectCount.AtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
-            ),
-            images=(ObjectCount.Image(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
         ),
     )
 

@@ -382,39 +382,35 @@ def run(config: ExperimentConfig) -> Path:
 def _write(plan: Plan, started: str) -> None:
     """experiment.json, gathered from what is on the disk."""
     config, experiment = plan.config, plan.experiment
-    results = {
+    evaluations = {
         setting.name: {seed: plan.results(setting, seed) for seed in plan.seeds} for setting in experiment.settings
     }
-    runs = [
-        {
-            "setting": setting.name,
-            "seed": seed,
-            "run": os.path.relpath(plan.run_directory(setting, seed), config.out),
-            "result": os.path.relpath(plan.result(setting, seed), config.out),
-            "status": "done" if plan.evaluated(setting, seed) else "missing",
-        }
-        for setting in experiment.settings
-        for seed in plan.seeds
-    ]
-    judged = next((found[0] for by_seed in results.values() for found in by_seed.values() if found), {})
-    content = manifest(
-        "experiment",
-        to_dict(config),
-        started=started,
+    first = next((found[0] for by_seed in evaluations.values() for found in by_seed.values() if found), None)
+    result = results.ExperimentResult(
+        **manifest("experiment", to_dict(config), started=started),
         name=experiment.name,
         title=experiment.title,
         scale=plan.scale.name,
-        seeds=plan.seeds,
-        complete=all(entry["status"] == "done" for entry in runs),
-        protocol=judged.get("protocol"),
-        data=judged.get("data"),
-        runs=runs,
-        headline=dict(plan.scale.headline),
-        table=table(experiment, results),
-        claims=verdicts(experiment, plan.scale.headline, results),
-        expected={"source": experiment.source, "rows": {name: dict(row) for name, row in experiment.expected.items()}},
+        seeds=tuple(plan.seeds),
+        protocol=first and first.protocol,
+        data=first and first.data,
+        runs=tuple(
+            results.ExperimentRun(
+                setting=setting.name,
+                seed=seed,
+                run=os.path.relpath(plan.run_directory(setting, seed), config.out),
+                result=os.path.relpath(plan.result(setting, seed), config.out),
+                status="done" if plan.evaluated(setting, seed) else "missing",
+            )
+            for setting in experiment.settings
+            for seed in plan.seeds
+        ),
+        headline={str(quantity): name for quantity, name in plan.scale.headline.items()},
+        table=table(experiment, evaluations),
+        verdicts=verdicts(experiment, plan.scale.headline, evaluations),
+        expected=results.Expected(source=experiment.source, rows=experiment.expected),
     )
-    write_json(config.out / "experiment.json", content)
+    results.write(config.out / "experiment.json", result)
 
 
 def _check(config: ExperimentConfig) -> None:

@@ -128,7 +128,7 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
     curves = found.sweeps or any(one.result.points for one in found.experiments)
     wishes = [
         (
-            not found.evaluations,
+            not found.measured,
             "distances, alignment and Table 2",
             "ifuvit evaluate MODEL --data DIR --out RESULT.json",
         ),
@@ -138,14 +138,22 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
             "ifuvit experiment table1 --scale openmoji --seeds 3 --out DIR",
         ),
         ("ablation" not in names, "ablation bars", "ifuvit experiment ablation --scale openmoji --seeds 3 --out DIR"),
-        (not curves, "the curve over guidance scales", "ifuvit sweep RUN... --data DIR --out DIR"),
+        (
+            not curves,
+            "the curve over guidance scales",
+            "ifuvit evaluate RUN... --guidance-scale 1 2 4 --data DIR --out DIR",
+        ),
         (
             not any(run.result.evaluations for run in found.trainings),
             "distance and score during training",
             "ifuvit train ... --evaluate-every N --evaluate-data DIR",
         ),
         (not found.trainings, "losses", "ifuvit train ..., whose metrics.jsonl is read"),
-        (not count_section.counted(found), "object counts", "ifuvit count judge IMAGES --out RESULT.json"),
+        (
+            not count_section.counted(found),
+            "object counts",
+            "ifuvit evaluate IMAGES --metrics counts --out RESULT.json",
+        ),
         (not found.studies, "what people counted or preferred", "ifuvit study make ..., then ifuvit study analyze DIR"),
         (not found.costs, "costs of all presets", "ifuvit costs --json > costs.json"),
         (not found.benchmarks, "speed on a machine", "ifuvit bench train --out RESULT.json, and its other actions"),
@@ -174,7 +182,7 @@ def all_tables(found: Collection) -> list[Table]:
         *cost_section.measured_table(found),
         *speed_section.comparison_tables(found),
         *speed_section.scaling_tables(found),
-        *map(experiment_section.evaluation_table, found.evaluations),
+        *map(experiment_section.evaluation_table, found.measured),
     ]
     taken: dict[str, int] = {}
     for position, table in enumerate(every):
