@@ -59,7 +59,7 @@ def test_an_experiment_over_guidance_scales_is_a_curve(tmp_path: Path) -> None:
 
 
 def test_metrics(everything: Path) -> None:
-    metrics = by_name(collect([everything / "shipped"]).evaluations[0].result.metrics)
+    metrics = by_name(collect([everything / "shipped"]).measured[0].result.metrics)
     distance, score = metrics["KID-EffNetLite0"], metrics["TwoTower score"]
     assert distance.interval == pytest.approx((0.0379, 0.0461))
     assert distance.reference is not None and distance.reference.value == 0.00021
