@@ -14,6 +14,7 @@ from ifuvit.results import (
     Comparison,
     Confusion,
     Costs,
+    CountedImage,
     Counter,
     Counts,
     CountScores,
@@ -39,6 +40,7 @@ from ifuvit.results import (
     Scaling,
     ScalingPoint,
     ScalingSeries,
+    ScoresAtThreshold,
     Seconds,
     Setting,
     Speedup,
@@ -271,9 +273,9 @@ def write_object_count(file: Path, quality: float, images: Path = Path("elsewher
             scores=ObjectScores(counts=counts(quality)),
             counter=COUNTER,
             thresholds=tuple(
-                ObjectCount.AtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
+                ScoresAtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
             ),
-            images=(ObjectCount.Image(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
+            images=(CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
         ),
     )
 

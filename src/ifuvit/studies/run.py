@@ -160,7 +160,7 @@ class StudyAnalyzeConfig:
     out: Path | None = None
     """JSON file to write, plots beside it. Default: analysis.json in the study."""
     counter: Annotated[str | None, arg(metavar="NAME|DIR")] = None
-    """Of a count: compare with this automatic counter, as of `ifuvit count judge`; "openmoji" is the shipped one."""
+    """Of a count: compare with this automatic counter, as of `ifuvit evaluate`; "openmoji" is the shipped one."""
     detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
     """Of a count of photographs: compare with this zero-shot detector instead."""
     threshold: Annotated[float | None, arg(metavar="FLOAT")] = None

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ifuvit.data.images import ImageSource
 from ifuvit.evaluation import protocols
 from ifuvit.evaluation.reference_images import ReferenceImages
 from ifuvit.results import Costs, Counter, Metric, ObjectCounts
@@ -31,7 +30,7 @@ class Setup:
     """A .npz file that takes the place of the reference images' features."""
     cache: Path | None = None
     """Directory that keeps the features of reference images."""
-    reconstruct: bool = False
+    reconstruction_floor: bool = False
     """Whether distances also measure reference images that the target's own autoencoder has encoded and decoded."""
     counter: str = "openmoji"
     detector: str | None = None
@@ -55,7 +54,7 @@ class ImageSet:
 class Images:
     """A set of images that is there. The images of a directory are the set "captions", and the only one."""
 
-    files: Sequence[ImageSource]
+    files: Sequence[Path]
     prompts: Sequence[str]
     """Of each file; "" where an image of a directory has none."""
     per_second: float | None = None
