@@ -181,6 +181,40 @@ class ObjectScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountedImage:
+    """What was found in one image."""
+
+    file: str
+    prompt: str
+    counted: Mapping[str, int] | None = None
+    """Objects by kind; None where the counter cannot read the prompt."""
+    objects: tuple[tuple[str, float, float, float], ...] = ()
+    """(kind, x, y, score)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresAtThreshold:
+    """Overall scores at another threshold of the counter or detector."""
+
+    threshold: float
+    counts: CountScores | None = None
+    relations: RelationScores | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectCounts(ObjectScores):
+    """Scores of a set of images, with what they come from."""
+
+    thresholds: tuple[ScoresAtThreshold, ...] = ()
+    images: tuple[CountedImage, ...] = ()
+
+    @property
+    def counted(self) -> int:
+        """How many images have a prompt that the counter can read."""
+        return sum(one.counted is not None for one in self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counter:
     """The object counter or detector that counted, and how well it does."""
 
@@ -246,6 +280,8 @@ class Target:
     kind: Literal["ifuvit", "diffusers", "images"]
     sha256: str | None = None
     """Of the backbone's weights."""
+    fingerprint: str | None = None
+    """SHA-256 over all that decides what a model generates: weights, autoencoder, text encoder, latent scale."""
     model: Values | None = None
     """The backbone's configuration, where it is of this package."""
     training: TrainingFacts | None = None
@@ -336,12 +372,15 @@ class Evaluation(Result):
     target: Target
     protocol: Values
     """The resolved protocol; its "name" says whether it was changed."""
-    data: ReferenceData
+    data: ReferenceData | None = None
+    """None where nothing was compared with reference images."""
     metrics: Metrics
-    objects: Mapping[str, ObjectScores] = field(default_factory=dict)
-    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"."""
+    objects: Mapping[str, ObjectCounts] = field(default_factory=dict)
+    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"; of a directory's images, "captions"."""
     counter: Counter | None = None
     costs: Costs | None = None
+    evaluators: Mapping[str, Values] = field(default_factory=dict)
+    """What decided the numbers, by evaluator: networks with their hashes."""
     images: str | None = None
     """Directory of the captions' images, relative to the file."""
     processes: int = 1

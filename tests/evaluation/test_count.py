@@ -1,4 +1,4 @@
-"""`ifuvit count`: a counter trains, tells its error, and evaluators generated images as a person would by hand."""
+"""`ifuvit count`: a counter trains and carries its error."""
 
 import json
 import subprocess
@@ -6,17 +6,14 @@ import sys
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from ifuvit.commands import count as command
 from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import count as module
 from ifuvit.evaluation.count import CountTrainConfig
-from ifuvit.metrics.counting.counter_network import ObjectCounter, ObjectCounterConfig
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, AskedRelation
-from ifuvit.metrics.counting.scores import Detection, score
-from ifuvit.metrics.counting.tables import result_table
+from ifuvit.evaluation.networks import load_counter
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.utils.errors import InputError
 
 TINY = {"steps": 3, "batch_size": 4, "width": 8, "precision": "fp32"}
@@ -29,23 +26,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def counter(scenes, tmp_path_factory):
-    return module.run(CountTrainConfig(scenes=scenes, out=tmp_path_factory.mktemp("counter") / "c", **TINY))
-
-
-@pytest.fixture
-def images(tmp_path):
-    """As `ifuvit generate` leaves them."""
-    folder = tmp_path / "generated"
-    folder.mkdir()
-    prompts = ["three sheep", "a bus left of an apple", "an astronaut on a horse"]
-    images = []
-    for index, prompt in enumerate(prompts):
-        name = f"{index:04d}.png"
-        # One of another size: it is resized.
-        Image.new("RGB", (128, 128) if index else (64, 64), (120, 200, 90)).save(folder / name)
-        images.append({"file": name, "prompt": prompt, "index": index})
-    (folder / "manifest.json").write_text(json.dumps({"command": "generate", "images": images}))
-    return folder
+    return module.train(CountTrainConfig(scenes=scenes, out=tmp_path_factory.mktemp("counter") / "c", **TINY))
 
 
 def test_the_counter_carries_its_error(scenes, counter):
@@ -53,41 +34,18 @@ def test_the_counter_carries_its_error(scenes, counter):
     assert set(manifest["errors"]) == {"clean", "blurred", "noisy"}
     for scores in manifest["errors"].values():
         assert sum(part["overall"]["images"] for part in scores.values() if part) == 8
-        assert set(scores["counts"]["by_count"]) <= set("12345") and "by_object" not in scores["counts"]
+        assert set(scores["counts"]["by_count"]) <= set("12345") and scores["counts"]["by_object"] == {}
     assert manifest["command"] == "count train" and manifest["precision"] == "fp32"
     assert manifest["config"]["steps"] == 3 and len(manifest["data"]["instances_val"]) == 64
-    assert isinstance(ObjectCounter.from_pretrained(counter), ObjectCounter)
+    assert load_counter(counter).facts().errors["clean"].counts is not None
 
 
 def test_the_same_command_gives_the_same_counter(scenes, counter, tmp_path):
-    again = module.run(CountTrainConfig(scenes=scenes, out=tmp_path / "again", **TINY))
-    other = module.run(CountTrainConfig(scenes=scenes, out=tmp_path / "other", **TINY, seed=1))
+    again = module.train(CountTrainConfig(scenes=scenes, out=tmp_path / "again", **TINY))
+    other = module.train(CountTrainConfig(scenes=scenes, out=tmp_path / "other", **TINY, seed=1))
     first, second, third = (load_file(path / "model.safetensors") for path in (counter, again, other))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["head.0.weight"], third["head.0.weight"])
-
-
-def test_judge_writes_every_image_and_the_counters_error(counter, images, tmp_path, capsys):
-    out = tmp_path / "result.json"
-    command.main(["judge", str(images), "--counter", str(counter), "--out", str(out)])
-    result = json.loads(out.read_text())
-    assert result["images"] == 3 and result["judged"] == 2
-    assert result["not_judged"] == [{"file": "0002.png", "prompt": "an astronaut on a horse"}]
-    assert [one["file"] for one in result["judgments"]] == ["0000.png", "0001.png"]
-    assert result["counter"]["errors"] == json.loads((counter / "manifest.json").read_text())["errors"]
-    assert result["command"] == "count judge" and result["config"]["counter"] == str(counter)
-    assert set(result["counts"]["overall"]["right"]) == {"value", "interval", "interval_from", "n"}
-    printed = capsys.readouterr().out
-    assert "2 of 3 images judged" in printed and "'an astronaut on a horse'" in printed and str(out) in printed
-
-
-def test_the_shipped_counter_is_the_default(images, tmp_path):
-    out = tmp_path / "result.json"
-    command.main(["judge", str(images), "--out", str(out), "--thresholds", "0.3"])
-    result = json.loads(out.read_text())
-    assert result["counter"]["name"] == "openmoji" and result["sweep"][0]["threshold"] == 0.3
-    # The counter sees nothing in an empty image.
-    assert result["counts"]["confusion"]["asked"]["3"] == [1, 0, 0, 0, 0, 0, 0]
 
 
 def test_prompts_are_printed_as_generate_reads_them(tmp_path, capsys):
@@ -101,26 +59,6 @@ def test_prompts_are_printed_as_generate_reads_them(tmp_path, capsys):
     assert all(name in told for name in PROMPT_SETS)
 
 
-def test_result_table_shows_what_there_is():
-    found = [
-        [Detection("bus", 1.0, 30.0, 0.9)],
-        [Detection("bus", 1.0, 30.0, 0.9), Detection("apple", 60.0, 30.0, 0.9)],
-    ]
-    scores = score([Asked("bus", 2), AskedRelation("bus", "left of", "apple")], found)
-    sweep = [{"threshold": 0.25, "counts": scores["counts"]["overall"], "relations": None}]
-    result = {"images": 3, "judged": 2, **scores, "sweep": sweep, "not_judged": [{"file": "x", "prompt": "oh"}]}
-    alone = {"counts": scores["counts"], "relations": None}
-    text = result_table({**result, "counter": {"errors": {"clean": scores, "blurred": alone}}})
-    lines = text.splitlines()
-    assert lines[0].startswith("2 of 3 images judged") and "1 not judged" in text and "'oh'" in text
-    assert "left of             1" in text and "0.25                1" in text
-    assert lines[-2].split() == ["clean", "0.00", "100.00", "100.00", "0.00"]
-    assert lines[-1].split() == ["blurred", "0.00", "-", "-", "0.00"]
-    only_asked = score([Asked("zebra", 7)], [[]], every_kind=False)
-    text = result_table({**result, **only_asked, "sweep": [], "not_judged": [], "counter": {}})
-    assert "right kind" not in text and "average error" in text and "own errors" not in text
-
-
 def refused(arguments):
     with pytest.raises(InputError) as caught:
         command.main([str(argument) for argument in arguments])
@@ -128,25 +66,12 @@ def refused(arguments):
     return str(caught.value)
 
 
-def test_mistakes_are_told_on_one_line(scenes, counter, images, tmp_path):
-    out = tmp_path / "r.json"
+def test_mistakes_are_told_on_one_line(scenes, counter, tmp_path):
     assert "'guess'" in refused(["guess"])
     assert "holds no scenes" in refused(["train", "--scenes", tmp_path, "--out", tmp_path / "c"])
     assert "--steps 0" in refused(["train", "--scenes", scenes, "--out", tmp_path / "c", "--steps", 0])
     assert "something else" in refused(["train", "--scenes", scenes, "--out", scenes, "--steps", 1])
-    assert "no such directory" in refused(["judge", tmp_path / "none", "--counter", counter, "--out", out])
-    assert "manifest.json: no such file" in refused(["judge", tmp_path, "--counter", counter, "--out", out])
-    assert "count train" in refused(["judge", counter, "--counter", counter, "--out", out])
-    assert "no object counter" in refused(["judge", images, "--counter", tmp_path, "--out", out])
-    assert "shipped names (openmoji)" in refused(["judge", images, "--counter", tmp_path / "none", "--out", out])
     assert "invalid choice 'many'" in refused(["prompts", "many"])
-    assert "is a directory" in refused(["judge", images, "--counter", counter, "--out", tmp_path])
-    assert "cannot be used here" in refused(["judge", images, "--counter", counter, "--out", out, "--device", "meteor"])
-    ObjectCounter(ObjectCounterConfig(width=8)).save_pretrained(tmp_path / "bare")
-    assert "manifest.json" in refused(["judge", images, "--counter", tmp_path / "bare", "--out", out])
-    (images / "0001.png").write_bytes(b"no image")
-    assert "0001.png: not a readable image" in refused(["judge", images, "--counter", counter, "--out", out])
-    assert not out.exists()
 
 
 def test_scenes_of_another_size_are_refused(tmp_path):

@@ -89,7 +89,7 @@ def test_a_counters_error_is_the_score_it_gives_to_right_images(tmp_path):
     counter.detect = lambda images: found  # type: ignore[method-assign]
     errors = measure(counter, scenes, reconstruct=lambda images: images)
     assert list(errors) == ["clean", "blurred", "noisy", "reconstructed"]
-    counts, relations = errors["blurred"]["counts"], errors["blurred"]["relations"]
-    assert counts["overall"]["right"]["value"] == 0.5 and counts["overall"]["average_error"]["value"] == 1
-    assert counts["by_count"]["2"]["right"]["value"] == 1 and counts["confusion"]["asked"]["3"][1] == 1
-    assert relations["overall"]["right"]["value"] == 1 and relations["overall"]["right"]["n"] == 1
+    counts, relations = errors["blurred"].counts, errors["blurred"].relations
+    assert counts.overall.right.value == 0.5 and counts.overall.average_error.value == 1
+    assert counts.by_count["2"].right.value == 1 and counts.confusion.asked["3"][1] == 1
+    assert relations.overall.right.value == 1 and relations.overall.right.n == 1

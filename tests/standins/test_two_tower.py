@@ -11,8 +11,7 @@ from ifuvit.commands.train_two_tower import main
 from ifuvit.data.images import to_tensor
 from ifuvit.data.scenes import draw_scene, write_scenes
 from ifuvit.encoders.autoencoder import Autoencoder
-from ifuvit.metrics.alignment.clip import load_alignment_model
-from ifuvit.metrics.alignment.two_tower import TwoTower, TwoTowerConfig
+from ifuvit.metrics.alignment.two_tower import TwoTower, TwoTowerAlignment, TwoTowerConfig
 from ifuvit.standins.caption_tests import read_scenes
 from ifuvit.standins.two_tower import (
     TrainTwoTowerConfig,
@@ -97,7 +96,7 @@ def test_the_directory_tells_what_was_learned(scenes, trained):
         "images with another's",
     }
     assert len(manifest["data"]["captions_train"]) == 64
-    model = load_alignment_model("two-tower", weights=trained)
+    model = TwoTowerAlignment.from_pretrained(trained)
     # What is stored in half precision is what was measured.
     assert model.fingerprint == manifest["fingerprint"]
     assert (trained / "model.safetensors").stat().st_size < 3_000_000

@@ -1,24 +1,21 @@
 """`ifuvit count`."""
 
-from ifuvit.evaluation.count import CountJudgeConfig, CountPromptsConfig, CountTrainConfig, run
+from ifuvit.evaluation.count import CountPromptsConfig, CountTrainConfig, train
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
-from ifuvit.metrics.counting.tables import errors_table, result_table
 from ifuvit.utils.command_line import parse_action
-from ifuvit.utils.files import read_json
 
 _HELP = """usage: ifuvit count ACTION [ARGUMENTS]
 
-Count the objects in images that were drawn from prompts like "three sheep" or "a bus left of an apple".
+Prompts to count objects by, and training of the counter of OpenMoji Scenes. `ifuvit evaluate IMAGES --metrics counts`
+counts the objects in images.
 
 actions:
   prompts  paper|all-kinds|relations|held-out|coco  print prompts, one a line
-  judge    IMAGES --out RESULT.json               judge what `ifuvit generate` drew from them
   train    --scenes DIR --out COUNTER               train a counter on OpenMoji Scenes, print its error
 
-`ifuvit count ACTION --help` tells an action's arguments."""
-_ACTIONS: dict[str, type[CountPromptsConfig | CountJudgeConfig | CountTrainConfig]] = {
+`ifuvit count ACTION --help` lists an action's arguments."""
+_ACTIONS: dict[str, type[CountPromptsConfig | CountTrainConfig]] = {
     "prompts": CountPromptsConfig,
-    "judge": CountJudgeConfig,
     "train": CountTrainConfig,
 }
 
@@ -31,12 +28,11 @@ def main(arguments: list[str]) -> None:
     if isinstance(config, CountPromptsConfig):
         print("\n".join(PROMPT_SETS[config.set]))
         return
-    written = run(config)
-    if isinstance(config, CountTrainConfig):
-        facts = read_json(written / "manifest.json")
-        print(errors_table(facts["errors"]))
-        print(f"{written}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
-    else:
-        result = read_json(written)
-        print(result_table(result))
-        print(f"{written}: {result['judged']} images judged")
+    written = train(config)
+    from ifuvit.evaluation.networks import load_counter
+    from ifuvit.metrics.counting.tables import errors_table
+
+    counter = load_counter(written)
+    print(errors_table(counter.errors))
+    parameters = sum(value.numel() for value in counter.network.parameters())
+    print(f"{written}: {parameters:,} parameters")

@@ -32,8 +32,6 @@ COMMANDS = {
         "train-autoencoder": "train a small KL autoencoder on a folder of images",
         "train-two-tower": "train the embedded model of text-image alignment",
         "count": "count objects in images of OpenMoji Scenes' kinds",
-        "sweep": "evaluate models over guidance scales",
-        "reference-stats": "write the statistics of reference images for Fréchet distances",
     },
 }
 """What each command does, by groups."""

@@ -1,4 +1,4 @@
-"""`ifuvit count`: prompts to count by, judging images by an object counter, and training one on OpenMoji Scenes.
+"""`ifuvit count`: prompts to count by, and training an object counter on OpenMoji Scenes.
 
 Training takes minutes on two CPU cores and is not resumable: the directory appears when it is whole.
 """
@@ -7,9 +7,9 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from ifuvit.metrics.counting.prompts import PromptSet
 from ifuvit.utils.config import to_dict
@@ -18,15 +18,13 @@ from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
     OutputDirectory,
     atomic_directory,
-    manifest,
     now,
-    read_json,
     sha256,
     write_json,
     write_manifest,
 )
 
-TRAIN, JUDGE = "count train", "count judge"
+TRAIN = "count train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,35 +35,6 @@ class CountPromptsConfig:
     """paper: bus, sheep, person and apple, one to five each (20 prompts). all-kinds: the same of all 42 kinds of OpenMoji
     Scenes (210). relations: pairs of kinds in four relations (100). held-out: what no training scene shows (99). coco: for
     photographs, one to five of 77 kinds of MS-COCO (385)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CountJudgeConfig:
-    """Judge by an object counter, or on photographs by a detector, whether images show what their prompts ask for."""
-
-    images: Positional[Path]
-    """Directory that `ifuvit generate` wrote."""
-    out: Path
-    """JSON file to write."""
-    counter: str = "openmoji"
-    """Of OpenMoji Scenes' kinds: the shipped one's name, or a directory that `ifuvit count train` wrote."""
-    detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
-    """For photographs, instead of a counter: a zero-shot detector of transformers, by folder or hub id, as
-    google/owlv2-base-patch16-ensemble. It evaluators prompts like "two dogs" of any kind."""
-    threshold: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """Least score of a detector's box that counts; fix it before you see the result. Default: 0.1 for OWLv2, 0.25 for
-    Grounding DINO."""
-    thresholds: tuple[float, ...] = ()
-    """Least scores of an object to tell the main scores for as well, beside the reported ones."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one."""
-
-    def __post_init__(self) -> None:
-        if self.out.is_dir():
-            raise InputError(f"--out {self.out}: is a directory; give the name of a JSON file")
-        for threshold in self.thresholds:
-            if not 0 < threshold < 1:
-                raise InputError(f"--thresholds {threshold}: must be between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +74,18 @@ class CountTrainConfig:
             raise InputError(f"--seed {self.seed}: must not be negative")
 
 
-def run(config: CountTrainConfig | CountJudgeConfig) -> Path:
-    """Train or judge, and return what was written: the counter's directory, or the JSON file.
-
-    Raises:
-        InputError: scenes, images or a counter that are missing or broken, or a place that cannot be written.
-    """
-    return train(config) if isinstance(config, CountTrainConfig) else judge(config)
-
-
 # ----------------------------------------------------------------------------------------------------------- training
 
 
 def train(config: CountTrainConfig) -> Path:
-    """Train a counter; see `run`."""
+    """Train a counter and write its directory.
+
+    Returns:
+        `config.out`.
+
+    Raises:
+        InputError: scenes that are missing or broken, or a place that cannot be written.
+    """
     import torch
 
     from ifuvit.encoders.autoencoder import Autoencoder
@@ -176,56 +143,6 @@ def train(config: CountTrainConfig) -> Path:
                 if autoencoder
                 else None,
             },
-            errors=errors,
+            errors={name: to_dict(scores) for name, scores in errors.items()},
         )
     return config.out
-
-
-# ------------------------------------------------------------------------------------------------------------ judging
-
-
-def judge(config: CountJudgeConfig) -> Path:
-    """Judge images; see `run`."""
-    from ifuvit.metrics.counting.counters import count_images, open_counter
-
-    started = now()
-    files, prompts = read_generated(config.images)
-    device = find_device(config.device)
-    counter = open_counter(config.counter, detector=config.detector, threshold=config.threshold, device=device)
-    result = manifest(
-        JUDGE,
-        to_dict(config),
-        started=started,
-        **count_images(files, prompts, counter, thresholds=config.thresholds),
-        generated={
-            "directory": str(config.images),
-            "manifest_sha256": sha256(config.images / "manifest.json"),
-        },
-    )
-    write_json(config.out, result)
-    return config.out
-
-
-def read_generated(directory: Path) -> tuple[list[Path], list[str]]:
-    """The file and the prompt of every image that `ifuvit generate` wrote.
-
-    Raises:
-        InputError: the directory is of another origin.
-    """
-    if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; give one that `ifuvit generate` wrote")
-    facts = read_json(directory / "manifest.json")
-    try:
-        if facts["command"] != "generate":
-            raise InputError(
-                f"{directory}: written by `ifuvit {facts['command']}`; give a directory of `ifuvit generate`"
-            )
-        listed = [(directory / str(image["file"]), str(image["prompt"])) for image in facts["images"]]
-    except (KeyError, TypeError):
-        raise InputError(f"{directory / 'manifest.json'}: not of `ifuvit generate`; it lists no images") from None
-    if not listed:
-        raise InputError(f"{directory / 'manifest.json'}: lists no images")
-    return [file for file, _ in listed], [prompt for _, prompt in listed]
-
-
-# -------------------------------------------------------------------------------------------------------- command line

@@ -6,8 +6,9 @@ Every random draw depends on (seed, step) alone, so the same arguments give the 
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ifuvit.data.scenes import KIND_INDEX, KINDS, Relation, read_annotations
 from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig, read_squares
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation
 from ifuvit.metrics.counting.scores import Detection, score
+from ifuvit.results import ObjectScores
 from ifuvit.standins.optimizer import Descent
 from ifuvit.utils.errors import InputError
 
@@ -252,7 +254,7 @@ def measure(
     seed: int = 0,
     reconstruct: Callable[[torch.Tensor], torch.Tensor] | None = None,
     batch_size: int = 100,
-) -> dict[str, Any]:
+) -> dict[str, ObjectScores]:
     """A counter's error on scenes whose contents are known, and on the same images disturbed: the scores that it would
     give to a model whose images are all right. Whatever they lack of that is the counter's error.
 
@@ -264,8 +266,7 @@ def measure(
         batch_size: images at a time.
 
     Returns:
-        {"clean", "blurred", "noisy" and, with `reconstruct`, "reconstructed": {"counts", "relations"} of
-        `ifuvit.metrics.counting.scores.score`, but not by object}.
+        Scores, but not by object, of the images "clean", "blurred", "noisy" and, with `reconstruct`, "reconstructed".
     """
     found: dict[str, list[list[Detection]]] = {}
     for start in range(0, len(scenes.files), batch_size):
@@ -283,10 +284,11 @@ def measure(
             found.setdefault(name, []).extend(counter.detect(variant))
     shown = [_shown(objects, relation) for objects, relation in zip(scenes.objects, scenes.relations)]
     errors = {name: score(shown, objects) for name, objects in found.items()}
-    for scores in errors.values():
-        if scores["counts"] is not None:
-            del scores["counts"]["by_object"], scores["counts"]["cells"]  # 42 kinds would drown the rest
-    return errors
+    # 42 kinds would drown the rest.
+    return {
+        name: replace(scores, counts=scores.counts and replace(scores.counts, by_object={}, cells={}))
+        for name, scores in errors.items()
+    }
 
 
 def _shown(

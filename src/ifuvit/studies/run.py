@@ -346,7 +346,7 @@ def export(config: StudyExportConfig) -> Path:
 
 def analyze(config: StudyAnalyzeConfig) -> Path:
     """Analyze a study; see `run`."""
-    from ifuvit.metrics.counting.counters import open_counter
+    from ifuvit.evaluation.networks import open_counter
     from ifuvit.reporting.human import study_plots
     from ifuvit.reporting.plots import as_file
     from ifuvit.reporting.reading import read_study as read_study_result
@@ -371,7 +371,7 @@ def analyze(config: StudyAnalyzeConfig) -> Path:
             threshold=config.threshold,
             device=find_device(config.device),
         )
-        automatic, facts = count_items(study, config.study, counter), counter.facts()
+        automatic, facts = count_items(study, config.study, counter), to_dict(counter.facts())
     result = manifest(
         ANALYSE,
         to_dict(config),
