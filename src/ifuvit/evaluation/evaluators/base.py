@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from ifuvit.data.images import ImageSource
 from ifuvit.evaluation import protocols
 from ifuvit.evaluation.reference_images import ReferenceImages
 from ifuvit.results import Costs, Counter, Metric, ObjectCounts
@@ -54,7 +55,7 @@ class ImageSet:
 class Images:
     """A set of images that is there. The images of a directory are the set "captions", and the only one."""
 
-    files: Sequence[Path]
+    files: Sequence[ImageSource]
     prompts: Sequence[str]
     """Of each file; "" where an image of a directory has none."""
     per_second: float | None = None
