@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,22 @@ def test_images_of_another_model_are_replaced(model, scenes, tmp_path):
     index.write_text(json.dumps({**json.loads(index.read_text()), "latent_scale": 0.3}))
     with pytest.raises(InputError, match="holds images of other prompts, settings or another model"):
         measured(other, scenes, tmp_path / "r.json", *arguments, "--images-dir", str(tmp_path / "mine"))
+
+
+def test_the_floor_of_the_models_own_autoencoder(model, scenes, tmp_path):
+    """Off by default, and then part of nothing; real images through an untrained autoencoder are far from real ones."""
+    found = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances", "--reconstruction-floor")
+    plain = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances")
+    assert [replace(metric, details={}) for metric in found.metrics] == list(plain.metrics)
+    floor = results.by_name(found.metrics)["KID-EffNetLite0"].details["reconstructed"]
+    reference = results.by_name(plain.metrics)["KID-EffNetLite0"].reference
+    assert reference is not None and floor["value"] > reference.value + 1 and floor["n"] == 8
+    with pytest.raises(InputError, match="bare has no autoencoder of this package"):
+        folder = tmp_path / "bare"
+        folder.mkdir()
+        for index in range(8):
+            Image.new("RGB", (64, 64)).save(folder / f"{index}.png")
+        measured(folder, scenes, tmp_path / "b.json", "--metrics", "distances", "--reconstruction-floor")
 
 
 @pytest.fixture

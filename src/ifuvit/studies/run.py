@@ -160,7 +160,7 @@ class StudyAnalyzeConfig:
     out: Path | None = None
     """JSON file to write, plots beside it. Default: analysis.json in the study."""
     counter: Annotated[str | None, arg(metavar="NAME|DIR")] = None
-    """Of a count: compare with this automatic counter, as of `ifuvit count judge`; "openmoji" is the shipped one."""
+    """Of a count: compare with this automatic counter, as of `ifuvit evaluate`; "openmoji" is the shipped one."""
     detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
     """Of a count of photographs: compare with this zero-shot detector instead."""
     threshold: Annotated[float | None, arg(metavar="FLOAT")] = None
@@ -371,7 +371,7 @@ def analyze(config: StudyAnalyzeConfig) -> Path:
             threshold=config.threshold,
             device=find_device(config.device),
         )
-        automatic, facts = count_items(study, config.study, counter), counter.facts()
+        automatic, facts = count_items(study, config.study, counter), to_dict(counter.facts())
     analysis = analyse_study(
         study,
         answers,
@@ -385,7 +385,7 @@ def analyze(config: StudyAnalyzeConfig) -> Path:
             "schema": results.SCHEMA,
             **manifest(ANALYSE, to_dict(config), started=started),
             "study": {"directory": str(config.study), "id": study.id, "title": study.title},
-            "counter": facts and to_dict(facts),
+            "counter": facts,
             **analysis,
         },
         results.PreferenceStudy if study.kind == "preference" else results.CountStudy,

@@ -31,7 +31,7 @@ class Setup:
     """A .npz file that takes the place of the reference images' features."""
     cache: Path | None = None
     """Directory that keeps the features of reference images."""
-    reconstruct: bool = False
+    reconstruction_floor: bool = False
     """Whether distances also measure reference images that the target's own autoencoder has encoded and decoded."""
     counter: str = "openmoji"
     detector: str | None = None
