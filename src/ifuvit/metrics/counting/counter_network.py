@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ifuvit.data.images import center_crop_resize, load_image
+from ifuvit.data.images import ImageSource, center_crop_resize, load_image
 from ifuvit.data.scenes import KINDS
 from ifuvit.metrics.counting.scores import Detection
-from ifuvit.model.uvit import load_weights
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, read_json, write_json
+from ifuvit.utils.weights import load_weights
 
 CELL = 4
 """Pixels a cell of the maps is wide and high."""
@@ -29,7 +29,7 @@ MIN_DISTANCE = 6.0
 least 8 pixels wide, so that true centers are at least 9 apart."""
 
 
-def read_squares(files: Sequence[Path], size: int) -> np.ndarray:
+def read_squares(files: Sequence[ImageSource], size: int) -> np.ndarray:
     """(B, size, size, 3) uint8; images of another size are cropped to a square and resized.
 
     Raises:
