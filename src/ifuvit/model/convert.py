@@ -4,11 +4,8 @@ U-ViT is the setting "concat, early" (n_text = n_image = 0), and the parameters 
 """
 
 import math
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +13,7 @@ from torch import Tensor
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.weights import load_state, read_torch_file
 
 CLIP_TOKENS = 77
 # Where training scripts keep the weights in a larger checkpoint; averaged weights first.
@@ -29,23 +27,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: no such file, a damaged one, one that needs unpickling, or one without a state dict.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}; give the checkpoint (.pth)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on other files' pickle protocols
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: not a checkpoint of plain tensors (another kind of file, or one with pickled Python objects, which "
-            "is refused)"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{path}: not a readable checkpoint, it may be truncated ({type(error).__name__}: {reason})"
-        ) from None
+    content = read_torch_file(Path(path))
     for name in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -93,19 +75,10 @@ def from_uvit(
         mask_padding=False,
     )
     model = IFUViT(config)
-    expected = model.state_dict()
-    for name in sorted(set(expected) ^ set(state)):
-        problem = "is missing" if name in expected else "is not one of a text-to-image U-ViT"
-        raise InputError(f"{where}: tensor {name!r} {problem}")
+    load_state(model, state, where=where)
     for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise InputError(
-                f"{where}: {name} has shape {tuple(tensor.shape)}; the other tensors require "
-                f"{tuple(expected[name].shape)}"
-            )
         if not torch.isfinite(tensor).all():
             raise InputError(f"{where}: {name} has values that are not finite; the checkpoint is damaged")
-    model.load_state_dict(dict(state))
     return model.eval()
 
 
