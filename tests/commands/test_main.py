@@ -14,6 +14,7 @@ import pytest
 from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.commands import main as cli
+from ifuvit.utils.command_line import parse
 from ifuvit.utils.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
@@ -56,8 +57,8 @@ def test_help(monkeypatch: pytest.MonkeyPatch, capsys: Capture, arguments: list[
     assert run(monkeypatch, *arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for verb_name, (_, about) in cli.COMMANDS.items():
-        assert verb_name in out and about in out
+    for name, (_, about) in cli.COMMANDS.items():
+        assert name in out and about in out
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -66,11 +67,11 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert len(capsys.readouterr().out.split()) == 1
 
 
-@pytest.mark.parametrize("verb_name", cli.COMMANDS)
-def test_help_of_every_verb(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_name: str) -> None:
-    assert run(monkeypatch, verb_name, "--help") == 0
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_every_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture, name: str) -> None:
+    assert run(monkeypatch, name, "--help") == 0
     out, err = capsys.readouterr()
-    assert err == "" and f"ifuvit {verb_name}" in out
+    assert err == "" and f"ifuvit {name}" in out
 
 
 @pytest.mark.parametrize("source", ["coco", "folder", "dataset"])
@@ -79,14 +80,14 @@ def test_help_of_every_source(monkeypatch: pytest.MonkeyPatch, capsys: Capture, 
     assert "--autoencoder" in capsys.readouterr().out
 
 
-def test_unknown_verb(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_unknown_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, "paint") == 2
     line = one_line(capsys)
-    assert "'paint'" in line and all(name in line for name in cli.COMMANDS)
+    assert "'paint'" in line and all(known in line for known in cli.COMMANDS)
 
 
-@pytest.mark.parametrize("verb_name", cli.COMMANDS)
-def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_name: str) -> None:
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, name: str) -> None:
     required = {
         "train": ["openmoji-cross-early", "--data", "a", "--out", "b"],
         "prepare": ["folder", "a", "--out", "b"],
@@ -100,8 +101,8 @@ def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_nam
         "reference-stats": ["--data", "a", "--network", "effnet-lite0", "--out", "b"],
         "train-two-tower": ["--scenes", "a", "--out", "b"],
     }
-    arguments = required.get(verb_name, [])
-    assert run(monkeypatch, verb_name, *arguments, "--no-such-flag") == 2
+    arguments = required.get(name, [])
+    assert run(monkeypatch, name, *arguments, "--no-such-flag") == 2
     assert "no-such-flag" in one_line(capsys)
 
 
@@ -230,7 +231,7 @@ def test_the_command_line_starts_with_nothing_heavy() -> None:
     assert not loaded_by(["--help"], ["--version"], ["generate", "--help"], ["bench", "--help"]) & set(HEAVY)
 
 
-def test_drawing_loads_nothing_that_other_verbs_need(tmp_path: Path) -> None:
+def test_generating_loads_nothing_that_other_commands_need(tmp_path: Path) -> None:
     model = str(write_tiny_pipeline(tmp_path / "model"))
     loaded = loaded_by(["generate", "a bus", "--model", model, "--out", str(tmp_path / "out"), "--steps", "2"])
     assert {"torch", "ifuvit.pipeline"} <= loaded
@@ -251,7 +252,7 @@ def test_drawing_loads_nothing_that_other_verbs_need(tmp_path: Path) -> None:
     assert not loaded & {"diffusers.pipelines", "diffusers.pipelines.pipeline_utils", "transformers.pipelines"}
 
 
-def test_help_of_every_verb_is_without_torch() -> None:
+def test_help_of_every_command_is_without_torch() -> None:
     light = {"numpy", "PIL"}
     assert not loaded_by(*([command, "--help"] for command in cli.COMMANDS)) & (set(HEAVY) - light)
 
@@ -282,12 +283,12 @@ class Settings:
 
 
 def test_parse(capsys: Capture) -> None:
-    assert cli.parse(Settings, [], prog="ifuvit try") == Settings()
-    parsed = cli.parse(Settings, ["--count", "5", "--kind", "square", "--fast"], prog="ifuvit try")
+    assert parse(Settings, [], prog="ifuvit try") == Settings()
+    parsed = parse(Settings, ["--count", "5", "--kind", "square", "--fast"], prog="ifuvit try")
     assert parsed == Settings(count=5, kind="square", fast=True)
-    assert cli.parse(Settings, ["--fast"], prog="ifuvit try", default=Settings(count=9)) == Settings(count=9, fast=True)
+    assert parse(Settings, ["--fast"], prog="ifuvit try", default=Settings(count=9)) == Settings(count=9, fast=True)
     with pytest.raises(SystemExit) as stop:
-        cli.parse(Settings, ["--help"], prog="ifuvit try")
+        parse(Settings, ["--help"], prog="ifuvit try")
     assert not stop.value.code
     out = capsys.readouterr().out
     assert "About these settings." in out and "How many." in out and "Of which form." in out
@@ -307,7 +308,7 @@ def test_parse(capsys: Capture) -> None:
 )
 def test_parse_refuses(arguments: list[str], shown: str, capsys: Capture) -> None:
     with pytest.raises(InputError) as caught:
-        cli.parse(Settings, arguments, prog="ifuvit try")
+        parse(Settings, arguments, prog="ifuvit try")
     message = str(caught.value)
     assert shown in message and "ifuvit try --help" in message
     assert "\n" not in message and not set("│╭╰─") & set(message)
