@@ -1,7 +1,7 @@
 """The settings of the backbone, in a module that does not import torch, so that presets and `--help` load fast."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ifuvit.utils.errors import InputError
@@ -85,6 +85,11 @@ class IFUViTConfig:
     def num_fused(self) -> int:
         """F, the blocks that see text; the middle block always does."""
         return self.depth + 1 - sum(self.image_only)
+
+
+def as_uvit(config: IFUViTConfig) -> IFUViTConfig:
+    """The setting of the same size that is U-ViT."""
+    return replace(config, conditioning="concat", n_text=0, n_image=0, mask_padding=False)
 
 
 def _is_count(value: object, at_least: int = 0) -> bool:
