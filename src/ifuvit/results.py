@@ -649,7 +649,7 @@ class Benchmark(Result):
 
     kind = "benchmark"
 
-    action: Literal["train", "sample", "generate", "prepare", "features", "growth"]
+    action: Literal["train", "sample", "generate", "scaling"]
     hardware: Hardware
     process_peak_memory: int
     """Bytes."""
@@ -657,8 +657,6 @@ class Benchmark(Result):
     """By title."""
     reference: Values | None = None
     """Facts of the other code that was timed."""
-    network: Values | None = None
-    """Facts of the feature network that was timed."""
 
 
 # ---------------------------------------------------------------------------------------------------------- human studies

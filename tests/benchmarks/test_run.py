@@ -201,6 +201,7 @@ def test_out_that_is_a_directory(tmp_path):
 
 
 def test_help_loads_nothing_heavy():
-    script = "import sys; from ifuvit.commands.bench import main; main(['--help']); print('torch' in sys.modules)"
+    script = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules));"
+    script += "from ifuvit.commands.bench import main; main(['--help'])"
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert printed.startswith("usage: ifuvit bench ACTION") and printed.endswith("False\n")

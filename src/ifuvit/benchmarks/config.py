@@ -92,7 +92,10 @@ class BenchModelsConfig(BenchAgainstConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchTrainConfig(BenchModelsConfig):
-    """Time training steps on a batch that is there already: forward, backward, AdamW and the average of the weights."""
+    """Training steps on a batch that is already loaded: forward, backward, AdamW and the average of the weights.
+
+    Example: ifuvit bench train --against U-ViT --out train.json
+    """
 
     compile: bool = False
     """As for `ifuvit train`. The code of U-ViT stays as it is."""
@@ -100,13 +103,19 @@ class BenchTrainConfig(BenchModelsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSampleConfig(BenchModelsConfig):
-    """Time steps of guided sampling: with what both branches share computed once, and plainly as two forward passes."""
+    """Steps of guided sampling: with what both branches share computed once, and plainly as two forward passes.
+
+    Example: ifuvit bench sample --settings concat-early cross-intermediate --out sample.json
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchGenerateConfig(BenchAgainstConfig):
-    """Time whole images, from prompts to pixels, with few and many solver steps. The code of U-ViT takes part with random
-    weights, the most steps, and guidance as two forward passes."""
+    """Whole images, from prompts to pixels, with few and many solver steps. The code of U-ViT has random weights; it takes
+    the most steps, with guidance as two forward passes.
+
+    Example: ifuvit bench generate --steps 50 15 --out generate.json
+    """
 
     batch_size: Positive[int] = 16
     """Images generated at once."""
@@ -135,8 +144,11 @@ class BenchGenerateConfig(BenchAgainstConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchScalingConfig(BenchConfig):
-    """Time steps of settings that differ in image tokens, text tokens or depth, next to the operations that `ifuvit costs`
-    counts. A plot, RESULT.svg, is written next to the file."""
+    """Steps of settings that differ in image tokens, text tokens or depth, next to the operations that `ifuvit costs`
+    counts. A plot is written next to the result, as RESULT.svg.
+
+    Example: ifuvit bench scaling --axis depth --out scaling.json
+    """
 
     rounds: Positive[int] = 6
     """Rounds; each runs every point of an axis. From six on, numbers have an interval."""

@@ -1,28 +1,19 @@
 """`ifuvit bench`."""
 
 from ifuvit.benchmarks.config import ACTIONS, BenchScalingConfig
-from ifuvit.utils.command_line import parse_action
+from ifuvit.utils.command_line import Actions, parse
 
-_HELP = """usage: ifuvit bench ACTION [ARGUMENTS]
-
-Time this package on this machine. All cases of a benchmark run in interleaved rounds, on the same tensors, in one process.
-
-actions:
-  train      --settings PRESETS --out RESULT.json   training steps
-  sample     --settings PRESETS --out RESULT.json   steps of guided sampling
-  generate   --out RESULT.json                      whole images, with few and many steps
-  scaling    --out RESULT.json                      steps by image tokens, text tokens and depth, with a plot
-
---against CHECKOUT times the official code of U-ViT too, in train, sample and generate.
-
-`ifuvit bench ACTION --help` lists the arguments of an action."""
+CONFIG = Actions(
+    word="action",
+    about="Measure the speed of this package on this machine. All cases of a benchmark run in interleaved rounds, on the same "
+    "tensors, in one process. --against CHECKOUT measures the official code of U-ViT too.",
+    configs=ACTIONS,
+)
 
 
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    config = parse_action(ACTIONS, arguments, command="bench", text=_HELP)
-    if config is None:
-        return
+    config = parse(CONFIG, arguments, prog="ifuvit bench")
     from ifuvit.benchmarks.run import result_table, run
 
     result = run(config)
