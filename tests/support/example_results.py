@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
+from study_simulation import RaterModel, simulate_count, simulate_preference
 
-from ifuvit.studies.analysis import analyse_study
-from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
+from ifuvit.studies.analysis import analyze_study
 
 SETTINGS = {
     "concat-early": ("concat", 0, 0),
@@ -365,8 +365,8 @@ def write_studies(root: Path) -> Path:
         {"one": 0.9, "two": 0.5}, raters=4, raters_per_item=2, how=RaterModel(), seed=0, images_per_prompt=1
     )
     for name, result in (
-        ("liked", analyse_study(*liked, samples=100, least_passed=0.9)),
-        ("counted", analyse_study(study, answers, automatic=shown, samples=100)),
+        ("liked", analyze_study(*liked, samples=100, least_passed=0.9)),
+        ("counted", analyze_study(study, answers, automatic=shown, samples=100)),
     ):
         facts = {"command": "study analyze", "study": {"directory": f"elsewhere/{name}", "title": "What?"}}
         write(root / name / "analysis.json", {**facts, "counter": {"name": "openmoji"}, **result})
