@@ -175,7 +175,7 @@ def export(config: StudyExportConfig) -> None:
 # ---------------------------------------------------------------------------------------------------------- analyzing
 
 
-def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.StudyAnalysis]:
+def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.PreferenceStudy | results.CountStudy]:
     """Analyze a study; returns the file that was written and what it holds.
 
     Raises:
@@ -215,7 +215,7 @@ def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.StudyAnalysis]:
             "counter": facts,
             **analysis,
         },
-        results.StudyAnalysis,
+        results.PreferenceStudy if study.kind == "preference" else results.CountStudy,
     )
     written = config.out or config.study / "analysis.json"
     results.write(written, result)

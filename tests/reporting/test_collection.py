@@ -1,4 +1,4 @@
-"""Reading results: what is taken, what is left, what is refused."""
+"""Finding results: what is taken, what is left, what is refused."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,10 @@ from pathlib import Path
 import example_results
 import pytest
 
-from ifuvit.reporting.comparison import table_1
-from ifuvit.reporting.reading import read_results
-from ifuvit.reporting.results import Estimate, Setting, real_of
+from ifuvit.reporting.collection import collect
+from ifuvit.reporting.paper_section import table_1
+from ifuvit.results import by_name
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import sha256
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +18,11 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_kinds_are_found(everything: Path) -> None:
-    results = read_results([everything])
-    assert [one.name for one in results.judgments] == ["images-of-old"]
+    results = collect([everything])
+    assert [one.name for one in results.object_counts] == ["images-of-old"]
     assert [one.name for one in results.experiments] == ["ablation", "table1"]
     assert [run.name for run in results.trainings] == ["concat-early", "cross-intermediate"]
-    assert [len(run.evaluations) for run in results.trainings] == [8, 8]
+    assert [len(run.result.evaluations) for run in results.trainings] == [8, 8]
     assert len(results.sweeps) == 1
     assert len(results.costs) == 1
     assert {one.name for one in results.images} >= {"concat-early", "coco", "openmoji-cross-intermediate"}
@@ -31,66 +30,42 @@ def test_all_kinds_are_found(everything: Path) -> None:
 
 def test_parts_are_told_once(everything: Path) -> None:
     """Of 14 points of a sweep, 12 runs of one experiment and 8 of another: every setting's first seed, once."""
-    results = read_results([everything, everything / "sweep"])
+    results = collect([everything, everything / "sweep"])
     assert [one.name for one in results.alone] == ["openmoji-cross-intermediate"]
     assert results.evaluations[0] == results.alone[0]
     assert len(results.evaluations) == len(example_results.ABLATION)
-    shown = {one.directory.parent.name for one in results.images if "captions" in one.directory.name}
+    shown = {one.file.parents[1].name for one in results.images if "captions" in one.file.parent.name}
     assert len(shown) == len(example_results.ABLATION)
 
 
 def test_experiments_of_one_name_are_told_apart(tmp_path: Path) -> None:
     example_results.write_experiment(tmp_path / "first" / "results", "table1", (1234,))
     file = example_results.write_experiment(tmp_path / "second", "table1", (1234,))
-    results = read_results([tmp_path])
+    results = collect([tmp_path])
     assert [one.apart for one in results.experiments] == [" (first)", " (second)"]
     assert [table.title for table in table_1(results)] == [
         f"Table 1: four settings, trained at scale openmoji ({one})" for one in ("first", "second")
     ]
-    assert read_results([file.parent]).experiments[0].apart == ""
-
-
-def test_real_images_have_one_value_but_for_rounding() -> None:
-    def sets(*values: float | None) -> list[dict[str, Estimate]]:
-        return [{"KID": Estimate(value=1.0, real=value)} for value in values]
-
-    assert real_of(sets(0.86567259, None, 0.865672592), "KID") == 0.86567259
-    assert real_of(sets(0.86567259, 0.866), "KID") is None
-    assert real_of(sets(None), "KID") is None
-    assert real_of(sets(0.5), "FID") is None
+    assert collect([file.parent]).experiments[0].apart == ""
 
 
 def test_an_experiment_over_guidance_scales_is_a_curve(tmp_path: Path) -> None:
     example_results.write_guidance_experiment(tmp_path / "guidance")
-    results = read_results([tmp_path])
+    results = collect([tmp_path])
     assert results.sweeps == ()
     assert results.evaluations == ()
-    assert len(results.experiments[0].points) == 14
-    assert results.experiments[0].rows[0].setting.n_image == (2, 2)
+    assert len(results.experiments[0].result.points) == 14
+    assert results.experiments[0].result.table[0].setting.n_image == (2, 2)
 
 
-def test_estimates(everything: Path) -> None:
-    metrics = read_results([everything / "shipped"]).evaluations[0].metrics
+def test_metrics(everything: Path) -> None:
+    metrics = by_name(collect([everything / "shipped"]).evaluations[0].result.metrics)
     distance, score = metrics["KID-EffNetLite0"], metrics["TwoTower score"]
     assert distance.interval == pytest.approx((0.0379, 0.0461))
-    assert distance.real == 0.00021
-    assert distance.real_how is not None and "other images" in distance.real_how
-    assert (score.real, score.real_how) == (0.512, "real images with their own captions")
-
-
-@pytest.mark.parametrize(
-    ("setting", "name"),
-    [
-        ((0, 0), "early"),
-        ((1, 4), "intermediate"),
-        ((0, 4), "middle only"),
-        ((1, 0), "text block only"),
-        ((1, (4, 0)), "intermediate"),
-        ((0, (0, 0)), "early"),
-    ],
-)
-def test_fusion_has_the_papers_names(setting: tuple[int, int], name: str) -> None:
-    assert Setting(conditioning="cross", n_text=setting[0], n_image=setting[1]).fusion == name
+    assert distance.reference is not None and distance.reference.value == 0.00021
+    assert "other images" in distance.reference.how
+    assert score.reference is not None
+    assert (score.reference.value, score.reference.how) == (0.512, "real images with their own captions")
 
 
 def test_other_files_are_skipped(tmp_path: Path) -> None:
@@ -101,20 +76,22 @@ def test_other_files_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "ae").mkdir()
     (tmp_path / "ae" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "psnr": 10.0}\n')
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "evaluation.json").write_text('{"command": "evaluate"}')
-    results = read_results([tmp_path])
+    (tmp_path / "checkpoints" / "evaluation.json").write_text('{"schema": 1, "kind": "evaluation"}')
+    (tmp_path / "evaluations.json").write_text('[{"schema": 1, "kind": "evaluation"}]')
+    (tmp_path / "kind.json").write_text('{"kind": "evaluation", "of": "something else"}')
+    results = collect([tmp_path])
     assert len(results.costs) == 1
     assert results.evaluations == results.trainings == ()
 
 
 def test_the_last_line_of_a_log_may_be_unfinished(tmp_path: Path) -> None:
     file = example_results.write_training(tmp_path / "run", 1.0)
-    whole = len(read_results([tmp_path]).trainings[0].loss)
+    whole = len(collect([tmp_path]).trainings[0].result.loss)
     file.write_text(file.read_text() + '{"step": 8010, "lo')
-    assert len(read_results([tmp_path]).trainings[0].loss) == whole
+    assert len(collect([tmp_path]).trainings[0].result.loss) == whole
     file.write_text('{"step": 1, "lo\n' + file.read_text())
-    with pytest.raises(InputError, match=r"metrics\.jsonl: .*line 1 is not JSON"):
-        read_results([tmp_path])
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 1: not JSON"):
+        collect([tmp_path])
 
 
 def test_broken_results_are_named(tmp_path: Path) -> None:
@@ -124,32 +101,48 @@ def test_broken_results_are_named(tmp_path: Path) -> None:
     def refused(change: dict, match: str) -> None:
         file.write_text(json.dumps({**good, **change}))
         with pytest.raises(InputError, match=rf"evaluation\.json: .*{match}") as error:
-            read_results([tmp_path])
+            collect([tmp_path])
         assert "\n" not in str(error.value)
 
     refused({"protocol": {}}, "'name' is missing")
     refused({"target": {"name": "x"}}, "'kind' is missing")
-    refused({"metrics": {"FID": 3.0}}, "'FID' is not of the form")
-    refused({"metrics": {"FID": {"value": "low", "interval": None}}}, "low")
-    refused({"counts": {"overall": {}}}, "'images' is missing")
-    refused({"counts": {**good["counts"], "confusion": {"counted": ["0"], "asked": {"1": [0, 1]}}}}, "confusion")
+    refused({"metrics": {"FID": 3.0}}, "metrics: .* does not fit")
+    refused({"metrics": [{**good["metrics"][0], "value": "low"}]}, "metrics: 0: value: 'low'")
+    refused({"objects": {"paper": {"counts": {"overall": {}, "by_count": {}}}}}, "overall: field 'images' is missing")
+    refused({"schema": 0}, "has schema 0")
     file.write_text(json.dumps(good)[:-40])
     with pytest.raises(InputError, match=r"evaluation\.json: not a valid JSON file"):
-        read_results([tmp_path])
+        collect([tmp_path])
 
 
 def test_truncated_manifest_of_images(tmp_path: Path) -> None:
     directory = example_results.write_generated(tmp_path / "images", "some/model", 100)
     manifest = directory / "manifest.json"
-    manifest.write_text(json.dumps({"command": "generate", "images": [{"file": "a.png"}], "config": {}}))
+    value = json.loads(manifest.read_text())
+    del value["model"]
+    manifest.write_text(json.dumps(value))
     with pytest.raises(InputError, match=r"manifest\.json: .*'model' is missing"):
-        read_results([tmp_path])
+        collect([tmp_path])
 
 
-def test_a_judgment_has_the_name_of_its_images_model(tmp_path: Path) -> None:
+def test_counts_have_the_name_of_their_images_model(tmp_path: Path) -> None:
     directory = example_results.write_generated(tmp_path / "images", "runs/mine", 100)
-    file = example_results.write_judgment(tmp_path / "counts.json", 0.5)
-    result = json.loads(file.read_text())
-    result["generated"] = {"directory": "images", "manifest_sha256": sha256(directory / "manifest.json")}
-    file.write_text(json.dumps(result))
-    assert [one.name for one in read_results([tmp_path]).judgments] == ["mine (images)"]
+    example_results.write_object_count(tmp_path / "counts.json", 0.5, images=directory)
+    assert [one.name for one in collect([tmp_path]).object_counts] == ["mine (images)"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sweep", "count judge", "bench train", "generate", "study analyze"])
+def test_results_without_a_schema_are_not_left_out_in_silence(command: str, tmp_path: Path) -> None:
+    example_results.write_costs(tmp_path / "costs.json")
+    (tmp_path / "old.json").write_text(json.dumps({"command": command, "metrics": {}}))
+    with pytest.raises(InputError, match=rf"old\.json: written by `ifuvit {command}` before .*convert_results\.py"):
+        collect([tmp_path])
+    (tmp_path / "old.json").write_text(json.dumps({"command": "train", "last": {"command": command}}))
+    assert len(collect([tmp_path]).costs) == 1
+
+
+def test_everything_stored_is_read() -> None:
+    """The results that are kept with the code are in the present schema, and the report finds something in each kind."""
+    found = collect([Path(__file__).parents[2] / "results"])
+    assert found.evaluations and found.object_counts and found.experiments
+    assert found.trainings and found.costs and found.benchmarks

@@ -7,10 +7,11 @@ from xml.etree import ElementTree
 import example_results
 import pytest
 
+from ifuvit import results
+from ifuvit.reporting.collection import collect
 from ifuvit.reporting.plots import as_file
-from ifuvit.reporting.reading import read_bench, read_results
-from ifuvit.reporting.results import Estimate
-from ifuvit.reporting.speed import contests, growth, growth_plots, plots
+from ifuvit.reporting.speed_section import comparison_tables, plots_of, scaling_plots, scaling_tables
+from ifuvit.results import Benchmark, Estimate
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import write_json
 
@@ -20,8 +21,8 @@ def benches(tmp_path: Path) -> Path:
     return example_results.write_benches(tmp_path / "bench")
 
 
-def test_contest(benches: Path) -> None:
-    (table,) = contests(read_results([benches]))
+def test_comparison(benches: Path) -> None:
+    (table,) = comparison_tables(collect([benches]))
     assert table.title == "Training steps, bf16, batch 8" and table.name == "bench-train-bf16"
     titles = [column.title for column in table.columns]
     assert titles[1:3] == ["seconds a step", "quartiles"] and titles[-1] == "times as fast as U-ViT"
@@ -33,12 +34,9 @@ def test_contest(benches: Path) -> None:
 
 
 def test_machines_are_told_apart(benches: Path) -> None:
-    other = example_results.write_benches(benches.parent / "without bf16")
-    value = json.loads((other / "train.json").read_text())
-    value["hardware"]["bf16_instructions"] = False
-    write_json(other / "train.json", value)
-    results = read_results([benches, other])
-    first, second = contests(results)
+    other = example_results.write_benches(benches.parent / "without bf16", bf16=False)
+    found = collect([benches, other])
+    first, second = comparison_tables(found)
     assert (first.title, second.title) == tuple(
         f"Training steps, bf16, batch 8 ({name})" for name in ("bench", "without bf16")
     )
@@ -47,18 +45,18 @@ def test_machines_are_told_apart(benches: Path) -> None:
         and "A processor (cpu, without bf16 instructions), 2" in second.notes[0]
     )
     assert (
-        [table.title for table in growth(results)][1]
-        == plots(results)[1].title
+        [table.title for table in scaling_tables(found)][1]
+        == scaling_plots(found)[1].title
         == "Training steps by depth (without bf16)"
     )
 
 
-def test_growth(benches: Path) -> None:
-    results = read_results([benches])
-    (table,) = growth(results)
+def test_scaling(benches: Path) -> None:
+    found = collect([benches])
+    (table,) = scaling_tables(found)
     assert [row[:2] for row in table.rows[:3]] == [("concat-early", 4), ("concat-early", 12), ("concat-early", 20)]
     assert "concat-early 0.90 [0.89, 0.91]" in table.notes[0]
-    (plot,) = plots(results)
+    (plot,) = scaling_plots(found)
     names = [name for name, _ in plot.legend]
     assert names[:2] == ["concat-early: seconds ~ FLOPs^0.90", "concat-early: FLOPs"]
     root = ElementTree.fromstring(str(plot.svg))
@@ -68,7 +66,7 @@ def test_growth(benches: Path) -> None:
 
 
 def test_plots_in_one_file(benches: Path) -> None:
-    (plot,) = growth_plots(read_bench(benches / "growth.json"))
+    (plot,) = plots_of(results.from_file(benches / "scaling.json", Benchmark))
     one, three = (ElementTree.fromstring(as_file(*[plot] * number)) for number in (1, 3))
     assert float(three.get("width", 0)) == 2 * float(one.get("width", 0))
     assert float(three.get("height", 0)) == pytest.approx(2 * float(one.get("height", 0)))
@@ -78,7 +76,7 @@ def test_plots_in_one_file(benches: Path) -> None:
 
 def test_a_broken_result_is_told(benches: Path) -> None:
     value = json.loads((benches / "train.json").read_text())
-    del value["results"]["bf16"]["rows"][0]["unit"]
+    del value["comparisons"]["bf16"]["rows"][0]["unit"]
     write_json(benches / "train.json", value)
-    with pytest.raises(InputError, match=r"not a whole result of `ifuvit bench train` \('unit' is missing\)"):
-        read_results([benches])
+    with pytest.raises(InputError, match=r"train\.json: comparisons: bf16: rows: 0: field 'unit' is missing"):
+        collect([benches])
