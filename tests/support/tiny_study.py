@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ifuvit.evaluation.generation import file_name
+from ifuvit.evaluation.generate import file_name
 from ifuvit.studies.config import StudyMakeConfig
 from ifuvit.studies.run import make
 

@@ -4,10 +4,10 @@ Configurations nest a `SamplingSettings`, so its fields are flags of every comma
 checked here and used in one more place, `sampling.sample` or `Pipeline` (docs/extending.md).
 """
 
-import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from ifuvit.utils.config import Finite, Range, check
 from ifuvit.utils.errors import InputError
 
 Solver = Literal["dpm++", "dpm++2m", "unipc", "ddim", "euler-a"]
@@ -21,7 +21,7 @@ _DIFFUSERS_NAMES = {"num_inference_steps": "steps"}
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """What decides, next to model, prompt and seed, which image is sampled.
+    """How images are sampled: with model, prompt and seed, this decides the image.
 
     Raises:
         InputError: a field outside its range, named as its flag.
@@ -29,10 +29,10 @@ class SamplingSettings:
 
     solver: Solver = "dpm++"
     """Solver: dpm++ is the paper's; see docs/sampling.md for the others."""
-    steps: int = 15
+    steps: Annotated[int, Range(least=1, most=MAX_STEPS)] = 15
     """Solver steps, 1 to 1000, each one evaluation of the guided network. The paper has 50; 15 are as good on the shipped
     model (docs/performance.md)."""
-    guidance_scale: float = 4.0
+    guidance_scale: Finite = 4.0
     """Classifier-free guidance, the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper counts
     s = w - 1: its images have w = 4, its evaluation w = 2."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -43,12 +43,9 @@ class SamplingSettings:
     the training images' distribution, where the model has it (docs/sampling.md)."""
 
     def __post_init__(self) -> None:
+        check(self)
         if self.solver not in SOLVERS:
             raise InputError(f"--solver {self.solver}: unknown; the solvers are {', '.join(SOLVERS)}")
-        if not (isinstance(self.steps, int) and 1 <= self.steps <= MAX_STEPS):
-            raise InputError(f"--steps {self.steps}: must be a whole number from 1 to {MAX_STEPS}")
-        if not math.isfinite(self.guidance_scale):
-            raise InputError(f"--guidance-scale {self.guidance_scale}: must be a finite number")
         low, high = self.guidance_interval
         if not 0 <= low <= high <= 1:
             raise InputError(
