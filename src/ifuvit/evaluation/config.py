@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, Positional, arg
 
+from ifuvit.data.prompts import PromptSet
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.evaluators import EVALUATORS
 from ifuvit.evaluation.protocols import Protocol, protocols
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import Positive, check
 from ifuvit.utils.errors import InputError
