@@ -52,8 +52,8 @@ def test_a_result_has_every_choice(result, scenes):
     assert found.command == "evaluate" and found.target.kind == "ifuvit"
     assert len(found.target.sha256 or "") == len(found.target.fingerprint or "") == 64
     protocol = found.protocol
-    assert protocol["name"] == "quick, changed: num_images=8, steps=2, paper=1, held-out=1"
-    assert (protocol["num_images"], protocol["steps"], protocol["guidance_scale"]) == (8, 2, 2.0)
+    assert protocol["name"] == "quick, changed: steps=2, num_images=8, paper=1, held-out=1"
+    assert (protocol["num_images"], protocol["sampling"]["steps"]) == (8, 2)
     assert found.data is not None and found.data.images == 16 and found.data.split == "val"
     assert [metric.name for metric in found.metrics] == [
         "KID-EffNetLite0", "FD-EffNetLite0", "precision-EffNetLite0", "recall-EffNetLite0", "TwoTower score",
@@ -87,7 +87,9 @@ def test_a_protocols_sampling_reaches_the_images(result):
     assert {name: one["guidance_scale"] for name, one in settings.items()} == {
         "captions": 2.0, "paper": 4.0, "held-out": 4.0,
     }  # fmt: skip
-    assert all((one["start"], one["steps"], one["solver"]) == ("color", 2, "dpm++") for one in settings.values())
+    assert all(
+        (one["initial_latents"], one["steps"], one["solver"]) == ("data-mean", 2, "dpm++") for one in settings.values()
+    )
 
 
 def test_each_image_is_scored_with_its_own_caption(scenes, tmp_path):
@@ -238,7 +240,7 @@ def test_a_new_evaluator_is_a_file_and_a_line(generated, tmp_path):
     ("arguments", "message"),
     [
         (["--num-images", "17"], "16 usable images in val, fewer than the 17"),
-        (["--num-images", "0"], "--num_images 0: must be at least 1"),
+        (["--num-images", "0"], "--num-images 0: must be at least 1"),
         (["--guidance-scale", "nan"], "guidance-scale nan"),
         (["--count-prompts", "cars=3"], "--count-prompts cars=3"),
         (["--weights", "inception.pth"], "--weights inception.pth: give NAME=PATH"),

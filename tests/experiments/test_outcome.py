@@ -18,7 +18,7 @@ from ifuvit.results import (
     ExperimentResult,
     Gflops,
     Metric,
-    ObjectScores,
+    ObjectCounts,
     Reference,
     ReferenceData,
     Target,
@@ -48,7 +48,7 @@ def result(distance: float, score: float, error: float, *, scale: float = 2.0, s
         protocol={"name": "quick", "sampling": {"guidance_scale": scale}},
         data=ReferenceData(where="scenes", images=9, sha256="ab"),
         metrics=(metric("FD", distance, reference=FLOOR), metric("score", score, "higher")),
-        objects={"paper": ObjectScores(counts=Counts(overall=overall, by_count={}))},
+        objects={"paper": ObjectCounts(counts=Counts(overall=overall, by_count={}))},
         costs=Costs(parameters=7, training_steps_per_second=speed, gflops=GFLOPS, peak_memory_gib=1.0),
     )
 

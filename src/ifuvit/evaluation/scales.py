@@ -106,7 +106,7 @@ def _point(
     assert config.out is not None and point.out is not None
     return results.SweepPoint(
         model=names[point.targets[0]],
-        guidance_scale=point.resolved_protocol().guidance_scale,
+        guidance_scale=point.resolved_protocol().sampling.guidance_scale,
         result=None if result is None else str(point.out.relative_to(config.out)),
         metrics=() if result is None else result.metrics,
     )

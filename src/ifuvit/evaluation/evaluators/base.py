@@ -128,4 +128,6 @@ def captions(setup: Setup) -> ImageSet:
     assert setup.reference is not None
     protocol = setup.protocol
     chosen = setup.reference.choose(protocol.num_images, protocol.caption_seed)
-    return ImageSet(name="captions", prompts=[caption for _, caption in chosen], guidance_scale=protocol.guidance_scale)
+    return ImageSet(
+        name="captions", prompts=[caption for _, caption in chosen], guidance_scale=protocol.sampling.guidance_scale
+    )
