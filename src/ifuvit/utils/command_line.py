@@ -61,7 +61,7 @@ def _from_box(text: str) -> str:
     lines = [line.strip("│╭╮╰╯ ") for line in text.splitlines()[1:]]
     parts = "\n".join(re.sub(r"^[─-]{10,}$", "\0", line) for line in lines).split("\0")
     message = next((" ".join(part.split()) for part in parts if part.strip()), "these arguments do not parse")
-    return re.sub(r"^Error parsing \w+: ", "", message)  # the name of a class tells a user nothing
+    return re.sub(r"^Error parsing [\w.]+: ", "", message)  # the name of a class tells a user nothing
 
 
 def read_weights(items: Sequence[str], *, option: str = "--weights") -> dict[str, str]:
