@@ -3,13 +3,13 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.utils.config import from_dict, to_dict
+from ifuvit.utils.config import Finite, Fraction, NonNegative, Positive, Range, check, from_dict, to_dict
 from ifuvit.utils.errors import InputError
 
 
@@ -114,3 +114,69 @@ def test_a_missing_field_is_named() -> None:
 def test_something_else_than_an_object(values: Any) -> None:
     with pytest.raises(InputError, match="config.json: holds "):
         from_dict(Outer, values, where="config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Ranges in all the places where they may stand."""
+
+    batch_size: Positive[int] = 1
+    rate: Positive[float] = 0.5
+    seed: NonNegative[int] = 0
+    decay: NonNegative[float] = 0.0
+    share: Fraction = 0.5
+    scale: Finite = -1.0
+    minutes: Positive[float] | None = None
+    sizes: tuple[Positive[int], ...] = ()
+    pair: tuple[NonNegative[float], Fraction] = (0.0, 0.0)
+    ema: Annotated[Annotated[float, Range(least=0, below=1)] | None, "more"] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unchecked:
+    steps: Positive[int] = 1
+
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
+        ({"rate": 0.0}, "--rate 0.0: must be above 0"),
+        ({"rate": INF}, "--rate inf: must be above 0"),
+        ({"rate": NAN}, "--rate nan: must be above 0"),
+        ({"seed": -1}, "--seed -1: must be at least 0"),
+        ({"decay": INF}, "--decay inf: must be at least 0"),
+        ({"decay": -0.5}, "--decay -0.5: must be at least 0"),
+        ({"share": 1.5}, "--share 1.5: must be from 0 to 1"),
+        ({"share": NAN}, "--share nan: must be from 0 to 1"),
+        ({"scale": -INF}, "--scale -inf: must be a finite number"),
+        ({"minutes": 0.0}, "--minutes 0.0: must be above 0"),
+        ({"sizes": (1, 0)}, "--sizes 0: must be at least 1"),
+        ({"pair": (0.0, 2.0)}, "--pair 2.0: must be from 0 to 1"),
+        ({"ema": 1.0}, "--ema 1.0: must be at least 0 and below 1"),
+    ],
+    ids=str,
+)
+def test_numbers_outside_their_range(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Numbers(**change)
+    assert str(caught.value) == message
+    with pytest.raises(InputError) as caught:
+        from_dict(Numbers, change, where="config.json")
+    assert str(caught.value) == f"config.json: {message}"
+
+
+def test_numbers_at_the_ends_of_their_range() -> None:
+    edge = Numbers(share=1.0, minutes=1e-9, sizes=(1, 2**40), pair=(0.0, 1.0), ema=0.0, scale=-1e300)
+    assert from_dict(Numbers, json.loads(json.dumps(to_dict(edge)))) == edge
+
+
+def test_reading_checks_ranges_whether_the_class_does_or_not() -> None:
+    with pytest.raises(InputError, match="config.json: --steps 0: must be at least 1"):
+        from_dict(Unchecked, {"steps": 0}, where="config.json")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ifuvit.utils import files as artifacts
+from ifuvit.utils import files
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
     atomic_directory,
     atomic_path,
-    check_replaceable,
+    fingerprint,
     is_full_disk,
     read_json,
     sha256,
@@ -152,7 +152,7 @@ def test_a_failing_replacement_puts_the_old_directory_back(
 
     with pytest.raises(type(error)), atomic_directory(target) as path:
         (path / "two").write_text("2")
-        monkeypatch.setattr(artifacts.os, "replace", second_fails)
+        monkeypatch.setattr(files.os, "replace", second_fails)
     assert len(calls) == 3
     assert names(target) == ["one"] and names(tmp_path) == ["directory"]
 
@@ -164,10 +164,81 @@ def test_a_file_is_not_replaced_by_a_directory(tmp_path: Path) -> None:
     assert (tmp_path / "photo.png").read_text() == "precious"
 
 
+def test_hidden_entries_of_a_replaced_directory_are_kept(tmp_path: Path) -> None:
+    target = tmp_path / "directory"
+    for name in ("one", ".git/HEAD", ".file.abc.tmp"):
+        write_text(target / name, name)
+    with atomic_directory(target) as path:
+        (path / "two").write_text("2")
+    assert names(target) == [".git", "two"] and names(tmp_path) == ["directory"]
+    assert (target / ".git" / "HEAD").read_text() == ".git/HEAD"
+
+
+def test_the_target_of_a_link_is_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "disk" / "old" / "one", "1")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "old")
+    with atomic_directory(tmp_path / "link") as path:
+        (path / "two").write_text("2")
+    assert names(tmp_path / "disk") == ["old"] and names(tmp_path / "disk" / "old") == ["two"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_everything_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """A power cut keeps what was synced alone, so the order is all that counts."""
+    if again:
+        write_text(tmp_path / "run" / "step" / "state.json", "old")
+    events: list[tuple[str, str]] = []
+    sync, replace, remove = os.fsync, os.replace, files.shutil.rmtree
+
+    def note_sync(descriptor: int) -> None:
+        events.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        sync(descriptor)
+
+    def note_replace(source: Path, destination: Path) -> None:
+        events.append(("name", Path(destination).name))
+        replace(source, destination)
+
+    def note_remove(path: Path, **options: object) -> None:
+        if path.exists():
+            events.append(("remove", path.suffix))
+        remove(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files.os, "fsync", note_sync)
+    monkeypatch.setattr(files.os, "replace", note_replace)
+    monkeypatch.setattr(files.shutil, "rmtree", note_remove)
+    with atomic_directory(tmp_path / "run" / "step") as path:
+        (path / "inner").mkdir()
+        (path / "inner" / "model").write_text("weights")
+        (path / "state.json").write_text("{}")
+    named = events.index(("name", "step"))
+    before = events[:named]
+    assert {("sync", "model"), ("sync", "inner"), ("sync", "state.json"), ("sync", path.name)} <= set(before)
+    assert before.index(("sync", "model")) < before.index(("sync", "inner")) < before.index(("sync", path.name))
+    assert events[named + 1 :] == [("sync", "run"), *[("remove", ".old")] * again]
+
+    events.clear()
+    with atomic_path(tmp_path / "run" / "file") as path:
+        path.write_text("text")
+    assert events == [("sync", path.name), ("name", "file"), ("sync", "run")]
+
+
+def test_temporary_names_are_random_and_nothing_of_that_name_is_followed(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(3):
+        for context in (atomic_path, atomic_directory):
+            with context(tmp_path / f"{context.__name__}") as path:
+                assert not path.is_symlink() and path.stat().st_mode & 0o077 == 0  # nobody else's until it is whole
+                seen.add(path.name)
+                path.write_text("") if path.is_file() else None
+    assert len(seen) == 6 and str(os.getpid()) not in {name.split(".")[-2] for name in seen}
+
+
 def test_where_there_can_be_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for write, name in ((write_text, "x.txt"), (_write_directory, "x")):
-        with pytest.raises(InputError, match=rf"/file/{name}: cannot be written; .*/file is no directory"):
+        with pytest.raises(InputError, match=rf"/file/{name}: cannot be written; .*/file is not a directory"):
             write(tmp_path / "file" / name, "")
     with pytest.raises(InputError, match="is a directory, not a file"):
         write_text(tmp_path, "")
@@ -187,6 +258,11 @@ def test_json(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "value.json", {"path": Path()})
     assert read_json(tmp_path / "value.json") == value
+
+
+def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "value.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "value.json") == {"a": 1}
 
 
 @pytest.mark.parametrize("data", [b"", b'{"a": [1, 2', b"\xff\xfe\x00", b"nonsense"])
@@ -213,27 +289,22 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256(tmp_path / "data") == hashlib.sha256(data).hexdigest()
 
 
+def test_a_fingerprint_depends_on_names_contents_and_facts(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    a, b = tmp_path / "a", tmp_path / "b"
+    lines = f"a {sha256(a)}\nb {sha256(b)}\nmax_tokens 16\n"
+    assert fingerprint([a, b], "max_tokens 16") == hashlib.sha256(lines.encode()).hexdigest()
+    assert len({fingerprint([a, b]), fingerprint([b, a]), fingerprint([a]), fingerprint([a], "b")}) == 4
+
+
 def test_manifest(tmp_path: Path) -> None:
-    started = artifacts.now()
+    started = files.now()
     write_manifest(tmp_path, "train", {"seed": 7}, started=started, inputs={"features": "abc"})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["command"] == "train" and manifest["config"] == {"seed": 7}
     assert manifest["inputs"] == {"features": "abc"}
     assert manifest["started"] == started <= manifest["finished"]
     assert started.endswith("+00:00")  # UTC
-    assert manifest["ifuvit_version"] == artifacts.package_version()
+    assert manifest["ifuvit_version"] == files.package_version()
     assert set(manifest["machine"]) == {"platform", "processor", "cpus", "python"}
-
-
-def test_a_verb_replaces_its_own_results_alone(tmp_path: Path) -> None:
-    check_replaceable(tmp_path / "new", "train")
-    check_replaceable(tmp_path, "train")
-    (tmp_path / "model").touch()
-    with pytest.raises(InputError, match="holds something else"):
-        check_replaceable(tmp_path, "train")
-    with pytest.raises(InputError, match="holds something else"):
-        check_replaceable(tmp_path / "model", "train")
-    write_manifest(tmp_path, "train", {}, started=artifacts.now())
-    check_replaceable(tmp_path, "train")
-    with pytest.raises(InputError, match="holds something else"):
-        check_replaceable(tmp_path, "prepare")

@@ -16,8 +16,8 @@ from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, use_bf16
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
+    OutputDirectory,
     atomic_directory,
-    check_replaceable,
     manifest,
     now,
     read_json,
@@ -130,7 +130,7 @@ def train(config: CountTrainConfig) -> Path:
     network = ObjectCounterConfig(width=config.width)
     scenes = read_scenes(config.scenes, "train", size=network.image_size)
     validation = read_scenes(config.scenes, "val", size=network.image_size)
-    check_replaceable(config.out, TRAIN)
+    OutputDirectory(config.out, TRAIN).earlier()
     autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device) if config.autoencoder else None
 
     bf16 = use_bf16(config.precision, device)

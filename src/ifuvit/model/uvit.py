@@ -26,6 +26,7 @@ from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, read_json, write_text
+from ifuvit.utils.weights import load_weights
 
 
 class EncodedText(NamedTuple):
@@ -404,33 +405,6 @@ class IFUViT(nn.Module):
         model = cls(config)
         load_weights(model, directory / "model.safetensors")
         return model.to(device).eval()
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Copy a safetensors file into `model`, every tensor exactly once.
-
-    Raises:
-        InputError: the file is missing or damaged, or its tensors are not the model's.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a model directory holds config.json and model.safetensors")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}); it may be truncated") from None
-    expected = model.state_dict()
-    for name in sorted(set(expected) ^ set(tensors)):
-        raise InputError(f"{path}: tensor {name!r} is {'missing' if name in expected else 'not in the model'}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise InputError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, the configuration asks for "
-                f"{tuple(expected[name].shape)}; is it a checkpoint of another model?"
-            )
-    model.load_state_dict(tensors)
 
 
 class Record:

@@ -29,7 +29,7 @@ from ifuvit.standins.caption_tests import Scenes, describes, measure, plain_prom
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, use_bf16
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, check_replaceable, now, sha256, write_json, write_manifest
+from ifuvit.utils.files import OutputDirectory, atomic_directory, now, sha256, write_json, write_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -219,7 +219,7 @@ def run(config: TrainTwoTowerConfig) -> Path:
     from ifuvit.metrics.alignment.two_tower import ImageMaps, TwoTower, TwoTowerAlignment, TwoTowerConfig
 
     started = now()
-    check_replaceable(config.out, COMMAND)
+    OutputDirectory(config.out, COMMAND).earlier()
     device = find_device(config.device)
     scenes = read_scenes(
         config.scenes, "train", images=config.images, relations=config.relations, captions=config.captions

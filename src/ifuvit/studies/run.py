@@ -14,8 +14,8 @@ from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
+    OutputDirectory,
     atomic_directory,
-    check_replaceable,
     manifest,
     now,
     write_json,
@@ -207,7 +207,7 @@ def make(config: StudyMakeConfig) -> Path:
     from ifuvit.studies.store import DATABASE
 
     started = now()
-    check_replaceable(config.out, MAKE)
+    OutputDirectory(config.out, MAKE).earlier()
     if (config.out / DATABASE).exists():
         raise InputError(f"--out {config.out}: holds a study with answers; give a new or empty directory")
     consent = CONSENT if config.consent is None else _read_text(config.consent, "--consent")

@@ -1,14 +1,93 @@
-"""Frozen dataclasses to JSON values and back, strictly: an unknown field or a value of the wrong type is an InputError."""
+"""Frozen dataclasses to JSON values and back, strictly: an unknown field or a value of the wrong type is an InputError.
+
+Numbers whose range matters are annotated with it, and `check`, called from `__post_init__`, refuses the others:
+
+    steps: Positive[int] = 700
+    minutes: Positive[float] | None = None
+    ema: Fraction = 0.995
+
+    def __post_init__(self) -> None:
+        check(self)
+"""
 
 import dataclasses
+import functools
+import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ifuvit.utils.errors import InputError
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Annotates a number: finite, and within bounds."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
+
+    def words(self, *, whole: bool) -> str:
+        """What a value must be: "at least 1", "above 0", "from 0 to 1"."""
+        if whole and self.above == 0:
+            return "at least 1"
+        if math.isfinite(self.least) and math.isfinite(self.most):
+            return f"from {self.least:g} to {self.most:g}"
+        bounds = {"at least": self.least, "at most": self.most, "above": self.above, "below": self.below}
+        told = [f"{words} {bound:g}" for words, bound in bounds.items() if math.isfinite(bound)]
+        return " and ".join(told) or "a finite number"
+
+
+# Of int and of float: Positive[int] is at least 1.
+Positive = Annotated[T, Range(above=0)]
+NonNegative = Annotated[T, Range(least=0)]
+Fraction = Annotated[float, Range(least=0, most=1)]
+"""From 0 to 1."""
+Finite = Annotated[float, Range()]
+"""Neither NaN nor infinite."""
+
+
+def check(config: Any) -> None:
+    """Refuse numbers outside the ranges of a dataclass's annotations; for `__post_init__`.
+
+    Raises:
+        InputError: the field as a flag, the value, and the range.
+    """
+    for name, hint in _hints(type(config)).items():
+        for value, bounds in _bounded(hint, getattr(config, name)):
+            if value not in bounds:
+                words = bounds.words(whole=isinstance(value, int))
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be {words}")
+
+
+def _bounded(hint: Any, value: Any) -> Iterator[tuple[float, Range]]:
+    """The numbers in `value` with the ranges that `hint` annotates them with."""
+    if get_origin(hint) is Annotated:
+        if isinstance(value, (int, float)):
+            yield from ((value, one) for one in hint.__metadata__ if isinstance(one, Range))
+        yield from _bounded(hint.__origin__, value)
+    elif get_origin(hint) is tuple and isinstance(value, (tuple, list)):
+        inner = get_args(hint)
+        for index, item in enumerate(value):
+            yield from _bounded(inner[0] if inner[-1] is Ellipsis else inner[index], item)
+    elif get_origin(hint) in (Union, types.UnionType):
+        for argument in get_args(hint):
+            yield from _bounded(argument, value)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of a dataclass's fields, with their annotations."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -35,10 +114,12 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "configur
     }
     if missing := sorted(required - set(values)):
         raise InputError(f"{where}: field {missing[0]!r} is missing")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     fitting = {name: _from_json(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
-        return cls(**fitting)
+        config = cls(**fitting)
+        check(config)
+        return config
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -78,6 +159,8 @@ def _to_json(value: Any) -> Any:
 
 def _from_json(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _from_json(arguments[0], value, where)
     if origin in (Union, types.UnionType):
         for argument in arguments:
             try:

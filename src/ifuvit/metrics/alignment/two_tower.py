@@ -25,11 +25,11 @@ from torch.nn.functional import avg_pool2d, normalize, pixel_unshuffle
 from ifuvit.encoders.text_encoder import TextEncoder
 from ifuvit.metrics.alignment.clip import AlignmentModel
 from ifuvit.metrics.distances.feature_networks import load_feature_network
-from ifuvit.model.uvit import load_weights
 from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, read_json, write_json
+from ifuvit.utils.weights import load_weights
 
 SHIPPED = DIRECTORY / "two-tower-openmoji"
 

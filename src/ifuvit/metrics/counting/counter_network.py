@@ -17,10 +17,10 @@ from torch.nn import functional
 from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.data.scenes import KINDS
 from ifuvit.metrics.counting.scores import Detection
-from ifuvit.model.uvit import load_weights
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, read_json, write_json
+from ifuvit.utils.weights import load_weights
 
 CELL = 4
 """Pixels a cell of the maps is wide and high."""
