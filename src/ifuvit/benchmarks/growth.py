@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,9 +12,8 @@ import numpy as np
 from ifuvit.benchmarks.results import row
 from ifuvit.benchmarks.sampling import sampling_cases
 from ifuvit.benchmarks.timing import Case, Rules, Timing, compete, median_interval, quartiles
-from ifuvit.benchmarks.training import random_batch, training_cases
+from ifuvit.benchmarks.training import random_batch, step_config, training_cases
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.training.config import TrainConfig
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,8 +133,8 @@ def _contestant(point: Point, kind: Kind, batch_size: int, accelerator: "Acceler
     """The case of `ifuvit bench train` or `sample`, with a batch of its own shape."""
     batch = random_batch(point.config, batch_size, seed=seed, device=accelerator.device)
     if kind == "train":
-        recipe = TrainConfig(data=Path(), out=Path(), model=point.config, batch_size=batch_size, seed=seed)
-        (case,) = training_cases({point.name: recipe}, None, batch, accelerator)
+        config = step_config(point.config, batch_size=batch_size, seed=seed)
+        (case,) = training_cases({point.name: config}, None, batch, accelerator)
         return case
     several = sampling_cases({point.name: point.config}, None, batch, accelerator, seed=seed)
     shared = next(one for one in several if one.name == f"{point.name}, shared")

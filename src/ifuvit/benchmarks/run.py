@@ -303,9 +303,9 @@ def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -
                 if setting == as_uvit(setting)
             }
         if isinstance(config, BenchTrainConfig):
-            recipes = {
-                name: replace(
-                    default_config(name),
+            trainings = {
+                name: default_config(
+                    name,
                     batch_size=config.batch_size,
                     precision=precision,
                     seed=seed,
@@ -313,7 +313,7 @@ def _models(config: BenchModelsConfig, rules: "Rules", device: "torch.device") -
                 )
                 for name in configs
             }
-            cases = training_cases(recipes, reference, batch, accelerator)
+            cases = training_cases(trainings, reference, batch, accelerator)
         else:
             differences["from_plain"] = {
                 name: difference_from_plain(setting, batch, accelerator, seed=seed) for name, setting in configs.items()

@@ -15,6 +15,7 @@ from torch import Tensor
 from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Case, Step
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.model.flops import guided_step_flops, text_flops
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import EncodedText, IFUViT
@@ -45,7 +46,7 @@ class Guided:
 
     def __init__(self, config: IFUViTConfig, batch: Mapping[str, Tensor], *, seed: int) -> None:
         torch.manual_seed(seed)
-        self.latents, self.timesteps = batch["latents"], batch["timesteps"]
+        self.latents, self.timesteps = batch["latents"], DDPM().sample_times(batch["uniform"])
         self.states, self.mask = batch["text_embeddings"].float(), batch["text_mask"]
         self.null_embeddings, self.null_mask = self.states[-1:], self.mask[-1:]
         self.model = IFUViT(config).to(self.latents.device).eval()
@@ -97,7 +98,7 @@ def sampling_cases(
         def theirs() -> Step:
             model = accelerator.prepare(reference.build(size).eval())
             text = batch["text_embeddings"].float()
-            latents, timesteps = batch["latents"], batch["timesteps"]
+            latents, timesteps = batch["latents"], DDPM().sample_times(batch["uniform"])
             return lambda: uvit.guided_step(model, latents, timesteps, text, text[-1], GUIDANCE_SCALE)
 
         flops = guided_step_flops(size, shared=False).total * images

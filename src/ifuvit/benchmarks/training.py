@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,12 +11,12 @@ from torch import Tensor
 from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Case, Step
-from ifuvit.diffusion.schedule import NUM_TIMESTEPS
 from ifuvit.model.flops import forward_flops
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training.config import TrainConfig
+from ifuvit.training.config import DataConfig, Recipe, TrainConfig
 from ifuvit.training.step import TrainingStep
+from ifuvit.utils.config import set_fields
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,49 +32,55 @@ def random_batch(config: IFUViTConfig, batch_size: int, *, seed: int, device: to
     batch = {
         "latents": torch.randn(shape, generator=draw),
         "noise": torch.randn(shape, generator=draw),
-        "timesteps": torch.randint(1, NUM_TIMESTEPS + 1, (batch_size,), generator=draw),
+        "uniform": torch.rand(batch_size, generator=draw),
         "text_embeddings": torch.randn(batch_size, c.text_tokens, c.text_width, generator=draw).half(),
         "text_mask": torch.rand(batch_size, c.text_tokens, generator=draw) < 0.5,
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
+def step_config(model: IFUViTConfig, **settings: Any) -> TrainConfig:
+    """The paper's recipe for a model, with some fields of any section set; for steps on a `random_batch`."""
+    config = TrainConfig(data=DataConfig(data=Path()), out=Path(), recipe=Recipe(model=model))
+    return set_fields(config, **settings)
+
+
 def training_cases(
-    recipes: Mapping[str, TrainConfig],
+    configs: Mapping[str, TrainConfig],
     reference: "Reference | None",
     batch: Mapping[str, Tensor],
     accelerator: "Accelerator",
 ) -> list[Case]:
-    """U-ViT's own training step, if there is a checkout, and that of each recipe, all on the same batch. They are compared
-    with U-ViT's, or with the first recipe's.
+    """U-ViT's own training step, if there is a checkout, and that of each configuration, all on the same batch. They are compared
+    with U-ViT's, or with the first configuration's.
 
     Args:
-        recipes: by name; all models of one size.
+        configs: by name; all models of one size.
         batch: on the accelerator's device.
         accelerator: says which precision.
     """
     images = len(batch["latents"])
-    first = next(iter(recipes))
+    first = next(iter(configs))
     base = first if reference is None else uvit.NAME
 
-    def ours(recipe: TrainConfig) -> Step:
-        torch.manual_seed(recipe.seed)
-        step, steps = TrainingStep(recipe, IFUViT(recipe.model), accelerator), count()
+    def ours(config: TrainConfig) -> Step:
+        torch.manual_seed(config.recipe.start.seed)
+        step, steps = TrainingStep(config, IFUViT(config.recipe.model), accelerator), count()
         step.model.train()
         return lambda: step(batch, next(steps))
 
     cases = [
         Case(
             name=name,
-            prepare=lambda recipe=recipe: ours(recipe),
+            prepare=lambda config=config: ours(config),
             items=images,
-            flops=training_flops(recipe.model, images),
+            flops=training_flops(config.recipe.model, images),
             base=None if name == base else base,
         )
-        for name, recipe in recipes.items()
+        for name, config in configs.items()
     ]
     if reference is not None:
-        size = as_uvit(recipes[first].model)
+        size = as_uvit(configs[first].recipe.model)
 
         def theirs() -> Step:
             step = uvit.ReferenceStep(reference.build(size).train(), accelerator)

@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> None:
         if not isinstance(before, chosen):
             shared = {f.name for f in fields(chosen)} & {f.name for f in fields(before)} - {"name"}
             default = set_fields(default, **{section: chosen(**{name: getattr(before, name) for name in shared})})
-    config = parse(TrainConfig, rest, prog=f"ifuvit train {preset if rest is not arguments else 'PRESET'}", default=default)
+    config = parse(
+        TrainConfig, rest, prog=f"ifuvit train {preset if rest is not arguments else 'PRESET'}", default=default
+    )
     directory = train(config)
     if not config.dry_run and int(os.environ.get("RANK", "0")) == 0:
         print(f'{directory}: trained; generate images with `ifuvit generate "PROMPT" --model {directory}`')

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from ifuvit.utils.bounds import Bounded, Positive
+from ifuvit.utils.config import Finite, Positive, check
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _NAMES = tyro.conf.arg(name="objective", metavar="{ddpm,flow}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective(Bounded):
+class Objective:
     """What `DDPM` and `Flow` have in common: the interface that training, validation and sampling use."""
 
     solvers: ClassVar[tuple[str, ...]]
@@ -50,6 +50,9 @@ class Objective(Bounded):
     """What to add to a timestep of diffusers' schedulers to get a time."""
     starts_from_noise: ClassVar[bool]
     """Whether the path ends in pure noise. If not, sampling may start from a distribution of initial latents."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def sample_times(self, uniform: "Tensor") -> "Tensor":
         """Times of training from uniform random numbers in [0, 1): (B,) float32 -> (B,)."""
@@ -125,7 +128,7 @@ class DDPM(Objective):
 
     name: Annotated[Literal["ddpm"], _NAMES] = "ddpm"
     """What the network learns: ddpm predicts the noise of 1000 discrete steps (the paper's), flow is rectified flow."""
-    snr_gamma: Positive | None = None
+    snr_gamma: Positive[float] | None = None
     """Weight timesteps by min(SNR, gamma) / SNR; default: the paper's plain mean. (Hang et al. 2023, Min-SNR, which moves
     effort from fine texture to layout.)"""
 
@@ -186,11 +189,11 @@ class Flow(Objective):
     """What the network predicts; the loss is the velocity's squared error either way. (Clean latents: Li and He 2025.)"""
     times: Literal["uniform", "logit-normal"] = "uniform"
     """How the times of training are distributed, before the shift (logit-normal: Esser et al. 2024, arXiv:2403.03206)."""
-    logit_mean: float = 0.0
+    logit_mean: Finite = 0.0
     """Mean of logit(t) of logit-normal times."""
-    logit_std: Positive = 1.0
+    logit_std: Positive[float] = 1.0
     """Deviation of logit(t) of logit-normal times."""
-    shift: Positive = 1.0
+    shift: Positive[float] = 1.0
     """Move times towards noise by t -> shift t / (1 + (shift - 1) t), in training and in the solver's grid alike."""
 
     label: ClassVar[str] = "flow"

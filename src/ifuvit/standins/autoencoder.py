@@ -28,7 +28,7 @@ from ifuvit.standins.autoencoder_fit import (
     save_checkpoint,
 )
 from ifuvit.standins.image_arrays import find_images, fingerprint, load_images
-from ifuvit.training.signals import Stop, graceful_shutdown
+from ifuvit.training.distributed import Stop, graceful_shutdown
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, use_bf16
 from ifuvit.utils.errors import InputError

@@ -26,7 +26,9 @@ _SHUFFLE, _TRAIN, _VALIDATE = 0, 1, 2  # independent streams of one seed
 _VALIDATION_SEED = 1234
 LEVEL_BANDS = 10
 """Bands of noise levels by which the validation loss is reported."""
-_LEVELS = 1000  # noise levels of validation, in the middle of equal parts: as many as the paper's diffusion has timesteps
+_LEVELS = (
+    1000  # noise levels of validation, in the middle of equal parts: as many as the paper's diffusion has timesteps
+)
 
 
 def _generator(seed: int, stream: int, index: int) -> np.random.Generator:

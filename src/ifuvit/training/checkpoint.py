@@ -20,14 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ifuvit.encoders.normalization import LatentNormalization
-from ifuvit.training.config import Recipe, TrainConfig
-from ifuvit.training.distributed import flat
+from ifuvit.training.config import TrainConfig
 from ifuvit.training.ema import EMA
 from ifuvit.utils.config import from_dict, set_fields, to_dict
 from ifuvit.utils.devices import use_bf16
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, is_full_disk, read_json, write_json
+from ifuvit.utils.files import OutputDirectory, atomic_directory, is_full_disk, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from ifuvit.data.encoded import EncodedDataset
@@ -43,9 +42,10 @@ def settle_precision(config: TrainConfig) -> TrainConfig:
     processes, device = Processes.init()
 
     def choose() -> str:
-        record = _record(config.out)
-        known = None if record is None else record["config"]["recipe"]["start"]["precision"]
-        return known or ("bf16" if use_bf16("auto", device) else "fp32")
+        run = _directory(config.out).earlier()
+        if run is not None:
+            return run["config"]["recipe"]["start"]["precision"]
+        return "bf16" if use_bf16("auto", device) else "fp32"
 
     # The smallest common one: processors of one launch may differ.
     return set_fields(config, precision="bf16" if set(processes.all_gather(choose)) == {"bf16"} else "fp32")
@@ -55,7 +55,7 @@ def claim(config: TrainConfig, dataset: "EncodedDataset", images: int, normaliza
     """Make the run directory, or check that the one there belongs to the same recipe and data.
 
     Args:
-        config: `out` names the directory; of a run that is there it must have the recipe, all else may differ.
+        config: `out` names the directory; a run that is there must have the same recipe, all else may differ.
         dataset: the training data.
         images: how many of them are trained on.
         normalization: of a new run; one that was begun keeps its own.
@@ -63,80 +63,45 @@ def claim(config: TrainConfig, dataset: "EncodedDataset", images: int, normaliza
     Raises:
         InputError: the directory holds something else, or a run of another recipe or other data.
     """
-    theirs = _record(config.out)
-    if theirs is None:
-        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-            raise InputError(f"{config.out}: exists and is not a training run; give another --out")
-        (config.out / "checkpoints").mkdir(parents=True, exist_ok=True)
-        kept = to_dict(normalization)
-    else:
-        kept = theirs["latent_normalization"]
-        difference = recipe_difference(theirs["config"]["recipe"], config.recipe)
-        if difference is not None:
-            name, was, asked = difference
-            raise InputError(f"{config.out}: that run was begun with {name} {was}, not {asked}; give another --out")
-        if theirs["dataset"] != dataset.fingerprint:
-            raise InputError(
-                f"{config.out}: that run was begun with another data set than {config.data.data}; give another --out"
-            )
-        if theirs["training_images"] != images:
-            raise InputError(
-                f"{config.out}: that run was begun with {theirs['training_images']} images to train on, not {images}; "
-                "give the same --val-data or --validation-images, or another --out"
-            )
-    record = (to_dict(config), dataset.fingerprint, images, kept)
-    write_json(config.out / "config.json", dict(zip(_RECORD, record, strict=True)))
-
-
-_RECORD = ("config", "dataset", "training_images", "latent_normalization")
-
-
-def _record(run: Path) -> dict[str, Any] | None:
-    """RUN/config.json, or None where there is none.
-
-    Raises:
-        InputError: it is not that of a run.
-    """
-    if not (run / "config.json").is_file():
-        return None
-    record = read_json(run / "config.json")
-    if not (isinstance(record, dict) and tuple(record) == _RECORD):
-        raise InputError(f"{run}: exists and is not a training run of this version; give another --out")
-    return record
+    _directory(config.out).begin(
+        {
+            "config": {"recipe": to_dict(config.recipe)},
+            "dataset_fingerprint": dataset.fingerprint,
+            "training_images": images,
+        },
+        config=to_dict(config),
+        latent_normalization=to_dict(read_normalization(config.out) or normalization),
+    )
 
 
 def read_normalization(run: Path) -> LatentNormalization | None:
-    """The latent normalization of a run; None where there is none yet."""
-    record = _record(run)
+    """The latent normalization of a run; None where there is no run yet.
+
+    Raises:
+        InputError: the directory holds something else.
+    """
+    record = _directory(run).earlier()
     if record is None:
         return None
     where = f"{run / 'config.json'}: latent_normalization"
-    return from_dict(LatentNormalization, record["latent_normalization"], where=where)
-
-
-def recipe_difference(theirs: Mapping[str, Any], mine: Recipe) -> tuple[str, Any, Any] | None:
-    """The first field in which a recorded recipe differs from another one: its name and both values; None where they are the
-    same."""
-    was, asked = flat(theirs), flat(to_dict(mine))
-    for path in dict.fromkeys([*asked, *was]):
-        if was.get(path) != asked.get(path):
-            section, _, name = path.rpartition("/")
-            return (section if name == "name" else name), was.get(path), asked.get(path)
-    return None
+    return from_dict(LatentNormalization, record.get("latent_normalization", {}), where=where)
 
 
 def is_finished(config: TrainConfig) -> bool:
     """Whether `out` holds a run of this recipe that has reached its last step. A precision of "auto" is any."""
-    manifest = config.out / "manifest.json"
-    if not manifest.is_file():
+    if not (config.out / "manifest.json").is_file():
         return False
-    record = read_json(manifest)
-    if record.get("command") != "train" or "recipe" not in record["config"]:
+    manifest, mine = read_json(config.out / "manifest.json"), to_dict(config.recipe)
+    if manifest.get("command") != "train" or manifest.get("steps") != config.steps:
         return False
-    recipe = config.recipe
-    if recipe.start.precision == "auto":
-        recipe = set_fields(recipe, precision=record["config"]["recipe"]["start"]["precision"])
-    return record["steps"] == config.steps and recipe_difference(record["config"]["recipe"], recipe) is None
+    theirs = manifest["config"].get("recipe", {})
+    if config.recipe.start.precision == "auto" and theirs:
+        mine["start"]["precision"] = theirs["start"]["precision"]
+    return theirs == mine
+
+
+def _directory(run: Path) -> OutputDirectory:
+    return OutputDirectory(run, "train", record="config.json")
 
 
 # Checkpoints.
@@ -229,8 +194,8 @@ def path_of(run: Path, step: int) -> Path:
 
 def saved_steps(run: Path) -> list[int]:
     """Steps of the whole checkpoints in a run, ascending."""
-    found = (run / "checkpoints").glob("step-*/state.json")
-    return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
+    names = [path.parent.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*/state.json")]
+    return sorted(int(name) for name in names if name.isdecimal())  # not copies that somebody made
 
 
 def last_good(run: Path) -> str:
@@ -240,7 +205,7 @@ def last_good(run: Path) -> str:
 
 
 @contextmanager
-def full_disk_told(run: Path, step: Callable[[], int]) -> Iterator[None]:
+def full_disk_as_error(run: Path, step: Callable[[], int]) -> Iterator[None]:
     """Let a full disk in the block end the run with one line that says what is lost and what is kept.
 
     Args:
@@ -255,8 +220,8 @@ def full_disk_told(run: Path, step: Callable[[], int]) -> Iterator[None]:
     except Exception as error:
         if is_full_disk(error):
             raise InputError(
-                f"{run}: the disk is full at step {step()} ({error}); {last_good(run)}. Nothing written before is lost; make room, and the "
-                "same command resumes"
+                f"{run}: the disk is full at step {step()} ({error}); {last_good(run)}. Nothing written before is lost; make "
+                "room, and the same command resumes"
             ) from None
         raise
 
@@ -313,16 +278,15 @@ def read_newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def trim_log(path: Path, step: int) -> None:
-    """Cut metrics.jsonl back to what had been logged at `step`, so that a resumed run does not log twice."""
+    """Cut metrics.jsonl back to what had been logged at `step`, so that a resumed run does not log twice. Lines that cannot be
+    read are left out, as half a line from a kill in the middle of a write."""
     if not path.is_file():
         return
-    from ifuvit.utils.files import write_text
-
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            break  # half a line, from a kill in the middle of a write
+                kept.append(line.decode() + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
     write_text(path, "".join(kept))

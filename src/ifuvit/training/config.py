@@ -14,23 +14,30 @@ import tyro
 from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.utils.bounds import AtLeastOne, Bounded, Count, Fraction, FractionBelowOne, NotNegative, Positive
 from ifuvit.utils.command_line import read_weights
-from ifuvit.utils.config import set_fields
+from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, set_fields
 from ifuvit.utils.errors import InputError
 
+_Decay = Annotated[float, Range(least=0, below=1)]
 _OPTIMIZER = tyro.conf.arg(name="optimizer", metavar="{adamw,muon}")
 
 
+class _Section:
+    """Base of the sections: their numbers are checked when they are made."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 @dataclass(frozen=True, kw_only=True)
-class _AdamWSettings(Bounded):
-    learning_rate: Positive = 2e-4
+class _AdamWSettings(_Section):
+    learning_rate: Positive[float] = 2e-4
     """Peak learning rate of AdamW."""
-    betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.9)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.9)
     """AdamW's betas."""
-    weight_decay: NotNegative = 0.03
+    weight_decay: NonNegative[float] = 0.03
     """AdamW's weight decay, on every parameter as U-ViT does."""
-    gradient_clip: Positive | None = None
+    gradient_clip: Positive[float] | None = None
     """Largest norm of the gradients; default: no clipping."""
 
 
@@ -52,11 +59,11 @@ class Muon(_AdamWSettings):
 
     name: Annotated[Literal["muon"], _OPTIMIZER] = "muon"
     """AdamW for all parameters, or Muon for the matrices of the transformer blocks and AdamW for the rest."""
-    muon_learning_rate: Positive = 0.02
+    muon_learning_rate: Positive[float] = 0.02
     """Peak learning rate of the matrices."""
-    muon_momentum: FractionBelowOne = 0.95
+    muon_momentum: _Decay = 0.95
     """Momentum of the matrices."""
-    muon_weight_decay: NotNegative = 0.03
+    muon_weight_decay: NonNegative[float] = 0.03
     """Weight decay of the matrices."""
 
 
@@ -64,10 +71,10 @@ OPTIMIZERS: Mapping[str, type[AdamW] | type[Muon]] = {"adamw": AdamW, "muon": Mu
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleConfig(Bounded):
+class ScheduleConfig(_Section):
     """How learning rates change over a run; the same for every parameter."""
 
-    warmup_steps: Count = 5_000
+    warmup_steps: NonNegative[int] = 5_000
     """Steps of linear warm-up."""
     decay: Literal["none", "linear", "cosine"] = "none"
     """How the learning rate falls from the end of warm-up to the last step."""
@@ -76,20 +83,20 @@ class ScheduleConfig(Bounded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EMAConfig(Bounded):
+class EMAConfig(_Section):
     """The average of the weights, from which images are generated."""
 
-    ema: FractionBelowOne = 0.9999
+    ema: _Decay = 0.9999
     """Decay of the average."""
     ema_ramp: bool = False
     """Let that decay rise from 0.1, so that short runs show something."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConfig(Bounded):
+class BatchConfig(_Section):
     """What a step learns from."""
 
-    batch_size: AtLeastOne = 256
+    batch_size: Positive[int] = 256
     """Images a step, over all processes."""
     caption_dropout: Fraction = 0.1
     """Probability that the null caption replaces a caption, for classifier-free guidance."""
@@ -98,10 +105,10 @@ class BatchConfig(Bounded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartConfig(Bounded):
+class StartConfig(_Section):
     """Where a run starts."""
 
-    seed: Count = 1234
+    seed: NonNegative[int] = 1234
     """Seed of the initial weights and of every draw."""
     init_from: str | None = None
     """Fine-tune: start from the weights of this model (shipped name, run, pipeline or model directory), and keep its latent
@@ -137,48 +144,48 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidationConfig(Bounded):
+class ValidationConfig(_Section):
     """The validation loss."""
 
-    validate_every: Count = 5_000
+    validate_every: NonNegative[int] = 5_000
     """Steps between validation losses; 0 is never."""
-    validation_images: Count = 1_000
+    validation_images: NonNegative[int] = 1_000
     """Images for the validation loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(Bounded):
+class CheckpointConfig(_Section):
     """Checkpoints, from which a stopped run resumes."""
 
-    save_every: AtLeastOne = 5_000
+    save_every: Positive[int] = 5_000
     """Steps between checkpoints."""
-    keep_checkpoints: AtLeastOne = 2
+    keep_checkpoints: Positive[int] = 2
     """Checkpoints to keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig(Bounded):
+class SampleConfig(_Section):
     """Sample grids."""
 
-    sample_every: Count = 5_000
+    sample_every: NonNegative[int] = 5_000
     """Steps between sample grids; 0 is never."""
     sample_prompts: tuple[str, ...] = ("a bus on a street", "two people", "three sheep in a field", "four red apples")
     """Prompts of the sample grid, two images each from fixed seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(Bounded):
+class EvaluationConfig(_Section):
     """Evaluation during training: images from the averaged weights against reference images."""
 
-    evaluate_every: Count = 0
+    evaluate_every: NonNegative[int] = 0
     """Steps between evaluations; 0 is never."""
     evaluate_data: Path | None = None
     """Reference images with captions: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
-    evaluate_images: AtLeastOne = 200
+    evaluate_images: Positive[int] = 200
     """Images to generate, always for the same captions from the same noise."""
     evaluate_guidance_scale: float = 2.0
     """The standard w of these images; the paper evaluates with its s = w - 1 = 1."""
-    evaluate_steps: AtLeastOne = 25
+    evaluate_steps: Positive[int] = 25
     """Solver steps of these images."""
     evaluate_protocol: Literal["quick", "paper", "clean"] = "quick"
     """The protocol whose networks evaluate them: quick has the embedded ones; see docs/evaluation.md."""
@@ -195,10 +202,10 @@ class EvaluationConfig(Bounded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoggingConfig(Bounded):
+class LoggingConfig(_Section):
     """metrics.jsonl and experiment trackers."""
 
-    log_every: AtLeastOne = 10
+    log_every: Positive[int] = 10
     """Steps between lines of metrics.jsonl."""
     tensorboard: bool = False
     """Also log to TensorBoard, under OUT/tracking."""
@@ -207,27 +214,27 @@ class LoggingConfig(Bounded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuntimeConfig(Bounded):
+class RuntimeConfig(_Section):
     """How a step is computed on this machine."""
 
-    gradient_accumulation: AtLeastOne = 1
+    gradient_accumulation: Positive[int] = 1
     """Parts into which each process splits its share of a batch to save memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False
     """Let torch.compile fuse the step's small operations; it takes a minute or two first. For GPUs, and long runs in bf16."""
-    workers: Count | None = None
+    workers: NonNegative[int] | None = None
     """Threads of each process that make batches ahead of time; default: 0 on a CPU, else 4."""
 
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Bounded):
+class TrainConfig(_Section):
     """Train a backbone on an encoded data set. The same command again resumes where the run stopped; --steps may grow."""
 
     out: Path
     """Run directory."""
-    steps: AtLeastOne = 1_000_000
+    steps: Positive[int] = 1_000_000
     """Optimizer steps."""
     dry_run: bool = False
     """Print what would be trained and how long it would take, then stop."""
