@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from ifuvit.benchmarks import reference as uvit
 from ifuvit.benchmarks.reference import as_uvit
 from ifuvit.benchmarks.timing import Case, Step
-from ifuvit.diffusion import Solver
 from ifuvit.diffusion.sampling import initial_noise, sample
-from ifuvit.diffusion.settings import EVERYWHERE, Interval
+from ifuvit.diffusion.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from ifuvit.benchmarks.reference import Reference
@@ -25,24 +24,16 @@ def generation_cases(
     pipeline: "Pipeline",
     reference: "Reference | None",
     prompts: Sequence[str],
-    steps: Sequence[int],
-    intervals: Sequence[Interval],
-    *,
-    solver: Solver = "dpm++",
+    settings: Sequence[SamplingSettings],
 ) -> list[Case]:
-    """A case for each number of solver steps and each interval of guidance, compared with U-ViT's way, or with the most
-    steps guided everywhere.
+    """A case for each of some sampling settings, compared with U-ViT's code, or with the first case.
 
     Args:
         prompts: of one batch.
-        steps: the most of them is what U-ViT's way takes.
-        intervals: the first is `EVERYWHERE`.
-        solver: of the pipeline's images; U-ViT's way has its own.
+        settings: the first has the most steps, as many as U-ViT's code takes; its code samples by dpm++.
     """
-    assert intervals[0] == EVERYWHERE
-    most = max(steps)
-    of_solver = "" if solver == "dpm++" else f" of {solver}"
-    base = f"{most} steps{of_solver}" if reference is None else f"{uvit.NAME}, {most} steps"
+    most = settings[0].steps
+    base = _name(settings[0]) if reference is None else f"{uvit.NAME}, {most} steps"
     cases = []
     if reference is not None:
 
@@ -58,33 +49,34 @@ def generation_cases(
                     torch.autocast(pipeline.device.type, dtype=pipeline.dtype, enabled=pipeline.dtype != torch.float32),
                 ):
                     text, null = (pipeline.text_encoder(captions)[0].float() for captions in (list(prompts), [""]))
-                    return pipeline.decode(sample(model, noise, text, null, num_inference_steps=most))
+                    return pipeline.decode(sample(model, noise, text, null, SamplingSettings(steps=most)))
 
             return draw
 
         cases.append(Case(name=base, prepare=theirs, items=len(prompts)))
-    for interval in intervals:
-        for count in sorted(steps, reverse=True):
-            name = f"{count} steps{of_solver}"
-            if interval != EVERYWHERE:
-                name += f", guided from {interval[0]:g} to {interval[1]:g}"
-            draw = partial(
-                pipeline,
-                prompts,
-                num_inference_steps=count,
-                solver=solver,
-                guidance_interval=interval,
-                batch_size=len(prompts),
+    for one in settings:
+        generate = partial(pipeline, prompts, one, batch_size=len(prompts))
+        name = _name(one)
+        cases.append(
+            Case(
+                name=name,
+                prepare=lambda generate=generate: generate,
+                items=len(prompts),
+                base=None if name == base else base,
             )
-            cases.append(
-                Case(
-                    name=name,
-                    prepare=lambda draw=draw: draw,
-                    items=len(prompts),
-                    base=None if name == base else base,
-                )
-            )
+        )
     return cases
+
+
+def _name(settings: SamplingSettings) -> str:
+    """What results call a case: what differs from the paper's solver, guided everywhere."""
+    name = f"{settings.steps} steps"
+    if settings.solver != "dpm++":
+        name += f" of {settings.solver}"
+    if settings.guidance_interval != (0, 1):
+        low, high = settings.guidance_interval
+        name += f", guided from {low:g} to {high:g}"
+    return name
 
 
 @dataclass(frozen=True)

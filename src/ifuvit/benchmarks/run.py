@@ -7,8 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from ifuvit.diffusion import Solver
-from ifuvit.diffusion.settings import EVERYWHERE, check_interval
+from ifuvit.diffusion.settings import SamplingSettings, Solver
 from ifuvit.shipped import DEFAULT_MODEL
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, peak_memory, use_bf16
@@ -109,11 +108,15 @@ class BenchGenerateConfig(BenchConfig):
         for name in ("steps", "precision"):
             _some_and_none_twice(self, name)
         _at_least_one(self, "batch_size")
-        for count in self.steps:
-            if not 1 <= count <= 1000:
-                raise InputError(f"--steps {count}: must be from 1 to 1000")
-        if self.guidance_interval is not None:
-            check_interval(self.guidance_interval, option="--guidance-interval")
+        _ = self.sampling  # refuses impossible settings
+
+    @property
+    def sampling(self) -> list[SamplingSettings]:
+        """All settings to time: the most steps first, guided everywhere first."""
+        everywhere = [SamplingSettings(solver=self.solver, steps=steps) for steps in sorted(self.steps, reverse=True)]
+        if self.guidance_interval is None:
+            return everywhere
+        return everywhere + [one.changed(guidance_interval=self.guidance_interval) for one in everywhere]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,13 +340,12 @@ def _generate(config: BenchGenerateConfig, rules: "Rules", device: "torch.device
 
     reference = None if config.against is None else load_reference(config.against)
     prompts = list(islice(cycle(PROMPT_SETS["paper"]), config.batch_size))
-    intervals = [EVERYWHERE, *([] if config.guidance_interval is None else [config.guidance_interval])]
     results = {}
     assert config.precision is not None
     for precision in config.precision:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=dtype)
-        cases = generation_cases(pipeline, reference, prompts, config.steps, intervals, solver=config.solver)
+        cases = generation_cases(pipeline, reference, prompts, config.sampling)
         results[precision] = measure(cases, rules, device)
     return {"results": results, "reference": None if reference is None else reference.facts()}
 

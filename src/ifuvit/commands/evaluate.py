@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ifuvit.evaluation.config import EvaluateConfig
+from ifuvit.evaluation.config import EvaluateConfig, default_config
 from ifuvit.utils.command_line import parse
 from ifuvit.utils.files import read_json
 
@@ -10,9 +10,10 @@ from ifuvit.utils.files import read_json
 def result_table(result: dict[str, Any]) -> str:
     """The main numbers of a result as text."""
     protocol, target = result["protocol"], result["target"]
+    sampling = protocol["sampling"]
     lines = [
-        f"{target['name']} under protocol {protocol['name']}: {protocol['images']:,} images, {protocol['solver']}, "
-        f"{protocol['steps']} steps, w = {protocol['guidance_scale']:g}"
+        f"{target['name']} under protocol {protocol['name']}: {protocol['num_images']:,} images, {sampling['solver']}, "
+        f"{sampling['steps']} steps, w = {sampling['guidance_scale']:g}"
     ]
     for name, number in result["metrics"].items():
         line = f"  {name:<36} {number['value']:>8.4g}"
@@ -50,7 +51,9 @@ def result_table(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    config = parse(EvaluateConfig, arguments, prog="ifuvit evaluate")
+    config = parse(EvaluateConfig, arguments, prog="ifuvit evaluate", default=default_config("quick"))
+    if config.protocol != "quick":  # whose sampling settings are the defaults then
+        config = parse(EvaluateConfig, arguments, prog="ifuvit evaluate", default=default_config(config.protocol))
     from ifuvit.evaluation.run import run
 
     out = run(config)

@@ -1,17 +1,19 @@
 """The configuration of an evaluation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro import MISSING
+from tyro.conf import AvoidSubcommands, OmitArgPrefixes, Positional, arg
 
-from ifuvit.diffusion import Solver, Start
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.protocols import Protocol, protocols
 from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
 from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.errors import InputError
 
+ProtocolName = Literal["quick", "paper", "clean"]
 Metric = Literal["distances", "alignment", "counts", "costs"]
 
 
@@ -30,29 +32,20 @@ class EvaluateConfig:
     """The real images and their captions: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
     out: Path
     """The result, a JSON file."""
-    protocol: Literal["quick", "paper", "clean"] = "quick"
+    protocol: ProtocolName = "quick"
     """quick: 1,000 images and the embedded networks. paper: FID-30K and CLIP score as U-ViT has them. clean: as paper,
     with clean-fid's resize."""
     metrics: tuple[Metric, ...] = ("distances", "alignment", "counts", "costs")
     """What to measure."""
     num_images: Annotated[int | None, arg(metavar="INT")] = None
-    """Instead of the protocol's number of images. The result's protocol then says that it was changed; so for the next
-    options."""
-    guidance_scale: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """The standard w (the paper's s = w - 1), instead of the protocol's."""
-    guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH")] = None
-    """The part of the noise range that is guided, in n / 1000, instead of the protocol's (all of it)."""
-    solver: Annotated[Solver | None, arg(metavar="NAME")] = None
-    """dpm++, dpm++2m, unipc, ddim or euler-a, instead of the protocol's."""
-    start: Annotated[Start | None, arg(metavar="NAME")] = None
-    """color or noise, instead of the protocol's."""
-    steps: Annotated[int | None, arg(metavar="INT")] = None
-    """Solver steps, instead of the protocol's."""
+    """Images, instead of the protocol's number. The name of the result's protocol then says that it was changed, as it does for
+    sampling settings, seed and counting prompts."""
+    sampling: Annotated[SamplingSettings | None, OmitArgPrefixes, AvoidSubcommands] = None
+    """Instead of the protocol's, which is None."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """Of the noise, instead of the protocol's."""
     count_prompts: Annotated[tuple[str, ...], arg(metavar="SET=INT")] = ()
-    """Sets of counting prompts with the images a prompt, instead of the protocol's, as `paper=10 all-kinds=2`; `ifuvit
-    count prompts SET` prints a set."""
+    """Sets of counting prompts with the images a prompt, instead of the protocol's, as `paper=10 all-kinds=2`."""
     captions: Annotated[Path | None, arg(metavar="FILE")] = None
     """One caption a line for a directory of bare images, in the order of their names."""
     statistics: Annotated[Path | None, arg(metavar="FILE.npz")] = None
@@ -81,16 +74,30 @@ class EvaluateConfig:
         self.resolved_protocol()  # refuses impossible values
 
     def resolved_protocol(self) -> Protocol:
-        """The protocol with this configuration's changes, which its name then tells."""
+        """The protocol with this configuration's changes, which are added to its name."""
         base = protocols[self.protocol]
-        changeable = ("num_images", "guidance_scale", "guidance_interval", "solver", "start", "steps", "seed")
-        given = {name: getattr(self, name) for name in changeable}
-        changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
-        told = [f"{name}={value}" for name, value in changes.items()]
+        sampling = self.sampling or base.sampling
+        changes = {
+            field.name: value
+            for field in fields(sampling)
+            if (value := getattr(sampling, field.name)) != getattr(base.sampling, field.name)
+        }
+        own: dict[str, Any] = {"num_images": self.num_images, "seed": self.seed}
+        own = {name: value for name, value in own.items() if value not in (None, getattr(base, name))}
+        said = [f"{name}={value}" for name, value in (changes | own).items()]
         if self.count_prompts:
-            changes["count_prompts"] = tuple(_prompt_set(item) for item in self.count_prompts)
-            told += self.count_prompts
-        return replace(base, name=f"{base.name}, changed: {', '.join(told)}", **changes) if changes else base
+            own["count_prompts"] = tuple(_prompt_set(item) for item in self.count_prompts)
+            said += self.count_prompts
+        if not said:
+            return base
+        return replace(base, name=f"{base.name}, changed: {', '.join(said)}", sampling=sampling, **own)
+
+
+def default_config(protocol: ProtocolName) -> EvaluateConfig:
+    """The defaults of the command line under a protocol: its own sampling settings. Required fields are missing."""
+    return EvaluateConfig(
+        target=MISSING, data=MISSING, out=MISSING, protocol=protocol, sampling=protocols[protocol].sampling
+    )
 
 
 def _prompt_set(item: str) -> tuple[PromptSet, int]:

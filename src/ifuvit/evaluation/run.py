@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from ifuvit.evaluation.targets import Target
     from ifuvit.metrics.counting.counters import ImageCounter
     from ifuvit.metrics.distances.frechet import FeatureStatistics
-    from ifuvit.utils.distributed import Processes
 
 
 def run(config: EvaluateConfig) -> Path:
@@ -33,6 +31,7 @@ def run(config: EvaluateConfig) -> Path:
         InputError: a target, data or weights that cannot be used, or too few images for the protocol.
     """
     from ifuvit.evaluation.evaluators import Evaluators
+    from ifuvit.evaluation.generation import draw
     from ifuvit.evaluation.reference_images import ReferenceImages
     from ifuvit.evaluation.targets import open_target
     from ifuvit.utils.devices import find_device
@@ -70,8 +69,8 @@ def run(config: EvaluateConfig) -> Path:
     if target.generator is not None and {"distances", "alignment"} & set(config.metrics):
         prompts = [caption for _, caption in real.choose(protocol.num_images, protocol.caption_seed)]
         shown = kept / "captions"
-        files, images_per_second = _draw(
-            protocol, target, prompts, shown, protocol.guidance_scale, batch_size, processes
+        files, images_per_second = draw(
+            target, prompts, shown, protocol.sampling, seed=protocol.seed, batch_size=batch_size, processes=processes
         )
         judged = list(zip(files, prompts))
     files, prompts = [file for file, _ in judged], [prompt for _, prompt in judged]
@@ -91,8 +90,15 @@ def run(config: EvaluateConfig) -> Path:
         else:
             for name, number in protocol.count_prompts:
                 prompts = [prompt for prompt in PROMPT_SETS[name] for _ in range(number)]
-                scale = protocol.count_guidance_scale
-                files, speed = _draw(protocol, target, prompts, kept / name, scale, batch_size, processes)
+                files, speed = draw(
+                    target,
+                    prompts,
+                    kept / name,
+                    protocol.count_sampling,
+                    seed=protocol.seed,
+                    batch_size=batch_size,
+                    processes=processes,
+                )
                 images_per_second = images_per_second or speed
                 counted[name] = count_images(files, prompts, counter, processes=processes)
 
@@ -167,36 +173,6 @@ def _given_images(config: EvaluateConfig, target: "Target", protocol: Protocol) 
     if bare is not None and "alignment" in config.metrics:
         raise InputError(f"{bare}: has no caption, which alignment needs; give --captions FILE or --metrics distances")
     return [(file, caption or "") for file, caption in chosen]
-
-
-def _draw(
-    protocol: Protocol,
-    target: "Target",
-    prompts: Sequence[str],
-    directory: Path,
-    guidance_scale: float,
-    batch_size: int,
-    processes: "Processes",
-) -> tuple[list[Path], float | None]:
-    from ifuvit.evaluation.generation import draw
-    from ifuvit.evaluation.targets import Settings
-
-    return draw(
-        target,
-        prompts,
-        directory,
-        Settings(
-            solver=protocol.solver,
-            steps=protocol.steps,
-            guidance_scale=guidance_scale,
-            guidance_interval=protocol.guidance_interval,
-            start=protocol.start,
-            seed=protocol.seed,
-        ),
-        batch_size=batch_size,
-        processes=processes,
-        label=directory.name,
-    )
 
 
 def _costs(target: "Target", images_per_second: float | None, device: "torch.device") -> dict[str, Any]:

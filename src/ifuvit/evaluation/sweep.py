@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro import MISSING
+from tyro.conf import AvoidSubcommands, OmitArgPrefixes, Positional, arg
 
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation import run as evaluate
+from ifuvit.evaluation.config import ProtocolName
+from ifuvit.evaluation.protocols import protocols
 from ifuvit.evaluation.run import EvaluateConfig
 from ifuvit.shipped import find
 from ifuvit.utils.config import to_dict
@@ -29,14 +33,14 @@ class SweepConfig:
     """The real images and their captions, as for `ifuvit evaluate`."""
     out: Path
     """Directory to write: sweep.json, and the result and images of every point."""
-    guidance_scale: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     """The standard w; 1 is no guidance. The paper counts s = w - 1."""
-    protocol: Literal["quick", "paper", "clean"] = "quick"
+    protocol: ProtocolName = "quick"
     """As for `ifuvit evaluate`; so are the next options."""
     images: Annotated[int | None, arg(metavar="INT")] = None
     """Images a point, instead of the protocol's."""
-    steps: Annotated[int | None, arg(metavar="INT")] = None
-    """Solver steps, instead of the protocol's."""
+    sampling: Annotated[SamplingSettings | None, OmitArgPrefixes, AvoidSubcommands] = None
+    """Instead of the protocol's, which is None; `guidance_scales` take the place of its guidance scale."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """Of the noise, instead of the protocol's."""
     statistics: Annotated[Path | None, arg(metavar="FILE.npz")] = None
@@ -53,11 +57,20 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not self.targets:
             raise InputError("no models; name runs, pipeline directories or shipped models")
-        if not self.guidance_scale:
-            raise InputError("--guidance-scale: give at least one")
-        for what, values in (("model", self.targets), ("guidance scale", self.guidance_scale)):
-            if twice := [value for value in values if values.count(value) > 1]:
-                raise InputError(f"{what} {twice[0]} is given twice")
+        if not self.guidance_scales:
+            raise InputError("--guidance-scales: give at least one")
+        own = protocols[self.protocol].sampling.guidance_scale
+        if self.sampling is not None and self.sampling.guidance_scale != own:
+            raise InputError(f"--guidance-scale {self.sampling.guidance_scale:g}: a sweep takes --guidance-scales")
+        if twice := [w for w in self.guidance_scales if self.guidance_scales.count(w) > 1]:
+            raise InputError(f"guidance scale {twice[0]} is given twice")
+
+
+def default_config(protocol: ProtocolName) -> SweepConfig:
+    """The defaults of the command line under a protocol: its own sampling settings. Required fields are missing."""
+    return SweepConfig(
+        targets=MISSING, data=MISSING, out=MISSING, protocol=protocol, sampling=protocols[protocol].sampling
+    )
 
 
 def run(config: SweepConfig) -> Path:
@@ -125,7 +138,7 @@ def evaluations(config: SweepConfig) -> list[tuple[str, float, EvaluateConfig]]:
     return [
         (names[target], w, _evaluation(config, target, names[target], w))
         for target in config.targets
-        for w in config.guidance_scale
+        for w in config.guidance_scales
     ]
 
 
@@ -195,8 +208,7 @@ def _evaluation(config: SweepConfig, target: str, label: str, guidance_scale: fl
         protocol=config.protocol,
         metrics=("distances", "alignment"),
         num_images=config.images,
-        guidance_scale=guidance_scale,
-        steps=config.steps,
+        sampling=(config.sampling or protocols[config.protocol].sampling).changed(guidance_scale=guidance_scale),
         seed=config.seed,
         statistics=config.statistics,
         weights=config.weights,

@@ -56,7 +56,9 @@ def sources(results: Results) -> list[Source]:
         told = f"{answered:,} of {expected:,} answers, by {len(one.raters)} raters"
         found.append(Source(file=one.file, what=f"Human study ({one.kind}): {one.name}", protocol=told))
     for one in results.sweeps:
-        protocol = {key: value for key, value in one.protocol.items() if key != "guidance_scale"}
+        protocol = dict(one.protocol) | one.protocol.get("sampling", {})
+        protocol.pop("guidance_scale", None)
+        protocol.pop("sampling", None)
         protocol |= {"name": str(protocol.get("name")).partition(", changed: guidance_scale")[0]}
         found.append(
             Source(
@@ -99,6 +101,7 @@ _SIDES = {"captioned": "against the captions' own images", "all": "against all i
 def _protocol(protocol: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """The choices that matter most, in a sentence."""
     told = []
+    sampling = protocol.get("sampling", protocol)  # results once had its fields in the protocol itself
     for key, text in (
         ("name", "protocol {}"),
         ("images", "{:,} images"),
@@ -106,10 +109,11 @@ def _protocol(protocol: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         ("steps", "{} steps"),
         ("guidance_scale", "w = {:g}"),
         ("start", "from {}"),
+        ("initial_latents", "from {}"),
         ("seed", "seed {}"),
     ):
-        if protocol.get(key) is not None:
-            told.append(text.format(protocol[key]))
+        if (value := protocol.get(key, sampling.get(key))) is not None:
+            told.append(text.format(value))
     if protocol.get("reference") in _SIDES:
         told.append(_SIDES[protocol["reference"]])
     if data.get("where"):

@@ -461,8 +461,7 @@ def _images(value: Any) -> tuple[tuple[int, str, str], ...]:
 
 
 def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:
-    told = {key: settings[key] for key in ("seed", "solver", "steps", "guidance_scale")}
-    return {**told, "start": settings.get("start", "noise")}  # before there was a choice, all started from noise
+    return {"seed": settings["seed"], **settings["sampling"]}
 
 
 def _generated(file: Path, value: Any) -> Images:
@@ -477,10 +476,9 @@ def _generated(file: Path, value: Any) -> Images:
 
 def _drawn(file: Path, value: Any) -> Images:
     """What an evaluation drew."""
-    settings = value["settings"]
     return Images(
         directory=file.parent,
         name=value["of"]["name"],
-        choices=_choices(settings),
+        choices=_choices(value["config"]),
         images=_images(value),
     )

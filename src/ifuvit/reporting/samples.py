@@ -61,7 +61,7 @@ def _grid(group: Sequence[Images]) -> Grid | None:
     return Grid(
         models=tuple(one.name for one in group),
         facts=f"{choices['solver']}, {choices['steps']} steps, w = {choices['guidance_scale']:g}, seed {choices['seed']}, "
-        f"from {choices['start']}",
+        f"from {choices['initial_latents']}",
         columns=tuple((group[0].images[position][1], row) for position, row in zip(positions, uris)),
         large=any(uri.startswith("data:image/jpeg") for row in uris for uri in row),
         of=len(group[0].images),

@@ -6,8 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from ifuvit.data.prompts import read_prompts
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.studies.design import MAX_MODELS
 from ifuvit.utils.config import to_dict
@@ -51,10 +53,7 @@ class StudyMakeConfig:
     """For directories of bare images: the prompts, one a line for every image in the order of their names."""
     images_per_prompt: int | None = None
     """Images a prompt, for models that draw. Default: the paper's, 10 for a count and 1 for a preference."""
-    steps: int = 50
-    """As for `ifuvit generate`."""
-    guidance_scale: float = 4.0
-    """As for `ifuvit generate`: the standard w."""
+    sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings(steps=50)
     device: str = "auto"
     """As for `ifuvit generate`."""
     batch_size: Annotated[int | None, arg(metavar="INT")] = None
@@ -88,7 +87,7 @@ class StudyMakeConfig:
             raise InputError(f"--names: {len(self.names)} for {len(self.models)} models; give as many")
         if len(set(self.model_names)) < len(self.models):
             raise InputError(f"models {', '.join(self.model_names)}: give different --names")
-        for name in ("images_per_prompt", "steps", "batch_size", "size", "raters", "raters_per_item"):
+        for name in ("images_per_prompt", "batch_size", "size", "raters", "raters_per_item"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
         for name in ("repeats", "checks", "seed"):
@@ -251,7 +250,6 @@ def make(config: StudyMakeConfig) -> Path:
 
 def _images(config: StudyMakeConfig, drawings: Path) -> "list[Drawn]":
     """Every model's images; drawn into `drawings`, if they are not there."""
-    from ifuvit.evaluation.targets import Settings
     from ifuvit.studies.sources import draw, open_models, take
 
     device = find_device(config.device)
@@ -264,21 +262,19 @@ def _images(config: StudyMakeConfig, drawings: Path) -> "list[Drawn]":
         given = zip(targets, config.model_names, config.models)
         return [take(target, name, Path(model)) for target, name, model in given]
     prompts = _prompts(config)
-    settings = Settings(solver="dpm++", steps=config.steps, guidance_scale=config.guidance_scale, seed=config.seed)
     batch_size = config.batch_size or (8 if device.type == "cpu" else 64)
     return [
-        draw(target, name, prompts, drawings, settings, batch_size=batch_size)
+        draw(target, name, prompts, drawings, config.sampling, seed=config.seed, batch_size=batch_size)
         for target, name in zip(targets, config.model_names)
     ]
 
 
 def _prompts(config: StudyMakeConfig) -> list[str]:
     """What models draw from, each prompt as often as it has images."""
-    from ifuvit.commands.generate import GenerateConfig, read_prompts
     from ifuvit.studies.making import parse_count, scene_captions
 
     if config.prompts_file is not None:
-        prompts = read_prompts(GenerateConfig(prompts_file=config.prompts_file))
+        prompts = read_prompts(config.prompts_file)
     else:
         prompts = PROMPT_SETS["paper"] if config.kind == "count" else scene_captions(100, seed=config.seed)
     if config.kind == "count":
