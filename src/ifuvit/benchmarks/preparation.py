@@ -16,6 +16,7 @@ from ifuvit.data.encoding import ALONE, encode_captions, encode_images, shard_ra
 from ifuvit.data.images import CaptionedImage, load_image, to_tensor
 from ifuvit.data.plan import Skips
 from ifuvit.model.settings import IFUViTConfig
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.training.batches import Batches, load
 
 if TYPE_CHECKING:
@@ -102,7 +103,14 @@ def loader_cases(
         workers: threads that make batches ahead of time, for the last case; 0 leaves it out.
         device: where the batches would go.
     """
-    stream = Batches(features, np.arange(len(features)), seed=seed, batch_size=batch_size, caption_dropout=0.1)
+    stream = Batches(
+        features,
+        np.arange(len(features)),
+        normalization=LatentNormalization(scale=(features.latent_scale,)),
+        seed=seed,
+        batch_size=batch_size,
+        caption_dropout=0.1,
+    )
     rows = np.random.default_rng(seed).permutation(len(features))[: batches * batch_size].reshape(batches, batch_size)
 
     def copy() -> Step:

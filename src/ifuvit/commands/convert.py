@@ -52,6 +52,7 @@ def run(config: ConvertConfig) -> Path:
     if config.out.is_dir() and any(config.out.iterdir()) and not (config.out / "model_index.json").is_file():
         raise InputError(f"{config.out}: holds something else already; give a new or empty directory")
 
+    from ifuvit.encoders.normalization import LatentNormalization
     from ifuvit.model.convert import from_uvit, read_checkpoint
     from ifuvit.pipeline import write_pipeline
 
@@ -67,7 +68,7 @@ def run(config: ConvertConfig) -> Path:
             "fingerprint": None,
             "max_tokens": model.config.text_tokens,
         },
-        latent_scale=config.latent_scale,
+        normalization=LatentNormalization(scale=(config.latent_scale,)),
     )
     write_manifest(
         config.out,

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 NUM_TIMESTEPS = 1000
 """The time of the most noise."""
-MAX_STEPS = NUM_TIMESTEPS
-"""Solver steps at most."""
 MIN_CLEAN_TIME = 0.05
 """Flow time below which errors of predicted latents weigh no more (Li and He 2025, arXiv:2511.13720)."""
 
@@ -94,7 +92,7 @@ class Objective:
         """diffusers' scheduler for a solver, its timesteps set (see `ifuvit.diffusion.solvers`).
 
         Raises:
-            InputError: a solver of another objective, or a number of steps outside 1 … 1000.
+            InputError: a solver of another objective.
         """
         raise NotImplementedError
 
@@ -105,14 +103,12 @@ class Objective:
     label: ClassVar[str]
     """Its name in messages."""
 
-    def resolve_solver(self, solver: str, num_inference_steps: int) -> str:
+    def resolve_solver(self, solver: str) -> str:
         """The solver to use: the default one for "auto".
 
         Raises:
-            InputError: a solver of another objective, or a number of steps outside 1 … 1000.
+            InputError: a solver of another objective.
         """
-        if not 1 <= num_inference_steps <= MAX_STEPS:
-            raise InputError(f"{num_inference_steps} steps: the number of steps must be from 1 to {MAX_STEPS}")
         if solver == "auto":
             return self.solvers[0]
         if solver not in self.solvers:
@@ -142,7 +138,9 @@ class DDPM(Objective):
         # 1 + floor(1000 u), exactly: u has 24 bits, and their product with 1000 does not fit into a float32.
         return 1 + ((uniform * 2**24).long() * NUM_TIMESTEPS >> 24)
 
-    times_at = sample_times
+    def times_at(self, levels: "Tensor") -> "Tensor":
+        """n = 1 … 1000, int64: the ceilings of 1000 levels."""
+        return self.sample_times(levels)
 
     def noisy_latents(self, latents: "Tensor", noise: "Tensor", times: "Tensor") -> "Tensor":
         from ifuvit.diffusion.schedule import add_noise
@@ -164,7 +162,7 @@ class DDPM(Objective):
     def make_scheduler(self, solver: str, num_inference_steps: int, device: "torch.device | str" = "cpu") -> Any:
         from ifuvit.diffusion.solvers import ddpm_scheduler
 
-        return ddpm_scheduler(self.resolve_solver(solver, num_inference_steps), num_inference_steps, device)
+        return ddpm_scheduler(self.resolve_solver(solver), num_inference_steps, device)
 
     def scheduler_config(self) -> dict[str, Any]:
         from ifuvit.diffusion.schedule import SCHEDULE
@@ -234,7 +232,7 @@ class Flow(Objective):
     def make_scheduler(self, solver: str, num_inference_steps: int, device: "torch.device | str" = "cpu") -> Any:
         from ifuvit.diffusion.solvers import flow_scheduler
 
-        solver = self.resolve_solver(solver, num_inference_steps)
+        solver = self.resolve_solver(solver)
         return flow_scheduler(solver, num_inference_steps, self.shifted, device)
 
     def scheduler_config(self) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class _Heun(FlowMatchHeunDiscreteScheduler):
 
     stages: list[int]
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def step(self, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         result = super().step(model_output, timestep, sample, *args, **kwargs)
         if self.stages[self.step_index or 0 :][:1] == [1]:
             self.prev_derivative = self.dt = self.sample = None

@@ -329,7 +329,7 @@ class Plan:
             write_json(self.cache / "evaluators.json", self._judges())
 
     def _train(self, setting: Setting, seed: int) -> None:
-        from ifuvit.training import loop as train
+        from ifuvit.training import loop
 
         config = self.train_config(setting, seed)
         record = config.out / "config.json"
@@ -338,7 +338,7 @@ class Plan:
             raise InputError(
                 f"{config.out}: is a run of {steps} steps, not {config.steps}; give --steps {steps}, or another --runs"
             )
-        train.run(config)
+        loop.train(config)
 
     def _evaluate(self, setting: Setting, seed: int) -> None:
         evaluate.run(self.evaluate_config(setting, seed))

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ifuvit.diffusion.objective import DDPM, Flow
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.command_line import read_weights
-from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, set_fields
+from ifuvit.utils.config import Finite, Fraction, NonNegative, Positive, Range, check, set_fields
 from ifuvit.utils.errors import InputError
 
 _Decay = Annotated[float, Range(least=0, below=1)]
@@ -183,7 +184,7 @@ class EvaluationConfig(_Section):
     """Reference images with captions: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
     evaluate_images: Positive[int] = 200
     """Images to generate, always for the same captions from the same noise."""
-    evaluate_guidance_scale: float = 2.0
+    evaluate_guidance_scale: Finite = 2.0
     """The standard w of these images; the paper evaluates with its s = w - 1 = 1."""
     evaluate_steps: Positive[int] = 25
     """Solver steps of these images."""
@@ -199,6 +200,11 @@ class EvaluationConfig(_Section):
                 f"evaluate_every={self.evaluate_every}: requires --evaluate-data, reference images with captions"
             )
         read_weights(self.evaluate_weights, option="--evaluate-weights")
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """How the images are sampled."""
+        return SamplingSettings(steps=self.evaluate_steps, guidance_scale=self.evaluate_guidance_scale)
 
 
 @dataclass(frozen=True, kw_only=True)

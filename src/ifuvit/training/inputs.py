@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from ifuvit.data.encoded import EncodedDataset
-    from ifuvit.diffusion.initial_latents import InitialLatents
+    from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.model.uvit import IFUViT
     from ifuvit.pipeline import Pipeline
@@ -110,7 +110,11 @@ def choose_normalization(recipe: Recipe, dataset: "EncodedDataset") -> tuple[Lat
 
 
 def load_pipeline(
-    recipe: Recipe, dataset: "EncodedDataset", normalization: LatentNormalization, device: "torch.device"
+    recipe: Recipe,
+    dataset: "EncodedDataset",
+    normalization: LatentNormalization,
+    initial_latents: "InitialLatentsDistribution | None",
+    device: "torch.device",
 ) -> "Pipeline":
     """What generates images while the model trains: the data set's own encoders, and a backbone that gets its weights before
     each use.
@@ -134,16 +138,9 @@ def load_pipeline(
         load_text_encoder(dataset, device),
         objective=recipe.objective,
         normalization=normalization,
-        initial_latents=initial_latents(recipe, dataset, normalization),
+        initial_latents=initial_latents,
         device=device,
     )
-
-
-def initial_latents(
-    recipe: Recipe, dataset: "EncodedDataset", normalization: LatentNormalization
-) -> "InitialLatents | None":
-    """The distribution that sampling starts from; None for an objective whose paths end in pure noise."""
-    return None if recipe.objective.starts_from_noise else dataset.initial_latents(normalization)
 
 
 def initialize(model: "IFUViT", source: str) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -24,7 +25,6 @@ from ifuvit.training.inputs import (
     check_dataset,
     check_same_encoders,
     choose_normalization,
-    initial_latents,
     initialize,
     load_pipeline,
     load_text_encoder,
@@ -39,6 +39,7 @@ from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, now, write_manifest
 
 if TYPE_CHECKING:
+    from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
     from ifuvit.pipeline import Pipeline
 
 
@@ -171,7 +172,7 @@ class Run:
         """What generates images: all processes for an evaluation, the main process alone for sample grids."""
         self.pipeline: Pipeline | None = None
         self.evaluation = None
-        inputs = (self.recipe, self.dataset, self.normalization, self.device)
+        inputs = (self.recipe, self.dataset, self.normalization, self._initial_latents, self.device)
         if self.config.evaluation.evaluate_every:
             from ifuvit.training.evaluation import Evaluation
 
@@ -333,6 +334,13 @@ class Run:
 
     # Helpers of those.
 
+    @cached_property
+    def _initial_latents(self) -> "InitialLatentsDistribution | None":
+        """The distribution of initial latents; None for an objective whose paths end in pure noise."""
+        if self.recipe.objective.starts_from_noise:
+            return None
+        return self.dataset.initial_latents_distribution(self.normalization)
+
     def _seconds(self) -> float:
         """Spent on training, in all sessions of the run."""
         return self.seconds + time.monotonic() - self.begun
@@ -384,7 +392,7 @@ class Run:
             text_encoder=self.dataset.text_encoder,
             objective=self.recipe.objective,
             normalization=self.normalization,
-            initial_latents=initial_latents(self.recipe, self.dataset, self.normalization),
+            initial_latents=self._initial_latents,
             training={
                 "steps": self.step,
                 "batch_size": self.recipe.batches.batch_size,
