@@ -24,7 +24,7 @@ def png(shade):
 
 
 def shade(image):
-    return load_image(image.source()).getpixel((0, 0))[0]
+    return load_image(image.source).getpixel((0, 0))[0]
 
 
 def webdataset(path, samples):
@@ -56,7 +56,7 @@ def test_webdataset_with_json(tmp_path):
 
 
 def test_parquet_with_lists_and_broken_images(tmp_path):
-    features = datasets.EncodedDataset(
+    features = datasets.Features(
         {"photo": datasets.Image(), "captions": datasets.List(datasets.Value("string")), "n": datasets.Value("int32")}
     )
     rows = {

@@ -9,6 +9,7 @@ from evaluation_stub import Evaluations, write_model, write_result
 
 from ifuvit.commands import main as cli
 from ifuvit.data import prepare
+from ifuvit.data.config import PrepareConfig
 from ifuvit.data.scenes import config as scenes
 from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import run as evaluate
@@ -57,7 +58,7 @@ class Verbs:
         write_scenes(config.out, size=32, train=config.train, val=config.val, seed=config.seed)
         write_manifest(config.out, "scenes", to_dict(config), started=now())
 
-    def prepare(self, config: prepare.CocoConfig) -> None:
+    def prepare(self, config: PrepareConfig) -> None:
         self.note(f"prepare {config.out.name}")
         assert config.captions.is_file() and config.images.is_dir()
         config.out.mkdir(parents=True)

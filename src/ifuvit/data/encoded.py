@@ -3,7 +3,7 @@
 A features directory:
 
     plan.json                settings and counts; written first, so that a restart knows what it continues
-    moments/00000.npy ...    (rows, 2C, h, w) float16: the posterior's mean and log-variance, a row a image
+    moments/00000.npy ...    (rows, 2C, h, w) float16: the posterior's mean and log-variance, a row an image
     states/00000.npy ...     (rows, L, D) float16: text embeddings, a row a distinct caption (only with --text embeddings)
     ids/00000.npy ...        (rows, L) int32: token ids, a row a distinct caption
     masks/00000.npy ...      (rows, L) bool: True for real tokens, False for padding

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifuvit.data.folder import SUFFIXES
-from ifuvit.data.images import center_crop_resize, load_image
+from ifuvit.data.images import SUFFIXES, center_crop_resize, load_image
 from ifuvit.utils.errors import InputError
 
 
@@ -24,7 +23,7 @@ def find_images(folders: Sequence[Path]) -> list[Path]:
             raise InputError(f"{folder}: no such folder of images")
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         if not found:
-            raise InputError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
+            raise InputError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
         files += found
     return files
 
