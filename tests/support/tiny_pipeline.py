@@ -78,6 +78,6 @@ def write_tiny_pipeline(directory: Path) -> Path:
             "fingerprint": text_encoder.fingerprint,
             "max_tokens": TOKENS,
         },
-        latent_scale=0.5,
+        normalization=LatentNormalization(scale=(0.5,)),
     )
     return directory

@@ -15,8 +15,8 @@ from ifuvit.data.encoded import EncodedDataset, EncodedDatasetWriter
 from ifuvit.data.encoding import ALONE, encode_captions, encode_images, shard_ranges
 from ifuvit.data.images import CaptionedImage, load_image, to_tensor
 from ifuvit.data.plan import Skips
-from ifuvit.model.settings import IFUViTConfig
 from ifuvit.encoders.normalization import LatentNormalization
+from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.batches import Batches, load
 
 if TYPE_CHECKING:

@@ -93,7 +93,9 @@ def measured_normalization(kind: Literal["scalar", "channel"], dataset: "Encoded
     """The latent normalization of a data set."""
     if kind == "scalar":
         return LatentNormalization(scale=(dataset.latent_scale,))
-    return LatentNormalization(mean=dataset.latent_mean, scale=tuple(1 / deviation for deviation in dataset.latent_std))
+    return LatentNormalization(
+        mean=tuple(dataset.latent_mean), scale=tuple(1 / deviation for deviation in dataset.latent_std)
+    )
 
 
 def choose_normalization(recipe: Recipe, dataset: "EncodedDataset") -> tuple[LatentNormalization, str]:
