@@ -131,6 +131,8 @@ def test_latent_scale_is_that_of_drawn_latents(coco):
     mean, log_variance = np.split(moments, 2, axis=1)
     draws = mean + np.exp(log_variance / 2) * np.random.default_rng(0).standard_normal((400, *mean.shape))
     assert features.latent_scale == pytest.approx(1 / draws.std(), rel=2e-3)
+    assert features.latent_mean == pytest.approx(draws.mean((0, 1, 3, 4)).tolist(), rel=2e-2)
+    assert features.latent_std == pytest.approx(draws.std((0, 1, 3, 4)).tolist(), rel=2e-2)
     with pytest.raises(InputError, match="same constant"):
         latent_scale([{"count": 4, "sum": 8.0, "sum_squares": 16.0}])
 
@@ -215,7 +217,7 @@ def test_token_ids_instead_of_states(coco):
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"size": 32}, "made with size 16, not 32"),
+        ({"size": 32}, "encoded with size 16, not 32"),
         ({"shard_size": 6}, "shard size"),
         ({"captions": None}, "images and captions"),
     ],
@@ -224,9 +226,9 @@ def test_features_of_other_settings_are_refused(coco, change, match):
     prepare(coco)
     before = content(coco.out)
     if "captions" in change:
-        captions = read_json(coco.captions)
+        captions = read_json(coco.source.captions)
         captions["annotations"][0]["caption"] = "another"
-        coco.captions.write_text(json.dumps(captions))
+        coco.source.captions.write_text(json.dumps(captions))
         change = {}
     with pytest.raises(InputError, match=match):
         prepare(replace(coco, **change))
@@ -237,7 +239,7 @@ def test_features_of_another_encoder_are_refused(coco):
     prepare(coco)
     other = FakeTextEncoder()
     other.fingerprint = "c" * 64
-    with pytest.raises(InputError, match="made with text encoder bbbbbbbbbbbb, not cccccccccccc"):
+    with pytest.raises(InputError, match="encoded with text encoder bbbbbbbbbbbb, not cccccccccccc"):
         prepare(coco, text_encoder=other)
 
 

@@ -60,7 +60,7 @@ class Verbs:
 
     def prepare(self, config: PrepareConfig) -> None:
         self.note(f"prepare {config.out.name}")
-        assert config.captions.is_file() and config.images.is_dir()
+        assert config.source.captions.is_file() and config.source.images.is_dir()
         config.out.mkdir(parents=True)
         write_manifest(config.out, "prepare", to_dict(config), started=now(), fingerprint="f")
 

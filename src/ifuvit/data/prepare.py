@@ -225,7 +225,7 @@ def _choose_text(sizes: dict[str, int]) -> Literal["embeddings"]:
     if sizes["embeddings"] <= ASK_ABOVE:
         return "embeddings"
     raise InputError(
-        f"text embeddings would take {_bytes(sizes['states'])}; choose --text embeddings if there is room for them, or --text "
+        f"text embeddings would take {_bytes(sizes['embeddings'])}; choose --text embeddings if there is room for them, or --text "
         f"tokens ({_bytes(sizes['tokens'])}), with which training runs the text encoder at every step"
     )
 
