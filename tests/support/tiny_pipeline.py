@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import write_pipeline

@@ -22,7 +22,7 @@ from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
 
 from ifuvit.commands import main as cli
 from ifuvit.data.encoded import EncodedDataset
-from ifuvit.diffusion.objective import DDPM, Flow
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
@@ -738,7 +738,10 @@ PRESET = "openmoji-cross-intermediate"
         ([PRESET, "--data", "f", "--out", "r", "--learning-speed", "3"], "learning-speed"),
         ([PRESET, "--data", "f", "--out", "r", "--steps", "many"], "many"),
         ([PRESET, "--data", "f", "--out", "r", "--steps", "0"], "--steps 0: must be at least 1"),
-        ([PRESET, "--data", "f", "--out", "r", "--caption-dropout", "1.5"], "--caption-dropout 1.5: must be from 0 to 1"),
+        (
+            [PRESET, "--data", "f", "--out", "r", "--caption-dropout", "1.5"],
+            "--caption-dropout 1.5: must be from 0 to 1",
+        ),
         ([PRESET, "--data", "f", "--out", "r", "--depth", "5"], "depth=5: must be even"),
         ([PRESET, "--data", "nowhere", "--out", "r"], "nowhere: no such features directory"),
     ],
@@ -820,7 +823,10 @@ def test_full_disk(data, tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = contents()
-    for place, error, at in (("safetensors.torch.save_file", full, 4), ("ifuvit.training.setup.Run._report", full_log, 3)):
+    for place, error, at in (
+        ("safetensors.torch.save_file", full, 4),
+        ("ifuvit.training.setup.Run._report", full_log, 3),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(place, error)
             status, lines = command(patch, capsys, *arguments, "--steps=4", "--log-every=3")

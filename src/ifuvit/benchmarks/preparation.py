@@ -190,6 +190,8 @@ def write_random_features(
             "size": 8 * c.latent_size,
             "text": "embeddings",
             "latent_scale": 1.0,
+            "latent_mean": [0.0] * c.latent_channels,
+            "latent_std": [1.0] * c.latent_channels,
             "autoencoder": {**none, "channels": c.latent_channels, "factor": 8},
             "text_encoder": {**none, "width": c.text_width, "max_tokens": c.text_tokens},
         },

@@ -136,12 +136,15 @@ def set_fields(config: T, **values: Any) -> T:
 def _set_fields(config: Any, values: dict[str, Any]) -> Any:
     changes = {}
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        section = dataclasses.is_dataclass(value)
-        if field.name in values and (not section or dataclasses.is_dataclass(values[field.name])):
-            changes[field.name] = values.pop(field.name)
-        elif section and (inner := _set_fields(value, values)) is not value:
-            changes[field.name] = inner
+        value = new = getattr(config, field.name)
+        if field.name in values and (
+            not dataclasses.is_dataclass(value) or dataclasses.is_dataclass(values[field.name])
+        ):
+            new = values.pop(field.name)
+        if dataclasses.is_dataclass(new):
+            new = _set_fields(new, values)
+        if new is not value:
+            changes[field.name] = new
     return dataclasses.replace(config, **changes) if changes else config
 
 
