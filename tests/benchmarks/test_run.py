@@ -188,7 +188,7 @@ def test_threads_are_put_back(tmp_path):
         (["train", "--against", "nowhere"], "nowhere: no libs/uvit_t2i.py there"),
         (["generate", "--steps", "0"], "--steps 0: must be from 1 to 1000"),
         (["generate", "--model", "nothing"], "nothing"),
-        (["generate", "--guidance-interval", "0.5", "0.4"], "--guidance-interval 0.5 0.4: give two shares"),
+        (["generate", "--guidance-interval", "0.5", "0.4"], "--guidance-interval 0.5 0.4: give shares"),
         (["features", "--images", "0"], "--images 0: must be at least 1"),
         (["features", "--weights", "nowhere.pth"], "nowhere.pth: no such file"),
         (["prepare", "--samples", "100"], "--samples 100: fewer than --loader-batch-size 256"),

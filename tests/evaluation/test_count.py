@@ -91,11 +91,11 @@ def test_the_shipped_counter_is_the_default(images, tmp_path):
 
 
 def test_prompts_are_printed_as_generate_reads_them(tmp_path, capsys):
-    from ifuvit.commands.generate import GenerateConfig, read_prompts
+    from ifuvit.data.prompts import read_prompts
 
     command.main(["prompts", "paper"])
     (tmp_path / "prompts.txt").write_text(capsys.readouterr().out)
-    assert tuple(read_prompts(GenerateConfig(prompts_file=tmp_path / "prompts.txt"))) == PROMPT_SETS["paper"]
+    assert tuple(read_prompts(tmp_path / "prompts.txt")) == PROMPT_SETS["paper"]
     command.main(["--help"])
     told = capsys.readouterr().out
     assert all(name in told for name in PROMPT_SETS)

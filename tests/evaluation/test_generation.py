@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 from tiny_pipeline import write_tiny_pipeline
 
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.generation import draw
-from ifuvit.evaluation.targets import Settings, open_target
+from ifuvit.evaluation.targets import open_target
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
 
-SETTINGS = Settings(solver="dpm++", steps=2, guidance_scale=2.0, seed=0)
+SETTINGS = SamplingSettings(steps=2, guidance_scale=2.0)
 ALONE = Processes()
 PROMPTS = ["a bus", "two sheep", "three apples", "a bus", "one sheep"]
 
@@ -22,18 +23,18 @@ def target(tmp_path_factory):
     return open_target(str(write_tiny_pipeline(tmp_path_factory.mktemp("run"))), device=torch.device("cpu"))
 
 
-def generate_images(target, directory, *, batch_size=2, processes=ALONE, prompts=PROMPTS, settings=SETTINGS):
-    return draw(target, prompts, directory, settings, batch_size=batch_size, processes=processes, label="test")
+def generate_images(target, directory, *, batch_size=2, processes=ALONE, prompts=PROMPTS, settings=SETTINGS, seed=0):
+    return draw(target, prompts, directory, settings, seed=seed, batch_size=batch_size, processes=processes)
 
 
 def test_interrupted_and_resumed(target, tmp_path):
     calls = []
 
-    def failing(prompts, first_index, settings, batch_size):
+    def failing(prompts, settings, *, first_index, **options):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(first_index)
-        return target.generator(prompts, first_index, settings, batch_size)
+        return target.generator(prompts, settings, first_index=first_index, **options)
 
     with pytest.raises(KeyboardInterrupt):
         generate_images(replace(target, generator=failing), tmp_path / "one")
@@ -60,11 +61,13 @@ def test_shares_make_the_whole(target, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"prompts": PROMPTS[:4]}, {"settings": replace(SETTINGS, guidance_scale=4.0)}], ids=["prompts", "scale"]
+    "changes",
+    [{"prompts": PROMPTS[:4]}, {"settings": SETTINGS.changed(guidance_scale=4.0)}, {"seed": 1}],
+    ids=["prompts", "scale", "seed"],
 )
 def test_other_images_are_not_mixed_in(target, tmp_path, changes):
     generate_images(target, tmp_path / "one")
-    with pytest.raises(InputError, match="drawn from other prompts, weights or settings"):
+    with pytest.raises(InputError, match="images of other prompts, weights or settings"):
         generate_images(target, tmp_path / "one", **changes)
 
 

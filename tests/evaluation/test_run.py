@@ -16,7 +16,7 @@ from ifuvit.data.scenes import prompt_for, write_scenes
 from ifuvit.evaluation.run import EvaluateConfig, run
 from ifuvit.utils.errors import InputError
 
-FEW = ["--images", "8", "--steps", "2", "--device", "cpu"]
+FEW = ["--num-images", "8", "--steps", "2", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,9 @@ def test_a_result_tells_every_choice(result, scenes):
     told = json.loads(result.read_text())
     assert told["command"] == "evaluate" and told["target"]["kind"] == "ifuvit" and len(told["target"]["sha256"]) == 64
     protocol = told["protocol"]
-    assert protocol["name"] == "quick, changed: images=8, steps=2, paper=1, held-out=1"
-    assert (protocol["num_images"], protocol["steps"], protocol["guidance_scale"]) == (8, 2, 2.0)
+    assert protocol["name"] == "quick, changed: steps=2, num_images=8, paper=1, held-out=1"
+    assert (protocol["num_images"], protocol["sampling"]["steps"]) == (8, 2)
+    assert protocol["sampling"]["guidance_scale"] == 2.0
     assert told["data"]["images"] == 16 and told["data"]["split"] == "val"
     assert set(told["metrics"]) == {
         "KID-EffNetLite0", "FD-EffNetLite0", "precision-EffNetLite0", "recall-EffNetLite0", "TwoTower score",
@@ -122,8 +123,8 @@ def test_counting_images_that_are_there(scenes, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "17"], "16 usable images in val, fewer than the 17"),
-        (["--images", "0"], "--images 0: must be at least 1"),
+        (["--num-images", "17"], "16 usable images in val, fewer than the 17"),
+        (["--num-images", "0"], "--num-images 0: must be at least 1"),
         (["--guidance-scale", "nan"], "guidance-scale nan"),
         (["--count-prompts", "cars=3"], "--count-prompts cars=3"),
         (["--weights", "inception.pth"], "--weights inception.pth: give NAME=PATH"),
@@ -164,7 +165,7 @@ def test_two_processes_give_the_numbers_of_one(model, scenes, tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "ifuvit", "evaluate", model, "--data", str(scenes), "--out"]
-    command += [str(tmp_path / "two.json"), "--images", "8", "--steps", "2", *arguments]
+    command += [str(tmp_path / "two.json"), "--num-images", "8", "--steps", "2", *arguments]
     processes = [
         subprocess.Popen(
             command,

@@ -9,6 +9,7 @@ from evaluation_stub import Evaluations, write_model
 
 from ifuvit.commands import sweep as sweep_command
 from ifuvit.data.scenes import write_scenes
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation import run as evaluate
 from ifuvit.evaluation import sweep
 from ifuvit.evaluation.sweep import SweepConfig, labels
@@ -32,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(tmp_path: Path, data: Path) -> SweepConfig:
     models = [write_model(tmp_path / name, name) for name in ("early", "late")]
     return SweepConfig(
-        targets=tuple(map(str, models)), data=data, out=tmp_path / "out", guidance_scale=(1.0, 2.5), images=4
+        targets=tuple(map(str, models)), data=data, out=tmp_path / "out", guidance_scales=(1.0, 2.5), images=4
     )
 
 
@@ -57,7 +58,7 @@ def test_every_model_at_every_scale(config: SweepConfig, evaluations: Evaluation
         assert point["metrics"]["KID-EffNetLite0"]["value"] == point["guidance_scale"]
         assert result["config"]["metrics"] == ["distances", "alignment"]
         assert result["config"]["cache"] == str(config.out / "cache")
-    assert found["protocol"]["images"] == 4
+    assert found["protocol"]["num_images"] == 4
 
 
 def test_goes_on_where_it_stopped(config: SweepConfig, evaluations: Evaluations) -> None:
@@ -77,7 +78,7 @@ def test_goes_on_where_it_stopped(config: SweepConfig, evaluations: Evaluations)
 
 
 def test_scales_and_models_may_be_added(config: SweepConfig, evaluations: Evaluations) -> None:
-    sweep.run(changed(config, targets=config.targets[:1], guidance_scale=(2.5,)))
+    sweep.run(changed(config, targets=config.targets[:1], guidance_scales=(2.5,)))
     evaluations.asked.clear()
     sweep.run(config)
     assert evaluations.asked == ["early-w1.json", "late-w1.json", "late-w2.5.json"]
@@ -86,14 +87,15 @@ def test_scales_and_models_may_be_added(config: SweepConfig, evaluations: Evalua
 def test_other_weights_protocol_or_data_are_evaluated_anew(
     config: SweepConfig, evaluations: Evaluations, tmp_path: Path
 ) -> None:
-    config = changed(config, targets=config.targets[:1], guidance_scale=(2.0,))
+    config = changed(config, targets=config.targets[:1], guidance_scales=(2.0,))
     sweep.run(config)
+    fewer = SamplingSettings(steps=7, guidance_scale=2.0)
     changes = (
         {},
-        {"steps": 7},
-        {"steps": 7, "images": 3},
-        {"steps": 7, "images": 3, "data": write_scenes(tmp_path / "other", size=32, train=1, val=5)},
-        {"steps": 7, "images": 3, "data": tmp_path / "other", "batch_size": 2, "device": "cpu"},
+        {"sampling": fewer},
+        {"sampling": fewer, "images": 3},
+        {"sampling": fewer, "images": 3, "data": write_scenes(tmp_path / "other", size=32, train=1, val=5)},
+        {"sampling": fewer, "images": 3, "data": tmp_path / "other", "batch_size": 2, "device": "cpu"},
     )
     counts = []
     for change in changes:
@@ -119,9 +121,8 @@ def test_a_moved_sweep_is_not_done_again(config: SweepConfig, evaluations: Evalu
     ("change", "message"),
     [
         ({"targets": ()}, "no models"),
-        ({"guidance_scale": ()}, "at least one"),
-        ({"guidance_scale": (1.0, 2.0, 1.0)}, "1.0 is given twice"),
-        ({"targets": ("a", "a")}, "model a is given twice"),
+        ({"guidance_scales": ()}, "at least one"),
+        ({"guidance_scales": (1.0, 2.0, 1.0)}, "1.0 is given twice"),
     ],
 )
 def test_impossible_requests(config: SweepConfig, change: dict, message: str) -> None:
@@ -130,6 +131,8 @@ def test_impossible_requests(config: SweepConfig, change: dict, message: str) ->
 
 
 def test_refuses_before_it_evaluates(config: SweepConfig, evaluations: Evaluations, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="given twice"):
+        sweep.run(changed(config, targets=(*config.targets, config.targets[0])))
     with pytest.raises(InputError, match="no model 'nowhere'"):
         sweep.run(changed(config, targets=(*config.targets, "nowhere")))
     (tmp_path / "other").mkdir()
@@ -140,7 +143,7 @@ def test_refuses_before_it_evaluates(config: SweepConfig, evaluations: Evaluatio
     with pytest.raises(InputError, match="is no sweep"):
         sweep.run(changed(config, out=tmp_path / "other"))
     with pytest.raises(InputError, match="must be a finite number"):
-        sweep.run(changed(config, guidance_scale=(float("nan"),)))
+        sweep.run(changed(config, guidance_scales=(float("nan"),)))
     assert evaluations.asked == [] and not config.out.exists()
 
 
@@ -153,7 +156,7 @@ def test_labels() -> None:
 
 
 def test_command_line(config: SweepConfig, evaluations: Evaluations, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*config.targets, "--guidance-scale", "1", "1.5", "--data", str(config.data), "--out", str(config.out)]
+    arguments = [*config.targets, "--guidance-scales", "1", "1.5", "--data", str(config.data), "--out", str(config.out)]
     sweep_command.main([*arguments, "--images", "4"])
     assert capsys.readouterr().out == f"{config.out / 'sweep.json'}: 2 models, 2 guidance scales each\n"
     assert evaluations.asked == ["early-w1.json", "early-w1.5.json", "late-w1.json", "late-w1.5.json"]

@@ -14,6 +14,7 @@ from tiny_study import MODELS, PROMPTS, make_study, write_images
 
 from ifuvit.commands import main as cli
 from ifuvit.commands import study as command
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.studies.answers import read_answers
 from ifuvit.studies.design import read_study
 from ifuvit.studies.making import parse_count, plural, scene_captions
@@ -84,7 +85,7 @@ def test_models_draw_the_same_prompts_from_the_same_seeds(tmp_path: Path, capsys
     assert len(images) == 4 and all(len(set(pair)) == 1 for pair in images.values()), "one model twice"
     assert len({pair[0] for pair in images.values()}) == 4
     manifest = json.loads((tmp_path / "study" / "manifest.json").read_text())
-    assert [source["settings"]["steps"] for source in manifest["sources"]] == [2, 2]
+    assert [source["settings"]["sampling"]["steps"] for source in manifest["sources"]] == [2, 2]
     assert not (tmp_path / "study.drawings").exists()
     printed = capsys.readouterr().out
     assert "8 items for 1 of 2 raters each; 4 tasks a rater" in printed and "ifuvit study serve" in printed
@@ -98,17 +99,17 @@ def test_what_was_drawn_before_it_was_killed_is_not_drawn_again(
     (tmp_path / "prompts.txt").write_text("a bus\ntwo sheep\nthree apples\n")
     config = StudyMakeConfig(
         kind="count", models=(str(write_tiny_pipeline(tmp_path / "run")),), prompts_file=tmp_path / "prompts.txt", images_per_prompt=1,
-        batch_size=1, steps=2, device="cpu", raters=2, raters_per_item=1, repeats=0, checks=0, out=tmp_path / "study",
+        batch_size=1, sampling=SamplingSettings(steps=2), device="cpu", raters=2, raters_per_item=1, repeats=0, checks=0, out=tmp_path / "study",
     )  # fmt: skip
     generated: list[int] = []
     generate = Pipeline.__call__
 
-    def killed_at_the_third(self: Pipeline, prompts: list[str], *, first_index: int = 0, **settings):
+    def killed_at_the_third(self: Pipeline, prompts: list[str], *settings, first_index: int = 0, **options):
         if first_index == 2 and not generated.count(2):
             generated.append(2)
             raise KeyboardInterrupt
         generated.append(first_index)
-        return generate(self, prompts, first_index=first_index, **settings)
+        return generate(self, prompts, *settings, first_index=first_index, **options)
 
     monkeypatch.setattr(Pipeline, "__call__", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):

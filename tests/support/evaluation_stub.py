@@ -53,7 +53,10 @@ def write_result(config: EvaluateConfig, values: dict[str, float], setting: dict
 class Evaluations:
     """Stands in for `ifuvit.evaluation.run.run`: writes a result at once and remembers what it was asked for."""
 
-    def __init__(self, value: Callable[[EvaluateConfig], float] = lambda config: config.guidance_scale or 0.0) -> None:
+    def __init__(
+        self,
+        value: Callable[[EvaluateConfig], float] = lambda config: config.resolved_protocol().sampling.guidance_scale,
+    ) -> None:
         self.asked: list[str] = []
         self.killed_at: int | None = None
         self.value = value

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ifuvit.commands.generate import file_name
+from ifuvit.evaluation.generate import file_name
 from ifuvit.studies.run import StudyMakeConfig, make
 
 PROMPTS = ("a bus", "two sheep", "three apples", "four people")

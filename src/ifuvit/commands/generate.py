@@ -1,7 +1,7 @@
 """`ifuvit generate`."""
 
 from ifuvit.diffusion.settings import PAPER_SETTINGS
-from ifuvit.evaluation.generation import GenerateConfig, run
+from ifuvit.evaluation.generate import GenerateConfig, run
 from ifuvit.reporting.gallery import write_gallery
 from ifuvit.utils.command_line import parse
 

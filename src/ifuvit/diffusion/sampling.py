@@ -110,7 +110,8 @@ def sample(
         (B, C, H, W) float32 latents, normalized as the network's.
 
     Raises:
-        InputError: settings outside their range, a solver of another objective, or a stochastic solver without one generator per image.
+        InputError: settings outside their range, a solver of another objective, or a stochastic solver without one
+            generator per image.
     """
     settings = settings.changed(**changes)
     solver = objective.resolve_solver(settings.solver)

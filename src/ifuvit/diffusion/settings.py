@@ -4,10 +4,10 @@ Configurations nest a `SamplingSettings`, so its fields are flags of every comma
 checked here and used in one more place, `sampling.sample` or `Pipeline` (docs/extending.md).
 """
 
-import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from ifuvit.utils.config import Finite, Range, check
 from ifuvit.utils.errors import InputError
 
 Solver = Literal["auto", "dpm++", "dpm++2m", "unipc", "ddim", "euler-a", "heun", "euler"]
@@ -28,28 +28,24 @@ class SamplingSettings:
     """
 
     solver: Solver = "auto"
-    """Solver: auto is dpm++, the paper's, for models that predict noise and dpm++2m for flow models; see docs/sampling.md for
-    the others."""
-    steps: int = 15
+    """Solver: auto is dpm++, the paper's, for a ddpm model and dpm++2m for a flow model; docs/sampling.md has the others."""
+    steps: Annotated[int, Range(least=1, most=MAX_STEPS)] = 15
     """Solver steps, 1 to 1000, each one evaluation of the guided network. The paper has 50; 15 are as good on the shipped
     model (docs/performance.md)."""
-    guidance_scale: float = 4.0
+    guidance_scale: Finite = 4.0
     """Classifier-free guidance, the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper counts
     s = w - 1: its images have w = 4, its evaluation w = 2."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Guide only the steps with LOW <= n / 1000 <= HIGH (t for flow), n = 1000 being pure noise (Kynkäänniemi et al. 2024); the other
+    """Guide only the steps with LOW <= n / 1000 <= HIGH, n = 1000 being pure noise (t instead of n / 1000 for flow) (Kynkäänniemi et al. 2024); the other
     steps take half the work."""
     initial_latents: InitialLatents = "data-mean"
     """What the solver starts from: noise is pure noise as in the paper; data-mean is noise around a mean color drawn from
     the training images' distribution, where the model has it (docs/sampling.md)."""
 
     def __post_init__(self) -> None:
+        check(self)
         if self.solver not in SOLVERS:
             raise InputError(f"--solver {self.solver}: unknown; the solvers are {', '.join(SOLVERS)}")
-        if not (isinstance(self.steps, int) and 1 <= self.steps <= MAX_STEPS):
-            raise InputError(f"--steps {self.steps}: must be a whole number from 1 to {MAX_STEPS}")
-        if not math.isfinite(self.guidance_scale):
-            raise InputError(f"--guidance-scale {self.guidance_scale}: must be a finite number")
         low, high = self.guidance_interval
         if not 0 <= low <= high <= 1:
             raise InputError(
@@ -59,7 +55,7 @@ class SamplingSettings:
             raise InputError(f"--initial-latents {self.initial_latents}: give one of {', '.join(INITIAL_LATENTS)}")
 
     def guidance_scale_at(self, level: float) -> float:
-        """The guidance scale of a step at noise level `level`, 0 to 1; 1, no guidance, outside the interval."""
+        """The guidance scale of a step at a noise level, 0 to 1; 1, no guidance, outside the interval."""
         low, high = self.guidance_interval
         return self.guidance_scale if low <= level <= high else 1.0
 

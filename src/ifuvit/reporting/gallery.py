@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ifuvit.utils.files import atomic_path, read_json, write_text
+from ifuvit import results
+from ifuvit.utils.files import atomic_path, write_text
 
 # The page has its images inside as long as it stays small enough to be mailed; beyond that it refers to the files.
 _EMBED_BYTES = 20_000_000
@@ -20,17 +21,16 @@ def write_gallery(directory: Path) -> None:
 
     from ifuvit.utils.image_grid import make_grid
 
-    manifest = read_json(directory / "manifest.json")
-    files = [directory / image["file"] for image in manifest["images"]]
-    prompts = [image["prompt"] for image in manifest["images"]]
+    generated = results.from_file(directory / "manifest.json", results.GeneratedImages)
+    files = [directory / image.file for image in generated.images]
+    prompts = [image.prompt for image in generated.images]
     shown = [Image.open(file) for file in files[:_GRID_IMAGES]]
     grid = make_grid(shown, prompts[: len(shown)])
     with atomic_path(directory / "grid.png") as path:
         grid.save(path, format="PNG")
-    config = manifest["config"]
-    settings = {"model": config["model"], **config["sampling"], "seed": config["seed"]}
-    if config["negative_prompt"]:
-        settings["negative_prompt"] = config["negative_prompt"]
+    settings = {"model": generated.model, **generated.sampling, "seed": generated.seed}
+    if negative_prompt := generated.config.get("negative_prompt"):
+        settings["negative_prompt"] = negative_prompt
     write_text(directory / "index.html", _page(files, prompts, settings, large=shown[0].width >= 200))
 
 
