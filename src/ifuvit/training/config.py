@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ifuvit.diffusion.objective import DDPM, Flow
-from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.command_line import read_weights
@@ -200,11 +199,6 @@ class EvaluationConfig(_Section):
                 f"evaluate_every={self.evaluate_every}: requires --evaluate-data, reference images with captions"
             )
         read_weights(self.evaluate_weights, option="--evaluate-weights")
-
-    @property
-    def sampling(self) -> SamplingSettings:
-        """How the images are sampled."""
-        return SamplingSettings(steps=self.evaluate_steps, guidance_scale=self.evaluate_guidance_scale)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,13 +32,16 @@ class Evaluation:
         wanted = config.evaluation
         assert wanted.evaluate_data is not None
         self.pipeline, self.processes = pipeline, processes
+        protocol = protocols[wanted.evaluate_protocol]
         self.protocol = replace(
-            protocols[wanted.evaluate_protocol],
+            protocol,
             name=f"{wanted.evaluate_protocol}, while training",
             num_images=wanted.evaluate_images,
             reference="captioned",
             size=pipeline.image_size,
-            sampling=wanted.sampling,
+            sampling=protocol.sampling.changed(
+                steps=wanted.evaluate_steps, guidance_scale=wanted.evaluate_guidance_scale
+            ),
             count_prompts=(),
         )
         real = ReferenceImages.open(wanted.evaluate_data, split=self.protocol.split)
