@@ -306,7 +306,8 @@ def test_parts_that_do_not_fit(pipeline):
 def test_mistakes(pipeline, tmp_path):
     for arguments, message in (
         ({"prompts": "a bus"}, "list of strings"),
-        ({"prompts": ["a bus"], "solver": "euler"}, "--solver euler: unknown; the solvers are dpm"),
+        ({"prompts": ["a bus"], "solver": "magic"}, "--solver magic: unknown; the solvers are auto, dpm"),
+        ({"prompts": ["a bus"], "solver": "euler"}, "solver 'euler' is one of flow models; this is a ddpm model"),
         ({"prompts": ["a bus"], "num_inference_steps": 0}, "--steps 0: must be from 1 to 1000"),
         ({"prompts": ["a bus"], "initial_latents": "red"}, "--initial-latents red: give one of data-mean, noise"),
         ({"prompts": ["a bus"], "sed": 1}, "unknown sampling setting 'sed'; the settings are solver, steps"),

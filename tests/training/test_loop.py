@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,12 +23,12 @@ from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
 
 from ifuvit.commands import main as cli
 from ifuvit.data.encoded import EncodedDataset
-from ifuvit.diffusion.objective import DDPM
+from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training import checkpoint
-from ifuvit.training.config import AdamW, ScheduleConfig, default_config, learning_rate_at
+from ifuvit.training.config import AdamW, Muon, ScheduleConfig, default_config, learning_rate_at
 from ifuvit.training.distributed import check_launch
 from ifuvit.training.inputs import split
 from ifuvit.training.loop import train as run
@@ -263,7 +264,9 @@ def test_gradient_accumulation_gives_the_same_curve(data, whole, tmp_path):
 
 def test_the_pipeline_knows_the_colors_of_training(data, whole):
     index = json.loads((whole / "pipeline/model_index.json").read_text())
-    assert index["initial_latents"] == to_dict(EncodedDataset.open(data).initial_latents_distribution)
+    assert index["initial_latents"] == to_dict(
+        EncodedDataset.open(data).initial_latents_distribution(LatentNormalization(scale=(1.0,)))
+    )
 
 
 def test_gradient_clipping(data, whole, tmp_path):
@@ -530,6 +533,114 @@ def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, 
         run(tiny(data, tmp_path / "blind", evaluate_every=5, evaluate_data=judged_data[1]))
 
 
+# Objectives and optimizers.
+
+RECIPES = {
+    "ddpm, Muon": {"objective": DDPM(), "optimizer": Muon()},
+    "flow, AdamW": {"objective": Flow(shift=2.0), "optimizer": AdamW()},
+    "flow of clean latents, Muon": {
+        "objective": Flow(prediction="clean", times="logit-normal"),
+        "optimizer": Muon(gradient_clip=1.0),
+        "latent_normalization": "channel",
+        "gradient_accumulation": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_every_recipe_trains_resumes_samples_and_is_evaluated(judged_data, brightness, tmp_path, recipe):
+    from ifuvit.pipeline import Pipeline
+
+    settings = {**recipe, "validate_every": 10, "sample_every": 20, "sample_prompts": ("a bus",)}
+    whole = run(judged(judged_data, tmp_path / "whole", **settings))
+    run(judged(judged_data, tmp_path / "run", **settings, steps=11))
+    assert_same_run(run(judged(judged_data, tmp_path / "run", **settings)), whole)
+    assert np.isfinite(losses(whole)).all()
+    by_level = log_of(whole, keep=("validation_loss",))[-1]["validation_loss_by_noise_level"]
+    assert list(by_level) == ["0.0-0.1"]  # one image is held out
+    assert (whole / "samples" / "step-00000020.png").is_file()
+    assert len(log_of(whole, keep=("evaluation",))) == 3
+    pipeline = Pipeline.from_pretrained(whole)
+    assert pipeline.objective == recipe["objective"]
+    assert (pipeline.initial_latents is None) == isinstance(pipeline.objective, Flow)
+    assert len(pipeline(["a bus"], num_inference_steps=3)) == 1
+    kinds = {name.split(".", 1)[0] for name in weights(whole, part="optimizer")}
+    adamw = {"exp_avg", "exp_avg_sq", "step"}
+    assert kinds == (adamw | {"momentum_buffer"} if isinstance(recipe["optimizer"], Muon) else adamw)
+
+
+@pytest.mark.parametrize("recipe", [RECIPES["ddpm, Muon"], RECIPES["flow, AdamW"]], ids=["Muon", "flow"])
+def test_recipes_overfit_a_few_images(tmp_path, recipe):
+    data = write_features(tmp_path / "f", images=2, captions_each=1)
+    settings = {"batch_size": 8, "learning_rate": 1e-2, "log_every": 10, **recipe}
+    curve = losses(run(tiny(data, tmp_path / "run", steps=150, **settings)))
+    assert curve[-3:].mean() < 0.75 * curve[0]
+
+
+@pytest.mark.multiprocess
+def test_two_processes_train_with_muon_as_one(data, tmp_path):
+    """To the rounding of its products, which are in bf16."""
+    whole = run(tiny(data, tmp_path / "whole", validate_every=10, optimizer=Muon()))
+    settings = "validate_every=10, optimizer=Muon()"
+    ended = start_child(data, tmp_path / "run", settings=settings, launcher=torchrun(), OMP_NUM_THREADS="1")
+    assert ended.returncode == 0, ended.stderr
+    assert losses(tmp_path / "run") == pytest.approx(losses(whole), rel=1e-3)
+    more = run(tiny(data, tmp_path / "run", steps=21, optimizer=Muon()))
+    assert checkpoint.saved_steps(more) == [20, 21]
+
+
+# Latent normalization.
+
+
+def normalization_of(directory):
+    from ifuvit.pipeline import find_normalization
+
+    return find_normalization(directory)
+
+
+def test_a_run_keeps_its_normalization(tmp_path, capsys):
+    """Its pipeline has it, and validation on another data set uses it."""
+    data = write_features(tmp_path / "data", latent_scale=0.5)
+    same, scaled = (write_features(tmp_path / name, seed=5, latent_scale=s) for name, s in (("v1", 0.5), ("v2", 4.0)))
+    validated = []
+    for val_data in (same, scaled):
+        settings = {"steps": 2, "validate_every": 2, "val_data": val_data}
+        directory = run(tiny(data, tmp_path / f"run-{val_data.name}", **settings))
+        validated.append(log_of(directory, keep=("validation_loss",))[-1])
+        assert normalization_of(directory) == LatentNormalization(scale=(0.5,))
+    assert validated[0] == validated[1]
+    assert "mean 0, scale 0.5 (scalar, measured on" in capsys.readouterr().err
+    by_channel = run(tiny(data, tmp_path / "run", steps=1, latent_normalization="channel"))
+    assert normalization_of(by_channel) == LatentNormalization(mean=(0.0,) * 4, scale=(0.5,) * 4)
+    record = json.loads((by_channel / "config.json").read_text())
+    assert record["latent_normalization"] == {"mean": [0.0] * 4, "scale": [0.5] * 4}
+
+
+def test_fine_tuning_keeps_the_model_s_normalization(tmp_path, capsys):
+    first = run(tiny(write_features(tmp_path / "one", latent_scale=0.5), tmp_path / "first", steps=1))
+    other = write_features(tmp_path / "other", seed=3, latent_scale=2.0)
+    settings = {"init_from": str(first), "save_every": 1}
+    tuned = run(tiny(other, tmp_path / "tuned", steps=1, **settings))
+    assert normalization_of(tuned) == LatentNormalization(scale=(0.5,))
+    assert f"scale 0.5 (kept from {first})" in capsys.readouterr().err
+    # A resumed run keeps its own, whatever became of the model it started from.
+    shutil.rmtree(first)
+    resumed = run(tiny(other, tmp_path / "tuned", steps=2, **settings))
+    assert normalization_of(resumed) == LatentNormalization(scale=(0.5,))
+    assert "scale 0.5 (this run's)" in capsys.readouterr().err
+
+
+def test_fine_tuning_may_measure_again(tmp_path):
+    first = run(tiny(write_features(tmp_path / "one", latent_scale=0.5), tmp_path / "first", steps=1))
+    other = write_features(tmp_path / "other", seed=3, latent_scale=2.0)
+    renormalized = run(tiny(other, tmp_path / "tuned", steps=1, init_from=str(first), renormalize_latents=True))
+    assert normalization_of(renormalized) == LatentNormalization(scale=(2.0,))
+    # A backbone alone has none to keep.
+    IFUViT(MODEL).save_pretrained(tmp_path / "model")
+    alone = run(tiny(other, tmp_path / "alone", steps=1, init_from=str(tmp_path / "model")))
+    assert normalization_of(alone) == LatentNormalization(scale=(2.0,))
+
+
 # Divergence.
 
 
@@ -548,6 +659,24 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(data, tmp_
     saved, damaged = checkpoint.read_newest(tmp_path / "run")
     assert saved is not None and not damaged and all(t.isfinite().all() for t in saved.model.values())
     assert all(t.isfinite().all() for t in IFUViT.from_pretrained(tmp_path / "run").state_dict().values())
+
+
+def test_weights_that_are_not_numbers_are_not_saved(data, tmp_path, monkeypatch):
+    """The loss and gradient of a step are those before its update, which may be what breaks the weights."""
+    from ifuvit.training.ema import EMA
+
+    plain = EMA.update
+
+    def breaking(self, updates):
+        plain(self, updates)
+        if updates == 11:
+            with torch.no_grad():
+                self.parameters[0].fill_(math.nan)
+
+    monkeypatch.setattr(EMA, "update", breaking)
+    with pytest.raises(InputError, match="not finite after step 12; training has diverged.*good checkpoint is step 6"):
+        run(tiny(data, tmp_path / "run"))
+    assert checkpoint.saved_steps(tmp_path / "run") == [6]
 
 
 def test_a_learning_rate_far_too_high(data, tmp_path):
