@@ -325,7 +325,7 @@ def test_paper_scale_takes_the_papers_recipe(tmp_path: Path) -> None:
     assert recipe.optimizer.learning_rate == 2e-4
     assert recipe.model.embed_dim == 512 and recipe.model.n_image == 4
     features = plan.prepare_config("val")
-    assert features.images == tmp_path / "coco" / "val2014" and features.text == "tokens"
+    assert features.source.images == tmp_path / "coco" / "val2014" and features.text == "tokens"
     assert features.captions == tmp_path / "coco" / "annotations" / "captions_val2014.json"
     judged = plan.evaluate_config(setting, 1234)
     assert judged.resolved_protocol().name == "paper" and judged.data == tmp_path / "coco"
