@@ -19,7 +19,7 @@ from ifuvit.utils.config import Finite, Fraction, NonNegative, Positive, Range, 
 from ifuvit.utils.errors import InputError
 
 _Decay = Annotated[float, Range(least=0, below=1)]
-_OPTIMIZER = tyro.conf.arg(name="optimizer", metavar="{adamw,muon}")
+_OPTIMIZER = tyro.conf.arg(name="optimizer", metavar="adamw|muon")
 
 
 class _Section:

@@ -280,5 +280,5 @@ def _message(box: str, options: Mapping[str, str]) -> str:
         value = listed[1].replace("', '", " ") if listed else text.rsplit(": ", 1)[-1].strip("'")
         allowed = options.get(option, "something else")
     else:
-        return re.sub(r"^Error parsing \w+: ", "", text)  # the name of a class tells a user nothing
+        return re.sub(r"^Error parsing [\w.]+: ", "", text)  # the name of a class tells a user nothing
     return f"{option} {value}: must be {allowed.replace('|', ' or ')}"
