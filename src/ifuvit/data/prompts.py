@@ -1,9 +1,13 @@
-"""Prompts and captions in text files, one per line."""
+"""Prompts and captions in text files, one per line, and the names of the sets of counting prompts."""
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from ifuvit.utils.errors import InputError
+
+PromptSet = Literal["paper", "all-kinds", "relations", "held-out", "coco"]
+"""See `ifuvit.metrics.counting.prompts.PROMPT_SETS`."""
 
 
 def read_lines(file: Path, *, option: str) -> list[str]:

@@ -21,7 +21,7 @@ _DIFFUSERS_NAMES = {"num_inference_steps": "steps"}
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """What decides, next to model, prompt and seed, which image is sampled.
+    """How images are sampled: with model, prompt and seed, this decides the image.
 
     Raises:
         InputError: a field outside its range, named as its flag.

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from tyro import MISSING
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, Positional, arg
 
+from ifuvit.data.prompts import PromptSet
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.protocols import Protocol, protocols
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.errors import InputError
 

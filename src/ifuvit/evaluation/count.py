@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ifuvit.metrics.counting.prompts import PromptSet
+from ifuvit.data.prompts import PromptSet
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, use_bf16
 from ifuvit.utils.errors import InputError

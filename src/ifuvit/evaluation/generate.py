@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ifuvit.data.prompts import read_prompts
+from ifuvit.data.prompts import PromptSet, read_prompts
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
 from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.utils.config import NonNegative, Positive, check, to_dict
 from ifuvit.utils.errors import InputError
@@ -151,6 +150,8 @@ def all_prompts(config: GenerateConfig) -> list[str]:
     if config.prompts_file is not None:
         prompts += read_prompts(config.prompts_file)
     if config.prompt_set is not None:
+        from ifuvit.metrics.counting.prompts import PROMPT_SETS
+
         prompts += PROMPT_SETS[config.prompt_set]
     if not prompts:
         raise InputError(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from ifuvit.data.prompts import PromptSet
 from ifuvit.diffusion.settings import PAPER_EVALUATION_SETTINGS, SamplingSettings
-from ifuvit.metrics.counting.prompts import PromptSet
 from ifuvit.utils.errors import InputError
 
 

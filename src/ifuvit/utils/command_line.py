@@ -145,9 +145,9 @@ def _is_instance(config: Any) -> bool:
 
 
 def _options() -> tuple[Any, ...]:
-    from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
+    from tyro.conf import FlagCreatePairsOff
 
-    return FlagCreatePairsOff, OmitArgPrefixes
+    return (FlagCreatePairsOff,)
 
 
 def _registry() -> Any:
