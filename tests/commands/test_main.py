@@ -92,13 +92,12 @@ def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_nam
         "prepare": ["folder", "a", "--out", "b"],
         "scenes": ["--out", "a"],
         "convert": ["uvit", "a.pth", "b", "--heads", "8"],
-        "train-autoencoder": ["--images", "a", "--out", "b"],
         "evaluate": ["a", "--data", "b", "--out", "c"],
         "sweep": ["a", "--data", "b", "--out", "c"],
         "experiment": ["table1", "--out", "a"],
         "report": ["a", "--out", "b"],
         "reference-stats": ["--data", "a", "--network", "effnet-lite0", "--out", "b"],
-        "train-two-tower": ["--scenes", "a", "--out", "b"],
+        "make-standin": ["counter", "--scenes", "a", "--out", "b"],
     }
     arguments = required.get(verb_name, [])
     assert run(monkeypatch, verb_name, *arguments, "--no-such-flag") == 2

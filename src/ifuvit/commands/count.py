@@ -1,8 +1,8 @@
 """`ifuvit count`."""
 
-from ifuvit.evaluation.count import CountJudgeConfig, CountPromptsConfig, CountTrainConfig, run
+from ifuvit.evaluation.count import CountJudgeConfig, CountPromptsConfig, judge
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
-from ifuvit.metrics.counting.tables import errors_table, result_table
+from ifuvit.metrics.counting.tables import result_table
 from ifuvit.utils.command_line import parse_action
 from ifuvit.utils.files import read_json
 
@@ -13,13 +13,11 @@ Count the objects in images that were drawn from prompts like "three sheep" or "
 actions:
   prompts  paper|all-kinds|relations|held-out|coco  print prompts, one a line
   judge    IMAGES --out RESULT.json               judge what `ifuvit generate` drew from them
-  train    --scenes DIR --out COUNTER               train a counter on OpenMoji Scenes, print its error
 
 `ifuvit count ACTION --help` tells an action's arguments."""
-_ACTIONS: dict[str, type[CountPromptsConfig | CountJudgeConfig | CountTrainConfig]] = {
+_ACTIONS: dict[str, type[CountPromptsConfig | CountJudgeConfig]] = {
     "prompts": CountPromptsConfig,
     "judge": CountJudgeConfig,
-    "train": CountTrainConfig,
 }
 
 
@@ -31,12 +29,7 @@ def main(arguments: list[str]) -> None:
     if isinstance(config, CountPromptsConfig):
         print("\n".join(PROMPT_SETS[config.set]))
         return
-    written = run(config)
-    if isinstance(config, CountTrainConfig):
-        facts = read_json(written / "manifest.json")
-        print(errors_table(facts["errors"]))
-        print(f"{written}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
-    else:
-        result = read_json(written)
-        print(result_table(result))
-        print(f"{written}: {result['judged']} images judged")
+    written = judge(config)
+    result = read_json(written)
+    print(result_table(result))
+    print(f"{written}: {result['judged']} images judged")

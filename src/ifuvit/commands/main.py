@@ -17,17 +17,16 @@ COMMANDS = {
     "scenes": ("ifuvit.commands.scenes", "draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout"),
     "prepare": ("ifuvit.commands.prepare", "encode captions and images into features for training"),
     "train": ("ifuvit.commands.train", "train a backbone on prepared features"),
-    "train-autoencoder": ("ifuvit.commands.train_autoencoder", "train a small KL autoencoder on a folder of images"),
     "evaluate": ("ifuvit.commands.evaluate", "judge a model or images: distances, alignment, counts and costs"),
     "sweep": ("ifuvit.commands.sweep", "evaluate models over guidance scales"),
     "experiment": ("ifuvit.commands.experiment", "run or resume a whole experiment of the paper"),
     "report": ("ifuvit.commands.report", "put results into one page with tables and curves"),
     "reference-stats": ("ifuvit.commands.reference_stats", "make the real side's statistics for Fréchet distances"),
-    "train-two-tower": ("ifuvit.commands.train_two_tower", "train the embedded model of text-image alignment"),
     "count": ("ifuvit.commands.count", "count objects in images of OpenMoji Scenes' kinds"),
     "costs": ("ifuvit.commands.costs", "print parameters and GFLOPs of any setting"),
     "bench": ("ifuvit.commands.bench", "time training, sampling, preparation and feature extraction"),
     "study": ("ifuvit.commands.study", "have people count objects in images, or rank several models' images"),
+    "make-standin": ("ifuvit.commands.make_standin", "train a small autoencoder, two-tower model or object counter"),
     "convert": ("ifuvit.commands.convert", "turn an official U-ViT checkpoint into a model directory"),
 }
 

@@ -59,7 +59,7 @@ class PrepareConfig:
     out: Path
     """The features directory to write. If it is unfinished, the work goes on where it stopped."""
     autoencoder: str = "openmoji"
-    """Encodes the images: a shipped name, a diffusers folder or hub id, or a run of train-autoencoder."""
+    """Encodes the images: a shipped name, a diffusers folder or hub id, or a run of `make-standin autoencoder`."""
     text_encoder: str = "minilm"
     """Encodes the captions: "minilm", "clip-vit-large-patch14", or the folder or hub id of a CLIP text model or of a
     BERT-like model."""

@@ -60,7 +60,7 @@ class EvaluateConfig:
     weights: Annotated[tuple[str, ...], arg(metavar="NAME=PATH")] = ()
     """Where the weights of networks lie that are not embedded, as `inception=FILE.pth` or `clip=FOLDER`."""
     counter: str = "openmoji"
-    """The counter of drawn objects: the shipped one, or a directory of `ifuvit count train`."""
+    """The counter of drawn objects: the shipped one, or a directory of `ifuvit make-standin counter`."""
     detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
     """Count objects by this zero-shot detector of transformers, as google/owlv2-base-patch16-ensemble; for photographs."""
     images_dir: Annotated[Path | None, arg(metavar="DIR")] = None

@@ -423,7 +423,7 @@ def _instructions(hardware: Mapping[str, Any]) -> str:
 
 
 def _training(file: Path) -> Training | None:
-    """None for a log of something else (train-autoencoder's)."""
+    """None for a log of something else (make-standin autoencoder's)."""
     loss, validation, evaluations, images = [], [], [], None
     with _reading(file, "log of `ifuvit train`"):
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -143,7 +143,7 @@ def load_alignment_model(
     Args:
         name: "clip", or "two-tower", the small stand-in for OpenMoji Scenes that ships with the package.
         weights: for "clip" a folder or hub id of a transformers CLIP model (default: OpenAI's ViT-L/14 from the hub);
-            for "two-tower" a directory that `ifuvit train-two-tower` wrote (default: the shipped one).
+            for "two-tower" a directory that `ifuvit make-standin two-tower` wrote (default: the shipped one).
         prefix: put before every caption. "" by default; Hessel et al. use "A photo depicts ".
         device: where to compute.
 

@@ -77,7 +77,7 @@ def load_counter(reference: str | Path = "openmoji", *, device: str | torch.devi
     """A counter of OpenMoji Scenes' kinds.
 
     Args:
-        reference: "openmoji", the one that ships with the package, or a directory that `ifuvit count train` wrote.
+        reference: "openmoji", the one that ships with the package, or a directory that `ifuvit make-standin counter` wrote.
             The shipped name goes before a directory of that name (say `./openmoji`).
         device: where its network computes.
 
@@ -88,7 +88,7 @@ def load_counter(reference: str | Path = "openmoji", *, device: str | torch.devi
     directory = shipped.get(str(reference), Path(reference))
     if not directory.is_dir():
         raise InputError(
-            f"no counter {str(reference)!r}: neither a directory of `ifuvit count train` nor one of the shipped names "
+            f"no counter {str(reference)!r}: neither a directory of `ifuvit make-standin counter` nor one of the shipped names "
             f"({', '.join(sorted(shipped)) or 'none'})"
         )
     network = ObjectCounter.from_pretrained(directory, device=device)
