@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo         install, draw images with the shipped model, count objects in 100 of them, write the report"
 	@echo "make test         the tests (test-slow: those that take long)"
-	@echo "make lint         ruff's checks and format (make format applies them)"
+	@echo "make lint         ruff's checks and format (make format applies them), and the contract of imports"
 	@echo "make types        pyright"
 	@echo "make train-smoke  the whole way on the CPU in minutes: scenes, features, training, images"
 	@echo "make wheel        build dist/*.whl"
@@ -54,6 +54,7 @@ test-slow: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -62,11 +63,11 @@ format: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-train-smoke: $(VENV)/.installed
+train-smoke: $(VENV)/.installed-dev # matplotlib draws the loss
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/train_smoke.sh out/train-smoke
 
 wheel: $(BIN)/python
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
 clean:
-	rm -rf build dist demo out/train-smoke .pytest_cache .ruff_cache
+	rm -rf build dist demo out/train-smoke .pytest_cache .ruff_cache .import_linter_cache

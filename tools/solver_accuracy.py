@@ -1,6 +1,6 @@
 """How far the solvers are from an exact solution, on a small random model.
 
-    python tests/solver_accuracy.py [DIRECTORY]     prints the table of docs/sampling.md; DIRECTORY/manifest.json keeps it
+    python tools/solver_accuracy.py [DIRECTORY]     prints the table of docs/sampling.md; DIRECTORY/manifest.json keeps it
 
 The exact solution integrates the probability flow by a method of its own: with y = x / alpha and s = sigma / alpha it is
 dy/ds = noise(alpha y, n), done by the classical Runge-Kutta method, two units of n a step, in double precision.
@@ -107,7 +107,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         write_manifest(
             sys.argv[1],
-            "tests/solver_accuracy.py",
+            "tools/solver_accuracy.py",
             {"guidance_scale": GUIDANCE_SCALE},
             started=started,
             torch=torch.__version__,

@@ -1,6 +1,6 @@
 """How often the analysis of human studies finds what simulated raters were planted with.
 
-    python tests/study_coverage.py DIRECTORY [SCENARIO …]
+    python tools/study_coverage.py DIRECTORY [SCENARIO …]
 
 prints a summary and keeps every number of a scenario in DIRECTORY/SCENARIO.json. Without scenarios it is all of them whose
 files are not there yet.
@@ -99,7 +99,7 @@ def main(directory: Path, scenarios: Sequence[str]) -> None:
         else:
             result = of_preferences(PREFERENCES[name]) if name in PREFERENCES else of_counts(COUNTS[name])
             show(name, result)
-        write_json(file, manifest("tests/study_coverage.py", {"scenario": name}, started=started, **result))
+        write_json(file, manifest("tools/study_coverage.py", {"scenario": name}, started=started, **result))
 
 
 def of_preferences(one: Preferences) -> dict[str, Any]:

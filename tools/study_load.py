@@ -1,6 +1,6 @@
 """How long 50 raters who answer at once wait for a study's server, and whether anything is lost. To be run by hand:
 
-    PYTHONPATH=src:tests python tests/study_load.py [RESULT.json]
+    PYTHONPATH=tests/support python tools/study_load.py [RESULT.json]
 
 Raters are threads with connections of their own, in another process than the server; each posts its next answer as soon as
 the last one is acknowledged, so 50 answers are under way all the time.

@@ -10,6 +10,7 @@ import torch
 
 from ifuvit import IFUViT
 from ifuvit.commands import main as cli
+from ifuvit.utils.command_line import parse
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def truncated(path):
 
 
 def pickled(path):
-    path.write_bytes(pickle.dumps({"a": cli.parse}))
+    path.write_bytes(pickle.dumps({"a": parse}))
 
 
 @pytest.mark.parametrize(

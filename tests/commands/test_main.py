@@ -6,9 +6,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from tiny_pipeline import write_tiny_pipeline
@@ -17,6 +15,7 @@ from ifuvit.commands import main as cli
 from ifuvit.utils.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
+NAMES = [name for commands in cli.COMMANDS.values() for name in commands]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
@@ -35,10 +34,10 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], 
     """Registers a function as the command "try"."""
 
     def register(main: Callable[[list[str]], None]) -> None:
-        module = types.ModuleType("ifuvit_try")
+        module = types.ModuleType("try")
         module.main = main  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "ifuvit_try", module)
-        monkeypatch.setitem(cli.COMMANDS, "try", ("ifuvit_try", "for tests"))
+        monkeypatch.setitem(sys.modules, "ifuvit.commands.try", module)
+        monkeypatch.setitem(cli.COMMANDS, "for tests", {"try": "is tried"})
 
     return register
 
@@ -56,9 +55,27 @@ def test_help(monkeypatch: pytest.MonkeyPatch, capsys: Capture, arguments: list[
     assert run(monkeypatch, *arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for verb_name, (_, about) in cli.COMMANDS.items():
-        assert verb_name in out and about in out
+    for title, commands in cli.COMMANDS.items():
+        assert f"\n{title}:\n" in out
+        for name, about in commands.items():
+            assert f"  {name} " in out and about in out
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_help_as_a_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    for asked, same in (["help"], ["--help"]), (["help", "scenes"], ["scenes", "--help"]):
+        printed = []
+        for arguments in (asked, same):
+            assert run(monkeypatch, *arguments) == 0
+            printed.append(capsys.readouterr())
+        assert printed[0] == printed[1] and printed[0].out
+    assert run(monkeypatch, "help", "prepare", "coco") == 0
+    assert "ifuvit prepare coco" in capsys.readouterr().out
+
+
+def test_the_package_is_a_command_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "ifuvit", "--help"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == cli.usage()
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -66,11 +83,11 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert len(capsys.readouterr().out.split()) == 1
 
 
-@pytest.mark.parametrize("verb_name", cli.COMMANDS)
-def test_help_of_every_verb(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_name: str) -> None:
-    assert run(monkeypatch, verb_name, "--help") == 0
+@pytest.mark.parametrize("name", NAMES)
+def test_help_of_every_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture, name: str) -> None:
+    assert run(monkeypatch, name, "--help") == 0
     out, err = capsys.readouterr()
-    assert err == "" and f"ifuvit {verb_name}" in out
+    assert err == "" and f"ifuvit {name}" in out
 
 
 @pytest.mark.parametrize("source", ["coco", "folder", "dataset"])
@@ -79,14 +96,18 @@ def test_help_of_every_source(monkeypatch: pytest.MonkeyPatch, capsys: Capture, 
     assert "--autoencoder" in capsys.readouterr().out
 
 
-def test_unknown_verb(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_unknown_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, "paint") == 2
     line = one_line(capsys)
-    assert "'paint'" in line and all(name in line for name in cli.COMMANDS)
+    assert "'paint'" in line and all(known in line for known in NAMES)
+    assert run(monkeypatch, "gnerate") == 2
+    assert one_line(capsys) == "ifuvit: unknown command 'gnerate'; did you mean generate?\n"
+    assert run(monkeypatch, "prepare", "cocoo") == 2
+    assert one_line(capsys) == "ifuvit: unknown source 'cocoo'; did you mean coco?\n"
 
 
-@pytest.mark.parametrize("verb_name", cli.COMMANDS)
-def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, name: str) -> None:
     required = {
         "train": ["openmoji-cross-early", "--data", "a", "--out", "b"],
         "prepare": ["folder", "a", "--out", "b"],
@@ -99,8 +120,8 @@ def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, verb_nam
         "reference-stats": ["--data", "a", "--network", "effnet-lite0", "--out", "b"],
         "make-standin": ["counter", "--scenes", "a", "--out", "b"],
     }
-    arguments = required.get(verb_name, [])
-    assert run(monkeypatch, verb_name, *arguments, "--no-such-flag") == 2
+    arguments = required.get(name, [])
+    assert run(monkeypatch, name, *arguments, "--no-such-flag") == 2
     assert "no-such-flag" in one_line(capsys)
 
 
@@ -190,8 +211,8 @@ def test_an_internal_fault_keeps_its_traceback() -> None:
     code = (
         "import sys, types; from ifuvit.commands import main as cli\n"
         "def main(arguments): raise ValueError('a fault of ours')\n"
-        "module = types.ModuleType('broken'); module.main = main; sys.modules['broken'] = module\n"
-        "cli.COMMANDS['broken'] = ('broken', ''); sys.argv = ['ifuvit', 'broken']; cli.main()"
+        "module = types.ModuleType('broken'); module.main = main; sys.modules['ifuvit.commands.broken'] = module\n"
+        "cli.COMMANDS['broken'] = {'broken': ''}; sys.argv = ['ifuvit', 'broken']; cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -229,7 +250,7 @@ def test_the_command_line_starts_with_nothing_heavy() -> None:
     assert not loaded_by(["--help"], ["--version"], ["generate", "--help"], ["bench", "--help"]) & set(HEAVY)
 
 
-def test_drawing_loads_nothing_that_other_verbs_need(tmp_path: Path) -> None:
+def test_generating_loads_nothing_that_other_commands_need(tmp_path: Path) -> None:
     model = str(write_tiny_pipeline(tmp_path / "model"))
     loaded = loaded_by(["generate", "a bus", "--model", model, "--out", str(tmp_path / "out"), "--steps", "2"])
     assert {"torch", "ifuvit.pipeline"} <= loaded
@@ -250,9 +271,9 @@ def test_drawing_loads_nothing_that_other_verbs_need(tmp_path: Path) -> None:
     assert not loaded & {"diffusers.pipelines", "diffusers.pipelines.pipeline_utils", "transformers.pipelines"}
 
 
-def test_help_of_every_verb_is_without_torch() -> None:
+def test_help_of_every_command_is_without_torch() -> None:
     light = {"numpy", "PIL"}
-    assert not loaded_by(*([command, "--help"] for command in cli.COMMANDS)) & (set(HEAVY) - light)
+    assert not loaded_by(*([name, "--help"] for name in NAMES)) & (set(HEAVY) - light)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
@@ -261,53 +282,27 @@ def test_mistakes_are_one_line_in_any_locale(encoding: str) -> None:
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "ifuvit: Unrecognized options: --sise, 3; see `ifuvit scenes --help`\n"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """About these settings."""
-
-    count: int = 3
-    """How many."""
-    kind: Literal["round", "square"] = "round"
-    """Of which form."""
-    fast: bool = False
-    """Hurry."""
-
-    def __post_init__(self) -> None:
-        if self.count < 0:
-            raise InputError(f"count={self.count}: must not be negative")
-
-
-def test_parse(capsys: Capture) -> None:
-    assert cli.parse(Settings, [], prog="ifuvit try") == Settings()
-    parsed = cli.parse(Settings, ["--count", "5", "--kind", "square", "--fast"], prog="ifuvit try")
-    assert parsed == Settings(count=5, kind="square", fast=True)
-    assert cli.parse(Settings, ["--fast"], prog="ifuvit try", default=Settings(count=9)) == Settings(count=9, fast=True)
-    with pytest.raises(SystemExit) as stop:
-        cli.parse(Settings, ["--help"], prog="ifuvit try")
-    assert not stop.value.code
-    out = capsys.readouterr().out
-    assert "About these settings." in out and "How many." in out and "Of which form." in out
+    assert done.stderr == "ifuvit: unknown option --sise; did you mean --size? See `ifuvit scenes --help`\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "shown"),
+    ("arguments", "loads"),
     [
-        (["--count", "-1"], "count=-1: must not be negative"),
-        (["--count", "x"], "x"),
-        (["--kind", "oval"], "oval"),
-        (["--cuont", "3"], "--cuont"),
-        (["stray"], "stray"),
-        (["--count"], "--count"),
+        (["convert", "uvit", "no-such-file.pth", "no-such-directory", "--heads", "8"], True),
+        (["convert", "--help"], False),
+        (["report"], False),
     ],
-    ids=" ".join,
 )
-def test_parse_refuses(arguments: list[str], shown: str, capsys: Capture) -> None:
-    with pytest.raises(InputError) as caught:
-        cli.parse(Settings, arguments, prog="ifuvit try")
-    message = str(caught.value)
-    assert shown in message and "ifuvit try --help" in message
-    assert "\n" not in message and not set("│╭╰─") & set(message)
-    assert capsys.readouterr().err == ""
+def test_a_line_on_the_terminal_before_what_takes_seconds(arguments: list[str], loads: bool) -> None:
+    import pty
+
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "ifuvit", *arguments]
+    subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=end)
+    os.close(end)
+    try:
+        shown = os.read(terminal, 1000).decode()
+    except OSError:  # nothing was written
+        shown = ""
+    assert ("loading PyTorch ...\r\n" in shown) == loads
+    assert "loading" not in subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True).stderr

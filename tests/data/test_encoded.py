@@ -45,6 +45,8 @@ def write(directory, text="embeddings"):
             "size": 8,
             "text": text,
             "latent_scale": 0.5,
+            "latent_mean": [0.0, 1.0],
+            "latent_std": [2.0, 3.0],
             "autoencoder": {"reference": "x", "fingerprint": "a" * 64, "channels": 2, "factor": 4},
             "text_encoder": {"reference": "y", "fingerprint": "b" * 64, "width": 6, "max_tokens": 4},
         },
@@ -122,9 +124,9 @@ def test_damage_is_found(tmp_path):
 
 
 def test_what_is_no_features_directory(tmp_path):
-    with pytest.raises(InputError, match="no such features directory"):
+    with pytest.raises(InputError, match="no such encoded data set"):
         EncodedDataset.open(tmp_path / "absent")
-    with pytest.raises(InputError, match="not a features directory"):
+    with pytest.raises(InputError, match="not an encoded data set"):
         EncodedDataset.open(tmp_path)
     EncodedDatasetWriter(tmp_path / "f").begin(SETTINGS)
     with pytest.raises(InputError, match="unfinished"):
@@ -146,13 +148,13 @@ def test_writer_refuses_other_settings(tmp_path):
     writer = EncodedDatasetWriter(tmp_path / "f")
     writer.begin(SETTINGS)
     assert writer.check(SETTINGS)
-    with pytest.raises(InputError, match="made with size 8, not 16"):
+    with pytest.raises(InputError, match="encoded with size 8, not 16"):
         writer.check({**SETTINGS, "size": 16})
     with pytest.raises(InputError, match="autoencoder aaaaaaaaaaaa, not cccccccccccc"):
         writer.check({**SETTINGS, "autoencoder": "c" * 64})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")
-    with pytest.raises(InputError, match="holds no features"):
+    with pytest.raises(InputError, match="holds no encoded data set"):
         EncodedDatasetWriter(tmp_path / "other").check(SETTINGS)
     with pytest.raises(InputError, match="is a file"):
         EncodedDatasetWriter(tmp_path / "other" / "thesis.txt").check(SETTINGS)

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from PIL import Image
 
 import ifuvit.data.prepare
 from ifuvit.commands.prepare import main
+from ifuvit.data.config import PrepareConfig
 from ifuvit.data.encoded import EncodedDataset
 from ifuvit.data.encoding import ALONE, latent_scale
 from ifuvit.data.images import center_crop_resize, load_image
-from ifuvit.data.prepare import CocoConfig, FolderConfig, encode, read_source
+from ifuvit.data.prepare import encode
+from ifuvit.data.sources import CocoSource, FolderSource
 from ifuvit.encoders.text_encoder import Tokens
-from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
@@ -75,9 +77,8 @@ def coco(tmp_path):
     (tmp_path / "images" / "12.png").unlink()
     annotations.append({"image_id": 1, "caption": "  "})
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    return CocoConfig(
-        images=tmp_path / "images",
-        captions=tmp_path / "captions.json",
+    return PrepareConfig(
+        source=CocoSource(images=tmp_path / "images", captions=tmp_path / "captions.json"),
         out=tmp_path / "features",
         size=16,
         shard_size=5,
@@ -87,7 +88,7 @@ def coco(tmp_path):
 
 def prepare(config, share=ALONE, autoencoder=None, text_encoder=None):
     encoders = autoencoder or FakeAutoencoder(), text_encoder or FakeTextEncoder()
-    return encode(config, read_source(config), *encoders, share)
+    return encode(config, config.source.read(), *encoders, share)
 
 
 def content(directory):
@@ -105,7 +106,7 @@ def test_features_are_the_encoders_answers(coco, capsys):
     assert features.image_ids == tuple(map(str, kept))
     autoencoder, text_encoder = FakeAutoencoder(), FakeTextEncoder()
     for row, index in enumerate(kept):
-        pixels = np.asarray(center_crop_resize(load_image(coco.images / f"{index}.png"), 16)).astype(np.float32)
+        pixels = np.asarray(center_crop_resize(load_image(coco.source.images / f"{index}.png"), 16)).astype(np.float32)
         expected = autoencoder.moments(torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)[None])
         np.testing.assert_allclose(features.moments([row])[0], expected[0], rtol=2e-3, atol=2e-3)
         captions = [features.caption_text(caption) for caption in features.captions_of(row)]
@@ -130,6 +131,8 @@ def test_latent_scale_is_that_of_drawn_latents(coco):
     mean, log_variance = np.split(moments, 2, axis=1)
     draws = mean + np.exp(log_variance / 2) * np.random.default_rng(0).standard_normal((400, *mean.shape))
     assert features.latent_scale == pytest.approx(1 / draws.std(), rel=2e-3)
+    assert features.latent_mean == pytest.approx(draws.mean((0, 1, 3, 4)).tolist(), rel=2e-2)
+    assert features.latent_std == pytest.approx(draws.std((0, 1, 3, 4)).tolist(), rel=2e-2)
     with pytest.raises(InputError, match="same constant"):
         latent_scale([{"count": 4, "sum": 8.0, "sum_squares": 16.0}])
 
@@ -137,8 +140,8 @@ def test_latent_scale_is_that_of_drawn_latents(coco):
 def test_what_is_left_out_is_listed(coco):
     prepare(coco)
     entries = [json.loads(line) for line in (coco.out / "skipped.jsonl").read_text().splitlines()]
-    images = coco.images.rename(coco.images.with_name("moved"))
-    moved = prepare(replace(coco, images=images, out=coco.out.with_name("fresh")))
+    images = coco.source.images.rename(coco.source.images.with_name("moved"))
+    moved = prepare(replace(coco, source=replace(coco.source, images=images), out=coco.out.with_name("fresh")))
     assert EncodedDataset.open(moved).fingerprint == EncodedDataset.open(coco.out).fingerprint
     left_out = [(entry["what"], entry["id"]) for entry in entries]
     assert left_out == [("caption", "1"), ("image", "5"), ("image", "12")]
@@ -207,14 +210,14 @@ def test_token_ids_instead_of_states(coco):
     assert bytes(ids[0][mask[0]].tolist()) == b"cap 0"
     assert features.null_embeddings.shape == (8, 6)
     assert not (coco.out / "embeddings").exists()
-    with pytest.raises(InputError, match="text tokens, not states"):
+    with pytest.raises(InputError, match="text tokens, not embeddings"):
         prepare(coco)
 
 
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"size": 32}, "made with size 16, not 32"),
+        ({"size": 32}, "encoded with size 16, not 32"),
         ({"shard_size": 6}, "shard size"),
         ({"captions": None}, "images and captions"),
     ],
@@ -223,9 +226,9 @@ def test_features_of_other_settings_are_refused(coco, change, match):
     prepare(coco)
     before = content(coco.out)
     if "captions" in change:
-        captions = read_json(coco.captions)
+        captions = read_json(coco.source.captions)
         captions["annotations"][0]["caption"] = "another"
-        coco.captions.write_text(json.dumps(captions))
+        coco.source.captions.write_text(json.dumps(captions))
         change = {}
     with pytest.raises(InputError, match=match):
         prepare(replace(coco, **change))
@@ -236,7 +239,7 @@ def test_features_of_another_encoder_are_refused(coco):
     prepare(coco)
     other = FakeTextEncoder()
     other.fingerprint = "c" * 64
-    with pytest.raises(InputError, match="made with text encoder bbbbbbbbbbbb, not cccccccccccc"):
+    with pytest.raises(InputError, match="encoded with text encoder bbbbbbbbbbbb, not cccccccccccc"):
         prepare(coco, text_encoder=other)
 
 
@@ -305,7 +308,7 @@ def test_folder_goes_the_same_way(tmp_path):
         Image.new("RGBA", (9, 7), (0, 0, 0, 0)).save(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(f"image {name}\nignored")
     Image.new("RGB", (9, 7), (0, 0, 0)).save(folder / "c.png")
-    config = FolderConfig(folder=folder, out=tmp_path / "features", size=8)
+    config = PrepareConfig(source=FolderSource(folder=folder), out=tmp_path / "features", size=8)
     features = EncodedDataset.open(prepare(config))
     assert features.image_ids == ("a.png", "b.png")
     assert [features.caption_text(row) for row in range(2)] == ["image a", "image b"]
@@ -315,16 +318,16 @@ def test_folder_goes_the_same_way(tmp_path):
 
 def work(values, seconds):
     """What a process started by `start` does."""
-    config = from_dict(CocoConfig, json.loads(values))
+    config = pickle.loads(bytes.fromhex(values))
     encode(
-        config, read_source(config), FakeAutoencoder(float(seconds)), FakeTextEncoder(), Processes.from_environment()
+        config, config.source.read(), FakeAutoencoder(float(seconds)), FakeTextEncoder(), Processes.from_environment()
     )
 
 
 def start(config, environment=None, seconds=0.0):
     program = "import sys; sys.path[:0] = sys.argv[1].split(':'); import test_prepare; test_prepare.work(*sys.argv[2:])"
     return subprocess.Popen(
-        [sys.executable, "-c", program, f"{HERE}:{HERE.parent / 'support'}", json.dumps(to_dict(config)), str(seconds)],
+        [sys.executable, "-c", program, f"{HERE}:{HERE.parent / 'support'}", pickle.dumps(config).hex(), str(seconds)],
         env={**os.environ, **(environment or {})},
         stderr=subprocess.PIPE,
     )

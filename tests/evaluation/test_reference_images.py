@@ -42,7 +42,7 @@ def test_a_choice_holds_the_smaller_choices_and_no_image_twice(scenes):
     assert real.choose(5, seed=3) == chosen[:5] and real.choose(8, seed=4) != chosen
     for file, caption in chosen:
         assert caption in real.captions[real.files.index(file)]
-    with pytest.raises(InputError, match=r"8 usable images in val, fewer than the 9 .*--images 8"):
+    with pytest.raises(InputError, match=r"8 usable images in val, fewer than the 9 .*--num-images 8"):
         real.choose(9)
 
 

@@ -58,7 +58,6 @@ def test_mistakes(tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(
             sys, "argv", ["ifuvit", "reference-stats", *map(str, arguments), "--out", str(tmp_path / out)]
         )
-        monkeypatch.setitem(cli.COMMANDS, "reference-stats", ("ifuvit.evaluation.reference_stats", ""))
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert stop.value.code == 2 and not (tmp_path / out).exists()

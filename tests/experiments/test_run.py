@@ -9,6 +9,7 @@ from evaluation_stub import Evaluations, write_model, write_result
 
 from ifuvit.commands import main as cli
 from ifuvit.data import prepare
+from ifuvit.data.config import PrepareConfig
 from ifuvit.data.scenes import config as scenes
 from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import run as evaluate
@@ -57,9 +58,9 @@ class Verbs:
         write_scenes(config.out, size=32, train=config.train, val=config.val, seed=config.seed)
         write_manifest(config.out, "scenes", to_dict(config), started=now())
 
-    def prepare(self, config: prepare.CocoConfig) -> None:
+    def prepare(self, config: PrepareConfig) -> None:
         self.note(f"prepare {config.out.name}")
-        assert config.captions.is_file() and config.images.is_dir()
+        assert config.source.captions.is_file() and config.source.images.is_dir()
         config.out.mkdir(parents=True)
         write_manifest(config.out, "prepare", to_dict(config), started=now(), fingerprint="f")
 
@@ -322,7 +323,7 @@ def test_paper_scale_takes_the_papers_recipe(tmp_path: Path) -> None:
     assert (config.steps, config.batch_size, config.learning_rate, config.seed) == (1_000_000, 256, 2e-4, 1235)
     assert config.model.embed_dim == 512 and config.model.n_image == 4
     features = plan.prepare_config("val")
-    assert features.images == tmp_path / "coco" / "val2014" and features.text == "tokens"
+    assert features.source.images == tmp_path / "coco" / "val2014" and features.text == "tokens"
     assert features.captions == tmp_path / "coco" / "annotations" / "captions_val2014.json"
     judged = plan.evaluate_config(setting, 1234)
     assert judged.resolved_protocol().name == "paper" and judged.data == tmp_path / "coco"

@@ -94,6 +94,8 @@ def write_features(
             "size": size,
             "text": text,
             "latent_scale": latent_scale,
+            "latent_mean": [0.0] * CHANNELS,
+            "latent_std": [1 / latent_scale] * CHANNELS,
             "autoencoder": {
                 "reference": autoencoder_reference,
                 "fingerprint": autoencoder,

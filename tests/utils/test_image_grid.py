@@ -29,7 +29,23 @@ def test_every_character_is_drawn_or_named(monkeypatch):
 
 
 def test_the_font_that_lacks_least_is_taken(monkeypatch):
-    plain, better = module.ImageFont.load_default(14), next(f for n, f in enumerate(module._fonts(set("ä"))) if n == 1)
-    monkeypatch.setattr(module, "_fonts", lambda characters: iter([plain, better, plain]))
-    font, written = module._font("ä羊")
-    assert font is better and list(written) == [ord("羊")]
+    latin = module.ImageFont.load_default(14)
+    monkeypatch.setattr(module, "_from_fontconfig", lambda characters: latin)
+    font, written = module._font("ä羊")  # Pillow's own font has neither
+    assert font is not latin and list(written) == [ord("羊")]
+    monkeypatch.setattr(module, "_lacking", lambda font, characters: set() if font is latin else {"羊"})
+    assert module._font("ä羊") == (latin, {})
+
+
+def test_long_labels():
+    font, _ = module._font("a")
+    width = int(font.getlength("word word word")) + 1
+    assert module._wrap("  word word\nword  word ", font, width, lines=3) == ["word word word", "word"]
+    assert module._wrap("word " * 9, font, width, lines=2)[0] == "word word word"
+    assert module._wrap("word " * 9, font, width, lines=2)[1].endswith("…")
+    broken = module._wrap("x" * 30, font, width, lines=9)
+    assert "".join(broken) == "x" * 30 and len(broken) > 1
+    assert module._wrap("", font, width, lines=3) == [""]
+    for lines in (1, 2, 3):
+        rows = module._wrap("three sheep " * 9, font, width, lines=lines)
+        assert len(rows) == lines and max(map(font.getlength, rows)) <= width

@@ -14,7 +14,11 @@ from ifuvit.utils.files import OutputDirectory, now, sha256, write_manifest
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
     """Read a text-to-image U-ViT state dict (github.com/baofff/U-ViT) and write a pipeline directory. Everything about
-    the network but the number of heads is inferred from the shapes; the encoders are referred to, not copied."""
+    the network but the number of heads is inferred from the shapes; the encoders are referred to, not copied.
+
+    Example:
+        ifuvit convert uvit mscoco_uvit_small.pth models/uvit --heads 8
+    """
 
     format: Positional[Literal["uvit"]]
     """What the checkpoint is."""

@@ -1,34 +1,41 @@
-"""The command line: one subcommand a command. A command's module is imported only when that command runs.
-
-A command lives in a module with `main(arguments: list[str]) -> None`, which parses its arguments with `parse` below and
-calls the command's `run(config)`.
-"""
+"""The command line. A command is a module with `main(arguments)`, imported only when that command runs."""
 
 import errno
 import importlib
+import os
 import sys
 
+from ifuvit.utils.command_line import check_word
 from ifuvit.utils.devices import keep_freed_memory
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import is_full_disk, package_version
 
 COMMANDS = {
-    "generate": ("ifuvit.commands.generate", "draw images from prompts"),
-    "scenes": ("ifuvit.commands.scenes", "draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout"),
-    "prepare": ("ifuvit.commands.prepare", "encode captions and images into features for training"),
-    "train": ("ifuvit.commands.train", "train a backbone on prepared features"),
-    "evaluate": ("ifuvit.commands.evaluate", "judge a model or images: distances, alignment, counts and costs"),
-    "sweep": ("ifuvit.commands.sweep", "evaluate models over guidance scales"),
-    "experiment": ("ifuvit.commands.experiment", "run or resume a whole experiment of the paper"),
-    "report": ("ifuvit.commands.report", "put results into one page with tables and curves"),
-    "reference-stats": ("ifuvit.commands.reference_stats", "make the real side's statistics for Fréchet distances"),
-    "count": ("ifuvit.commands.count", "count objects in images of OpenMoji Scenes' kinds"),
-    "costs": ("ifuvit.commands.costs", "print parameters and GFLOPs of any setting"),
-    "bench": ("ifuvit.commands.bench", "time training, sampling, preparation and feature extraction"),
-    "study": ("ifuvit.commands.study", "have people count objects in images, or rank several models' images"),
-    "make-standin": ("ifuvit.commands.make_standin", "train a small autoencoder, two-tower model or object counter"),
-    "convert": ("ifuvit.commands.convert", "turn an official U-ViT checkpoint into a model directory"),
+    "use a model": {"generate": "draw images from prompts"},
+    "data": {
+        "scenes": "draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout",
+        "prepare": "encode images and captions for training",
+    },
+    "train": {"train": "train a model, or resume its training"},
+    "evaluate": {
+        "evaluate": "measure distances to real images, text-image alignment, counts and costs",
+        "study": "have people count objects in images, or rank the images of several models",
+        "report": "put results on one page with tables and plots",
+    },
+    "study the paper": {
+        "experiment": "run or resume an experiment of the paper as a whole",
+        "bench": "measure the speed of training, sampling and preparation",
+        "costs": "print parameters and GFLOPs of any model",
+    },
+    "other": {
+        "convert": "turn a U-ViT checkpoint into a pipeline directory",
+        "make-standin": "train a small autoencoder, two-tower model or object counter",
+        "count": "count objects in images of OpenMoji Scenes' kinds",
+        "sweep": "evaluate models over guidance scales",
+        "reference-stats": "write the statistics of reference images for Fréchet distances",
+    },
 }
+"""What each command does, by groups."""
 
 # Errors of the operating system that a path or a disk of the user's causes.
 _USERS = (
@@ -39,22 +46,27 @@ _USERS = (
 
 def usage() -> str:
     """The text of `ifuvit --help`."""
-    lines = [
-        "usage: ifuvit COMMAND [ARGUMENTS]",
-        "",
-        "Text-to-image diffusion with an intermediate fusion ViT.",
-        "",
-        "commands:",
-    ]
-    lines += [f"  {command:<18} {about}" for command, (_, about) in COMMANDS.items()]
+    lines = ["usage: ifuvit COMMAND [OPTIONS]", "", "Text-to-image diffusion with an intermediate fusion ViT.", ""]
+    for title, commands in COMMANDS.items():
+        lines += [f"{title}:", *(f"  {name:<17} {about}" for name, about in commands.items()), ""]
     return "\n".join(
-        [*lines, "", "`ifuvit COMMAND --help` tells a command's arguments. `ifuvit --version` tells the version."]
+        [
+            *lines,
+            "`ifuvit help COMMAND` lists the options of a command, `ifuvit --version` prints the version, and",
+            "docs/commands.md says how the shell completes them.",
+            "",
+            "example:",
+            '  ifuvit generate "three sheep on grass"',
+        ]
     )
 
 
 def main() -> None:
-    """Entry point of the `ifuvit` command: exit status 0, 2 for a mistake of the user, 1 for an internal fault."""
-    command, *arguments = sys.argv[1:] or ["--help"]
+    """Entry point of the `ifuvit` command: exit status 0, 2 for invalid input, 1 for an internal fault."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    command, *rest = arguments or ["--help"]
     if command in ("-h", "--help"):
         print(usage())
         return
@@ -62,10 +74,11 @@ def main() -> None:
         print(package_version())
         return
     try:
-        if command not in COMMANDS:
-            raise InputError(f"unknown command {command!r}; the commands are {', '.join(COMMANDS)}")
+        check_word(command, [name for commands in COMMANDS.values() for name in commands], what="command")
         keep_freed_memory()
-        importlib.import_module(COMMANDS[command][0]).main(arguments)
+        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+            sys.meta_path.insert(0, _LoadingLine())
+        importlib.import_module(f"ifuvit.commands.{command.replace('-', '_')}").main(rest)
     except InputError as error:
         sys.exit(_fail(str(error)))
     except BrokenPipeError:
@@ -81,6 +94,15 @@ def main() -> None:
         if is_full_disk(error):
             sys.exit(_fail(f"{error}; what was written before is kept"))
         raise
+
+
+class _LoadingLine:
+    """Finds no module: says on the terminal when the first is imported that takes seconds."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "torch":
+            sys.meta_path.remove(self)
+            print("loading PyTorch ...", file=sys.stderr, flush=True)
 
 
 def _fail(message: str) -> int:

@@ -1,29 +1,19 @@
 """`ifuvit make-standin`: train one of the small networks that ship with the package, or an autoencoder for other images."""
 
 from ifuvit.standins.config import TrainAutoencoderConfig, TrainCounterConfig, TrainTwoTowerConfig
-from ifuvit.utils.command_line import parse_action
+from ifuvit.utils.command_line import Actions, parse
 from ifuvit.utils.files import read_json
 
-_HELP = """usage: ifuvit make-standin NAME [OPTIONS]
-
-Train one of the small networks that stand in for large ones offline.
-
-names:
-  autoencoder  --images DIR --out RUN         a KL autoencoder for folders of images of any kind
-  two-tower    --scenes DIR --out DIRECTORY   the model of text-image alignment, on OpenMoji Scenes
-  counter      --scenes DIR --out DIRECTORY   the object counter, on OpenMoji Scenes
-
-`ifuvit make-standin NAME --help` lists the options."""
-_STANDINS: dict[str, type] = {
-    "autoencoder": TrainAutoencoderConfig,
-    "two-tower": TrainTwoTowerConfig,
-    "counter": TrainCounterConfig,
-}
+CONFIG = Actions(
+    word="name",
+    about="Train one of the small networks that stand in for large ones offline.",
+    configs={"autoencoder": TrainAutoencoderConfig, "two-tower": TrainTwoTowerConfig, "counter": TrainCounterConfig},
+)
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the command."""
-    config = parse_action(_STANDINS, arguments, command="make-standin", text=_HELP, what="stand-in")
+    """Run the command with these arguments."""
+    config = parse(CONFIG, arguments, prog="ifuvit make-standin")
     if isinstance(config, TrainAutoencoderConfig):
         from ifuvit.standins.autoencoder import run as make_autoencoder
 

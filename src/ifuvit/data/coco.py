@@ -13,7 +13,7 @@ def read_coco(images: str | Path, captions: str | Path) -> list[CaptionedImage]:
     """The images of a COCO captions file in the order of their ids (U-ViT's order), each with its captions in the
     order of the file.
 
-    A image whose file is missing, or which has no annotation, is given with its `problem` set.
+    An image whose file is missing, or which has no annotation, is given with its `problem` set.
 
     Args:
         images: the directory that holds the `file_name`s.
@@ -21,8 +21,8 @@ def read_coco(images: str | Path, captions: str | Path) -> list[CaptionedImage]:
             "annotations": [{"image_id", "caption"}, ...]}.
 
     Raises:
-        InputError: no such directory or file; a truncated or malformed annotation file; a image id listed twice; an
-            annotation of a image that is not listed; none of the images in the directory.
+        InputError: no such directory or file; a truncated or malformed annotation file; an image id listed twice; an
+            annotation of an image that is not listed; none of the images in the directory.
     """
     images, captions = Path(images), Path(captions)
     if not images.is_dir():

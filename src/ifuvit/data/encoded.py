@@ -1,10 +1,10 @@
-"""Prepared features on disk: what training reads instead of images and captions.
+"""The encoded data set on disk: latents and text embeddings, which training reads instead of images and captions.
 
-A features directory:
+Its directory:
 
     plan.json                settings and counts; written first, so that a restart knows what it continues
-    moments/00000.npy ...    (rows, 2C, h, w) float16: the posterior's mean and log-variance, a row a image
-    states/00000.npy ...     (rows, L, D) float16: text embeddings, a row a distinct caption (only with --text embeddings)
+    moments/00000.npy ...    (rows, 2C, h, w) float16: the posterior's mean and log-variance, a row an image
+    embeddings/00000.npy ... (rows, L, D) float16: text embeddings, a row a distinct caption (only with --text embeddings)
     ids/00000.npy ...        (rows, L) int32: token ids, a row a distinct caption
     masks/00000.npy ...      (rows, L) bool: True for real tokens, False for padding
     null_{embeddings,mask,ids}.npy   the null caption: (L, D) float16, (L,) bool, (L,) int32
@@ -35,7 +35,7 @@ from ifuvit.diffusion.initial_latents import LatentColor
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, read_json, sha256, write_json, write_manifest, write_text
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout above; a change that readers must know of raises it."""
 
 HALF_MAX = 65504.0
@@ -43,14 +43,14 @@ HALF_MAX = 65504.0
 
 
 class EncodedDatasetWriter:
-    """Writes a features directory shard by shard, so that it can be interrupted, restarted, and shared by processes.
+    """Writes a encoded data set shard by shard, so that it can be interrupted, restarted, and shared by processes.
 
     A shard is one or more arrays and facts about them; it counts as done once its mark in `progress/` is there, which
     is written after the arrays. All files take their names only when they are whole. Two processes that write the same
     shard do no harm: they write the same bytes.
 
     Args:
-        directory: the features directory; made if need be.
+        directory: the encoded data set; made if need be.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -65,7 +65,7 @@ class EncodedDatasetWriter:
         """Whether a preparation with these settings was begun here.
 
         Raises:
-            InputError: the directory holds something else, or features made with other settings.
+            InputError: the directory holds something else, or a data set encoded with other settings.
         """
         if not self.directory.exists():
             return False
@@ -73,14 +73,14 @@ class EncodedDatasetWriter:
             raise InputError(f"{self.directory}: is a file; --out must name a directory")
         if not (self.directory / "plan.json").exists():
             if any(not entry.name.startswith(".") for entry in self.directory.iterdir()):
-                raise InputError(f"{self.directory}: is not empty and holds no features; give another --out")
+                raise InputError(f"{self.directory}: is not empty and holds no encoded data set; give another --out")
             return False
         old = read_json(self.directory / "plan.json")
         for key in [*settings, *old]:
             if old.get(key) != settings.get(key):
                 raise InputError(
-                    f"{self.directory}: has features made with {key.replace('_', ' ')} {_short(old.get(key))}, "
-                    f"not {_short(settings.get(key))}; give another --out, or delete it to make them anew"
+                    f"{self.directory}: was encoded with {key.replace('_', ' ')} {_short(old.get(key))}, "
+                    f"not {_short(settings.get(key))}; give another --out, or delete it to prepare it again"
                 )
         return True
 
@@ -168,7 +168,7 @@ class EncodedDatasetWriter:
 
 
 class EncodedDataset:
-    """A finished features directory, memory-mapped: opening is cheap, and rows are read when asked for. Needs numpy
+    """A finished encoded data set, memory-mapped: opening is cheap, and rows are read when asked for. Needs numpy
     only. Can be pickled (data loading processes open the files anew).
 
     Attributes:
@@ -176,6 +176,7 @@ class EncodedDataset:
         manifest: the content of manifest.json.
         text_mode: "embeddings", or "tokens" where the text is to be encoded during training.
         latent_scale: 1 / standard deviation of latents drawn from the posteriors, over all images and channels.
+        latent_mean, latent_std: their mean and standard deviation by channel, C numbers each.
         autoencoder: {"reference", "fingerprint", "channels", "factor"} of the encoder of the images.
         text_encoder: {"reference", "fingerprint", "width", "max_tokens"} of the encoder of the captions.
         fingerprint: SHA-256 over all data, in hexadecimal; equal for equal features.
@@ -187,6 +188,8 @@ class EncodedDataset:
         self.directory, self.manifest = directory, manifest
         self.text_mode: Literal["embeddings", "tokens"] = manifest["text"]
         self.latent_scale: float = manifest["latent_scale"]
+        self.latent_mean: Sequence[float] = manifest["latent_mean"]
+        self.latent_std: Sequence[float] = manifest["latent_std"]
         self.autoencoder: Mapping[str, Any] = manifest["autoencoder"]
         self.text_encoder: Mapping[str, Any] = manifest["text_encoder"]
         self.size: int = manifest["size"]
@@ -199,40 +202,40 @@ class EncodedDataset:
         self._moments = _Shards(directory / "moments", rows["moments"], moments_shape, np.float16)
         self._ids = _Shards(directory / "ids", rows["text"], (length,), np.int32)
         self._masks = _Shards(directory / "masks", rows["text"], (length,), np.bool_)
-        self._states = _Shards(directory / "embeddings", rows["text"], (length, width), np.float16)
+        self._embeddings = _Shards(directory / "embeddings", rows["text"], (length, width), np.float16)
 
     @classmethod
     def open(cls, directory: str | Path, *, verify: bool = False) -> "EncodedDataset":
-        """Open a finished features directory.
+        """Open a finished encoded data set.
 
         Args:
             directory: what `ifuvit prepare` wrote.
             verify: read every file and compare its SHA-256 with the manifest; otherwise only sizes are compared.
 
         Raises:
-            InputError: not a features directory, unfinished, of another layout, or a file is missing or damaged.
+            InputError: not an encoded data set, unfinished, of another layout, or a file is missing or damaged.
         """
         directory = Path(directory)
         if not directory.is_dir():
-            raise InputError(f"{directory}: no such features directory; `ifuvit prepare` makes one")
+            raise InputError(f"{directory}: no such encoded data set; `ifuvit prepare` makes one")
         if not (directory / "manifest.json").exists():
             if (directory / "plan.json").exists():
-                raise InputError(f"{directory}: the features are unfinished; run the same `ifuvit prepare` again")
-            raise InputError(f"{directory}: not a features directory (no manifest.json); `ifuvit prepare` makes one")
+                raise InputError(f"{directory}: is unfinished; run the same `ifuvit prepare` again")
+            raise InputError(f"{directory}: not an encoded data set (no manifest.json); `ifuvit prepare` makes one")
         manifest = read_json(directory / "manifest.json")
         if not isinstance(manifest, dict) or manifest.get("command") != "prepare":
-            raise InputError(f"{directory}: not a features directory; `ifuvit prepare` makes one")
+            raise InputError(f"{directory}: not an encoded data set; `ifuvit prepare` makes one")
         if manifest.get("format") != FORMAT:
-            raise InputError(f"{directory}: features of layout {manifest.get('format')}, not {FORMAT}; make them anew")
+            raise InputError(f"{directory}: has layout {manifest.get('format')}, not {FORMAT}; prepare it again")
         for name, entry in manifest["files"].items():
             path = directory / name
             if not path.exists():
-                raise InputError(f"{path}: is missing from the features; make them anew")
+                raise InputError(f"{path}: is missing; prepare it again")
             if path.stat().st_size != entry["bytes"]:
                 size = path.stat().st_size
-                raise InputError(f"{path}: has {size} bytes, not {entry['bytes']}: damaged; make them anew")
+                raise InputError(f"{path}: has {size} bytes, not {entry['bytes']}: damaged; prepare it again")
             if verify and sha256(path) != entry["sha256"]:
-                raise InputError(f"{path}: its SHA-256 is not the manifest's: damaged; make the features anew")
+                raise InputError(f"{path}: its SHA-256 is not the manifest's: damaged; prepare it again")
         if _fingerprint(manifest["files"]) != manifest["fingerprint"]:
             raise InputError(f"{directory / 'manifest.json'}: damaged: its checksums do not match its fingerprint")
         return cls(directory, manifest)
@@ -269,7 +272,7 @@ class EncodedDataset:
         """
         if self.text_mode != "embeddings":
             raise InputError(f"{self.directory}: holds token ids, not text embeddings; encode `tokens(rows)` instead")
-        return self._states.take(rows), self._masks.take(rows)
+        return self._embeddings.take(rows), self._masks.take(rows)
 
     def tokens(self, rows: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and mask of caption rows: (B,) -> (B, L) int32, (B, L) bool. They are there in both text modes."""

@@ -7,7 +7,6 @@ import itertools
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -93,6 +92,7 @@ def encode_images(
             bar.update(len(skipped))
             stored = np.concatenate(moments)
             mean, log_variance = np.split(stored.astype(np.float64), 2, axis=1)
+            squares = mean**2 + np.exp(log_variance)
             writer.write_shard(
                 "moments",
                 shard,
@@ -102,7 +102,9 @@ def encode_images(
                 broken=broken,
                 count=mean.size,
                 sum=float(mean.sum()),
-                sum_squares=float((mean**2 + np.exp(log_variance)).sum()),
+                sum_squares=float(squares.sum()),
+                channel_sums=mean.sum((0, 2, 3)).tolist(),
+                channel_sums_squares=squares.sum((0, 2, 3)).tolist(),
             )
 
 
@@ -116,10 +118,10 @@ def encode_captions(
     embeddings: bool,
     batch_size: int,
 ) -> None:
-    """Encode this process's shards of distinct captions that are not there yet: to token ids, and to `states` too.
+    """Encode this process's shards of distinct captions that are not there yet: to token ids, and to embeddings too.
 
     Raises:
-        InputError: states are not finite.
+        InputError: embeddings are not finite.
     """
     mine = range(share.rank, len(shards), share.count)
     todo = [shard for shard in mine if writer.done("text", shard) is None]
@@ -139,7 +141,7 @@ def encode_captions(
                     values = to_numpy(text_encoder.encode(tokens))
                     if not np.isfinite(values).all():
                         first = captions[rows[0]]
-                        raise InputError(f"the text encoder gives infinite or undefined states near {first!r}")
+                        raise InputError(f"the text encoder gives infinite or undefined embeddings near {first!r}")
                     arrays.setdefault("embeddings", []).append(to_half(values))
                 bar.update(len(rows))
             stored = {folder: np.concatenate(parts) for folder, parts in arrays.items()}
@@ -164,6 +166,25 @@ def latent_scale(shards: Iterable[dict[str, Any]]) -> float:
     return variance**-0.5
 
 
+def latent_statistics(shards: Iterable[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation by channel of latents drawn from the posteriors, by the same law; C numbers each.
+
+    Raises:
+        InputError: a channel does not vary.
+    """
+    facts = list(shards)
+    sums = np.sum([shard["channel_sums"] for shard in facts], axis=0)
+    squares = np.sum([shard["channel_sums_squares"] for shard in facts], axis=0)
+    count = sum(shard["count"] for shard in facts) / len(sums)
+    mean = sums / count
+    variance = squares / count - mean**2
+    if not (variance > 0).all():
+        raise InputError(
+            f"latent channel {int(np.argmin(variance))} of all images is the same constant; train another autoencoder"
+        )
+    return mean.tolist(), np.sqrt(variance).tolist()
+
+
 def _readable(
     loaded: Iterable[np.ndarray | str],
     positions: range,
@@ -182,11 +203,9 @@ def _readable(
 def _load(image: CaptionedImage, size: int) -> np.ndarray | str:
     """The pixels (size, size, 3) uint8, or the reason why there are none."""
     try:
-        source = image.source if isinstance(image.source, Path) else image.source()
-        pixels = load_image(source, name=None if isinstance(source, Path) else f"image {image.id}")
+        return np.asarray(center_crop_resize(load_image(image.source), size))
     except InputError as error:
         return str(error)
-    return np.asarray(center_crop_resize(pixels, size))
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

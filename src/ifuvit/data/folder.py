@@ -1,15 +1,12 @@
 """A folder of captioned images: sidecar text files, or one metadata.jsonl."""
 
 import json
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from ifuvit.data.images import CaptionedImage
+from ifuvit.data.images import SUFFIXES, CaptionedImage, list_images
 from ifuvit.utils.errors import InputError
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""File names that count as images, in upper case too."""
 
 CAPTION_KEYS = ("text", "caption", "captions")
 """Where a line of metadata.jsonl may have its caption or captions."""
@@ -18,10 +15,10 @@ CAPTION_KEYS = ("text", "caption", "captions")
 def read_folder(folder: str | Path) -> list[CaptionedImage]:
     """The images of a folder and of the folders below it, in the order of their paths; ids are the relative paths.
 
-    If the folder has a metadata.jsonl (as the library `datasets` has it), its lines tell the images and captions:
-    {"file_name": "a/1.png", "text": "a bus"}, where "caption", or "captions" with a list, will do too. Otherwise the
-    caption of `1.png` is the first line of `1.txt` beside it. A image whose file or caption is missing, or whose
-    caption file is not UTF-8, is given with its `problem` set. Names that begin with a dot are passed over.
+    If the folder has a metadata.jsonl (the layout of the library `datasets`), its lines name the images and captions:
+    {"file_name": "a/1.png", "text": "a bus"}; "caption", or "captions" with a list, works too. Otherwise the caption of
+    `1.png` is the first line of `1.txt` next to it. An image whose file or caption is missing, or whose caption file is
+    not UTF-8, has its `problem` set.
 
     Raises:
         InputError: no such folder; no image, or no caption at all in it; a malformed line of metadata.jsonl.
@@ -34,27 +31,24 @@ def read_folder(folder: str | Path) -> list[CaptionedImage]:
     if not any(image.captions for image in images):
         raise InputError(
             f"{folder}: none of {len(images):,} images has a caption; put the caption of x.png in the first line "
-            "of x.txt beside it, or write a metadata.jsonl"
+            "of x.txt next to it, or write a metadata.jsonl"
         )
     return images
 
 
 def _from_sidecars(folder: Path) -> list[CaptionedImage]:
+    files, others = list_images(folder)
+    if not files:
+        raise InputError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
+    texts = set(others)
     images = []
-    # os.walk instead of rglob: it follows links to folders, and directories of millions of files are read once.
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        present = set(files)
-        for name in files:
-            path = Path(place, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                continue
-            captions, problem = (), f"{path.with_suffix('.txt')}: no such caption file"
-            if path.with_suffix(".txt").name in present:
-                captions, problem = _first_line(path.with_suffix(".txt"))
-            images.append(CaptionedImage(path.relative_to(folder).as_posix(), path, captions, problem))
-    if not images:
-        raise InputError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
+    for path in files:
+        text = path.with_suffix(".txt")
+        captions, problem = _first_line(text) if text in texts else ((), f"{text}: no such caption file")
+        texts.discard(text)
+        images.append(CaptionedImage(path.relative_to(folder).as_posix(), path, captions, problem))
+    if texts:
+        print(f"{folder}: {len(texts):,} files are neither images nor captions, such as {min(texts)}", file=sys.stderr)
     return sorted(images, key=lambda image: image.id)
 
 

@@ -1,6 +1,7 @@
-"""Images with captions, as every source of data gives them, and how a image becomes a square of pixels."""
+"""Images with captions, as every source of data gives them, and how an image becomes a square of pixels."""
 
 import io
+import os
 import struct
 import zlib
 from collections import deque
@@ -23,32 +24,107 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image (PNG, JPEG, ...) that is no file of its own, such as a row of a table."""
+
+    name: str
+    """For messages."""
+    read: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageSource = Path | EncodedImage
+
+
+def fingerprint_of(source: ImageSource) -> tuple[str, int, int]:
+    """What changes when an image does, without reading a file: its path, size and time; of an encoded image its name,
+    size and checksum."""
+    if isinstance(source, EncodedImage):
+        content = source.read()
+        return source.name, len(content), zlib.crc32(content)
+    status = source.stat()
+    return str(source.resolve()), status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
 class CaptionedImage:
     """One image of a data set and its captions. Nothing is read until `load_image` is called on `source`."""
 
     id: str
-    """Unique in its data set; names the image in messages and in the features."""
-    source: Path | Callable[[], bytes]
-    """The file, or a function that gives the bytes of an encoded image (PNG, JPEG, ...)."""
+    """Unique in its data set; names the image in messages and in the encoded data set."""
+    source: ImageSource
     captions: tuple[str, ...]
     """As the data set has them; they may be empty strings."""
     problem: str | None = None
     """Why the image cannot be used, where the source already knows (no file, no caption file)."""
 
 
-def load_image(source: str | Path | bytes, *, name: str | None = None) -> Image.Image:
-    """Read a image as RGB. Transparent pixels and palettes with transparency are put on white, 16-bit grey is scaled
+SUFFIXES = frozenset(
+    [
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
+)
+"""Endings of image files, in upper case too."""
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The image files in a folder and in the folders below it, and the other files there; both sorted by path.
+
+    Links are followed, but no folder is visited twice. Hidden files and folders (names that begin with a dot) are
+    skipped; pipes, sockets and links that lead nowhere count as other files.
+
+    Raises:
+        InputError: no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of images")
+    images: list[Path] = []
+    others: list[Path] = []
+    visited: set[str] = set()
+    # os.walk instead of rglob: it follows links to folders, and directories of millions of files are read once.
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            path = Path(place, name)
+            if not name.startswith("."):
+                (images if path.suffix.lower() in SUFFIXES and path.is_file() else others).append(path)
+    return sorted(images), sorted(others)
+
+
+def load_image(source: str | bytes | ImageSource, *, name: str | None = None) -> Image.Image:
+    """Read an image as RGB. Transparent pixels and palettes with transparency are put on white, 16-bit grey is scaled
     to 8 bits, a rotation noted by a camera (EXIF) is applied, and of an animation the first frame is taken.
 
     Args:
-        source: a path, or the bytes of an encoded image.
+        source: a path, the bytes of an encoded image, or where to read them.
         name: what to call it in errors; the path by default.
 
     Raises:
-        InputError: the file is missing, is not a image, or is broken. A fault of the system that another attempt
+        InputError: the file is missing, is not an image, or is broken. A fault of the system that another attempt
             might not meet (too many open files, an unreadable disk) stays an OSError.
     """
     name = name or ("image" if isinstance(source, bytes) else str(source))
+    if isinstance(source, EncodedImage):
+        source = source.read()
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
@@ -56,7 +132,7 @@ def load_image(source: str | Path | bytes, *, name: str | None = None) -> Image.
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise InputError(f"{name}: is a directory, not a image") from None
+        raise InputError(f"{name}: is a directory, not an image") from None
     except OSError as error:
         if error.errno is not None:
             raise

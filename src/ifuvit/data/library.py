@@ -1,12 +1,12 @@
 """Data sets that the library `datasets` reads: WebDataset and parquet files, and what the Hugging Face hub has."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.data.images import CaptionedImage
+from ifuvit.data.images import CaptionedImage, EncodedImage
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def read_dataset(
     keys = data.with_format(None)["__key__"] if "__key__" in data.column_names else range(len(data))
     images = data.select_columns([image_column])
     return [
-        CaptionedImage(str(key), _reader(images, image_column, row, sources), caption)
+        CaptionedImage(str(key), _reader(images, image_column, row, str(key), sources), caption)
         for row, (key, caption) in enumerate(zip(keys, captions, strict=True))
     ]
 
@@ -146,8 +146,8 @@ def _captions(data: "Dataset", column: str, sources: Sequence[str]) -> list[tupl
     return captions
 
 
-def _reader(data: "Dataset", column: str, row: int, sources: Sequence[str]) -> Callable[[], bytes]:
-    return partial(_encoded, data, column, row, f"{sources[0]}: row {row}")
+def _reader(data: "Dataset", column: str, row: int, key: str, sources: Sequence[str]) -> EncodedImage:
+    return EncodedImage(f"image {key}", partial(_encoded, data, column, row, f"{sources[0]}: row {row}"))
 
 
 def _encoded(data: "Dataset", column: str, row: int, where: str) -> bytes:
@@ -164,5 +164,5 @@ def _encoded(data: "Dataset", column: str, row: int, where: str) -> bytes:
     if value is None:
         raise InputError(f"{where}: has no image")
     if not isinstance(value, bytes):
-        raise InputError(f"{where}: {column} is a {type(value).__name__}, not a image")
+        raise InputError(f"{where}: {column} is a {type(value).__name__}, not an image")
     return value

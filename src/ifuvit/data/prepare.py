@@ -1,4 +1,4 @@
-"""`ifuvit prepare`: captions and images into features for training.
+"""Encoding images and captions into a data set for training.
 
 Phases:
 1. Plan. All captions are read; distinct ones get rows in the order of their first appearance. The plan depends on the
@@ -14,19 +14,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tyro
 
+from ifuvit.data.config import PrepareConfig
 from ifuvit.data.encoded import FORMAT, EncodedDatasetWriter, to_half
 from ifuvit.data.encoding import (
     ALONE,
     encode_captions,
     encode_images,
     latent_scale,
+    latent_statistics,
     shard_ranges,
     to_numpy,
 )
@@ -52,91 +52,15 @@ PATIENCE = 3600.0
 """Seconds without a new shard after which process 0 gives up waiting for the others."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """What all sources of data have in common."""
-
-    out: Path
-    """The features directory to write. If it is unfinished, the work goes on where it stopped."""
-    autoencoder: str = "openmoji"
-    """Encodes the images: a shipped name, a diffusers folder or hub id, or a run of `make-standin autoencoder`."""
-    text_encoder: str = "minilm"
-    """Encodes the captions: "minilm", "clip-vit-large-patch14", or the folder or hub id of a CLIP text model or of a
-    BERT-like model."""
-    max_tokens: int | None = None
-    """Tokens a caption, all told; longer captions are cut. By default what the text encoder is made for."""
-    size: int | None = None
-    """Pixels of a side after the square center crop; a multiple of the autoencoder's factor. By default what the
-    autoencoder was trained on, as its config.json tells (64 for "openmoji"), but 256 at most."""
-    text: Literal["embeddings", "tokens"] | None = None
-    """Store text embeddings (large; training reads them) or token ids (small; training runs the text encoder). By default
-    embeddings, unless they would take more than 10 GB: then you are told both sizes and have to choose."""
-    batch_size: int = 64
-    """Images, and captions, encoded at a time."""
-    shard_size: int | None = None
-    """Rows of a file; also what is lost at most when the work is killed. By default 1024, or more where that would make
-    more than 256 files."""
-    max_skipped: int | None = None
-    """Broken images and empty captions to tolerate. By default 1 % of the number of images, but at least 10."""
-    workers: int = 4
-    """Threads that read images."""
-    device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_tokens", "size", "batch_size", "shard_size", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-        if self.max_skipped is not None and self.max_skipped < 0:
-            raise InputError(f"--max-skipped {self.max_skipped}: must be at least 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoConfig(PrepareConfig):
-    """MS-COCO's captions (or OpenMoji Scenes, which have the same layout) into features for training."""
-
-    images: Path
-    """The directory of the images."""
-    captions: Path
-    """The annotation file, captions_*.json."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderConfig(PrepareConfig):
-    """A folder of images into features for training. A image's caption is the first line of a .txt file of the same
-    name beside it, or stands in the folder's metadata.jsonl."""
-
-    folder: tyro.conf.Positional[Path]
-    """The folder; images in folders below it count too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetConfig(PrepareConfig):
-    """A data set that the library `datasets` reads into features for training."""
-
-    sources: tyro.conf.Positional[tuple[str, ...]]
-    """WebDataset files (.tar), parquet files (.parquet), or one name of a data set on the Hugging Face hub."""
-    name: str | None = None
-    """The configuration of a data set that has several."""
-    split: str = "train"
-    """Which split; slices such as "train[:1000]" are understood."""
-    image_column: str | None = None
-    """The column of the images. By default the only one there is."""
-    caption_column: str | None = None
-    """The column of the captions (text, or lists of text); "json.caption" reaches into a column of JSON. By default
-    caption, captions, text, txt or json.caption."""
-
-
 def run(config: PrepareConfig) -> Path:
-    """Prepare features and return their directory.
+    """Encode a data set and return its directory.
 
     Raises:
-        InputError: the source cannot be read, an encoder cannot be found, the directory has other features, the disk
+        InputError: the source cannot be read, an encoder cannot be found, the directory has another data set, the disk
             is too small, or too much had to be skipped.
     """
     share = Processes.from_environment()
-    images = read_source(config)
+    images = config.source.read()
     _say(share, f"{len(images):,} images listed; loading the encoders")
     # Imported late: torch, diffusers and transformers take seconds, which a mistyped path should not cost.
     from ifuvit.encoders.autoencoder import Autoencoder
@@ -148,29 +72,6 @@ def run(config: PrepareConfig) -> Path:
     return encode(config, images, autoencoder, text_encoder, share)
 
 
-def read_source(config: PrepareConfig) -> list[CaptionedImage]:
-    """The images and captions that a configuration names."""
-    if isinstance(config, CocoConfig):
-        from ifuvit.data.coco import read_coco
-
-        return read_coco(config.images, config.captions)
-    if isinstance(config, FolderConfig):
-        from ifuvit.data.folder import read_folder
-
-        return read_folder(config.folder)
-    if isinstance(config, DatasetConfig):
-        from ifuvit.data.library import read_dataset
-
-        return read_dataset(
-            config.sources,
-            name=config.name,
-            split=config.split,
-            image_column=config.image_column,
-            caption_column=config.caption_column,
-        )
-    raise TypeError(f"{type(config).__name__} names no source")
-
-
 def encode(
     config: PrepareConfig,
     images: Sequence[CaptionedImage],
@@ -178,8 +79,8 @@ def encode(
     text_encoder: "TextEncoder",
     share: Processes = ALONE,
 ) -> Path:
-    """`run` with the source read and the encoders loaded. Returns before the features are finished in all processes
-    but process 0.
+    """`run` with the source read and the encoders loaded. Processes other than 0 return
+    before the data set is finished.
 
     Raises:
         InputError: see `run`.
@@ -256,6 +157,7 @@ def encode(
     null = text_encoder.tokenize([""])
     rows = [plan.rows[position] for position in kept]
     scale = latent_scale(image_facts)
+    mean, std = latent_statistics(image_facts)
     truncated = sum(facts["truncated"] for facts in text_facts)
     writer.finish(
         shards={"moments": image_facts, "text": text_facts},
@@ -275,6 +177,8 @@ def encode(
             "size": size,
             "text": text,
             "latent_scale": scale,
+            "latent_mean": mean,
+            "latent_std": std,
             "autoencoder": {
                 "reference": autoencoder.reference,
                 "fingerprint": autoencoder.fingerprint,
@@ -321,7 +225,7 @@ def _choose_text(sizes: dict[str, int]) -> Literal["embeddings"]:
     if sizes["embeddings"] <= ASK_ABOVE:
         return "embeddings"
     raise InputError(
-        f"text embeddings would take {_bytes(sizes['states'])}; choose --text embeddings if there is room for them, or --text "
+        f"text embeddings would take {_bytes(sizes['embeddings'])}; choose --text embeddings if there is room for them, or --text "
         f"tokens ({_bytes(sizes['tokens'])}), with which training runs the text encoder at every step"
     )
 
@@ -343,7 +247,7 @@ def _check_disk(out: Path, needed: int) -> None:
     missing = int(1.02 * needed) + 2**20 - written
     if missing > _free(out):
         raise InputError(
-            f"{out}: the features need {_bytes(missing)} more and {_bytes(_free(out))} are free there; make room, give "
+            f"{out}: the encoded data set needs {_bytes(missing)} more and {_bytes(_free(out))} are free there; make room, give "
             "another --out, or choose --text tokens"
         )
 

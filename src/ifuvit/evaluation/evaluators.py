@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ifuvit.data.images import ImageSource, fingerprint_of
 from ifuvit.evaluation.protocols import Protocol
 from ifuvit.evaluation.reference_images import ReferenceImages
 from ifuvit.utils.distributed import Processes, in_order
@@ -86,7 +87,7 @@ class Evaluators:
                 evaluators._alignment.append((model, clip_score(cosines)))
         return evaluators
 
-    def distances(self, files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    def distances(self, files: Sequence[ImageSource]) -> dict[str, dict[str, Any]]:
         """Distances of images from the real ones, by name, as estimates with their real-versus-real floors.
 
         Raises:
@@ -101,7 +102,7 @@ class Evaluators:
                 found[name] = {**number, "network": network.facts()}
         return found
 
-    def alignment(self, files: Sequence[Path], captions: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def alignment(self, files: Sequence[ImageSource], captions: Sequence[str]) -> dict[str, dict[str, Any]]:
         """How well images fit their captions, by the score's name, as estimates beside the real pairs' score."""
         from ifuvit.metrics.alignment.clip import clip_score
 
@@ -118,7 +119,7 @@ class Evaluators:
             }
         return found
 
-    def _features(self, network: "FeatureNetwork", files: Sequence[Path], cache: Path | None) -> np.ndarray:
+    def _features(self, network: "FeatureNetwork", files: Sequence[ImageSource], cache: Path | None) -> np.ndarray:
         """(N, width) float32, from the cache if there is one."""
         from ifuvit.metrics.distances.feature_networks import extract_features
 
@@ -134,17 +135,17 @@ class Evaluators:
         return features
 
     def _cosines(
-        self, model: "AlignmentModel", files: Sequence[Path], captions: Sequence[str]
+        self, model: "AlignmentModel", files: Sequence[ImageSource], captions: Sequence[str]
     ) -> tuple[np.ndarray, int]:
         share = self.processes.share
         parts = self.processes.all_gather(lambda: model.cosines(share(files), share(captions), size=self.protocol.size))
         return in_order([cosines for cosines, _ in parts]), sum(truncated for _, truncated in parts)
 
 
-def _key(fingerprint: str, protocol: Protocol, files: Sequence[Path]) -> str:
+def _key(fingerprint: str, protocol: Protocol, files: Sequence[ImageSource]) -> str:
     """What the features of real images depend on, in short."""
     import hashlib
 
     facts = [fingerprint, protocol.size, protocol.resize]
-    facts += [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    facts += map(fingerprint_of, files)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:20]

@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ifuvit.data.folder import SUFFIXES
+from ifuvit.data.images import SUFFIXES, ImageSource
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device
 from ifuvit.utils.errors import InputError
@@ -111,7 +112,7 @@ def run(config: ReferenceStatsConfig) -> Path:
     return config.out
 
 
-def list_images(config: ReferenceStatsConfig) -> tuple[list[Path], dict[str, Any]]:
+def list_images(config: ReferenceStatsConfig) -> tuple[Sequence[ImageSource], dict[str, Any]]:
     """The images, and where they come from as a result tells it."""
     if config.data is not None:
         from ifuvit.evaluation.reference_images import ReferenceImages
@@ -153,7 +154,7 @@ def _images_below(directory: Path) -> list[Path]:
     captioned = {file.with_suffix(".txt") for file in images}
     for file in sorted(files):
         if file.suffix.lower() not in SUFFIXES and file not in captioned and file.suffix not in (".json", ".jsonl"):
-            raise InputError(f"{file}: not a image ({', '.join(SUFFIXES)}); move it out of the directory")
+            raise InputError(f"{file}: not a image ({', '.join(sorted(SUFFIXES))}); move it out of the directory")
     if not images:
-        raise InputError(f"{directory}: holds no images ({', '.join(SUFFIXES)})")
+        raise InputError(f"{directory}: holds no images ({', '.join(sorted(SUFFIXES))})")
     return images

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ifuvit.data.folder import SUFFIXES, read_folder
+from ifuvit.data.folder import read_folder
+from ifuvit.data.images import SUFFIXES
 from ifuvit.diffusion import Start
 from ifuvit.diffusion.settings import EVERYWHERE, Interval
 from ifuvit.shipped import find, names
@@ -185,10 +186,10 @@ def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | No
     for path in visible:
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(
-                f"{path}: not a image; a directory to be judged holds images alone ({', '.join(SUFFIXES)})"
+                f"{path}: not a image; a directory to be judged holds images alone ({', '.join(sorted(SUFFIXES))})"
             )
     if not visible:
-        raise InputError(f"{directory}: holds no images ({', '.join(SUFFIXES)}), nor a model")
+        raise InputError(f"{directory}: holds no images ({', '.join(sorted(SUFFIXES))}), nor a model")
     if captions is None:
         return [(path, None) for path in visible]
     try:

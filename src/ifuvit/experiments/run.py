@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ifuvit.data import prepare
+from ifuvit.data.config import PrepareConfig
 from ifuvit.data.scenes import config as scenes
+from ifuvit.data.sources import CocoSource
 from ifuvit.evaluation import run as evaluate
 from ifuvit.evaluation import sweep
 from ifuvit.evaluation.run import EvaluateConfig
@@ -133,14 +135,16 @@ class Plan:
         train, val = self.scale.scenes
         return scenes.ScenesConfig(out=self.data, train=train, val=val, seed=_SCENES_SEED)
 
-    def prepare_config(self, split: str) -> prepare.CocoConfig:
-        """The features of a split."""
+    def prepare_config(self, split: str) -> PrepareConfig[CocoSource]:
+        """The encoded data set of a split."""
         drawn = self.scale.scenes is not None
         name = split if drawn else f"{split}2014"
-        return prepare.CocoConfig(
+        return PrepareConfig(
+            source=CocoSource(
+                images=self.data / "images" / name if drawn else self.data / name,
+                captions=self.data / "annotations" / f"captions_{name}.json",
+            ),
             out=self.features(split),
-            images=self.data / "images" / name if drawn else self.data / name,
-            captions=self.data / "annotations" / f"captions_{name}.json",
             autoencoder=self.config.autoencoder or self.scale.autoencoder,
             text_encoder=self.config.text_encoder or self.scale.text_encoder,
             text=self.scale.text,

@@ -10,7 +10,11 @@ from ifuvit.utils.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainAutoencoderConfig:
-    """Train a small KL autoencoder on folders of images."""
+    """Train a small KL autoencoder on folders of images of any kind.
+
+    Example:
+        ifuvit make-standin autoencoder --images DIR --out runs/autoencoder --minutes 15
+    """
 
     images: tuple[Path, ...]
     """Folders of images (searched through all subfolders)."""
@@ -83,7 +87,11 @@ class TrainAutoencoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTwoTowerConfig:
-    """Train the model of the TwoTower score on training scenes and measure it on validation scenes."""
+    """Train the model of the TwoTower score on images of `ifuvit scenes` and measure it on the validation images.
+
+    Example:
+        ifuvit make-standin two-tower --scenes scenes --out two-tower
+    """
 
     scenes: Path
     """Directory that `ifuvit scenes` wrote."""
@@ -120,7 +128,11 @@ class TrainTwoTowerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCounterConfig:
-    """Train an object counter on images of `ifuvit scenes` and measure its error on the validation images."""
+    """Train an object counter on images of `ifuvit scenes` and measure its error on the validation images.
+
+    Example:
+        ifuvit make-standin counter --scenes scenes --out counter --autoencoder openmoji
+    """
 
     scenes: Path
     """Directory that `ifuvit scenes` wrote."""

@@ -1,67 +1,81 @@
-"""Parsing of command lines into configurations."""
+"""Command lines into configurations, and the help that explains them.
+
+The help of a configuration is what its source says: the class docstring, whose last paragraph is an example after the word
+"Example:", and the docstrings under the fields. A field that holds another dataclass is a group of options of its own.
+"""
 
 import contextlib
+import dataclasses
+import difflib
+import inspect
 import io
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
 
 from ifuvit.utils.errors import InputError
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, kw_only=True)
+class Actions:
+    """The configurations of a command by the word that must follow its name, as `coco` in `ifuvit prepare coco`."""
+
+    word: str
+    """What such a word is called: "action", "source"."""
+    about: str
+    """What the command does."""
+    configs: Mapping[str, Any]
+    """Dataclasses, or instances of one that have defaults of their own, by word."""
+    texts: Mapping[str, str | None] = field(default_factory=dict)
+    """What the help says in place of their docstrings, by word."""
 
 
-def parse(config: type[T], arguments: list[str], *, prog: str, default: T | None = None) -> T:
-    """Parse `arguments` into the dataclass `config` (see tyro); its field docstrings are the help texts.
+def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = None) -> Any:
+    """Parse `arguments` into the dataclass `config`, an instance of one that has the defaults, or one of its `Actions`.
+
+    Asked for help, it prints that and leaves with SystemExit, status 0.
 
     Raises:
         InputError: arguments that do not parse, on one line.
     """
-    import tyro
-
-    captured = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(captured):
-            options = (tyro.conf.FlagCreatePairsOff,)
-            return tyro.cli(config, args=arguments, prog=prog, default=cast(T, default), config=options)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise InputError(f"{_from_box(captured.getvalue())}; see `{prog} --help`") from None
+    if not isinstance(config, Actions):
+        return _parse(default or config, arguments, prog, config.__doc__)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help_of_actions(config, prog))
+        raise SystemExit(0)
+    word, *rest = arguments
+    check_word(word, config.configs, what=config.word)
+    chosen = config.configs[word]
+    return _parse(chosen, rest, f"{prog} {word}", config.texts.get(word) or chosen.__doc__)
 
 
 def parse_action(
-    actions: Mapping[str, type], arguments: list[str], *, command: str, text: str, what: str = "action"
+    actions: Mapping[str, Any], arguments: Sequence[str], *, command: str, text: str, what: str = "action"
 ) -> Any:
-    """Parse the arguments of a command that has actions, the first of which names one.
-
-    Args:
-        actions: configuration classes by the actions' names.
-        text: what `ifuvit COMMAND --help` prints.
-        what: what the command calls them.
-
-    Returns:
-        the action's configuration, or None if it was the command's help that was asked for, which is printed.
-
-    Raises:
-        InputError: an unknown action, or as `parse`.
-    """
-    action, *rest = arguments or ["--help"]
-    if action in ("-h", "--help"):
+    """`parse` for commands that still print a help of their own."""
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(text)
         return None
-    if action not in actions:
-        raise InputError(f"unknown {what} {action!r}; the {what}s are {', '.join(actions)}")
-    return parse(actions[action], rest, prog=f"ifuvit {command} {action}")
+    return parse(Actions(word=what, about="", configs=actions), arguments, prog=f"ifuvit {command}")
 
 
-def _from_box(text: str) -> str:
-    """The message in tyro's box: what stands between the title and the next rule. (Where the locale is no Unicode, the
-    box is drawn in ASCII, with one more rule below the title.)"""
-    lines = [line.strip("│╭╮╰╯ ") for line in text.splitlines()[1:]]
-    parts = "\n".join(re.sub(r"^[─-]{10,}$", "\0", line) for line in lines).split("\0")
-    message = next((" ".join(part.split()) for part in parts if part.strip()), "these arguments do not parse")
-    return re.sub(r"^Error parsing \w+: ", "", message)  # the name of a class tells a user nothing
+def check_word(word: str, known: Iterable[str], *, what: str) -> None:
+    """Refuse a word that is not among those known, and guess which one was meant.
+
+    Raises:
+        InputError: `word` is unknown; `what` says what it should have been.
+    """
+    if word not in known:
+        guess = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+        hint = f"did you mean {guess[0]}?" if guess else f"the {what}s are {', '.join(known)}"
+        raise InputError(f"unknown {what} {word!r}; {hint}")
 
 
 def read_weights(items: Sequence[str], *, option: str = "--weights") -> dict[str, str]:
@@ -78,3 +92,193 @@ def read_weights(items: Sequence[str], *, option: str = "--weights") -> dict[str
         if "=" not in item:
             raise InputError(f"{option} {item}: give NAME=PATH, as inception=pt_inception-2015-12-05-6726825d.pth")
     return dict(item.split("=", 1) for item in items)
+
+
+def completion(commands: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """tyro's own options, of which `--tyro-print-completion SHELL` prints a completion script for all commands.
+
+    Args:
+        commands: what each command parses into.
+    """
+    import tyro
+
+    def choice(configs: Mapping[str, Any]) -> Any:
+        members = []
+        for name, config in configs.items():
+            cls, default = choice(config.configs) if isinstance(config, Actions) else config, tyro.MISSING_NONPROP
+            if not isinstance(config, Actions) and _is_instance(config):
+                cls, default = type(config), config
+            members.append(Annotated[cls, tyro.conf.subcommand(name, default=default, prefix_name=False)])
+        return Union[tuple(members)]  # noqa: UP007
+
+    tyro.cli(choice(commands), prog="ifuvit", args=arguments, config=_options(), registry=_registry())
+
+
+def _parse(config: Any, arguments: Sequence[str], prog: str, text: str | None) -> Any:
+    value, printed = _tyro(config, arguments, prog)
+    if value is not None:
+        return value
+    if printed.startswith("usage:"):
+        print(_help(text or "", printed))
+        raise SystemExit(0)
+    options = dict(re.findall(r"^  (--[\w.-]+) (.*?)(?:  |$)", _tyro(config, ["--help"], prog)[1], re.MULTILINE))
+    message = _message(printed, options)
+    raise InputError(f"{message}{' See' if message.endswith('?') else '; see'} `{prog} --help`")
+
+
+def _tyro(config: Any, arguments: Sequence[str], prog: str) -> tuple[Any, str]:
+    """The configuration, or None and what tyro prints instead of one: its help or an error in a box."""
+    import tyro
+
+    cls, default = (type(config), config) if _is_instance(config) else (config, tyro.MISSING_NONPROP)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
+        value = tyro.cli(
+            cls, args=arguments, prog=prog, default=default, description="", config=_options(), registry=_registry()
+        )
+        return value, ""
+    return None, printed.getvalue()
+
+
+def _is_instance(config: Any) -> bool:
+    return dataclasses.is_dataclass(config) and not isinstance(config, type)
+
+
+def _options() -> tuple[Any, ...]:
+    from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
+
+    return FlagCreatePairsOff, OmitArgPrefixes
+
+
+def _registry() -> Any:
+    """tyro's rules, with plain names of types, whole sentences, and only those defaults that say something."""
+    from tyro.conf import arg
+    from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+    registry = ConstructorRegistry()
+    inside = False
+
+    def described(spec: StructFieldSpec) -> StructFieldSpec:
+        shown = arg(metavar=_metavar(spec.type, spec.name), help_behavior_hint=_default_hint)
+        return replace(spec, type=Annotated[spec.type, shown], helptext=partial(_one_line, spec.helptext))
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal inside
+        if inside or not dataclasses.is_dataclass(info.type) or info.type.__module__.startswith("tyro."):
+            return None
+        inside = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)  # as it is without this rule
+        finally:
+            inside = False
+        if not isinstance(spec, StructConstructorSpec):
+            return spec
+        return replace(spec, fields=tuple(map(described, spec.fields)))
+
+    return registry
+
+
+def _one_line(text: Any) -> str | None:
+    text = text() if callable(text) else text
+    return " ".join(text.split()) if text else None
+
+
+def _default_hint(default: str) -> str:
+    return "" if default in ("None", "False", "") else f"(default: {default})"
+
+
+_NAMES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+
+
+def _metavar(hint: Any, name: str) -> str | None:
+    """What stands for a value in the help: the type's name, or the field's if it is positional; None for flags."""
+    from tyro.conf import Positional
+
+    given = [item.metavar for item in getattr(hint, "__metadata__", ()) if getattr(item, "metavar", None)]
+    if given:
+        return given[0]
+    shown = _type_name(hint)
+    if typing.get_origin(hint) is Annotated and Positional in hint.__metadata__:
+        if typing.get_origin(typing.get_args(hint)[0]) is Literal:
+            return shown
+        return f"[{name.upper()} ...]" if shown.endswith("...]") else name.upper()
+    return shown or None
+
+
+def _type_name(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return "|".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return "|".join(_type_name(argument) for argument in arguments if argument is not type(None))
+    if origin is tuple:
+        item = _type_name(arguments[0])
+        return f"[{item} ...]" if arguments[-1] is Ellipsis else " ".join(map(_type_name, arguments))
+    return _NAMES.get(hint, "")
+
+
+def _help(text: str, printed: str) -> str:
+    """tyro's help of a configuration, without rules, around what the docstring `text` says."""
+    usage, _, options = printed.partition("\n\n")
+    options = re.sub(r" *\n +-{9,} *$", "", options, flags=re.MULTILINE)
+    options = re.sub(r"^ (?=\S)(.*?) *$", r"\1:", options, flags=re.MULTILINE)
+    about, _, example = inspect.cleandoc(text).partition("Example:")
+    lines = [usage, "", _wrapped(about), "", *(line.rstrip() for line in options.strip().splitlines())]
+    if example:
+        lines += ["", "example:", textwrap.indent(inspect.cleandoc(example), "  ")]
+    return "\n".join(lines)
+
+
+def _help_of_actions(actions: Actions, prog: str) -> str:
+    word = actions.word
+    width = max(map(len, actions.configs))
+    lines = [f"usage: {prog} {word.upper()} [OPTIONS]", "", _wrapped(actions.about), "", f"{word}s:"]
+    for name, config in actions.configs.items():
+        about = inspect.cleandoc(actions.texts.get(name) or config.__doc__ or "").partition("Example:")[0]
+        first = re.match(r".*?[.:](?=\s|$)|.*", " ".join(about.split()))
+        lines.append(f"  {name:{width}}  {first[0].rstrip('.:') if first else ''}".rstrip())
+    return "\n".join([*lines, "", f"`{prog} {word.upper()} --help` lists the options of one."])
+
+
+def _wrapped(text: str) -> str:
+    width = min(shutil.get_terminal_size().columns, 100)
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in text.strip().split("\n\n"))
+
+
+def _message(box: str, options: Mapping[str, str]) -> str:
+    """What tyro's box of an error says, on one line that names the option.
+
+    Args:
+        options: the types of all options by their names.
+    """
+    # A title, then parts between rules.
+    parts = re.split(r"^ +-{9,} *$", "\n".join(line.rstrip() for line in box.splitlines()), flags=re.MULTILINE)[1:]
+    text = " ".join(parts[0].split()) if parts else "these arguments do not parse"
+    for part in parts:
+        title, _, tokens = " ".join(part.split()).partition(": ")
+        if title == "Unrecognized options":
+            words = re.split(",? ", tokens)
+            token = next((word for word in words if word.startswith("-")), None)
+            if token is None:
+                return f"unexpected argument {words[0]!r}"
+            guess = difflib.get_close_matches(token.partition("=")[0], options, n=1, cutoff=0.7)
+            return f"unknown option {token}; did you mean {guess[0]}?" if guess else f"unknown option {token}"
+    if text.startswith("Missing from"):
+        *others, last = re.findall(r"^ {6}(\S+)", parts[0], re.MULTILINE)
+        return f"{', '.join(others)} and {last} are required" if others else f"{last} is required"
+    if found := re.match(r"Missing value for argument '(.*)'\.", text):
+        return f"{found[1]} requires {options.get(found[1], 'a value')}"
+    if found := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of (.*)", text):
+        value, option, choices = found.groups()
+        allowed = options.get(option) or "|".join(re.findall(r"'([^']+)'", choices))
+    elif found := re.match(r"Error parsing (--\S+): ", text):
+        option = found[1]
+        listed = re.search(r"\['(.*?)'\]", text)
+        value = listed[1].replace("', '", " ") if listed else text.rsplit(": ", 1)[-1].strip("'")
+        allowed = options.get(option, "something else")
+    else:
+        return re.sub(r"^Error parsing \w+: ", "", text)  # the name of a class tells a user nothing
+    return f"{option} {value}: must be {allowed.replace('|', ' or ')}"

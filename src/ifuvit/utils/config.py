@@ -10,6 +10,7 @@ Numbers whose range matters are annotated with it, and `check`, called from `__p
         check(self)
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -141,6 +142,9 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
     if origin is Annotated:
         return _from_json(arguments[0], value, where)
     if origin in (Union, types.UnionType):
+        several = [argument for argument in arguments if argument is not type(None)]
+        if value is not None and len(several) == 1:  # so that the error is about what is inside
+            return _from_json(several[0], value, where)
         for argument in arguments:
             try:
                 return _from_json(argument, value, where)
@@ -151,15 +155,18 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
             return value
     elif origin is tuple and isinstance(value, (list, tuple)):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_from_json(arguments[0], item, where) for item in value)
+            return tuple(_from_json(arguments[0], item, f"{where}: {place}") for place, item in enumerate(value))
         if len(arguments) == len(value):
             return tuple(_from_json(argument, item, where) for argument, item in zip(arguments, value))
+    elif origin in (Mapping, dict) and isinstance(value, Mapping):
+        return {name: _from_json(arguments[1], item, f"{where}: {name}") for name, item in value.items()}
     elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(hint, value, where=where)  # type: ignore[arg-type]
     elif hint is Path and isinstance(value, str):
         return Path(value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):  # of a whole number of hundreds of digits
+            return float(value)
     elif hint is bool or hint is int:
         if type(value) is hint:
             return value

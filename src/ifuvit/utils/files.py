@@ -157,7 +157,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a directory, not a JSON file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a valid JSON file ({error}); it may be truncated") from None
 
 

@@ -1,15 +1,13 @@
 """Images in rows with their prompts below."""
 
-import contextlib
+import bisect
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Sequence
 
+import fontpkg
 from PIL import Image, ImageDraw, ImageFont
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _HEIGHT = 14
 
 
@@ -43,62 +41,46 @@ def make_grid(images: Sequence[Image.Image], prompts: Sequence[str], *, columns:
     return grid
 
 
-def _font(text: str) -> tuple[Font, dict[int, str]]:
-    """A font that has all characters of `text`, as far as there is one, and what to write in place of those it lacks."""
+def _font(text: str) -> tuple[ImageFont.FreeTypeFont, dict[int, str]]:
+    """A font for all characters of `text`, as far as one has them, and what to write in place of the others."""
     characters = {character for character in text if not character.isspace()}
-    font, missing = None, characters
-    for candidate in _fonts(characters):
-        lacking = _lacking(candidate, characters)
-        if font is None or len(lacking) < len(missing):
-            font, missing = candidate, lacking
-        if not missing:
-            break
-    assert font is not None
+    font = ImageFont.truetype(fontpkg.path("Noto Sans"), _HEIGHT)  # Latin, Greek, Cyrillic
+    missing = _lacking(font, characters)
+    if missing and (other := _from_fontconfig(characters)):
+        font, missing = min((font, missing), (other, _lacking(other, characters)), key=lambda found: len(found[1]))
     return font, {ord(character): f"<U+{ord(character):04X}>" for character in missing}
 
 
-def _fonts(characters: set[str]) -> Iterator[Font]:
-    """Pillow's own font (Latin without accents), the one that comes with matplotlib (European scripts, Arabic), and what
-    fontconfig, where it is installed, finds for these characters."""
-    yield ImageFont.load_default(size=_HEIGHT)
-    matplotlib = find_spec("matplotlib")  # not imported: that takes a second
-    if matplotlib is not None and matplotlib.origin is not None:
-        dejavu = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if dejavu.is_file():
-            yield ImageFont.truetype(dejavu, _HEIGHT)
-    if shutil.which("fc-match") is not None:
-        wanted = " ".join(f"{ord(character):x}" for character in sorted(characters))
-        asked = ["fc-match", "--format", "%{file}\n%{index}", f":charset={wanted}"]
-        answer = subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
-        with contextlib.suppress(OSError, ValueError, IndexError):  # a format that Pillow does not read
-            yield ImageFont.truetype(answer[0], _HEIGHT, index=int(answer[1]))
+def _from_fontconfig(characters: set[str]) -> ImageFont.FreeTypeFont | None:
+    """What fontconfig, where it is installed, finds for these characters."""
+    if shutil.which("fc-match") is None:
+        return None
+    wanted = " ".join(f"{ord(character):x}" for character in sorted(characters))
+    command = ["fc-match", "--format", "%{file}\n%{index}", f":charset={wanted}"]
+    try:
+        file, index = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        return ImageFont.truetype(file, _HEIGHT, index=int(index))
+    except (OSError, ValueError):  # no answer, or a format that Pillow does not read
+        return None
 
 
-def _lacking(font: Font, characters: set[str]) -> set[str]:
+def _lacking(font: ImageFont.FreeTypeFont, characters: set[str]) -> set[str]:
     """The characters for which a font draws the box that stands for any character it does not have."""
     box = bytes(font.getmask("\U0010ffff"))  # type: ignore[arg-type]
     return {character for character in characters if bytes(font.getmask(character)) == box}  # type: ignore[arg-type]
 
 
-def _wrap(text: str, font: Font, width: int, *, lines: int) -> list[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, *, lines: int) -> list[str]:
     """`text` broken into lines no wider than `width` pixels, the last one shortened if it takes more than `lines`."""
-    rows, rest = [""], text.split()
-    while rest:
-        word = rest.pop(0)
-        longer = f"{rows[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            rows[-1] = longer
-        elif not rows[-1]:  # one word that is wider than the line
-            fits = next(n for n in range(len(word), 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
-            rows[-1] = word[:fits]
-            rest[:0] = [word[fits:]] if word[fits:] else []
-        else:
-            rows.append("")
-            rest.insert(0, word)
-        if len(rows) > lines:
-            rows = rows[:lines]
-            while rows[-1] and font.getlength(rows[-1] + "…") > width:
-                rows[-1] = rows[-1][:-1]
-            rows[-1] += "…"
-            break
-    return rows
+
+    def fitting(part: str, suffix: str = "") -> int:
+        lengths = range(len(part) + 1)
+        return max(1, bisect.bisect_right(lengths, width, key=lambda n: font.getlength(part[:n] + suffix)) - 1)
+
+    rows, rest = [], " ".join(text.split())
+    while len(rows) < lines - 1 and (end := fitting(rest)) < len(rest):
+        space = rest.rfind(" ", 0, end + 1)
+        end = space if space > 0 else end  # one word that is wider than the line is broken
+        rows.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return [*rows, rest if fitting(rest) >= len(rest) else rest[: fitting(rest, "…")] + "…"]

@@ -139,9 +139,9 @@ def test_size_crops_and_resizes_first(clip, files, tmp_path):
 
 
 def test_the_prefix_stands_before_every_caption(folder, files):
-    with_prefix = load_alignment_model("clip", weights=folder, prefix="a image of ")
+    with_prefix = load_alignment_model("clip", weights=folder, prefix="a picture of ")
     plain = load_alignment_model("clip", weights=folder)
-    assert with_prefix.prefix == "a image of " and plain.prefix == ""
+    assert with_prefix.prefix == "a picture of " and plain.prefix == ""
     told = [f"a picture of {caption}" for caption in CAPTIONS]
     np.testing.assert_allclose(with_prefix.cosines(files, CAPTIONS)[0], plain.cosines(files, told)[0], atol=1e-7)
 

@@ -102,7 +102,7 @@ def test_it_counts(model, drawn):
 
 def test_prefix_and_truncation(model, drawn):
     files = drawn[1][:2]
-    prefixed = load_alignment_model("two-tower", prefix="a image of ")
+    prefixed = load_alignment_model("two-tower", prefix="a picture of ")
     told = [f"a picture of {caption}" for caption in ("a bus", "two sheep")]
     np.testing.assert_allclose(
         prefixed.cosines(files, ["a bus", "two sheep"])[0], model.cosines(files, told)[0], atol=1e-6

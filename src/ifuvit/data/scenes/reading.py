@@ -10,7 +10,7 @@ from ifuvit.utils.files import read_json
 
 
 class WrittenScene(NamedTuple):
-    """A image on the disk, and what is known about it; like `Scene`, but without captions."""
+    """An image on the disk, and what is known about it; like `Scene`, but without captions."""
 
     file: Path
     size: tuple[int, int]

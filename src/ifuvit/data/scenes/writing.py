@@ -18,7 +18,7 @@ def write_scenes(
     """Write a data set in MS-COCO's layout: images/{train,val}/*.png, annotations/captions_{train,val}.json,
     annotations/instances_{train,val}.json, held_out.json, ATTRIBUTION.txt.
 
-    A image's number in the file name, its `id` and its index for `draw_scene` are the same. Beside COCO's fields an
+    An image's number in the file name, its `id` and its index for `draw_scene` are the same. Beside COCO's fields an
     image's record has `held_out`, `background`, and `relation`. Every file takes its name when it is whole, annotations
     follow images, and everything is drawn anew at each call, so a call after an interrupted one completes the set.
 
@@ -111,7 +111,7 @@ def _write_split(out: Path, split: Split, count: int, size: int, seed: int, prog
     for index in tqdm(range(count), desc=f"{split} scenes", unit="image", disable=not progress):
         scene = draw_scene(seed, index, size=size, split=split)
         name = f"{index:012d}.png"
-        # Not artifacts.atomic_path, which waits for the disk: a image lost with the power is drawn again.
+        # Not artifacts.atomic_path, which waits for the disk: an image lost with the power is drawn again.
         temporary = folder / f".{name}.tmp"
         Image.fromarray(scene.image).save(temporary, format="PNG", compress_level=4)
         os.replace(temporary, folder / name)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from ifuvit.data.images import center_crop_resize, load_image, read_ahead
+from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
 from ifuvit.metrics.intervals import estimate
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json, sha256
@@ -72,7 +72,7 @@ class AlignmentModel(ABC):
 
     def cosines(
         self,
-        files: Sequence[Path],
+        files: Sequence[ImageSource],
         captions: Sequence[str],
         *,
         size: int | None = None,
@@ -102,7 +102,7 @@ class AlignmentModel(ABC):
 
         _check_pairs(files, captions)
 
-        def read(file: Path) -> torch.Tensor:
+        def read(file: ImageSource) -> torch.Tensor:
             image = load_image(file)
             return self.preprocess(image if size is None else center_crop_resize(image, size))
 
@@ -123,7 +123,7 @@ class AlignmentModel(ABC):
         return cosines, truncated
 
 
-def _check_pairs(files: Sequence[Path], captions: Sequence[str]) -> None:
+def _check_pairs(files: Sequence[ImageSource], captions: Sequence[str]) -> None:
     if len(files) != len(captions):
         raise InputError(f"{len(files)} images, but {len(captions)} captions; give one caption for each image")
     for file, caption in zip(files, captions):

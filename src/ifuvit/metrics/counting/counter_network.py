@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ifuvit.data.images import center_crop_resize, load_image
+from ifuvit.data.images import ImageSource, center_crop_resize, load_image
 from ifuvit.data.scenes import KINDS
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.utils.config import from_dict, to_dict
@@ -29,7 +29,7 @@ MIN_DISTANCE = 6.0
 least 8 pixels wide, so that true centers are at least 9 apart."""
 
 
-def read_squares(files: Sequence[Path], size: int) -> np.ndarray:
+def read_squares(files: Sequence[ImageSource], size: int) -> np.ndarray:
     """(B, size, size, 3) uint8; images of another size are cropped to a square and resized.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ifuvit.data.images import center_crop_resize, load_image, read_ahead
+from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
 from ifuvit.metrics.distances.frechet import FeatureStatistics
 from ifuvit.utils.distributed import Processes, in_order
 from ifuvit.utils.errors import InputError
@@ -370,7 +370,7 @@ def _folder_fingerprint(folder: Path) -> str:
 
 def extract_features(
     network: FeatureNetwork,
-    files: Sequence[Path],
+    files: Sequence[ImageSource],
     *,
     size: int | None = None,
     batch_size: int = 64,
@@ -409,7 +409,7 @@ def extract_features(
 
 def extract_statistics(
     network: FeatureNetwork,
-    files: Sequence[Path],
+    files: Sequence[ImageSource],
     *,
     size: int | None = None,
     batch_size: int = 64,
@@ -435,7 +435,7 @@ def extract_statistics(
 
 def _stream(
     network: FeatureNetwork,
-    files: Sequence[Path],
+    files: Sequence[ImageSource],
     size: int | None,
     batch_size: int,
     workers: int | None,
@@ -448,7 +448,7 @@ def _stream(
         workers = 0 if network.device.type == "cpu" else 4
     assert batch_size > 0 and workers >= 0
 
-    def read(file: Path) -> np.ndarray:
+    def read(file: ImageSource) -> np.ndarray:
         image = load_image(file)
         return np.asarray(image if size is None else center_crop_resize(image, size))
 
