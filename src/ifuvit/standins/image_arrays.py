@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifuvit.data.images import SUFFIXES, center_crop_resize, load_image
+from ifuvit.data.images import SUFFIXES, center_crop_resize, list_images, load_image
 from ifuvit.utils.errors import InputError
 
 
