@@ -117,7 +117,6 @@ def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, name: st
         "sweep": ["a", "--data", "b", "--out", "c"],
         "experiment": ["table1", "--out", "a"],
         "report": ["a", "--out", "b"],
-        "reference-stats": ["--data", "a", "--network", "effnet-lite0", "--out", "b"],
         "make-standin": ["counter", "--scenes", "a", "--out", "b"],
     }
     arguments = required.get(name, [])

@@ -11,8 +11,7 @@ from ifuvit.commands.make_standin import main
 from ifuvit.data.images import to_tensor
 from ifuvit.data.scenes import draw_scene, write_scenes
 from ifuvit.encoders.autoencoder import Autoencoder
-from ifuvit.metrics.alignment.clip import load_alignment_model
-from ifuvit.metrics.alignment.two_tower import TwoTower, TwoTowerConfig
+from ifuvit.metrics.alignment.two_tower import TwoTower, TwoTowerAlignment, TwoTowerConfig
 from ifuvit.standins.caption_tests import read_scenes
 from ifuvit.standins.config import TrainTwoTowerConfig
 from ifuvit.standins.two_tower import _batches, _varied, contrastive_loss, epoch_order, run, train
@@ -90,7 +89,7 @@ def test_the_directory_tells_what_was_learned(scenes, trained):
         "images with another's",
     }
     assert len(manifest["data"]["captions_train"]) == 64
-    model = load_alignment_model("two-tower", weights=trained)
+    model = TwoTowerAlignment.from_pretrained(trained)
     # What is stored in half precision is what was measured.
     assert model.fingerprint == manifest["fingerprint"]
     assert (trained / "model.safetensors").stat().st_size < 3_000_000

@@ -28,7 +28,7 @@ def test_flagged_raters_cost_nothing_of_the_truth() -> None:
     alphas = [one["agreement"]["krippendorffs_alpha"]["value"] for one in (others, everyone)]
     assert alphas[0] > alphas[1]
     assert result["answers"]["expected"] == 90 == sum(
-        result["answers"][status] for status in ("answered", "skipped", "cannot tell")
+        result["answers"][status] for status in ("answered", "skipped", "cannot_tell")
     )  # fmt: skip
     text = result_table(result)
     assert "without 3 flagged raters" in text and "flagged: rater-0006" in text

@@ -30,9 +30,7 @@ COMMANDS = {
     "other": {
         "convert": "turn a U-ViT checkpoint into a pipeline directory",
         "make-standin": "train a small autoencoder, two-tower model or object counter",
-        "count": "count objects in images of OpenMoji Scenes' kinds",
-        "sweep": "evaluate models over guidance scales",
-        "reference-stats": "write the statistics of reference images for Fréchet distances",
+        "count": "print prompts that ask for a number of objects",
     },
 }
 """What each command does, by groups."""

@@ -29,10 +29,11 @@ def main(arguments: list[str]) -> None:
         print(table(facts["right"]))
         print(f"{out}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
     elif isinstance(config, TrainCounterConfig):
+        from ifuvit.evaluation.networks import load_counter
         from ifuvit.metrics.counting.tables import errors_table
         from ifuvit.standins.counter import run as make_counter
 
         out = make_counter(config)
         facts = read_json(out / "manifest.json")
-        print(errors_table(facts["errors"]))
+        print(errors_table(load_counter(out).errors))
         print(f"{out}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")

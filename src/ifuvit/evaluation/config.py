@@ -1,5 +1,6 @@
 """The configuration of an evaluation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,39 +8,44 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ifuvit.diffusion import Solver, Start
+from ifuvit.evaluation.evaluators import EVALUATORS
 from ifuvit.evaluation.protocols import Protocol, protocols
 from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
 from ifuvit.utils.command_line import read_weights
+from ifuvit.utils.config import Positive, check
 from ifuvit.utils.errors import InputError
-
-Metric = Literal["distances", "alignment", "counts", "costs"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Judge a model or images: Fréchet and kernel distances from real images, text-image alignment, object counts
-    and costs, each with how sure it is.
+    """Evaluate models or images: Fréchet and kernel distances from reference images, text-image alignment, object counts
+    and costs, each with its interval.
 
-    A model draws the protocol's captions first; the images are kept beside the result, and those that are there
-    already are not drawn again. docs/evaluation.md tells what every protocol fixes."""
+    A model generates the protocol's captions first; the images are kept next to the result, and those that are there
+    already are not generated again. Several models, or several guidance scales, make a directory with a result for each
+    and a sweep.json; the same command again continues where it stopped. docs/evaluation.md says what every protocol
+    fixes."""
 
-    target: Positional[Annotated[str, arg(metavar="TARGET")]]
-    """A shipped model, a run, a pipeline directory, a directory of images with captions, or a diffusers pipeline (its
-    directory or its name on the hub)."""
-    data: Path
-    """The real images and their captions: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
-    out: Path
-    """The result, a JSON file."""
+    targets: Positional[Annotated[tuple[str, ...], arg(metavar="TARGET")]] = ()
+    """Shipped models, runs, pipeline directories, diffusers pipelines (a directory or a name on the hub), or one directory
+    of images with captions. None: only write --write-statistics."""
+    data: Annotated[Path | None, arg(metavar="DIR")] = None
+    """The reference images and their captions: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder.
+    Not required where only the objects in a directory of images are counted."""
+    out: Annotated[Path | None, arg(metavar="PATH")] = None
+    """The result, a JSON file; of several models or guidance scales a directory."""
     protocol: Literal["quick", "paper", "clean"] = "quick"
     """quick: 1,000 images and the embedded networks. paper: FID-30K and CLIP score as U-ViT has them. clean: as paper,
     with clean-fid's resize."""
-    metrics: tuple[Metric, ...] = ("distances", "alignment", "counts", "costs")
-    """What to measure."""
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    """What to measure: distances, alignment, counts, costs, diversity. Default: the first four; over several guidance
+    scales distances and alignment."""
     num_images: Annotated[int | None, arg(metavar="INT")] = None
     """Instead of the protocol's number of images. The result's protocol then says that it was changed; so for the next
     options."""
-    guidance_scale: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """The standard w (the paper's s = w - 1), instead of the protocol's."""
+    guidance_scale: Annotated[tuple[float, ...], arg(metavar="FLOAT")] = ()
+    """The standard w (the paper's s = w - 1), instead of the protocol's; several give a curve of distance against
+    alignment (the paper's Fig. 3, right)."""
     guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH")] = None
     """The part of the noise range that is guided, in n / 1000, instead of the protocol's (all of it)."""
     solver: Annotated[Solver | None, arg(metavar="NAME")] = None
@@ -51,46 +57,120 @@ class EvaluateConfig:
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """Of the noise, instead of the protocol's."""
     count_prompts: Annotated[tuple[str, ...], arg(metavar="SET=INT")] = ()
-    """Sets of counting prompts with the images a prompt, instead of the protocol's, as `paper=10 all-kinds=2`; `ifuvit
-    count prompts SET` prints a set."""
+    """Sets of counting prompts with the images a prompt, instead of the protocol's, as `paper=10 all-kinds=2`. The sets are
+    paper, all-kinds, relations, held-out and coco."""
     captions: Annotated[Path | None, arg(metavar="FILE")] = None
     """One caption a line for a directory of bare images, in the order of their names."""
     statistics: Annotated[Path | None, arg(metavar="FILE.npz")] = None
-    """The real side's statistics, of `ifuvit reference-stats` or pytorch-fid, instead of computing features anew."""
+    """Statistics of the reference images' features, of --write-statistics or pytorch-fid, instead of computing them."""
+    write_statistics: Annotated[Path | None, arg(metavar="FILE.npz")] = None
+    """Write the statistics of the reference images' features, in pytorch-fid's form."""
+    keep_features: bool = False
+    """Keep the features in --write-statistics too, so that KID, precision and recall can be computed from the file."""
     weights: Annotated[tuple[str, ...], arg(metavar="NAME=PATH")] = ()
     """Where the weights of networks lie that are not embedded, as `inception=FILE.pth` or `clip=FOLDER`."""
     counter: str = "openmoji"
-    """The counter of drawn objects: the shipped one, or a directory of `ifuvit make-standin counter`."""
+    """The counter of drawn objects: the shipped one, or a directory of a trained one."""
     detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
     """Count objects by this zero-shot detector of transformers, as google/owlv2-base-patch16-ensemble; for photographs."""
+    threshold: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """Least score of a detector's box that counts; fix it before you see the result. Default: 0.1 for OWLv2, 0.25 for
+    Grounding DINO."""
+    thresholds: Annotated[tuple[float, ...], arg(metavar="FLOAT")] = ()
+    """Further least scores of an object to count with, next to the reported one."""
     images_dir: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Where the images are kept. Default: beside the result, RESULT-images."""
+    """Where the images are kept. Default: next to the result, RESULT-images."""
     cache: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Keep the real side's features here for the next evaluation."""
+    """Keep the reference images' features here for the next evaluation. Default: OUT/cache where OUT is a directory."""
     device: str = "auto"
     """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
-    batch_size: Annotated[int | None, arg(metavar="INT")] = None
-    """Images drawn at once. Default: 16 on a CPU, else 64. It does not change them."""
+    batch_size: Annotated[Positive[int] | None, arg(metavar="INT")] = None
+    """Images generated at once. Default: 16 on a CPU, else 64. It does not change them."""
 
     def __post_init__(self) -> None:
-        if not self.metrics:
-            raise InputError("--metrics: give at least one of distances, alignment, counts, costs")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"--batch-size {self.batch_size}: must be at least 1")
+        check(self)
+        for name in self.metrics:
+            if name not in EVALUATORS:
+                raise InputError(f"--metrics {name}: unknown; the metrics are {', '.join(EVALUATORS)}")
+        for what, values in (("target", self.targets), ("--guidance-scale", self.guidance_scale)):
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise InputError(f"{what} {twice[0]} is given twice")
+        for threshold in self.thresholds:
+            if not 0 < threshold < 1:
+                raise InputError(f"--thresholds {threshold}: must be between 0 and 1")
+        if bool(self.targets) != (self.out is not None):
+            raise InputError("give TARGET and --out together")
+        if not self.targets and self.write_statistics is None:
+            raise InputError("no TARGET; name a model or a directory of images")
+        if self.write_statistics is not None and self.write_statistics.suffix != ".npz":
+            raise InputError(f"--write-statistics {self.write_statistics}: give a name that ends with .npz")
+        if self.keep_features and self.write_statistics is None:
+            raise InputError("--keep-features is for --write-statistics")
+        if self.write_statistics is not None and len(protocols[self.protocol].networks) > 1:
+            raise InputError(f"--write-statistics: protocol {self.protocol} has several feature networks")
+        if self.images_dir is not None and self.several:
+            raise InputError("--images-dir is for one model at one guidance scale; several are kept under --out")
         read_weights(self.weights)
-        self.resolved_protocol()  # refuses impossible values
+        for point in self.points() if self.several else ():
+            point.resolved_protocol()
+        if not self.several:
+            self.resolved_protocol()  # refuses impossible values
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several models or guidance scales, with a result each."""
+        return len(self.targets) > 1 or len(self.guidance_scale) > 1
+
+    def points(self) -> "list[EvaluateConfig]":
+        """The evaluations of every model at every guidance scale, one each."""
+        assert self.out is not None
+        if not self.several:
+            return [self]
+        names = labels(self.targets)
+        return [
+            replace(
+                self,
+                targets=(target,),
+                guidance_scale=scale,
+                out=self.out / f"{names[target].replace('/', '-')}{f'-w{scale[0]:g}' if scale else ''}.json",
+                metrics=self.resolved_metrics(),
+                write_statistics=None,
+                keep_features=False,
+                cache=self.cache or self.out / "cache",
+            )
+            for target in self.targets
+            for scale in ([(w,) for w in self.guidance_scale] or [()])
+        ]
+
+    def resolved_metrics(self) -> tuple[str, ...]:
+        """The names of the evaluators."""
+        default = ("distances", "alignment")
+        return self.metrics or (default if len(self.guidance_scale) > 1 else (*default, "counts", "costs"))
 
     def resolved_protocol(self) -> Protocol:
         """The protocol with this configuration's changes, which its name then tells."""
         base = protocols[self.protocol]
-        changeable = ("num_images", "guidance_scale", "guidance_interval", "solver", "start", "steps", "seed")
+        changeable = ("num_images", "guidance_interval", "solver", "start", "steps", "seed")
         given = {name: getattr(self, name) for name in changeable}
+        if self.guidance_scale:
+            (given["guidance_scale"],) = self.guidance_scale
         changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
         told = [f"{name}={value}" for name, value in changes.items()]
         if self.count_prompts:
             changes["count_prompts"] = tuple(_prompt_set(item) for item in self.count_prompts)
             told += self.count_prompts
         return replace(base, name=f"{base.name}, changed: {', '.join(told)}", **changes) if changes else base
+
+
+def labels(targets: Sequence[str]) -> dict[str, str]:
+    """A short name for each of several different targets: the last part of its path, or as many parts as distinguish
+    all of them."""
+    parts = {target: Path(target).parts for target in targets}
+    for length in range(1, max(map(len, parts.values())) + 1):
+        short = {target: "/".join(part[-length:]) for target, part in parts.items()}
+        if len(set(short.values())) == len(targets):
+            return short
+    raise InputError(f"a model is given twice: {', '.join(targets)}")
 
 
 def _prompt_set(item: str) -> tuple[PromptSet, int]:

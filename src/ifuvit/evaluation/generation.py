@@ -1,14 +1,15 @@
-"""Drawing the images that are judged into a directory, so that they can be looked at, and kept when a run is killed."""
+"""Generating the images of an evaluation into a directory, so that they can be looked at and survive a killed run."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ifuvit import results
 from ifuvit.evaluation.targets import ImageGenerator, Settings, Target
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, write_json
+from ifuvit.utils.files import OutputDirectory, atomic_path, package_version, read_json
 
 
 def draw(
@@ -20,37 +21,45 @@ def draw(
     batch_size: int,
     processes: Processes,
     label: str,
+    replace_others: bool = False,
 ) -> tuple[list[Path], float | None]:
-    """Draw one image a prompt as `directory`/00000.png …; those that are there already stay.
+    """Generate one image a prompt as `directory`/00000.png …; those that are there already stay.
 
     Args:
         target: one with a generator.
         prompts: N captions; image i depends on (settings.seed, i) and its prompt alone.
-        directory: new, or of an earlier call with the same prompts, settings and weights.
-        settings: how.
+        directory: new, or of an earlier call with the same prompts, settings and model.
+        settings: how images are generated.
         batch_size: images at once.
         processes: which share of the batches is this process's.
         label: of the progress bar.
+        replace_others: delete images of an earlier call with other prompts, settings or another model, instead of
+            refusing the directory.
 
     Returns:
-        the N files, and images per second of this process (None if nothing was left to draw).
+        the N files, and images per second of this process (None if nothing was left to generate).
 
     Raises:
-        InputError: the directory has images of something else.
+        InputError: the directory holds something else.
     """
     assert target.generator is not None
     files = image_files(directory, len(prompts))
-    manifest: dict[str, Any] = {
-        "command": "evaluate",
-        "of": {"name": target.name, "sha256": target.sha256},
-        "settings": to_dict(settings),
-        "images": [
-            {"file": file.name, "prompt": prompt, "index": index}
+    manifest = results.GeneratedImages(
+        command="evaluate",
+        ifuvit_version=package_version(),
+        config={},
+        model=target.name,
+        sha256=target.sha256,
+        seed=settings.seed,
+        sampling=to_dict(settings),
+        images=tuple(
+            results.GeneratedImages.Image(file=file.name, prompt=prompt, index=index)
             for index, (file, prompt) in enumerate(zip(files, prompts))
-        ],
-    }
+        ),
+        encoders={"pipeline": target.fingerprint},
+    )
     if processes.first:
-        _claim(directory, manifest)
+        _claim(directory, manifest, replace_others=replace_others)
     processes.wait()
     speed = generate_images(
         target.generator, prompts, files, settings, batch_size=batch_size, processes=processes, label=label
@@ -72,22 +81,22 @@ def generate_images(
     batch_size: int,
     processes: Processes,
     label: str,
-    anew: bool = False,
+    again: bool = False,
     keep_bar: bool = True,
 ) -> float | None:
-    """Draw one image a prompt into its file, all processes together; those that are there stay, but for `anew`.
+    """Generate one image a prompt into its file, all processes together; those that are there stay unless `again`.
 
     Returns:
-        images per second of this process; None if nothing was left to draw.
+        images per second of this process; None if nothing was left to generate.
     """
     import time
 
     from tqdm import tqdm
 
     batches = [range(start, min(start + batch_size, len(files))) for start in range(0, len(files), batch_size)]
-    # Shared before looking at what is there, for others are drawing already. A batch that was killed is drawn again.
-    mine = [batch for batch in processes.share(batches) if anew or not all(files[index].is_file() for index in batch)]
-    begun, drawn = time.monotonic(), 0
+    # Shared before looking at what is there, for others are generating already. A batch that was killed is generated again.
+    mine = [batch for batch in processes.share(batches) if again or not all(files[index].is_file() for index in batch)]
+    begun, done = time.monotonic(), 0
     hidden = None if processes.first else True  # None: shown on a terminal
     with tqdm(total=sum(map(len, mine)), desc=label, unit="image", leave=keep_bar, disable=hidden) as bar:
         for batch in mine:
@@ -95,22 +104,25 @@ def generate_images(
             for index, image in zip(batch, images, strict=True):
                 with atomic_path(files[index]) as path:
                     image.save(path, format="PNG", compress_level=1)
-            drawn += len(batch)
+            done += len(batch)
             bar.update(len(batch))
-    speed = drawn / (time.monotonic() - begun) if drawn else None
+    speed = done / (time.monotonic() - begun) if done else None
     processes.wait()
     return speed
 
 
-def _claim(directory: Path, manifest: dict[str, Any]) -> None:
+def _claim(directory: Path, manifest: results.GeneratedImages, *, replace_others: bool) -> None:
+    OutputDirectory(directory, manifest.command).earlier()
     file = directory / "manifest.json"
     if file.is_file():
-        if read_json(file) != manifest:
+        earlier = read_json(file)
+        decisive = ("model", "sha256", "sampling", "images", "encoders")
+        if all(earlier.get(name) == results.to_json(manifest)[name] for name in decisive):
+            return
+        if not replace_others:
             raise InputError(
-                f"{directory}: holds images drawn from other prompts, weights or settings; delete it, or choose another "
+                f"{directory}: holds images of other prompts, settings or another model; delete it, or give another "
                 "directory"
             )
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(f"{directory}: holds something else already; choose another directory")
-    else:
-        write_json(file, manifest)
+        shutil.rmtree(directory)
+    results.write(file, manifest)

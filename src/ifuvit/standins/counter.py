@@ -7,8 +7,9 @@ It takes minutes on two CPU cores and cannot be resumed: the directory appears w
 import functools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig, read_squares
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation
 from ifuvit.metrics.counting.scores import Detection, score
+from ifuvit.results import ObjectScores
 from ifuvit.standins.config import TrainCounterConfig
 from ifuvit.standins.disturbances import blur, disturb
 from ifuvit.standins.fit import Fit, rise_and_fall
@@ -88,7 +90,7 @@ def run(config: TrainCounterConfig) -> Path:
                 if autoencoder
                 else None,
             },
-            errors=errors,
+            errors={name: to_dict(scores) for name, scores in errors.items()},
         )
     return config.out
 
@@ -249,7 +251,7 @@ def counting_errors(
     seed: int = 0,
     reconstruct: Callable[[torch.Tensor], torch.Tensor] | None = None,
     batch_size: int = 100,
-) -> dict[str, Any]:
+) -> dict[str, ObjectScores]:
     """A counter's error on scenes whose contents are known, and on the same images disturbed: the scores that it would
     give to a model whose images are all right. Whatever they lack of that is the counter's error.
 
@@ -261,8 +263,7 @@ def counting_errors(
         batch_size: images at a time.
 
     Returns:
-        {"clean", "blurred", "noisy" and, with `reconstruct`, "reconstructed": {"counts", "relations"} of
-        `ifuvit.metrics.counting.scores.score`, but not by object}.
+        Scores, but not by object, of the images "clean", "blurred", "noisy" and, with `reconstruct`, "reconstructed".
     """
     found: dict[str, list[list[Detection]]] = {}
     for start in range(0, len(scenes), batch_size):
@@ -281,10 +282,11 @@ def counting_errors(
             found.setdefault(name, []).extend(counter.detect(variant))
     shown = [_shown(scene) for scene in scenes]
     errors = {name: score(shown, objects) for name, objects in found.items()}
-    for scores in errors.values():
-        if scores["counts"] is not None:
-            del scores["counts"]["by_object"], scores["counts"]["cells"]  # 42 kinds would drown the rest
-    return errors
+    # 42 kinds would drown the rest.
+    return {
+        name: replace(scores, counts=scores.counts and replace(scores.counts, by_object={}, cells={}))
+        for name, scores in errors.items()
+    }
 
 
 def _shown(scene: WrittenScene) -> Asked | AskedRelation:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ifuvit import results
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.studies.design import MAX_MODELS
 from ifuvit.utils.config import to_dict
@@ -346,10 +347,9 @@ def export(config: StudyExportConfig) -> Path:
 
 def analyze(config: StudyAnalyzeConfig) -> Path:
     """Analyze a study; see `run`."""
-    from ifuvit.metrics.counting.counters import open_counter
-    from ifuvit.reporting.human import study_plots
+    from ifuvit.evaluation.networks import open_counter
     from ifuvit.reporting.plots import as_file
-    from ifuvit.reporting.reading import read_study as read_study_result
+    from ifuvit.reporting.study_section import study_plots
     from ifuvit.reporting.tables import slug
     from ifuvit.studies.analysis import analyse_study
     from ifuvit.studies.answers import read_answers
@@ -371,25 +371,28 @@ def analyze(config: StudyAnalyzeConfig) -> Path:
             threshold=config.threshold,
             device=find_device(config.device),
         )
-        automatic, facts = count_items(study, config.study, counter), counter.facts()
-    result = manifest(
-        ANALYSE,
-        to_dict(config),
-        started=started,
-        study={"directory": str(config.study), "id": study.id, "title": study.title},
-        counter=facts,
-        **analyse_study(
-            study,
-            answers,
-            automatic=automatic,
-            least_passed=config.least_passed,
-            samples=config.samples,
-            seed=config.seed,
-        ),
+        automatic, facts = count_items(study, config.study, counter), to_dict(counter.facts())
+    analysis = analyse_study(
+        study,
+        answers,
+        automatic=automatic,
+        least_passed=config.least_passed,
+        samples=config.samples,
+        seed=config.seed,
+    )
+    result = results.from_json(
+        {
+            "schema": results.SCHEMA,
+            **manifest(ANALYSE, to_dict(config), started=started),
+            "study": {"directory": str(config.study), "id": study.id, "title": study.title},
+            "counter": facts,
+            **analysis,
+        },
+        results.PreferenceStudy if study.kind == "preference" else results.CountStudy,
     )
     written = config.out or config.study / "analysis.json"
-    write_json(written, result)
-    for plot in study_plots(read_study_result(written)):
+    results.write(written, result)
+    for plot in study_plots(result):
         write_text(written.parent / "plots" / f"{slug(plot.title)}.svg", as_file(plot))
     return written
 

@@ -1,31 +1,36 @@
-"""Evaluation while a model trains: a few images from the averaged weights, judged as `ifuvit evaluate` evaluators them."""
+"""Evaluation while a model trains: a few images from the averaged weights, measured as by `ifuvit evaluate`."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.evaluation.evaluators import Evaluators
+from ifuvit.evaluation.evaluators import find_evaluator
+from ifuvit.evaluation.evaluators.base import Findings, Images, Setup
 from ifuvit.evaluation.generation import generate_images, image_files
 from ifuvit.evaluation.protocols import protocols
 from ifuvit.evaluation.reference_images import ReferenceImages
-from ifuvit.evaluation.targets import Settings, image_generator_of
+from ifuvit.evaluation.targets import Settings, Target, image_generator_of
+from ifuvit.results import TrainingEvaluation
 from ifuvit.training.config import TrainConfig
 from ifuvit.utils.command_line import read_weights
+from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 
 if TYPE_CHECKING:
     from ifuvit.pipeline import Pipeline
 
+EVALUATORS_WHILE_TRAINING = ("distances", "alignment")
+
 
 class Evaluation:
-    """The captions that are drawn, always the same from the same noise, and the evaluators. All processes make one together.
+    """The captions of the images, always the same from the same noise, and the evaluators. All processes make one together.
 
     Args:
-        config: its `evaluate_` fields are used, and `out`, where the images lie (RUN/evaluation, each time anew).
-        pipeline: draws the images; its backbone gets the averaged weights before each `measure`.
+        config: its `evaluate_` fields are used, and `out`, where the images lie (RUN/evaluation, replaced each time).
+        pipeline: generates the images; its backbone gets the averaged weights before each `measure`.
         processes: those of the run.
 
     Raises:
-        InputError: no such real images, fewer than `evaluate_images`, or a judge whose weights are not to be had.
+        InputError: no such real images, fewer than `evaluate_images`, or an evaluator whose weights cannot be loaded.
     """
 
     def __init__(self, config: TrainConfig, pipeline: "Pipeline", processes: Processes) -> None:
@@ -34,7 +39,7 @@ class Evaluation:
         self.protocol = replace(
             protocols[config.evaluate_protocol],
             name=f"{config.evaluate_protocol}, while training",
-            images=config.evaluate_images,
+            num_images=config.evaluate_images,
             reference="captioned",
             size=pipeline.image_size,
             steps=config.evaluate_steps,
@@ -53,19 +58,23 @@ class Evaluation:
             start=self.protocol.start,
             seed=self.protocol.seed,
         )
-        self.evaluators = Evaluators.load(
-            self.protocol,
-            real,
+        self.target = Target(name=config.out.name, kind="ifuvit", generator=self.generator)
+        setup = Setup(
+            protocol=self.protocol,
+            reference=real,
             device=pipeline.device,
             weights=read_weights(config.evaluate_weights),
             processes=processes,
         )
+        self.evaluators = [find_evaluator(name)(setup) for name in EVALUATORS_WHILE_TRAINING]
+        for evaluator in self.evaluators:
+            evaluator.prepare()
 
     def measure(self) -> dict[str, Any]:
-        """Draw the images and have them judged; all processes call it together.
+        """Generate the images and measure them; all processes call it together.
 
         Returns:
-            "images", "guidance_scale", "steps", and "metrics": estimates by name.
+            `results.TrainingEvaluation` as JSON values.
         """
         generate_images(
             self.generator,
@@ -75,12 +84,16 @@ class Evaluation:
             batch_size=16 if self.pipeline.device.type == "cpu" else 64,
             processes=self.processes,
             label="evaluate",
-            anew=True,
+            again=True,
             keep_bar=False,
         )
-        return {
-            "images": self.protocol.num_images,
-            "guidance_scale": self.protocol.guidance_scale,
-            "steps": self.protocol.steps,
-            "metrics": self.evaluators.distances(self.files) | self.evaluators.alignment(self.files, self.prompts),
-        }
+        images = {"captions": Images(files=self.files, prompts=self.prompts)}
+        found = sum((evaluator(images, self.target) for evaluator in self.evaluators), Findings())
+        return to_dict(
+            TrainingEvaluation(
+                images=self.protocol.num_images,
+                guidance_scale=self.protocol.guidance_scale,
+                steps=self.protocol.steps,
+                metrics=found.metrics,
+            )
+        )

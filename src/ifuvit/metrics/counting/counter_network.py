@@ -176,7 +176,7 @@ class ObjectCounter(nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> "ObjectCounter":
-        """Load a counter that `save_pretrained` or `ifuvit make-standin counter` wrote, in evaluation mode.
+        """Load a counter that `save_pretrained` or a training of it wrote, in evaluation mode.
 
         Raises:
             InputError: nothing there, or a damaged or unfitting file.
