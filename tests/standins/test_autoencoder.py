@@ -43,8 +43,8 @@ def images(tmp_path_factory):
     return draw(tmp_path_factory.mktemp("images"))
 
 
-def configure(images, out, **changes):
-    return TrainAutoencoderConfig(**{"images": (images,), "out": out, "steps": 4, **TINY, **changes})
+def configure(folder, out, **changes):
+    return TrainAutoencoderConfig(**{"images": (folder,), "out": out, "steps": 4, **TINY, **changes})
 
 
 def weights(out):
