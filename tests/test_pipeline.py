@@ -11,9 +11,9 @@ import torch
 from tiny_pipeline import MODEL, tiny_model, write_text_encoder, write_tiny_pipeline, write_vae
 
 import ifuvit
-from ifuvit.diffusion import PAPER_STEPS
-from ifuvit.diffusion.initial_latents import LatentColor
+from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
 from ifuvit.diffusion.sampling import initial_noise, sample
+from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
 from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import Pipeline
 from ifuvit.utils.errors import InputError
@@ -70,8 +70,17 @@ def test_every_argument_matters(pipeline):
     assert np.array_equal(base, pixels(pipeline(["two sheep"], num_inference_steps=4, negative_prompt="")))
 
 
+def test_settings_are_one_value_or_keywords(pipeline):
+    settings = SamplingSettings(solver="ddim", steps=3, guidance_scale=2.0)
+    whole = pixels(pipeline(["two sheep"], settings, seed=1))
+    assert np.array_equal(
+        whole, pixels(pipeline(["two sheep"], guidance_scale=2.0, num_inference_steps=3, solver="ddim", seed=1))
+    )
+    assert np.array_equal(whole, pixels(pipeline(["two sheep"], settings.changed(steps=9), steps=3, seed=1)))
+
+
 @pytest.mark.parametrize("solver", ["dpm++", "euler-a"])
-def test_a_image_does_not_depend_on_the_batch(pipeline, solver):
+def test_an_image_does_not_depend_on_the_batch(pipeline, solver):
     together = pixels(pipeline(PROMPTS, num_inference_steps=4, solver=solver, batch_size=5))
     for size in (1, 2, 4):
         apart = pixels(pipeline(PROMPTS, num_inference_steps=4, solver=solver, batch_size=size))
@@ -96,7 +105,7 @@ def test_exact_images_are_those_of_two_plain_passes():
     with torch.no_grad():
         states, null = shipped.text_encoder(prompts), shipped.text_encoder(["", ""])
         found = [
-            sample(model, noise, text, null_text, num_inference_steps=PAPER_STEPS)
+            sample(model, noise, text, null_text, PAPER_SETTINGS)
             for model, text, null_text in (
                 (Plain(), states, null),
                 (shipped.model, shipped.model.encode_text(*states), shipped.model.encode_text(*null)),
@@ -104,7 +113,7 @@ def test_exact_images_are_those_of_two_plain_passes():
         ]
         plain, shared = (shipped.autoencoder.decode(latents / shipped.latent_scale) / 2 for latents in found)
     assert float((plain - shared).abs().max()) < 1e-4
-    images = shipped(prompts, num_inference_steps=PAPER_STEPS, start="noise")
+    images = shipped(prompts, PAPER_SETTINGS)
     assert np.abs(pixels(images) - pixels(shipped.decode(found[0]))).max() <= 1
 
 
@@ -157,12 +166,14 @@ def test_save_and_load(pipeline, tmp_path):
 
 def test_the_colors_of_training_are_saved_and_started_from(pipeline, tmp_path, monkeypatch):
     plain = pixels(pipeline(PROMPTS, num_inference_steps=3))  # this one knows none
-    color = LatentColor(mean=(3.0, 0.0, -3.0, 1.0), covariance=tuple(map(tuple, np.eye(4).tolist())))
-    monkeypatch.setattr(pipeline, "latent_color", color)
+    distribution = InitialLatentsDistribution(
+        mean=(3.0, 0.0, -3.0, 1.0), covariance=tuple(map(tuple, np.eye(4).tolist()))
+    )
+    monkeypatch.setattr(pipeline, "initial_latents", distribution)
     pipeline.save_pretrained(tmp_path / "saved")
     again = Pipeline.from_pretrained(tmp_path / "saved")
-    assert again.latent_color == color
-    assert np.array_equal(pixels(again(PROMPTS, num_inference_steps=3, start="noise")), plain)
+    assert again.initial_latents == distribution
+    assert np.array_equal(pixels(again(PROMPTS, num_inference_steps=3, initial_latents="noise")), plain)
     started = pixels(again(PROMPTS, num_inference_steps=3))
     assert not np.array_equal(started, plain)
     alone = pixels(again(PROMPTS[1:2], num_inference_steps=3, first_index=1))
@@ -222,8 +233,8 @@ def test_another_autoencoder_is_refused(copy):
         ("model_index.json", {"latent_scale": -1}, "must be positive"),
         (
             "model_index.json",
-            {"latent_color": {"mean": [0], "covariance": [[1]]}},
-            "latent_color has 1 channels, the backbone 4",
+            {"initial_latents": {"mean": [0], "covariance": [[1]]}},
+            "initial_latents has 1 channels, the backbone 4",
         ),
         ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "not a pipeline of ifuvit"),
         ("model_index.json", {"vae": None}, "vae.reference is missing"),
@@ -250,9 +261,10 @@ def test_parts_that_do_not_fit(pipeline):
 def test_mistakes(pipeline, tmp_path):
     for arguments, message in (
         ({"prompts": "a bus"}, "list of strings"),
-        ({"prompts": ["a bus"], "solver": "euler"}, "unknown solver 'euler'; the solvers are dpm"),
-        ({"prompts": ["a bus"], "num_inference_steps": 0}, "0 steps"),
-        ({"prompts": ["a bus"], "start": "red"}, "start='red': choose color or noise"),
+        ({"prompts": ["a bus"], "solver": "euler"}, "--solver euler: unknown; the solvers are dpm"),
+        ({"prompts": ["a bus"], "num_inference_steps": 0}, "--steps 0: must be from 1 to 1000"),
+        ({"prompts": ["a bus"], "initial_latents": "red"}, "--initial-latents red: give one of data-mean, noise"),
+        ({"prompts": ["a bus"], "sed": 1}, "unknown sampling setting 'sed'; the settings are solver, steps"),
         ({"prompts": ["a bus"], "batch_size": 0}, "batch_size=0"),
         ({"prompts": ["a bus"], "seed": -1}, "seed -1"),
     ):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ifuvit import IFUViT, IFUViTConfig
-from ifuvit.diffusion.sampling import SOLVERS, image_generators, initial_noise, sample
+from ifuvit.diffusion.sampling import image_generators, initial_noise, sample
+from ifuvit.diffusion.settings import SOLVERS, SamplingSettings
 from ifuvit.model.uvit import EncodedText
 from ifuvit.utils.files import now, write_manifest
 
@@ -89,16 +90,8 @@ def main() -> None:
     for solver in SOLVERS:
         distances[solver] = {}
         for steps in columns:
-            result = sample(
-                model,
-                noise,
-                text,
-                null_text,
-                guidance_scale=GUIDANCE_SCALE,
-                num_inference_steps=steps,
-                solver=solver,
-                generators=image_generators(0, range(4)),
-            )
+            settings = SamplingSettings(solver=solver, steps=steps, guidance_scale=GUIDANCE_SCALE)
+            result = sample(model, noise, text, null_text, settings, generators=image_generators(0, range(4)))
             distances[solver][str(steps)] = distance(result, target)
     print(f"exact solution, against one with three times larger steps: {distance(coarser, target):.1e}\n")
     print("| solver | 20 steps | 50 steps | 200 steps |\n|---|---|---|---|")

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ifuvit.diffusion.sampling import sample
+    from ifuvit.diffusion.settings import SamplingSettings
     from ifuvit.model.presets import presets
     from ifuvit.model.settings import IFUViTConfig
     from ifuvit.model.uvit import EncodedText, IFUViT
     from ifuvit.pipeline import Pipeline
 
-__all__ = ["EncodedText", "IFUViT", "IFUViTConfig", "Pipeline", "presets", "sample"]
+__all__ = ["EncodedText", "IFUViT", "IFUViTConfig", "Pipeline", "SamplingSettings", "presets", "sample"]
 
 # Names are imported when first asked for, so that `import ifuvit` and the command line start at once.
 _HOMES = {
@@ -18,6 +19,7 @@ _HOMES = {
     "IFUViT": "ifuvit.model.uvit",
     "IFUViTConfig": "ifuvit.model.settings",
     "Pipeline": "ifuvit.pipeline",
+    "SamplingSettings": "ifuvit.diffusion.settings",
     "presets": "ifuvit.model.presets",
     "sample": "ifuvit.diffusion.sampling",
 }

@@ -2,7 +2,7 @@
 
 A pipeline directory follows diffusers' layout:
 
-    model_index.json                    what is where: latent scale and color, time offset, the autoencoder's reference and fingerprint
+    model_index.json                    latent scale, distribution of initial latents, time offset, the autoencoder's reference and fingerprint
     transformer/                        config.json, model.safetensors: the backbone
     scheduler/scheduler_config.json     the noise schedule and the default solver
     text_encoder.json                   the text encoder: reference, fingerprint, max_tokens
@@ -21,18 +21,16 @@ import torch
 from torch import Tensor
 
 from ifuvit.data.images import to_images
-from ifuvit.diffusion import DEFAULT_STEPS, STARTS, Start
-from ifuvit.diffusion.initial_latents import LatentColor
+from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
 from ifuvit.diffusion.sampling import (
     SCHEDULE,
     STOCHASTIC,
     TIME_OFFSET,
-    check_solver,
     image_generators,
     initial_latents,
     sample,
 )
-from ifuvit.diffusion.settings import EVERYWHERE, Interval
+from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.utils.config import from_dict, to_dict
@@ -55,7 +53,7 @@ class Pipeline:
         model: the backbone, in evaluation mode.
         autoencoder, text_encoder: the frozen encoders.
         latent_scale: what unscaled latents are multiplied by to have unit variance.
-        latent_color: the colors of the latents in training, where they are known; images then start from such.
+        initial_latents: the distribution of initial latents that fits the training images, where it is known.
         dtype: the backbone's precision; solver, text encoder and decoder work in fp32.
     """
 
@@ -66,7 +64,7 @@ class Pipeline:
         text_encoder: "TextEncoder",
         *,
         latent_scale: float,
-        latent_color: LatentColor | None = None,
+        initial_latents: InitialLatentsDistribution | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -89,8 +87,10 @@ class Pipeline:
             )
         if not latent_scale > 0:
             raise InputError(f"latent_scale={latent_scale}: must be positive")
-        if latent_color is not None and len(latent_color.mean) != c.latent_channels:
-            raise InputError(f"latent_color has {len(latent_color.mean)} channels, the backbone {c.latent_channels}")
+        if initial_latents is not None and len(initial_latents.mean) != c.latent_channels:
+            raise InputError(
+                f"initial_latents has {len(initial_latents.mean)} channels, the backbone {c.latent_channels}"
+            )
         if dtype not in _DTYPES:
             raise InputError(f"dtype={dtype}: choose torch.float32, torch.bfloat16 or torch.float16")
         self.device = torch.device(device)
@@ -98,7 +98,7 @@ class Pipeline:
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
         self.latent_scale = float(latent_scale)
-        self.latent_color = latent_color
+        self.initial_latents = initial_latents
         self.dtype = dtype
 
     @classmethod
@@ -134,15 +134,16 @@ class Pipeline:
         _check_fingerprint("autoencoder", autoencoder, index["vae"], directory)
         text_encoder = TextEncoder.from_pretrained(text["reference"], max_tokens=text["max_tokens"], device=device)
         _check_fingerprint("text encoder", text_encoder, text, directory)
-        color = index.get("latent_color")
-        if color is not None:
-            color = from_dict(LatentColor, color, where=f"{directory / 'model_index.json'}: latent_color")
+        distribution = index.get("initial_latents")
+        if distribution is not None:
+            where = f"{directory / 'model_index.json'}: initial_latents"
+            distribution = from_dict(InitialLatentsDistribution, distribution, where=where)
         return cls(
             model,
             autoencoder,
             text_encoder,
             latent_scale=index["latent_scale"],
-            latent_color=color,
+            initial_latents=distribution,
             device=device,
             dtype=dtype,
         )
@@ -161,58 +162,51 @@ class Pipeline:
                 "max_tokens": self.text_encoder.max_tokens,
             },
             latent_scale=self.latent_scale,
-            latent_color=self.latent_color,
+            initial_latents=self.initial_latents,
             vae=self.autoencoder if Path(reference).is_absolute() else None,
         )
 
     def __call__(
         self,
         prompts: Sequence[str],
+        settings: SamplingSettings = DEFAULT_SETTINGS,
         *,
         negative_prompt: str | None = None,
-        guidance_scale: float = 4.0,
-        guidance_interval: Interval = EVERYWHERE,
-        num_inference_steps: int = DEFAULT_STEPS,
         seed: int = 0,
-        solver: str = "dpm++",
-        start: Start = "color",
         batch_size: int = 16,
         first_index: int = 0,
         callback: Callable[[int], None] | None = None,
+        **changes: Any,
     ) -> list["Image"]:
-        """Draw one image a prompt.
+        """Generate one image per prompt.
 
         Args:
             prompts: N captions. Identical ones are encoded once and give different images.
+            settings: solver, steps, guidance and initial latents. Without a distribution of its own a pipeline starts from
+                pure noise, whatever `settings.initial_latents` is.
             negative_prompt: takes the null caption's place in guidance.
-            guidance_scale: the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper's s is w - 1.
-            guidance_interval: (low, high); the steps with low <= n / 1000 <= high are guided, the others take one branch.
-            num_inference_steps: evaluations of the guided network a image.
             seed: image i starts from noise that depends on (seed, first_index + i) alone.
-            solver: see `ifuvit.diffusion.sampling`.
-            start: "noise" is the paper's; see `ifuvit.diffusion.initial_latents`. Without a `latent_color` both are noise.
-            batch_size: images drawn at once; it does not change them (beyond rounding, at most 1/255).
+            batch_size: images per batch; it does not change them (beyond rounding, at most 1/255).
             first_index: index of the first image.
             callback: called after every solver step with the number of images in the batch.
+            changes: fields of `settings` by keyword, as `guidance_scale=4.0, num_inference_steps=50`.
 
         Returns:
             N RGB images.
 
         Raises:
-            InputError: prompts given as one string, an unknown solver or start, an impossible number of steps, interval, batch
-                size, seed or index, or half precision that overflowed.
+            InputError: prompts given as one string, settings, batch size, seed or index outside their range, or half
+                precision that overflowed.
 
         Warns:
-            UserWarning: prompts longer than the text encoder's limit, counted; their ends are not seen.
+            UserWarning: prompts longer than the text encoder's limit, counted; the model does not see their ends.
         """
         if isinstance(prompts, str):
             raise InputError(f"prompts is the string {prompts[:40]!r}: give a list of strings")
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
-        check_solver(solver, num_inference_steps)
-        if start not in STARTS:
-            raise InputError(f"start={start!r}: choose {' or '.join(STARTS)}")
-
+        settings = settings.changed(**changes)
+        distribution = self.initial_latents if settings.initial_latents == "data-mean" else None
         images: list[Image] = []
         if not prompts:
             return images
@@ -233,16 +227,11 @@ class Pipeline:
 
                 latents = sample(
                     self.model,
-                    initial_latents(shape, seed, indices, self.latent_color if start == "color" else None).to(
-                        self.device
-                    ),
+                    initial_latents(shape, seed, indices, distribution).to(self.device),
                     text.rows(torch.tensor([row[prompt] for prompt in batch], device=self.device)),
                     null_text,
-                    guidance_scale=guidance_scale,
-                    guidance_interval=guidance_interval,
-                    num_inference_steps=num_inference_steps,
-                    solver=solver,
-                    generators=image_generators(seed, indices) if solver in STOCHASTIC else None,
+                    settings,
+                    generators=image_generators(seed, indices) if settings.solver in STOCHASTIC else None,
                     callback=step,
                 )
                 images += self.decode(latents)
@@ -266,7 +255,7 @@ class Pipeline:
 
     @property
     def image_size(self) -> int:
-        """Width and height of a image, in pixels."""
+        """Width and height of an image, in pixels."""
         return self.model.config.latent_size * self.autoencoder.factor
 
     def _encode(self, captions: list[str], batch_size: int) -> EncodedText:
@@ -294,7 +283,7 @@ def write_pipeline(
     autoencoder: Mapping[str, Any],
     text_encoder: Mapping[str, Any],
     latent_scale: float,
-    latent_color: LatentColor | None = None,
+    initial_latents: InitialLatentsDistribution | None = None,
     vae: "Autoencoder | None" = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
@@ -307,7 +296,7 @@ def write_pipeline(
             not kept.
         text_encoder: {"reference", "fingerprint", "max_tokens"}, likewise.
         latent_scale: 1 / standard deviation of the latents in training.
-        latent_color: their colors, where they are known.
+        initial_latents: the distribution of initial latents that fits the training images, where it is known.
         vae: write this autoencoder into the directory instead of referring to it.
         training: how the weights came to be, {"steps", "batch_size", "seed", "seconds"}, where that is known.
     """
@@ -340,7 +329,7 @@ def write_pipeline(
                 "_class_name": "IFUViTPipeline",
                 "_ifuvit_version": package_version(),
                 "latent_scale": float(latent_scale),
-                **({} if latent_color is None else {"latent_color": to_dict(latent_color)}),
+                **({} if initial_latents is None else {"initial_latents": to_dict(initial_latents)}),
                 "time_offset": TIME_OFFSET,
                 "transformer": ["ifuvit", "IFUViT"],
                 "scheduler": ["diffusers", "DPMSolverSinglestepScheduler"],

@@ -445,36 +445,17 @@ class Sweep(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectCount(Result):
-    """What a counter or a detector says of the images of `ifuvit generate`."""
+    """What a counter or a detector found in a directory of images, of earlier versions; now an `Evaluation`."""
 
     kind = "object count"
-
-    @dataclass(frozen=True, kw_only=True)
-    class Image:
-        """What was found in one image."""
-
-        file: str
-        prompt: str
-        counted: Mapping[str, int] | None = None
-        """Objects by kind; None where the counter cannot read the prompt."""
-        objects: tuple[tuple[str, float, float, float], ...] = ()
-        """(kind, x, y, score)."""
-
-    @dataclass(frozen=True, kw_only=True)
-    class AtThreshold:
-        """Overall scores at another threshold of the detector."""
-
-        threshold: float
-        counts: CountScores | None = None
-        relations: RelationScores | None = None
 
     directory: str
     """Of the images."""
     manifest_sha256: str
     scores: ObjectScores
     counter: Counter
-    thresholds: tuple[AtThreshold, ...] = ()
-    images: tuple[Image, ...]
+    thresholds: tuple[ScoresAtThreshold, ...] = ()
+    images: tuple[CountedImage, ...]
 
     @property
     def counted(self) -> int:

@@ -14,7 +14,12 @@ from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.commands import generate
 from ifuvit.commands import main as cli
-from ifuvit.commands.generate import GenerateConfig, file_name, read_prompts
+from ifuvit.diffusion.settings import PAPER_SETTINGS
+from ifuvit.evaluation import generation
+from ifuvit.evaluation.generate import GenerateConfig, all_prompts, file_name
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
+from ifuvit.reporting import gallery
+from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
 
 
@@ -41,8 +46,9 @@ def test_what_is_written(model, tmp_path, capsys):
     assert names[:3] == ["0000-three-b-red-b-apples.png", "0001-three-b-red-b-apples.png", "0002-a-bus.png"]
     assert [image["prompt"] for image in manifest["images"]] == [odd, odd, "a bus", "a bus", "two sheep", "two sheep"]
     assert {path.name for path in out.iterdir()} == {*names, "grid.png", "index.html", "manifest.json"}
-    assert manifest["command"] == "generate" and manifest["config"]["guidance_scale"] == 2.5
-    assert re.fullmatch("[0-9a-f]{64}", manifest["model"]["sha256"])
+    assert manifest["command"] == "generate" and manifest["sampling"]["guidance_scale"] == 2.5
+    assert manifest["config"]["sampling"] == manifest["sampling"] and manifest["complete"]
+    assert re.fullmatch("[0-9a-f]{64}", manifest["sha256"])
 
     with Image.open(out / names[1]) as image:
         assert image.size == (8, 8) and image.mode == "RGB"
@@ -50,7 +56,7 @@ def test_what_is_written(model, tmp_path, capsys):
     facts.pop("Software")
     assert facts == {
         "prompt": odd, "negative_prompt": "grass", "seed": "5", "index": "1", "model": model, "steps": "2",
-        "guidance_scale": "2.5", "guidance_interval": "", "solver": "dpm++", "start": "color",
+        "guidance_scale": "2.5", "guidance_interval": "[0.0, 1.0]", "solver": "dpm++", "initial_latents": "data-mean",
     }  # fmt: skip
 
     page = (out / "index.html").read_text()
@@ -70,15 +76,16 @@ def test_images_do_not_depend_on_the_batch_size(model, tmp_path):
 
 def test_exact_is_the_papers_sampling(model, tmp_path):
     exact = draw(model, tmp_path / "exact", "a bus", "--exact", steps=())
-    paper = draw(model, tmp_path / "paper", "a bus", steps=("--steps", "50", "--start", "noise"))
-    assert exact["config"]["steps"] == paper["config"]["steps"] == 50
-    assert exact["config"]["start"] == paper["config"]["start"] == "noise"
+    paper = draw(model, tmp_path / "paper", "a bus", steps=("--steps", "50", "--initial-latents", "noise"))
+    assert exact["sampling"] == paper["sampling"] == to_dict(PAPER_SETTINGS)
+    fewer = draw(model, tmp_path / "fewer", "a bus", "--exact", steps=("--steps", "2"))
+    assert fewer["sampling"] == {**to_dict(PAPER_SETTINGS), "steps": 2}
     ours, theirs = (np.asarray(Image.open(tmp_path / name / "0000-a-bus.png")) for name in ("exact", "paper"))
     assert np.array_equal(ours, theirs)
 
 
 def test_large_outputs_refer_to_files(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "_EMBED_BYTES", 10)
+    monkeypatch.setattr(gallery, "_EMBED_BYTES", 10)
     draw(model, tmp_path / "out", "a bus")
     assert 'src="0000-a-bus.png"' in (tmp_path / "out" / "index.html").read_text()
 
@@ -109,7 +116,7 @@ def test_a_run_that_fails_takes_nothing_away(model, tmp_path, monkeypatch):
     assert sorted(out.iterdir()) == before and not (tmp_path / "new").exists()
 
     # interrupted after one image, it can be started again
-    monkeypatch.setattr(generate, "_write_png", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(generation, "_write_png", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         draw(model, out, "an apple")
     monkeypatch.undo()
@@ -128,7 +135,7 @@ def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
     long = "a red bus left of three sheep on grass"
     draw(model, tmp_path / "out", long, "a bus", long + " right", "--batch-size", "1")
     assert capsys.readouterr().err == (
-        "ifuvit: warning: 2 of 3 prompts are longer than the text encoder's 8 tokens: their ends are not seen\n"
+        "ifuvit: warning: 2 of 3 prompts are longer than the text encoder's 8 tokens: their ends are ignored\n"
     )
 
 
@@ -138,11 +145,12 @@ def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
         ([], "no prompts"),
         (["a bus", " "], "prompt 2 is empty"),
         (["--prompts-file", "missing.txt"], "missing.txt: no such file"),
-        (["--prompts-file", "empty.txt"], "empty.txt: holds no prompts"),
+        (["--prompts-file", "empty.txt"], "empty.txt: has no prompts"),
         (["--prompts-file", "binary.txt"], "binary.txt: not a UTF-8 text file"),
         (["--prompts-file", "."], "is a directory"),
-        (["a bus", "--solver", "magic"], "unknown solver 'magic'; the solvers are dpm"),
-        (["a bus", "--steps", "0"], "--steps 0: must be at least 1"),
+        (["a bus", "--solver", "magic"], "--solver"),
+        (["--prompt-set", "all"], "--prompt-set"),
+        (["a bus", "--steps", "0"], "--steps 0: must be from 1 to 1000"),
         (["a bus", "--steps", "2000"], "from 1 to 1000"),
         (["a bus", "--steps", "many"], "--steps"),
         (["a bus", "--batch-size", "0"], "--batch-size 0"),
@@ -152,9 +160,10 @@ def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
         (["a bus", "--guidance-interval", "0.8", "0.3"], "--guidance-interval 0.8 0.3"),
         (["a bus", "--exact", "--guidance-interval", "0.2", "0.8"], "leave out --guidance-interval"),
         (["a bus", "--exact", "--dtype", "bfloat16"], "leave out --dtype bfloat16"),
+        (["a bus", "--exact", "--initial-latents", "data-mean"], "leave out --initial-latents"),
         (["a bus", "--model", "magic"], "no model 'magic'"),
-        (["a bus", "--out", "empty.txt/below"], "cannot be written"),
-        (["a bus", "--out", "empty.txt"], "cannot be written"),
+        (["a bus", "--out", "empty.txt/below"], "empty.txt is a file"),
+        (["a bus", "--out", "empty.txt"], "empty.txt: is a file"),
         (["a bus", "--device", "abacus"], "--device abacus: cannot be used here"),
     ],
 )
@@ -174,8 +183,8 @@ def test_mistakes_get_one_line(model, tmp_path, monkeypatch, capsys, arguments, 
 
 def test_prompts_keep_their_order(tmp_path):
     (tmp_path / "p.txt").write_text("c\nd\n")
-    config = GenerateConfig(prompts=("b", "a  a"), prompts_file=tmp_path / "p.txt")
-    assert read_prompts(config) == ["b", "a a", "c", "d"]
+    config = GenerateConfig(prompts=("b", "a  a"), prompts_file=tmp_path / "p.txt", prompt_set="paper")
+    assert all_prompts(config) == ["b", "a a", "c", "d", *PROMPT_SETS["paper"]]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +206,7 @@ def test_help_needs_no_heavy_import():
     code = (
         "import sys, contextlib, ifuvit.commands.generate as g\n"
         "with contextlib.suppress(SystemExit): g.main(['--help'])\n"
-        "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('torch', 'diffusers', 'transformers', 'PIL') if m in sys.modules], file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stderr.strip() == "[]" and "s = w - 1" in " ".join(result.stdout.replace("│", " ").split())

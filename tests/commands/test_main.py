@@ -258,10 +258,10 @@ def test_generating_loads_nothing_that_other_commands_need(tmp_path: Path) -> No
         "train",
         "training",
         "metrics",
-        "evaluate",
-        "evaluation",
+        "evaluation.run",
+        "evaluation.evaluators",
         "benchmarks",
-        "reporting",
+        "reporting.page",
         "studies",
         "data.scenes",
     )

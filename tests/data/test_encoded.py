@@ -72,7 +72,7 @@ def test_reads_what_was_written(tmp_path):
 
 
 def test_colors_are_of_scaled_latents(tmp_path):
-    color = EncodedDataset.open(write(tmp_path / "f")).latent_color
+    color = EncodedDataset.open(write(tmp_path / "f")).initial_latents_distribution
     colors = 0.5 * MOMENTS[:, :2].astype(np.float64).mean((2, 3))
     assert color.mean == pytest.approx(colors.mean(0)) and np.allclose(color.covariance, np.cov(colors.T))
 

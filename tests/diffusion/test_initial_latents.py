@@ -2,41 +2,41 @@ import numpy as np
 import pytest
 import torch
 
-from ifuvit.diffusion.initial_latents import LatentColor
+from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
 from ifuvit.diffusion.sampling import initial_latents, initial_noise
 from ifuvit.diffusion.schedule import alphas_cumprod
 from ifuvit.pipeline import Pipeline
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 
-COLOR = LatentColor(mean=(3.0, -1.0), covariance=((2.0, -0.5), (-0.5, 0.3)))
+COLOR = InitialLatentsDistribution(mean=(3.0, -1.0), covariance=((2.0, -0.5), (-0.5, 0.3)))
 
 
 def test_colors_have_their_distribution():
     colors = COLOR.draw(np.random.default_rng(0).standard_normal((20_000, 2)))
-    again = LatentColor.of(colors)
+    again = InitialLatentsDistribution.fit(colors)
     assert again.mean == pytest.approx(COLOR.mean, abs=0.05)
     assert np.allclose(again.covariance, COLOR.covariance, atol=0.05)
 
 
 def test_one_color_has_no_spread():
-    alone = LatentColor.of(np.array([[3.0, -1.0]]))
+    alone = InitialLatentsDistribution.fit(np.array([[3.0, -1.0]]))
     assert np.allclose(alone.draw(np.ones((4, 2))), [3, -1])
     # A singular covariance is no special case.
-    line = LatentColor.of(np.outer([1.0, 2.0, 4.0], [1.0, 1.0]))
+    line = InitialLatentsDistribution.fit(np.outer([1.0, 2.0, 4.0], [1.0, 1.0]))
     drawn = line.draw(np.random.default_rng(0).standard_normal((9, 2)))
     assert np.allclose(drawn[:, 0], drawn[:, 1], atol=1e-5) and drawn[:, 0].std() > 0.5
 
 
 def test_json_and_what_is_not_that():
-    assert from_dict(LatentColor, to_dict(COLOR)) == COLOR
+    assert from_dict(InitialLatentsDistribution, to_dict(COLOR)) == COLOR
     for change, message in (
-        ({"mean": [0, 0, 0]}, "its covariance is not that of 3 channels"),
-        ({"covariance": [[1, 0], [0]]}, "its covariance is not that of 2 channels"),
+        ({"mean": [0, 0, 0]}, "the covariance does not have 3 channels"),
+        ({"covariance": [[1, 0], [0]]}, "the covariance does not have 2 channels"),
         ({"mean": [0.0, float("nan")]}, "not finite"),
     ):
-        with pytest.raises(InputError, match=f"x: latent_color: .*{message}"):
-            from_dict(LatentColor, {**to_dict(COLOR), **change}, where="x")
+        with pytest.raises(InputError, match=f"x: initial_latents: .*{message}"):
+            from_dict(InitialLatentsDistribution, {**to_dict(COLOR), **change}, where="x")
 
 
 def test_the_start_is_what_diffusion_leaves_of_such_colors():
@@ -59,9 +59,9 @@ def test_images_of_the_shipped_model_have_the_grounds_of_its_training():
     """From pure noise three of four have the same one of six grounds, whatever the seed."""
     pipeline = Pipeline.from_pretrained()
 
-    def grounds(start):
-        images = pipeline(["two apples"] * 24, start=start, num_inference_steps=6)
+    def grounds(initial):
+        images = pipeline(["two apples"] * 24, initial_latents=initial, num_inference_steps=6)
         corners = np.stack([np.median(np.asarray(image)[:4].reshape(-1, 3), 0) for image in images])
         return corners.std(0).mean()
 
-    assert grounds("color") > 1.5 * grounds("noise")
+    assert grounds("data-mean") > 1.5 * grounds("noise")

@@ -6,8 +6,9 @@ import torch
 from solver_accuracy import GUIDANCE_SCALE, UVIT_SOLVER, distance, exact, problem
 from torch import Tensor
 
-from ifuvit.diffusion.sampling import SOLVERS, image_generators, initial_noise, make_scheduler, sample
+from ifuvit.diffusion.sampling import image_generators, initial_noise, make_scheduler, sample
 from ifuvit.diffusion.schedule import alphas_cumprod
+from ifuvit.diffusion.settings import SOLVERS
 from ifuvit.pipeline import Pipeline
 from ifuvit.utils.errors import InputError
 

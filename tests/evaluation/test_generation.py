@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 from tiny_pipeline import write_tiny_pipeline
 
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.generation import draw
-from ifuvit.evaluation.targets import Settings, open_target
+from ifuvit.evaluation.targets import open_target
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
 
-SETTINGS = Settings(solver="dpm++", steps=2, guidance_scale=2.0, seed=0)
+SETTINGS = SamplingSettings(steps=2, guidance_scale=2.0)
 ALONE = Processes()
 PROMPTS = ["a bus", "two sheep", "three apples", "a bus", "one sheep"]
 
@@ -22,20 +23,20 @@ def target(tmp_path_factory):
     return open_target(str(write_tiny_pipeline(tmp_path_factory.mktemp("run"))), device=torch.device("cpu"))
 
 
-def generate_images(target, directory, *, batch_size=2, processes=ALONE, prompts=PROMPTS, settings=SETTINGS, **options):
-    return draw(
-        target, prompts, directory, settings, batch_size=batch_size, processes=processes, label="test", **options
-    )
+def generate_images(
+    target, directory, *, batch_size=2, processes=ALONE, prompts=PROMPTS, settings=SETTINGS, seed=0, **options
+):
+    return draw(target, prompts, directory, settings, seed=seed, batch_size=batch_size, processes=processes, **options)
 
 
 def test_interrupted_and_resumed(target, tmp_path):
     calls = []
 
-    def failing(prompts, first_index, settings, batch_size):
+    def failing(prompts, settings, *, first_index, **options):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(first_index)
-        return target.generator(prompts, first_index, settings, batch_size)
+        return target.generator(prompts, settings, first_index=first_index, **options)
 
     with pytest.raises(KeyboardInterrupt):
         generate_images(replace(target, generator=failing), tmp_path / "one")
@@ -65,8 +66,8 @@ def test_shares_make_the_whole(target, tmp_path):
     "changes",
     [
         {"prompts": PROMPTS[:4]},
-        {"settings": replace(SETTINGS, guidance_scale=4.0)},
-        {"settings": replace(SETTINGS, start="noise")},
+        {"settings": SETTINGS.changed(guidance_scale=4.0)},
+        {"settings": SETTINGS.changed(initial_latents="noise")},
         {"fingerprint": "of another autoencoder, latent scale or text encoder"},
     ],
     ids=["prompts", "scale", "initial latents", "model"],

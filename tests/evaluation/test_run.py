@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,8 @@ def test_a_result_has_every_choice(result, scenes):
     assert found.command == "evaluate" and found.target.kind == "ifuvit"
     assert len(found.target.sha256 or "") == len(found.target.fingerprint or "") == 64
     protocol = found.protocol
-    assert protocol["name"] == "quick, changed: num_images=8, steps=2, paper=1, held-out=1"
-    assert (protocol["num_images"], protocol["steps"], protocol["guidance_scale"]) == (8, 2, 2.0)
+    assert protocol["name"] == "quick, changed: steps=2, num_images=8, paper=1, held-out=1"
+    assert (protocol["num_images"], protocol["sampling"]["steps"]) == (8, 2)
     assert found.data is not None and found.data.images == 16 and found.data.split == "val"
     assert [metric.name for metric in found.metrics] == [
         "KID-EffNetLite0", "FD-EffNetLite0", "precision-EffNetLite0", "recall-EffNetLite0", "TwoTower score",
@@ -86,7 +87,9 @@ def test_a_protocols_sampling_reaches_the_images(result):
     assert {name: one["guidance_scale"] for name, one in settings.items()} == {
         "captions": 2.0, "paper": 4.0, "held-out": 4.0,
     }  # fmt: skip
-    assert all((one["start"], one["steps"], one["solver"]) == ("color", 2, "dpm++") for one in settings.values())
+    assert all(
+        (one["initial_latents"], one["steps"], one["solver"]) == ("data-mean", 2, "dpm++") for one in settings.values()
+    )
 
 
 def test_each_image_is_scored_with_its_own_caption(scenes, tmp_path):
@@ -167,6 +170,22 @@ def test_images_of_another_model_are_replaced(model, scenes, tmp_path):
         measured(other, scenes, tmp_path / "r.json", *arguments, "--images-dir", str(tmp_path / "mine"))
 
 
+def test_the_floor_of_the_models_own_autoencoder(model, scenes, tmp_path):
+    """Off by default, and then part of nothing; real images through an untrained autoencoder are far from real ones."""
+    found = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances", "--reconstruction-floor")
+    plain = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances")
+    assert [replace(metric, details={}) for metric in found.metrics] == list(plain.metrics)
+    floor = results.by_name(found.metrics)["KID-EffNetLite0"].details["reconstructed"]
+    reference = results.by_name(plain.metrics)["KID-EffNetLite0"].reference
+    assert reference is not None and floor["value"] > reference.value + 1 and floor["n"] == 8
+    with pytest.raises(InputError, match="bare has no autoencoder of this package"):
+        folder = tmp_path / "bare"
+        folder.mkdir()
+        for index in range(8):
+            Image.new("RGB", (64, 64)).save(folder / f"{index}.png")
+        measured(folder, scenes, tmp_path / "b.json", "--metrics", "distances", "--reconstruction-floor")
+
+
 @pytest.fixture
 def generated(tmp_path):
     """As `ifuvit generate` leaves them, one of another size."""
@@ -221,7 +240,7 @@ def test_a_new_evaluator_is_a_file_and_a_line(generated, tmp_path):
     ("arguments", "message"),
     [
         (["--num-images", "17"], "16 usable images in val, fewer than the 17"),
-        (["--num-images", "0"], "--num_images 0: must be at least 1"),
+        (["--num-images", "0"], "--num-images 0: must be at least 1"),
         (["--guidance-scale", "nan"], "guidance-scale nan"),
         (["--count-prompts", "cars=3"], "--count-prompts cars=3"),
         (["--weights", "inception.pth"], "--weights inception.pth: give NAME=PATH"),

@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(tmp_path: Path, data: Path) -> EvaluateConfig:
     models = [write_model(tmp_path / name, name) for name in ("early", "late")]
     return EvaluateConfig(
-        targets=tuple(map(str, models)), data=data, out=tmp_path / "out", guidance_scale=(1.0, 2.5), num_images=4
+        targets=tuple(map(str, models)), data=data, out=tmp_path / "out", guidance_scales=(1.0, 2.5), num_images=4
     )
 
 
@@ -89,7 +89,7 @@ def test_scales_and_models_may_be_added(config: EvaluateConfig, evaluations: Eva
 def test_another_model_protocol_or_data_is_evaluated_again(
     config: EvaluateConfig, evaluations: Evaluations, tmp_path: Path
 ) -> None:
-    config = changed(config, guidance_scale=(2.0,))
+    config = changed(config, guidance_scales=(2.0,))
     evaluate_scales(config)
     changes = (
         {},
@@ -158,7 +158,7 @@ def test_a_moved_sweep_is_not_done_again(config: EvaluateConfig, evaluations: Ev
         ({"targets": ()}, "give TARGET and --out together"),
         ({"images_dir": Path("images")}, "--images-dir is for one model at one guidance scale"),
         ({"metrics": ("beauty",)}, "--metrics beauty: unknown; the metrics are distances, alignment"),
-        ({"guidance_scale": (1.0, 2.0, 1.0)}, "1.0 is given twice"),
+        ({"guidance_scales": (1.0, 2.0, 1.0)}, "1.0 is given twice"),
         ({"targets": ("a", "a")}, "target a is given twice"),
     ],
 )
@@ -178,7 +178,7 @@ def test_refuses_before_it_evaluates(config: EvaluateConfig, evaluations: Evalua
     with pytest.raises(InputError, match="holds something else already"):
         evaluate_scales(changed(config, out=tmp_path / "other"))
     with pytest.raises(InputError, match="must be a finite number"):
-        evaluate_scales(changed(config, guidance_scale=(float("nan"),)))
+        evaluate_scales(changed(config, guidance_scales=(float("nan"),)))
     assert config.out is not None and evaluations.asked == [] and not config.out.exists()
 
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from tiny_pipeline import write_tiny_pipeline
 
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.targets import open_target
 from ifuvit.results import TrainingFacts
 from ifuvit.utils.errors import InputError
@@ -92,8 +93,6 @@ def test_a_diffusers_pipeline(tmp_path):
     from tiny_pipeline import write_text_encoder, write_vae
     from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
-    from ifuvit.evaluation.targets import Settings
-
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     tokenizer = AutoTokenizer.from_pretrained(write_text_encoder(tmp_path / "text"))
@@ -119,8 +118,8 @@ def test_a_diffusers_pipeline(tmp_path):
     ).save_pretrained(tmp_path / "sd")
     target = open_target(str(tmp_path / "sd"), device=CPU)
     assert target.kind == "diffusers" and target.generator is not None
-    settings = Settings(solver="dpm++", steps=2, guidance_scale=2.0, seed=0)
-    three = target.generator(["a", "a", "a"], 0, settings, 2)
-    again = target.generator(["a"], 2, settings, 1)
+    settings = SamplingSettings(steps=2, guidance_scale=2.0)
+    three = target.generator(["a", "a", "a"], settings, seed=0, first_index=0, batch_size=2)
+    again = target.generator(["a"], settings, seed=0, first_index=2, batch_size=1)
     assert len(target.fingerprint or "") == 64
     assert three[2].tobytes() == again[0].tobytes() and three[0].tobytes() != three[2].tobytes()

@@ -17,7 +17,7 @@ def number(value: float, **facts: Any) -> dict[str, Any]:
 def result(distance: float, score: float, error: float, *, scale: float = 2.0, speed: float = 2.0) -> dict[str, Any]:
     return {
         "target": {"name": "run", "setting": {"n_text": 1, "n_image": 2}},
-        "protocol": {"guidance_scale": scale},
+        "protocol": {"sampling": {"guidance_scale": scale}},
         "metrics": {"FD": number(distance, floor={"value": 3.0, "n": 9, "how": "train"}), "score": number(score)},
         "counts": {"overall": {"average_error": number(error), "images": 20}},
         "costs": {

@@ -356,7 +356,7 @@ def test_the_real_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from ifuvit.training import checkpoint
 
     small = {"steps": 6, "save_every": 2, "validate_every": 0, "evaluate_every": 0, "warmup_steps": 2, "batch_size": 4}
-    scale = replace(SCALES["smoke"], recipe=small, scenes=(32, 40), images=20, sampling_steps=2)
+    scale = replace(SCALES["smoke"], recipe=small, scenes=(32, 40), images=20, sampling=SCALES["smoke"].sampling)
     monkeypatch.setattr(experiment, "SCALES", {"smoke": scale})
     write, written = checkpoint.write, []
 

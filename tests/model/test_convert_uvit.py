@@ -90,7 +90,7 @@ def drop(state, name):
         (lambda s: drop(s, "final_layer"), "conv=False"),
         (lambda s: {**drop(s, "context_embed"), "label_emb.weight": torch.zeros(2, 2)}, "class-conditional"),
         (lambda s: drop(s, "context_embed"), "unconditional"),
-        (lambda s: {"conv1.weight": torch.zeros(2, 2)}, "not a U-ViT: no tensor 'patch_embed.proj.weight'"),
+        (lambda s: {"conv1.weight": torch.zeros(2, 2)}, "not a U-ViT: it has no tensor 'patch_embed.proj.weight'"),
         (lambda s: drop(s, "out_blocks.1.skip_linear"), "'out_blocks.1.skip_linear.bias' is missing"),
         (lambda s: {**s, "extra": torch.zeros(1)}, "'extra' is not in the model"),
         (lambda s: {**s, "norm.weight": torch.zeros(31)}, r"norm.weight has shape \(31,\), the model has \(32,\)"),

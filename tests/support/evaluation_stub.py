@@ -68,7 +68,8 @@ class Evaluations:
     """Stands in for `ifuvit.evaluation.run.evaluate`: writes a result at once and remembers what it was asked for."""
 
     def __init__(
-        self, value: Callable[[EvaluateConfig], float] = lambda config: config.resolved_protocol().guidance_scale
+        self,
+        value: Callable[[EvaluateConfig], float] = lambda config: config.resolved_protocol().sampling.guidance_scale,
     ) -> None:
         self.asked: list[str] = []
         self.killed_at: int | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
+from study_simulation import RaterModel, simulate_count, simulate_preference
 
 from ifuvit import results
 from ifuvit.results import (
@@ -14,6 +15,7 @@ from ifuvit.results import (
     Comparison,
     Confusion,
     Costs,
+    CountedImage,
     Counter,
     Counts,
     CountScores,
@@ -29,6 +31,7 @@ from ifuvit.results import (
     Hardware,
     Metric,
     ObjectCount,
+    ObjectCounts,
     ObjectScores,
     Peak,
     Ratio,
@@ -39,6 +42,7 @@ from ifuvit.results import (
     Scaling,
     ScalingPoint,
     ScalingSeries,
+    ScoresAtThreshold,
     Seconds,
     Setting,
     Speedup,
@@ -50,8 +54,7 @@ from ifuvit.results import (
     TrainingFacts,
     Verdict,
 )
-from ifuvit.studies.analysis import analyse_study
-from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
+from ifuvit.studies.analysis import analyze_study
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.files import sha256
 
@@ -248,9 +251,9 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             data=DATA,
             metrics=metrics(quality),
             objects={
-                "paper": ObjectScores(counts=counts(quality)),
-                "relations": ObjectScores(relations=relations(quality)),
-                "held-out": ObjectScores(counts=counts(quality / 2), relations=relations(quality / 2)),
+                "paper": ObjectCounts(counts=counts(quality)),
+                "relations": ObjectCounts(relations=relations(quality)),
+                "held-out": ObjectCounts(counts=counts(quality / 2), relations=relations(quality / 2)),
             },
             counter=COUNTER,
             costs=replace(costs(setting), training_steps_per_second=2.88, images_per_second=3.4, peak_memory_gib=1.31),
@@ -271,9 +274,9 @@ def write_object_count(file: Path, quality: float, images: Path = Path("elsewher
             scores=ObjectScores(counts=counts(quality)),
             counter=COUNTER,
             thresholds=tuple(
-                ObjectCount.AtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
+                ScoresAtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
             ),
-            images=(ObjectCount.Image(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
+            images=(CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
         ),
     )
 
@@ -425,8 +428,8 @@ def write_studies(root: Path) -> Path:
         {"one": 0.9, "two": 0.5}, raters=4, raters_per_item=2, how=RaterModel(), seed=0, images_per_prompt=1
     )
     for name, analysis in (
-        ("liked", analyse_study(*liked, samples=100, least_passed=0.9)),
-        ("counted", analyse_study(study, answers, automatic=shown, samples=100)),
+        ("liked", analyze_study(*liked, samples=100, least_passed=0.9)),
+        ("counted", analyze_study(study, answers, automatic=shown, samples=100)),
     ):
         facts = {"directory": f"elsewhere/{name}", "id": name, "title": "What?"}
         told = {**made("study analyze"), "study": facts, "counter": {"name": "openmoji"}, **analysis}

@@ -249,7 +249,7 @@ def test_gradient_accumulation_gives_the_same_curve(data, whole, tmp_path):
 
 def test_the_pipeline_knows_the_colors_of_training(data, whole):
     index = json.loads((whole / "pipeline/model_index.json").read_text())
-    assert index["latent_color"] == to_dict(EncodedDataset.open(data).latent_color)
+    assert index["initial_latents"] == to_dict(EncodedDataset.open(data).initial_latents_distribution)
 
 
 def test_gradient_clipping(data, whole, tmp_path):

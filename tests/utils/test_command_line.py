@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from ifuvit.utils.command_line import Actions, parse
 from ifuvit.utils.errors import InputError
@@ -60,7 +60,7 @@ class Settings(Common):
     """A place."""
     fast: bool = False
     """Hurry."""
-    optimizer: Optimizer = Optimizer()
+    optimizer: Annotated[Optimizer, OmitArgPrefixes] = Optimizer()
 
 
 def test_values():

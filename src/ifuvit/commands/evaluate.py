@@ -1,12 +1,15 @@
 """`ifuvit evaluate`."""
 
-from ifuvit.evaluation.config import EvaluateConfig
+from ifuvit.evaluation.config import default_config
 from ifuvit.utils.command_line import parse
 
 
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    config = parse(EvaluateConfig, arguments, prog="ifuvit evaluate")
+    config = parse(default_config("quick"), arguments, prog="ifuvit evaluate")
+    if config.protocol != "quick":  # whose sampling settings are the defaults then
+        config = parse(default_config(config.protocol), arguments, prog="ifuvit evaluate")
+    config.check_complete()
     from ifuvit import results
     from ifuvit.evaluation.run import evaluate, write_statistics
     from ifuvit.evaluation.scales import evaluate_scales

@@ -1,24 +1,79 @@
-"""Guidance in a part of the noise range only (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+"""How images are sampled: one frozen value that goes whole from the command line to the solver. Imports no torch.
 
-Guidance is needed in the middle, where a image's contents are decided. Beside its interval the conditional branch runs alone,
-which is half of a step's work.
+Configurations nest a `SamplingSettings`, so its fields are flags of every command that samples. A new field is declared and
+checked here and used in one more place, `sampling.sample` or `Pipeline` (docs/extending.md).
 """
 
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_args
+
+from ifuvit.utils.config import Finite, Range, check
 from ifuvit.utils.errors import InputError
 
-Interval = tuple[float, float]
-"""(low, high): guided are the steps with low <= n / 1000 <= high."""
-EVERYWHERE: Interval = (0.0, 1.0)
+Solver = Literal["dpm++", "dpm++2m", "unipc", "ddim", "euler-a"]
+SOLVERS: tuple[str, ...] = get_args(Solver)
+InitialLatents = Literal["data-mean", "noise"]
+INITIAL_LATENTS: tuple[str, ...] = get_args(InitialLatents)
+MAX_STEPS = 1000
+
+_DIFFUSERS_NAMES = {"num_inference_steps": "steps"}
 
 
-def check_interval(interval: Interval, *, option: str = "guidance_interval") -> None:
-    """Raise an InputError for an interval that is none; `option` is where it was given."""
-    low, high = interval
-    if not 0 <= low <= high <= 1:
-        raise InputError(f"{option} {low:g} {high:g}: give two shares of the noise range, 0 <= low <= high <= 1")
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How images are sampled: with model, prompt and seed, this decides the image.
+
+    Raises:
+        InputError: a field outside its range, named as its flag.
+    """
+
+    solver: Solver = "dpm++"
+    """Solver: dpm++ is the paper's; see docs/sampling.md for the others."""
+    steps: Annotated[int, Range(least=1, most=MAX_STEPS)] = 15
+    """Solver steps, 1 to 1000, each one evaluation of the guided network. The paper has 50; 15 are as good on the shipped
+    model (docs/performance.md)."""
+    guidance_scale: Finite = 4.0
+    """Classifier-free guidance, the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper counts
+    s = w - 1: its images have w = 4, its evaluation w = 2."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Guide only the steps with LOW <= n / 1000 <= HIGH, n = 1000 being pure noise (Kynkäänniemi et al. 2024); the other
+    steps take half the work."""
+    initial_latents: InitialLatents = "data-mean"
+    """What the solver starts from: noise is pure noise as in the paper; data-mean is noise around a mean color drawn from
+    the training images' distribution, where the model has it (docs/sampling.md)."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.solver not in SOLVERS:
+            raise InputError(f"--solver {self.solver}: unknown; the solvers are {', '.join(SOLVERS)}")
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise InputError(
+                f"--guidance-interval {low:g} {high:g}: give shares of the noise range, 0 <= low <= high <= 1"
+            )
+        if self.initial_latents not in INITIAL_LATENTS:
+            raise InputError(f"--initial-latents {self.initial_latents}: give one of {', '.join(INITIAL_LATENTS)}")
+
+    def guidance_scale_at(self, level: float) -> float:
+        """The guidance scale of a step at n = 1000 `level`; 1, no guidance, outside the interval."""
+        low, high = self.guidance_interval
+        return self.guidance_scale if low <= level <= high else 1.0
+
+    def changed(self, **changes: Any) -> "SamplingSettings":
+        """These settings with some fields changed. `steps` may also be given by diffusers' name, `num_inference_steps`.
+
+        Raises:
+            InputError: an unknown field, or a value outside its range.
+        """
+        names = [field.name for field in fields(self)]
+        renamed = {_DIFFUSERS_NAMES.get(name, name): value for name, value in changes.items()}
+        if unknown := [name for name in renamed if name not in names]:
+            raise InputError(f"unknown sampling setting {unknown[0]!r}; the settings are {', '.join(names)}")
+        return replace(self, **renamed)
 
 
-def scale_at(level: float, guidance_scale: float, interval: Interval) -> float:
-    """The guidance scale of a step at n = 1000 `level`; 1 is no guidance."""
-    low, high = interval
-    return guidance_scale if low <= level <= high else 1.0
+DEFAULT_SETTINGS = SamplingSettings()
+PAPER_SETTINGS = SamplingSettings(steps=50, initial_latents="noise")
+"""The paper's images: w = 4, from pure noise."""
+PAPER_EVALUATION_SETTINGS = PAPER_SETTINGS.changed(guidance_scale=2.0)
+"""The paper's images for FID-30K and CLIP score: w = 2."""

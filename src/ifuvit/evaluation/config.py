@@ -1,19 +1,22 @@
 """The configuration of an evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import AvoidSubcommands, OmitArgPrefixes, Positional, arg
 
-from ifuvit.diffusion import Solver, Start
+from ifuvit.data.prompts import PromptSet
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.evaluators import EVALUATORS
 from ifuvit.evaluation.protocols import Protocol, protocols
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import Positive, check
 from ifuvit.utils.errors import InputError
+
+ProtocolName = Literal["quick", "paper", "clean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +37,19 @@ class EvaluateConfig:
     Not required where only the objects in a directory of images are counted."""
     out: Annotated[Path | None, arg(metavar="PATH")] = None
     """The result, a JSON file; of several models or guidance scales a directory."""
-    protocol: Literal["quick", "paper", "clean"] = "quick"
+    protocol: ProtocolName = "quick"
     """quick: 1,000 images and the embedded networks. paper: FID-30K and CLIP score as U-ViT has them. clean: as paper,
     with clean-fid's resize."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """What to measure: distances, alignment, counts, costs, diversity. Default: the first four; over several guidance
     scales distances and alignment."""
     num_images: Annotated[int | None, arg(metavar="INT")] = None
-    """Instead of the protocol's number of images. The result's protocol then says that it was changed; so for the next
-    options."""
-    guidance_scale: Annotated[tuple[float, ...], arg(metavar="FLOAT")] = ()
-    """The standard w (the paper's s = w - 1), instead of the protocol's; several give a curve of distance against
-    alignment (the paper's Fig. 3, right)."""
-    guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH")] = None
-    """The part of the noise range that is guided, in n / 1000, instead of the protocol's (all of it)."""
-    solver: Annotated[Solver | None, arg(metavar="NAME")] = None
-    """dpm++, dpm++2m, unipc, ddim or euler-a, instead of the protocol's."""
-    start: Annotated[Start | None, arg(metavar="NAME")] = None
-    """color or noise, instead of the protocol's."""
-    steps: Annotated[int | None, arg(metavar="INT")] = None
-    """Solver steps, instead of the protocol's."""
+    """Images, instead of the protocol's number. The name of the result's protocol then says that it was changed, as it
+    does for sampling settings, seed and counting prompts."""
+    sampling: Annotated[SamplingSettings | None, OmitArgPrefixes, AvoidSubcommands] = None
+    """Instead of the protocol's, which is None."""
+    guidance_scales: Annotated[tuple[float, ...], arg(metavar="FLOAT")] = ()
+    """Several guidance scales, a result each: a curve of distance against alignment (the paper's Fig. 3, right)."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """Of the noise, instead of the protocol's."""
     count_prompts: Annotated[tuple[str, ...], arg(metavar="SET=INT")] = ()
@@ -67,6 +63,9 @@ class EvaluateConfig:
     """Write the statistics of the reference images' features, in pytorch-fid's form."""
     keep_features: bool = False
     """Keep the features in --write-statistics too, so that KID, precision and recall can be computed from the file."""
+    reconstruction_floor: bool = False
+    """Also measure the distances of other real images that the model's own autoencoder has encoded and decoded: what a
+    perfect backbone would reach."""
     weights: Annotated[tuple[str, ...], arg(metavar="NAME=PATH")] = ()
     """Where the weights of networks lie that are not embedded, as `inception=FILE.pth` or `clip=FOLDER`."""
     counter: str = "openmoji"
@@ -92,16 +91,12 @@ class EvaluateConfig:
         for name in self.metrics:
             if name not in EVALUATORS:
                 raise InputError(f"--metrics {name}: unknown; the metrics are {', '.join(EVALUATORS)}")
-        for what, values in (("target", self.targets), ("--guidance-scale", self.guidance_scale)):
+        for what, values in (("target", self.targets), ("--guidance-scales", self.guidance_scales)):
             if twice := [value for value in values if values.count(value) > 1]:
                 raise InputError(f"{what} {twice[0]} is given twice")
         for threshold in self.thresholds:
             if not 0 < threshold < 1:
                 raise InputError(f"--thresholds {threshold}: must be between 0 and 1")
-        if bool(self.targets) != (self.out is not None):
-            raise InputError("give TARGET and --out together")
-        if not self.targets and self.write_statistics is None:
-            raise InputError("no TARGET; name a model or a directory of images")
         if self.write_statistics is not None and self.write_statistics.suffix != ".npz":
             raise InputError(f"--write-statistics {self.write_statistics}: give a name that ends with .npz")
         if self.keep_features and self.write_statistics is None:
@@ -116,50 +111,72 @@ class EvaluateConfig:
         if not self.several:
             self.resolved_protocol()  # refuses impossible values
 
+    def check_complete(self) -> None:
+        """Refuse a command line that asks for nothing.
+
+        Raises:
+            InputError: TARGET or --out is missing.
+        """
+        if bool(self.targets) != (self.out is not None):
+            raise InputError("give TARGET and --out together")
+        if not self.targets and self.write_statistics is None:
+            raise InputError("no TARGET; name a model or a directory of images")
+
     @property
     def several(self) -> bool:
         """Whether there are several models or guidance scales, with a result each."""
-        return len(self.targets) > 1 or len(self.guidance_scale) > 1
+        return len(self.targets) > 1 or len(self.guidance_scales) > 1
 
     def points(self) -> "list[EvaluateConfig]":
         """The evaluations of every model at every guidance scale, one each."""
         assert self.out is not None
         if not self.several:
             return [self]
-        names = labels(self.targets)
+        names, sampling = labels(self.targets), self.sampling or protocols[self.protocol].sampling
         return [
             replace(
                 self,
                 targets=(target,),
-                guidance_scale=scale,
-                out=self.out / f"{names[target].replace('/', '-')}{f'-w{scale[0]:g}' if scale else ''}.json",
+                guidance_scales=(),
+                sampling=sampling if scale is None else sampling.changed(guidance_scale=scale),
+                out=self.out / f"{names[target].replace('/', '-')}{'' if scale is None else f'-w{scale:g}'}.json",
                 metrics=self.resolved_metrics(),
                 write_statistics=None,
                 keep_features=False,
                 cache=self.cache or self.out / "cache",
             )
             for target in self.targets
-            for scale in ([(w,) for w in self.guidance_scale] or [()])
+            for scale in self.guidance_scales or (None,)
         ]
 
     def resolved_metrics(self) -> tuple[str, ...]:
         """The names of the evaluators."""
         default = ("distances", "alignment")
-        return self.metrics or (default if len(self.guidance_scale) > 1 else (*default, "counts", "costs"))
+        return self.metrics or (default if len(self.guidance_scales) > 1 else (*default, "counts", "costs"))
 
     def resolved_protocol(self) -> Protocol:
-        """The protocol with this configuration's changes, which its name then tells."""
+        """The protocol with this configuration's changes, which are added to its name."""
         base = protocols[self.protocol]
-        changeable = ("num_images", "guidance_interval", "solver", "start", "steps", "seed")
-        given = {name: getattr(self, name) for name in changeable}
-        if self.guidance_scale:
-            (given["guidance_scale"],) = self.guidance_scale
-        changes = {name: value for name, value in given.items() if value not in (None, getattr(base, name))}
-        told = [f"{name}={value}" for name, value in changes.items()]
+        sampling = self.sampling or base.sampling
+        changes = {
+            field.name: value
+            for field in fields(sampling)
+            if (value := getattr(sampling, field.name)) != getattr(base.sampling, field.name)
+        }
+        own: dict[str, Any] = {"num_images": self.num_images, "seed": self.seed}
+        own = {name: value for name, value in own.items() if value not in (None, getattr(base, name))}
+        said = [f"{name}={value}" for name, value in (changes | own).items()]
         if self.count_prompts:
-            changes["count_prompts"] = tuple(_prompt_set(item) for item in self.count_prompts)
-            told += self.count_prompts
-        return replace(base, name=f"{base.name}, changed: {', '.join(told)}", **changes) if changes else base
+            own["count_prompts"] = tuple(_prompt_set(item) for item in self.count_prompts)
+            said += self.count_prompts
+        if not said:
+            return base
+        return replace(base, name=f"{base.name}, changed: {', '.join(said)}", sampling=sampling, **own)
+
+
+def default_config(protocol: ProtocolName) -> EvaluateConfig:
+    """The defaults of the command line under a protocol: its own sampling settings."""
+    return EvaluateConfig(protocol=protocol, sampling=protocols[protocol].sampling)
 
 
 def labels(targets: Sequence[str]) -> dict[str, str]:

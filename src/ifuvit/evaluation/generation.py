@@ -1,38 +1,46 @@
 """Generating the images of an evaluation into a directory, so that they can be looked at and survive a killed run."""
 
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ifuvit import results
-from ifuvit.evaluation.targets import ImageGenerator, Settings, Target
+from ifuvit.diffusion.settings import SamplingSettings
+from ifuvit.evaluation.targets import ImageGenerator, Target
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, atomic_path, package_version, read_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def draw(
     target: Target,
     prompts: Sequence[str],
     directory: Path,
-    settings: Settings,
+    settings: SamplingSettings,
     *,
+    seed: int,
     batch_size: int,
     processes: Processes,
-    label: str,
+    label: str | None = None,
     replace_others: bool = False,
 ) -> tuple[list[Path], float | None]:
-    """Generate one image a prompt as `directory`/00000.png …; those that are there already stay.
+    """Generate one image per prompt as `directory`/00000.png …; those that are there already stay.
 
     Args:
         target: one with a generator.
-        prompts: N captions; image i depends on (settings.seed, i) and its prompt alone.
-        directory: new, or of an earlier call with the same prompts, settings and model.
-        settings: how images are generated.
-        batch_size: images at once.
-        processes: which share of the batches is this process's.
-        label: of the progress bar.
+        prompts: N captions; image i depends on (seed, i), its prompt and the settings alone.
+        directory: new, or of an earlier call with the same prompts, settings, seed and weights.
+        settings: how to sample.
+        seed: of the noise.
+        batch_size: images per batch.
+        processes: those that share the batches.
+        label: of the progress bar; default: the directory's name.
         replace_others: delete images of an earlier call with other prompts, settings or another model, instead of
             refusing the directory.
 
@@ -50,7 +58,7 @@ def draw(
         config={},
         model=target.name,
         sha256=target.sha256,
-        seed=settings.seed,
+        seed=seed,
         sampling=to_dict(settings),
         images=tuple(
             results.GeneratedImages.Image(file=file.name, prompt=prompt, index=index)
@@ -62,7 +70,14 @@ def draw(
         _claim(directory, manifest, replace_others=replace_others)
     processes.wait()
     speed = generate_images(
-        target.generator, prompts, files, settings, batch_size=batch_size, processes=processes, label=label
+        target.generator,
+        prompts,
+        files,
+        settings,
+        seed=seed,
+        batch_size=batch_size,
+        processes=processes,
+        label=label or directory.name,
     )
     return files, speed
 
@@ -76,39 +91,73 @@ def generate_images(
     generator: ImageGenerator,
     prompts: Sequence[str],
     files: Sequence[Path],
-    settings: Settings,
+    settings: SamplingSettings,
     *,
+    seed: int,
     batch_size: int,
     processes: Processes,
     label: str,
-    again: bool = False,
+    overwrite: bool = False,
     keep_bar: bool = True,
+    facts: Mapping[str, Any] | None = None,
 ) -> float | None:
-    """Generate one image a prompt into its file, all processes together; those that are there stay unless `again`.
+    """Generate one image per prompt into its file, all processes together; those that are there stay, unless `overwrite`.
+
+    Args:
+        facts: written as text into every PNG file, with its prompt and index.
 
     Returns:
         images per second of this process; None if nothing was left to generate.
     """
-    import time
-
     from tqdm import tqdm
 
     batches = [range(start, min(start + batch_size, len(files))) for start in range(0, len(files), batch_size)]
-    # Shared before looking at what is there, for others are generating already. A batch that was killed is generated again.
-    mine = [batch for batch in processes.share(batches) if again or not all(files[index].is_file() for index in batch)]
+    # Shared before looking at what is there, for others write already. A batch that was killed is generated again.
+    mine = [
+        batch for batch in processes.share(batches) if overwrite or not all(files[index].is_file() for index in batch)
+    ]
     begun, done = time.monotonic(), 0
     hidden = None if processes.first else True  # None: shown on a terminal
-    with tqdm(total=sum(map(len, mine)), desc=label, unit="image", leave=keep_bar, disable=hidden) as bar:
+    total = sum(map(len, mine))
+    with tqdm(total=total, desc=label, unit="image", leave=keep_bar, disable=hidden, bar_format=_BAR) as bar:
+
+        def advance(size: int) -> None:
+            bar.update(size / settings.steps)
+
         for batch in mine:
-            images = generator([prompts[index] for index in batch], batch.start, settings, batch_size)
+            images = generator(
+                [prompts[index] for index in batch],
+                settings,
+                seed=seed,
+                batch_size=batch_size,
+                first_index=batch.start,
+                callback=advance,
+            )
             for index, image in zip(batch, images, strict=True):
-                with atomic_path(files[index]) as path:
-                    image.save(path, format="PNG", compress_level=1)
+                _write_png(files[index], image, facts and {**facts, "prompt": prompts[index], "index": index})
             done += len(batch)
-            bar.update(len(batch))
+            bar.update(done - bar.n)
     speed = done / (time.monotonic() - begun) if done else None
     processes.wait()
     return speed
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}, {rate_fmt}]"
+
+
+def _write_png(file: Path, image: "Image", facts: Mapping[str, Any] | None) -> None:
+    """The image, with `facts` as text in the PNG file; without them written fast."""
+    from PIL.PngImagePlugin import PngInfo
+
+    with atomic_path(file) as path:
+        if facts is None:
+            image.save(path, format="PNG", compress_level=1)
+            return
+        info = PngInfo()
+        info.add_text("Software", f"ifuvit {package_version()}")
+        for key, value in facts.items():
+            info.add_itxt(key, str(value))
+        image.save(path, format="PNG", pnginfo=info)
 
 
 def _claim(directory: Path, manifest: results.GeneratedImages, *, replace_others: bool) -> None:
@@ -116,7 +165,7 @@ def _claim(directory: Path, manifest: results.GeneratedImages, *, replace_others
     file = directory / "manifest.json"
     if file.is_file():
         earlier = read_json(file)
-        decisive = ("model", "sha256", "sampling", "images", "encoders")
+        decisive = ("model", "sha256", "seed", "sampling", "images", "encoders")
         if all(earlier.get(name) == results.to_json(manifest)[name] for name in decisive):
             return
         if not replace_others:

@@ -1,7 +1,7 @@
 """Evaluation protocols: every choice that changes a number, fixed under a name.
 
-A result carries all of these fields. Whoever changes one (`ifuvit evaluate --num-images 200`) gets a result whose protocol
-says so in its name.
+A result carries all of these fields. Where one is changed (`ifuvit evaluate --num-images 200`), the name of the result's
+protocol says so.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from ifuvit.diffusion import Solver, Start
-from ifuvit.diffusion.settings import EVERYWHERE, Interval, check_interval
-from ifuvit.metrics.counting.prompts import PromptSet
+from ifuvit.data.prompts import PromptSet
+from ifuvit.diffusion.settings import PAPER_EVALUATION_SETTINGS, SamplingSettings
 from ifuvit.utils.errors import InputError
 
 
@@ -40,16 +39,8 @@ class Protocol:
     """Models of text-image alignment; see `ifuvit.metrics.alignment.clip`."""
     prefix: str = ""
     """What the alignment model reads before every caption."""
-    solver: Solver = "dpm++"
-    """See `ifuvit.diffusion.sampling`."""
-    steps: int = 50
-    """Solver steps."""
-    guidance_scale: float = 2.0
-    """The standard w; the paper evaluates with its s = w - 1 = 1."""
-    guidance_interval: Interval = EVERYWHERE
-    """The part of the noise range that is guided, in n / 1000; for the images of counting prompts too."""
-    start: Start = "noise"
-    """What the solver starts from; noise is U-ViT's. See `ifuvit.diffusion.initial_latents`."""
+    sampling: SamplingSettings = PAPER_EVALUATION_SETTINGS
+    """How images of captions are sampled; those of counting prompts with `count_guidance_scale`."""
     seed: int = 0
     """Image i starts from noise of (seed, i)."""
     count_prompts: tuple[tuple[PromptSet, int], ...] = (("paper", 10),)
@@ -60,15 +51,16 @@ class Protocol:
     """The standard w of the counting prompts' images; the paper's images have s = w - 1 = 3."""
 
     def __post_init__(self) -> None:
-        for field in ("num_images", "steps"):
-            if getattr(self, field) < 1:
-                raise InputError(f"--{field} {getattr(self, field)}: must be at least 1")
+        if self.num_images < 1:
+            raise InputError(f"--num-images {self.num_images}: must be at least 1")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must not be negative")
-        for field in ("guidance_scale", "count_guidance_scale"):
-            if not abs(getattr(self, field)) < float("inf"):
-                raise InputError(f"--{field.replace('_', '-')} {getattr(self, field)}: must be a finite number")
-        check_interval(self.guidance_interval, option="--guidance-interval")
+        _ = self.count_sampling  # refuses an impossible scale
+
+    @property
+    def count_sampling(self) -> SamplingSettings:
+        """How images of counting prompts are sampled."""
+        return self.sampling.changed(guidance_scale=self.count_guidance_scale)
 
 
 protocols: Mapping[str, Protocol] = MappingProxyType(
@@ -82,8 +74,7 @@ protocols: Mapping[str, Protocol] = MappingProxyType(
                 size=64,
                 networks=("effnet-lite0",),
                 alignment=("two-tower",),
-                steps=25,
-                start="color",
+                sampling=SamplingSettings(steps=25, guidance_scale=2.0),
                 count_prompts=(("paper", 10), ("relations", 1), ("held-out", 1)),
                 counts_scenes=True,
             ),

@@ -105,6 +105,7 @@ def setup_of(config: EvaluateConfig) -> "Setup":
         weights=read_weights(config.weights),
         statistics=config.statistics,
         cache=config.cache,
+        reconstruction_floor=config.reconstruction_floor,
         counter=config.counter,
         detector=config.detector,
         threshold=config.threshold,
@@ -125,7 +126,7 @@ def open_evaluators(config: EvaluateConfig, setup: "Setup") -> "dict[str, Evalua
 def evaluator_facts(config: EvaluateConfig) -> Mapping[str, Mapping[str, Any]]:
     """What decides the numbers of a configuration's evaluators, with the hashes of all networks, by evaluator."""
     return _evaluator_facts(
-        replace(config, targets=("",), out=Path(), data=Path(), guidance_scale=(), images_dir=None, cache=None)
+        replace(config, targets=("",), out=Path(), data=Path(), guidance_scales=(), images_dir=None, cache=None)
     )
 
 
@@ -222,7 +223,6 @@ def _generate(
     """All sets of images that evaluators ask for, by name."""
     from ifuvit.evaluation.evaluators.base import Images
     from ifuvit.evaluation.generation import draw
-    from ifuvit.evaluation.targets import Settings
 
     protocol, images = setup.protocol, {}
     batch_size = config.batch_size or (16 if setup.device.type == "cpu" else 64)
@@ -233,14 +233,8 @@ def _generate(
             target,
             wanted.prompts,
             kept / wanted.name,
-            Settings(
-                solver=protocol.solver,
-                steps=protocol.steps,
-                guidance_scale=wanted.guidance_scale,
-                guidance_interval=protocol.guidance_interval,
-                start=protocol.start,
-                seed=protocol.seed,
-            ),
+            protocol.sampling.changed(guidance_scale=wanted.guidance_scale),
+            seed=protocol.seed,
             batch_size=batch_size,
             processes=setup.processes,
             label=wanted.name,

@@ -12,7 +12,7 @@ from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, manifest, now
 
 # Decide an evaluation's numbers besides the protocol, the data, the model and the evaluators' own facts.
-_DECISIVE = ("metrics", "captions")
+_DECISIVE = ("metrics", "captions", "reconstruction_floor")
 
 
 def evaluate_scales(config: EvaluateConfig) -> Path:
@@ -106,7 +106,7 @@ def _point(
     assert config.out is not None and point.out is not None
     return results.SweepPoint(
         model=names[point.targets[0]],
-        guidance_scale=point.resolved_protocol().guidance_scale,
+        guidance_scale=point.resolved_protocol().sampling.guidance_scale,
         result=None if result is None else str(point.out.relative_to(config.out)),
         metrics=() if result is None else result.metrics,
     )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ifuvit import results
 from ifuvit.data.folder import read_folder
 from ifuvit.data.images import SUFFIXES, ImageSource
-from ifuvit.diffusion import Start
-from ifuvit.diffusion.settings import EVERYWHERE, Interval
+from ifuvit.data.prompts import read_lines
+from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
 from ifuvit.shipped import find, names
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
@@ -26,23 +26,21 @@ if TYPE_CHECKING:
     from ifuvit.pipeline import Pipeline
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a image is drawn."""
-
-    solver: str
-    steps: int
-    guidance_scale: float
-    guidance_interval: Interval = EVERYWHERE
-    start: Start = "color"
-    seed: int
-
-
 class ImageGenerator(Protocol):
     """Generates images from prompts."""
 
-    def __call__(self, prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
-        """One image a prompt; image i starts from noise of (seed, first_index + i) alone."""
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        settings: SamplingSettings,
+        *,
+        seed: int,
+        batch_size: int,
+        first_index: int,
+        callback: Callable[[int], None] | None = None,
+    ) -> "list[Image]":
+        """One image per prompt; image i starts from noise of (seed, first_index + i) alone. A `callback` is called after solver
+        steps, if at all, with the number of images in the batch."""
         ...
 
 
@@ -115,25 +113,6 @@ def open_target(
     raise AssertionError
 
 
-def image_generator_of(pipeline: "Pipeline") -> ImageGenerator:
-    """A pipeline of this package as a generator."""
-
-    def generate_images(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
-        return pipeline(
-            prompts,
-            guidance_scale=settings.guidance_scale,
-            guidance_interval=settings.guidance_interval,
-            num_inference_steps=settings.steps,
-            solver=settings.solver,
-            start=settings.start,
-            seed=settings.seed,
-            first_index=first_index,
-            batch_size=batch_size,
-        )
-
-    return generate_images
-
-
 def _ifuvit(target: str, device: "torch.device") -> Target:
     from ifuvit.pipeline import Pipeline
 
@@ -147,7 +126,7 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         fingerprint=fingerprint_of_pipeline(directory),
         model=to_dict(pipeline.model.config),
         training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
-        generator=image_generator_of(pipeline),
+        generator=pipeline,
         reconstruct=partial(_reconstruct, pipeline),
     )
 
@@ -192,14 +171,22 @@ def _diffusers(target: str, device: "torch.device") -> Target:
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
 
-    def generate_images(prompts: Sequence[str], first_index: int, settings: Settings, batch_size: int) -> "list[Image]":
-        if settings.guidance_interval != EVERYWHERE:
-            raise InputError(f"{target}: diffusers guides everywhere; leave --guidance-interval out")
+    def generate_images(
+        prompts: Sequence[str],
+        settings: SamplingSettings,
+        *,
+        seed: int,
+        batch_size: int,
+        first_index: int,
+        callback: Callable[[int], None] | None = None,
+    ) -> "list[Image]":
+        if settings.guidance_interval != PAPER_SETTINGS.guidance_interval:
+            raise InputError(f"{target}: diffusers guides all steps; leave out --guidance-interval")
         images: list[Image] = []
         for start in range(0, len(prompts), batch_size):
             batch = list(prompts[start : start + batch_size])
             generators = [
-                torch.Generator().manual_seed(settings.seed * 1_000_003 + first_index + start + place)
+                torch.Generator().manual_seed(seed * 1_000_003 + first_index + start + place)
                 for place in range(len(batch))
             ]
             images += pipeline(
@@ -244,15 +231,10 @@ def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | No
         raise InputError(f"{directory}: holds no images ({', '.join(sorted(SUFFIXES))}), nor a model")
     if captions is None:
         return [(path, None) for path in visible]
-    try:
-        lines = captions.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except FileNotFoundError:
-        raise InputError(f"--captions {captions}: no such file") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise InputError(f"--captions {captions}: not a UTF-8 text file") from None
+    lines = read_lines(captions, option="--captions")
     if len(lines) != len(visible):
         raise InputError(
-            f"--captions {captions}: {len(lines)} captions for {len(visible)} images; give one line an image"
+            f"--captions {captions}: {len(lines)} captions for {len(visible)} images; give one line per image"
         )
     return list(zip(visible, lines))
 

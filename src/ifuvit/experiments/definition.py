@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ifuvit import results
+from ifuvit.diffusion.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from ifuvit.model.settings import IFUViTConfig
@@ -81,8 +82,8 @@ class Scale:
     """Of the evaluation."""
     images: int | None = None
     """Images judged instead of the protocol's."""
-    sampling_steps: int | None = None
-    """Solver steps instead of the protocol's."""
+    sampling: SamplingSettings | None = None
+    """Instead of the protocol's."""
     count_prompts: tuple[str, ...] = ()
     """Sets of counting prompts instead of the protocol's, as for `ifuvit evaluate`."""
     headline: Mapping[Quantity, str]

@@ -87,8 +87,10 @@ def table(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
     rows = []
     for setting in experiment.settings:
         found = [(seed, result) for seed, of_seed in results[setting.name].items() for result in of_seed]
-        for scale in sorted({result["protocol"]["guidance_scale"] for _, result in found}):
-            here = [(seed, result) for seed, result in found if result["protocol"]["guidance_scale"] == scale]
+        for scale in sorted({result["protocol"]["sampling"]["guidance_scale"] for _, result in found}):
+            here = [
+                (seed, result) for seed, result in found if result["protocol"]["sampling"]["guidance_scale"] == scale
+            ]
             metrics = [metrics_of(result) for _, result in here]
             model = here[0][1]["target"]["setting"]
             rows.append(

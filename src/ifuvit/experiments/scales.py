@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from ifuvit.diffusion.settings import PAPER_EVALUATION_SETTINGS, SamplingSettings
 from ifuvit.experiments.definition import Quantity, Scale
 
 _EMBEDDED: Mapping[Quantity, str] = {
@@ -30,11 +31,11 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                     "sample_every": 0,
                     "evaluate_every": 15,
                     "evaluate_images": 16,
-                    "evaluate_steps": 2,
+                    "evaluate_sampling": SamplingSettings(steps=2, guidance_scale=2.0),
                 },
                 scenes=(128, 96),
                 images=48,
-                sampling_steps=4,
+                sampling=SamplingSettings(steps=4, guidance_scale=2.0),
                 count_prompts=("paper=1",),
                 headline=_EMBEDDED,
                 training_gflops_per_second=40,
@@ -58,7 +59,11 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 name="paper",
                 about="MS-COCO 2014 at 256x256, the paper's recipe: 1,000,000 steps of 256 a run",
                 preset="cross-intermediate",
-                recipe={"evaluate_every": 50_000, "evaluate_images": 2_000, "evaluate_steps": 50},
+                recipe={
+                    "evaluate_every": 50_000,
+                    "evaluate_images": 2_000,
+                    "evaluate_sampling": PAPER_EVALUATION_SETTINGS,
+                },
                 scenes=None,
                 autoencoder="stabilityai/sd-vae-ft-ema",
                 text_encoder="clip-vit-large-patch14",

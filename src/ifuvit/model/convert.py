@@ -24,8 +24,8 @@ _PREFIXES = ("_orig_mod.", "module.", "nnet.", "model.")
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file that torch.save wrote: itself a dictionary of tensors, or such a dictionary under a
-    usual name (state_dict, model, ema, …), its names with or without the usual prefixes. Nothing is unpickled but tensors
-    and plain containers.
+    usual name (state_dict, model, ema, …), its names with or without the usual prefixes. Only tensors and plain
+    containers are unpickled.
 
     Raises:
         InputError: no such file, a damaged one, one that needs unpickling, or one without a state dict.
@@ -52,9 +52,9 @@ def from_uvit(
 
     Args:
         state: names and tensors as U-ViT has them; the values become fp32.
-        heads: attention heads, which leave no trace in the shapes.
+        heads: attention heads, which the shapes do not show.
         text_tokens: L, where the guess of `split_positions` is wrong.
-        where: what to call the checkpoint in errors.
+        where: names the checkpoint in errors.
 
     Raises:
         InputError: not a text-to-image U-ViT, one of a kind that is not supported, damaged weights, or a number of heads
@@ -82,18 +82,18 @@ def from_uvit(
         mask_padding=False,
     )
     model = IFUViT(config)
+    load_state(model, state, where=where)
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{where}: {name} has values that are not finite; the checkpoint is damaged")
-    load_state(model, state, where=where)
     return model.eval()
 
 
 def split_positions(positions: int, text_tokens: int | None = None, *, where: str = "checkpoint") -> tuple[int, int]:
     """The length of `pos_embed`, 1 + L + P, into L text tokens and P patches (a square number).
 
-    Shapes do not tell L and P apart. Taken is L = 77 (CLIP's) where that leaves a square, else the largest P that is a
-    power of four, as latents whose side is a power of two have it; `text_tokens` overrides both.
+    Shapes do not tell L and P apart. The guess is L = 77 (CLIP's) where that leaves a square, else the largest P that is
+    a power of four, as for latents whose side is a power of two; `text_tokens` overrides both.
 
     Raises:
         InputError: `text_tokens` leaves no square, or nothing fits.
@@ -118,10 +118,10 @@ def split_positions(positions: int, text_tokens: int | None = None, *, where: st
 
 
 def _check_kind(state: Mapping[str, Tensor], where: str) -> None:
-    """Refuse what is not, or not in the supported way, a text-to-image U-ViT."""
+    """Refuse what is not a text-to-image U-ViT, and kinds of it that are not supported."""
     needed = {"patch_embed.proj.weight": 4, "pos_embed": 3, "mid_block.mlp.fc1.weight": 2}
     if missing := [name for name in needed if name not in state]:
-        raise InputError(f"{where}: not a U-ViT: no tensor {missing[0]!r} in it (but {min(state)!r}, for one)")
+        raise InputError(f"{where}: not a U-ViT: it has no tensor {missing[0]!r} (but {min(state)!r}, for example)")
     for name, dimensions in {**needed, "context_embed.weight": 2}.items():
         if name in state and state[name].ndim != dimensions:
             raise InputError(f"{where}: {name} has {state[name].ndim} dimensions, not {dimensions}: not a U-ViT")

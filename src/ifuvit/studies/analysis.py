@@ -8,13 +8,14 @@ from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import SAMPLES
 from ifuvit.studies.counting import count_numbers, counter_agreement, counts, people_agree
 from ifuvit.studies.design import Study
-from ifuvit.studies.preference import preference_numbers, rankings
+from ifuvit.studies.preference import preference_numbers
+from ifuvit.studies.ranks import rankings
 from ifuvit.utils.errors import InputError
 
 LEAST_PASSED = 0.75
 
 
-def analyse_study(
+def analyze_study(
     study: Study,
     answers: Sequence[Answer],
     *,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.evaluation.targets import Settings, Target, open_target
+from ifuvit.diffusion.settings import SamplingSettings
+from ifuvit.evaluation.targets import Target, open_target
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
@@ -74,22 +75,31 @@ def take(target: Target, model: str, directory: Path) -> Drawn:
 
 
 def draw(
-    target: Target, model: str, prompts: Sequence[str], directory: Path, settings: Settings, *, batch_size: int
+    target: Target,
+    model: str,
+    prompts: Sequence[str],
+    directory: Path,
+    settings: SamplingSettings,
+    *,
+    seed: int,
+    batch_size: int,
 ) -> Drawn:
-    """One image a prompt in a part of `directory`; those that an earlier call with the same model, prompts and settings left
-    there stay."""
+    """One image per prompt in a part of `directory`; those that an earlier call with the same model, prompts, settings and
+    seed left there stay."""
     from ifuvit.evaluation.generation import draw as draw_into
     from ifuvit.utils.distributed import Processes
 
-    facts = {"model": target.describe(), "settings": to_dict(settings)}
+    facts = {"model": target.describe(), "settings": {"sampling": to_dict(settings), "seed": seed}}
     part = directory / hashlib.sha256(json.dumps([facts, prompts]).encode()).hexdigest()[:16]
-    files, _ = draw_into(target, prompts, part, settings, batch_size=batch_size, processes=Processes(), label=model)
+    files, _ = draw_into(
+        target, prompts, part, settings, seed=seed, batch_size=batch_size, processes=Processes(), label=model
+    )
     return by_prompt(model, files, prompts, {"source": target.name, **facts})
 
 
 def _settings(manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """How `ifuvit generate` or `ifuvit evaluate` drew."""
-    told = manifest.get("config") or manifest.get("settings")
-    if not isinstance(told, dict):
+    """The configuration of `ifuvit generate`, or how `ifuvit evaluate` sampled."""
+    config = manifest.get("config")
+    if not isinstance(config, dict):
         return None
-    return {key: value for key, value in told.items() if key not in ("prompts", "prompts_file", "out")}
+    return {key: value for key, value in config.items() if key not in ("prompts", "prompts_file", "out")}

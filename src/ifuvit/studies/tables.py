@@ -116,15 +116,15 @@ def _count(numbers: Mapping[str, Any]) -> list[str]:
     models = list(numbers["models"])
     for place, one in enumerate(models):
         for other in models[place + 1 :]:
-            told = ", ".join(
+            scores = ", ".join(
                 f"{cells['won']} won and {cells['tied']} tied by {score.replace('_', ' ')}"
                 for score, cells in numbers["cells_won"][one][other].items()
             )
             cells = numbers["cells_won"][one][other]["match_ratio"]["cells"]
-            lines.append(f"{one} against {other}, of {cells} cells: {told}")
+            lines.append(f"{one} against {other}, of {cells} cells: {scores}")
     if counter := numbers["counter"]:
         lines.append(
-            f"the counter tells the people's number in {_cell(counter['same'], percent=True)} % of answers, "
+            f"the counter agrees with people in {_cell(counter['same'], percent=True)} % of answers, "
             f"two people the same in {_cell(counter['same_people'], percent=True)} % of pairs"
         )
     return lines

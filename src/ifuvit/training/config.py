@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.command_line import read_weights
@@ -84,13 +85,12 @@ class TrainConfig:
     evaluate_data: Path | None = None
     """Real images with captions for that: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
     evaluate_images: int = 200
-    """Captions drawn, always the same from the same noise."""
-    evaluate_guidance_scale: float = 2.0
-    """The standard w of these images; the paper evaluates with its s = w - 1 = 1."""
-    evaluate_steps: int = 25
-    """Solver steps of these images."""
+    """Images, always of the same captions from the same noise."""
+    evaluate_sampling: Annotated[SamplingSettings, tyro.conf.arg(name="evaluate")] = SamplingSettings(
+        steps=25, guidance_scale=2.0
+    )
     evaluate_protocol: Literal["quick", "paper", "clean"] = "quick"
-    """Whose networks judge them: quick has the embedded ones; see docs/evaluation.md."""
+    """Which networks evaluate them: quick has the embedded ones; see docs/evaluation.md."""
     evaluate_weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH")] = ()
     """Weights of networks that are not embedded, as `inception=FILE.pth`."""
     workers: int | None = None
@@ -105,7 +105,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least_one = (
             *("steps", "batch_size", "gradient_accumulation", "log_every", "save_every", "keep_checkpoints"),
-            *("evaluate_images", "evaluate_steps"),
+            "evaluate_images",
         )
         for name in at_least_one:
             if getattr(self, name) < 1:
@@ -130,8 +130,6 @@ class TrainConfig:
                 raise InputError(f"{name}={getattr(self, name)}: must be positive")
         if self.evaluate_every and self.evaluate_data is None:
             raise InputError(f"evaluate_every={self.evaluate_every}: needs --evaluate-data, real images with captions")
-        if not math.isfinite(self.evaluate_guidance_scale):
-            raise InputError(f"evaluate_guidance_scale={self.evaluate_guidance_scale}: must be a finite number")
         read_weights(self.evaluate_weights, option="--evaluate-weights")
 
 
@@ -160,7 +158,7 @@ _OPENMOJI_RECIPE: dict[str, Any] = {
 FREE_FIELDS = {
     "data", "val_data", "out", "steps", "log_every", "validate_every", "validation_images", "save_every",
     "keep_checkpoints", "sample_every", "sample_prompts", "workers", "tensorboard", "wandb", "dry_run", "evaluate_every",
-    "evaluate_data", "evaluate_images", "evaluate_guidance_scale", "evaluate_steps", "evaluate_protocol", "evaluate_weights",
+    "evaluate_data", "evaluate_images", "evaluate_sampling", "evaluate_protocol", "evaluate_weights",
     "gradient_accumulation", "gradient_checkpointing", "compile",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from ifuvit.evaluation.evaluators.base import Findings, Images, Setup
 from ifuvit.evaluation.generation import generate_images, image_files
 from ifuvit.evaluation.protocols import protocols
 from ifuvit.evaluation.reference_images import ReferenceImages
-from ifuvit.evaluation.targets import Settings, Target, image_generator_of
+from ifuvit.evaluation.targets import Target
 from ifuvit.results import TrainingEvaluation
 from ifuvit.training.config import TrainConfig
 from ifuvit.utils.command_line import read_weights
@@ -42,23 +42,13 @@ class Evaluation:
             num_images=config.evaluate_images,
             reference="captioned",
             size=pipeline.image_size,
-            steps=config.evaluate_steps,
-            guidance_scale=config.evaluate_guidance_scale,
+            sampling=config.evaluate_sampling,
             count_prompts=(),
         )
         real = ReferenceImages.open(config.evaluate_data, split=self.protocol.split)
         self.prompts = [caption for _, caption in real.choose(self.protocol.num_images, self.protocol.caption_seed)]
         self.files = image_files(config.out / "evaluation", len(self.prompts))
-        self.generator = image_generator_of(pipeline)
-        self.settings = Settings(
-            solver=self.protocol.solver,
-            steps=self.protocol.steps,
-            guidance_scale=self.protocol.guidance_scale,
-            guidance_interval=self.protocol.guidance_interval,
-            start=self.protocol.start,
-            seed=self.protocol.seed,
-        )
-        self.target = Target(name=config.out.name, kind="ifuvit", generator=self.generator)
+        self.target = Target(name=config.out.name, kind="ifuvit", generator=pipeline)
         setup = Setup(
             protocol=self.protocol,
             reference=real,
@@ -77,14 +67,15 @@ class Evaluation:
             `results.TrainingEvaluation` as JSON values.
         """
         generate_images(
-            self.generator,
+            self.pipeline,
             self.prompts,
             self.files,
-            self.settings,
+            self.protocol.sampling,
+            seed=self.protocol.seed,
             batch_size=16 if self.pipeline.device.type == "cpu" else 64,
             processes=self.processes,
             label="evaluate",
-            again=True,
+            overwrite=True,
             keep_bar=False,
         )
         images = {"captions": Images(files=self.files, prompts=self.prompts)}
@@ -92,8 +83,8 @@ class Evaluation:
         return to_dict(
             TrainingEvaluation(
                 images=self.protocol.num_images,
-                guidance_scale=self.protocol.guidance_scale,
-                steps=self.protocol.steps,
+                guidance_scale=self.protocol.sampling.guidance_scale,
+                steps=self.protocol.sampling.steps,
                 metrics=found.metrics,
             )
         )

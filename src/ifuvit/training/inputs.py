@@ -109,7 +109,7 @@ def load_pipeline(config: TrainConfig, features: "EncodedDataset", device: "torc
         autoencoder,
         text_encoder,
         latent_scale=features.latent_scale,
-        latent_color=features.latent_color,
+        initial_latents=features.initial_latents_distribution,
         device=device,
     )
 

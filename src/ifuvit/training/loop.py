@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.training.config import TrainConfig, learning_rate_at
 from ifuvit.training.distributed import check_launch, should_stop
 from ifuvit.training.inputs import (
@@ -297,7 +298,7 @@ def _write_pipeline(
         autoencoder=features.autoencoder,
         text_encoder=features.text_encoder,
         latent_scale=features.latent_scale,
-        latent_color=features.latent_color,
+        initial_latents=features.initial_latents_distribution,
         training={
             "steps": state["step"],
             "batch_size": config.batch_size,
@@ -312,6 +313,6 @@ def _write_samples(config: TrainConfig, pipeline: "Pipeline", step: int) -> None
     from ifuvit.utils.image_grid import make_grid
 
     prompts = [prompt for prompt in config.sample_prompts for _ in range(2)]
-    images = pipeline(prompts, num_inference_steps=25, seed=0)
+    images = pipeline(prompts, SamplingSettings(steps=25), seed=0)
     with atomic_path(config.out / "samples" / f"step-{step:08d}.png") as path:
         make_grid(images, prompts).save(path, format="PNG")

@@ -145,9 +145,9 @@ def _is_instance(config: Any) -> bool:
 
 
 def _options() -> tuple[Any, ...]:
-    from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
+    from tyro.conf import FlagCreatePairsOff
 
-    return FlagCreatePairsOff, OmitArgPrefixes
+    return (FlagCreatePairsOff,)
 
 
 def _registry() -> Any:
@@ -224,7 +224,9 @@ def _help(text: str, printed: str) -> str:
     """tyro's help of a configuration, without rules, around what the docstring `text` says."""
     usage, _, options = printed.partition("\n\n")
     options = re.sub(r" *\n +-{9,} *$", "", options, flags=re.MULTILINE)
-    options = re.sub(r"^ (?=\S)(.*?) *$", r"\1:", options, flags=re.MULTILINE)
+    options = re.sub(
+        r"^ (?:[\w-]+\.)*(\w.*?) *$", r"\1:", options, flags=re.MULTILINE
+    )  # titles, without outer sections
     about, _, example = inspect.cleandoc(text).partition("Example:")
     lines = [usage, "", _wrapped(about), "", *(line.rstrip() for line in options.strip().splitlines())]
     if example:

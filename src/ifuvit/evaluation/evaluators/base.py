@@ -31,7 +31,7 @@ class Setup:
     """A .npz file that takes the place of the reference images' features."""
     cache: Path | None = None
     """Directory that keeps the features of reference images."""
-    reconstruct: bool = False
+    reconstruction_floor: bool = False
     """Whether distances also measure reference images that the target's own autoencoder has encoded and decoded."""
     counter: str = "openmoji"
     detector: str | None = None
@@ -128,4 +128,6 @@ def captions(setup: Setup) -> ImageSet:
     assert setup.reference is not None
     protocol = setup.protocol
     chosen = setup.reference.choose(protocol.num_images, protocol.caption_seed)
-    return ImageSet(name="captions", prompts=[caption for _, caption in chosen], guidance_scale=protocol.guidance_scale)
+    return ImageSet(
+        name="captions", prompts=[caption for _, caption in chosen], guidance_scale=protocol.sampling.guidance_scale
+    )

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifuvit.data.images import ImageSource, fingerprint_of
+from ifuvit.data.images import ImageSource, center_crop_resize, fingerprint_of
 from ifuvit.evaluation.evaluators.base import Findings, Images, ImageSet, Setup, captions
 from ifuvit.metrics.distances.frechet import (
     cmmd,
@@ -21,6 +22,7 @@ from ifuvit.metrics.distances.frechet import (
 from ifuvit.metrics.distances.statistics import FeatureStatistics, check_widths
 from ifuvit.metrics.intervals import estimate, estimate_from_halves
 from ifuvit.results import Estimate, Metric, Reference
+from ifuvit.utils.distributed import in_order
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, sha256
 
@@ -71,8 +73,40 @@ class Distances:
         metrics = []
         for network, reference, others in zip(self.networks, self.reference, self.others, strict=True):
             generated = self._features(network, images["captions"].files, None)
-            metrics += distances(generated, reference, network, other_real=others)
+            found = distances(generated, reference, network, other_real=others)
+            if self.setup.reconstruction_floor:
+                decoded = distances(self._reconstructed(network, target), reference, network, other_real=others)
+                how = "other real images, encoded and decoded by the model's autoencoder"
+                floors = [{"value": metric.value, "n": metric.n, "how": how} for metric in decoded]
+                found = [
+                    replace(metric, details={"reconstructed": floor})
+                    for metric, floor in zip(found, floors, strict=True)
+                ]
+            metrics += found
         return Findings(metrics=tuple(metrics))
+
+    def _reconstructed(self, network: "FeatureNetwork", target: "Target") -> np.ndarray:
+        """Features of the other real images after the model's autoencoder, (N, width) float32."""
+        import torch
+
+        if target.reconstruct is None:
+            raise InputError(f"--reconstruction-floor: {target.name} has no autoencoder of this package")
+        if (files := self._other_files()) is None:
+            raise InputError(
+                "--reconstruction-floor requires as many other real images as are generated; there are none"
+            )
+        size, mine = self.setup.protocol.size, self.setup.processes.share(files)
+
+        def work() -> np.ndarray:
+            features = [np.empty((0, network.width), np.float32)]
+            for start in range(0, len(mine), 32):
+                decoded = target.reconstruct(mine[start : start + 32])
+                resized = decoded if size is None else [center_crop_resize(image, size) for image in decoded]
+                pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized])).permute(0, 3, 1, 2)
+                features.append(network(pixels).cpu().numpy())
+            return np.concatenate(features)
+
+        return in_order(self.setup.processes.all_gather(work))
 
     def statistics_of_reference(self, *, keep_features: bool) -> FeatureStatistics:
         """Statistics of the only network's features of the reference images, with the features themselves if asked for.

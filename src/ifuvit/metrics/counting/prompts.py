@@ -3,8 +3,9 @@
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from ifuvit.data.prompts import PromptSet
 from ifuvit.data.scenes import (
     KINDS,
     MAX_COUNT,
@@ -16,8 +17,6 @@ from ifuvit.data.scenes import (
     prompt_for,
     relation_prompt_for,
 )
-
-PromptSet = Literal["paper", "all-kinds", "relations", "held-out", "coco"]
 
 
 class Asked(NamedTuple):

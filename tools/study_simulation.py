@@ -1,6 +1,6 @@
 """Studies answered by simulated raters, whose preferences and errors are known, to check the analysis by.
 
-A rater sees a image's utility: the model's strength, what the image and the rater's own taste add, and noise of a
+A rater sees an image's utility: the model's strength, what the image and the rater's own taste add, and noise of a
 Gumbel distribution, with which rankings follow a Plackett-Luce model. Counts are of images that show the asked number or
 one that is wrong by one or two, and raters miscount some.
 """
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ifuvit.studies.analysis import analyse_study
+from ifuvit.studies.analysis import analyze_study
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.design import Assignment, Item, Rater, Study
-from ifuvit.studies.preference import average_ranks, choice_stages, fit_strengths
+from ifuvit.studies.preference import choice_stages, fit_strengths
+from ifuvit.studies.ranks import average_ranks
 
 AT = "2026-01-01T00:00:00+00:00"
 KINDS = ("bus", "sheep", "person", "apple")
@@ -26,7 +27,7 @@ class RaterModel:
     """How simulated raters differ from ideal ones."""
 
     image_spread: float = 0.6
-    """Standard deviation of what a image adds to its model's strength, the same for all raters."""
+    """Standard deviation of what an image adds to its model's strength, the same for all raters."""
     taste_spread: float = 0.3
     """Standard deviation of what a rater's taste adds to a model's strength."""
     slot_bias: float = 0.0
@@ -38,7 +39,7 @@ class RaterModel:
     miscounts: float = 0.08
     """Share of images that a rater counts wrong by one, on average; raters differ by a factor of up to two."""
     careless: int = 0
-    """How many raters, the last ones, answer without looking."""
+    """How many raters, the last ones, answer at random."""
 
 
 def _identity(number: int, prefix: str) -> list[str]:
@@ -279,7 +280,7 @@ def coverage(
     """
 
     def analyze(one: Simulated, seed: int, samples: int) -> dict[str, Any]:
-        return analyse_study(one[0], one[1], automatic=one[2], samples=samples, seed=seed)["everyone"]
+        return analyze_study(one[0], one[1], automatic=one[2], samples=samples, seed=seed)["everyone"]
 
     true = flat_estimates(analyze(truth, 0, 2))
     found, seen = [], {name: [] for name in true}

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ifuvit.benchmarks.growth import Axis, _growth, changed, own, points
-from ifuvit.benchmarks.timing import Case, Timing
+from ifuvit.benchmarks.scaling import Axis, changed, own, points, series
+from ifuvit.benchmarks.timing import BenchmarkCase, Timing
 from ifuvit.model.flops import forward_flops
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
@@ -40,7 +40,7 @@ def test_own_value_is_among_the_points() -> None:
     found = points({"early": EARLY, "small": presets["openmoji-concat-early"]}, "image-tokens", [1024, 64])
     assert [point.value for point in found["early"]] == [64, 256, 1024]
     assert [point.value for point in found["small"]] == [64, 1024]
-    flops = [forward_flops(point.config).total for point in found["early"]]
+    flops = [forward_flops(point.model).total for point in found["early"]]
     assert flops == sorted(flops)
     with pytest.raises(InputError, match="--image-tokens 65: not a square"):
         points({"early": EARLY}, "image-tokens", [65])
@@ -50,28 +50,29 @@ def test_own_value_is_among_the_points() -> None:
 def test_exponent(power: float) -> None:
     """Seconds that follow FLOPs to a power, on a machine that slows down from round to round."""
     several = points({"early": EARLY}, "image-tokens", [64, 1024])["early"]
-    flops = {point.name: float(forward_flops(point.config).total) for point in several}
+    flops = {point.name: float(forward_flops(point.model).total) for point in several}
     slower = np.linspace(1, 3, 6)
-    found = _growth(
+    found = series(
         several,
         256,
-        {name: Case(name=name, prepare=lambda: lambda: None, items=1, flops=flops[name]) for name in flops},
+        {name: BenchmarkCase(name=name, prepare=lambda: lambda: None, items=1, flops=flops[name]) for name in flops},
         {
             name: Timing(seconds=tuple(1e-9 * slower * flops[name] ** power), steps=1, peak_memory=None)
             for name in flops
         },
     )
-    assert found["exponent"]["value"] == pytest.approx(power) and found["exponent"]["n"] == 6
-    assert found["exponent"]["interval"] == pytest.approx([power, power])
-    for point in found["points"]:
-        assert point["relative_seconds"]["value"] == pytest.approx(point["relative_flops"] ** power)
-    assert [point["relative_flops"] for point in found["points"]].index(1.0) == 1
+    assert found.exponent is not None
+    assert found.exponent.value == pytest.approx(power) and found.exponent.n == 6
+    assert found.exponent.interval == pytest.approx((power, power))
+    for point in found.points:
+        assert point.relative_seconds.value == pytest.approx(point.relative_flops**power)
+    assert [point.relative_flops for point in found.points].index(1.0) == 1
 
 
 def test_no_exponent_where_operations_hardly_change() -> None:
     several = points({"middle": MIDDLE}, "text-tokens", [76])["middle"]
-    flops = {point.name: float(forward_flops(point.config).total) for point in several}
-    cases = {name: Case(name=name, prepare=lambda: lambda: None, items=1, flops=flops[name]) for name in flops}
+    flops = {point.name: float(forward_flops(point.model).total) for point in several}
+    cases = {name: BenchmarkCase(name=name, prepare=lambda: lambda: None, items=1, flops=flops[name]) for name in flops}
     timings = {name: Timing(seconds=(1.0, 1.1), steps=1, peak_memory=None) for name in flops}
-    found = _growth(several, 77, cases, timings)
-    assert found["exponent"] is None and found["points"][0]["relative_seconds"]["interval"] is None
+    found = series(several, 77, cases, timings)
+    assert found.exponent is None and found.points[0].relative_seconds.interval is None

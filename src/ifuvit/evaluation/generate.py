@@ -1,0 +1,184 @@
+"""`ifuvit generate`: a directory of images from prompts."""
+
+import re
+import sys
+import unicodedata
+import warnings
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from ifuvit.data.prompts import PromptSet, read_prompts
+from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
+from ifuvit.shipped import DEFAULT_MODEL, find
+from ifuvit.utils.config import NonNegative, Positive, check, to_dict
+from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import OutputDirectory, manifest, now, sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Generate images from prompts: PNG files, a labeled grid.png, index.html and manifest.json."""
+
+    prompts: Positional[tuple[str, ...]] = ()
+    """What to draw, each prompt in quotes."""
+    prompts_file: Path | None = None
+    """Text file with further prompts, one per line (UTF-8; empty lines are skipped)."""
+    prompt_set: PromptSet | None = None
+    """Further prompts: paper (bus, sheep, person and apple, one to five each), all-kinds (the same of all 42 kinds of
+    OpenMoji Scenes), relations (pairs of kinds in four relations), held-out (what no training scene shows), coco (one to
+    five of 77 kinds of MS-COCO)."""
+    model: str = DEFAULT_MODEL
+    """A shipped model's name, a run directory of `ifuvit train`, or a pipeline directory."""
+    out: Path | None = None
+    """Directory to write; a previous output of generate there is replaced. Default: generated/N with the next free N."""
+    sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings()
+    negative_prompt: str | None = None
+    """Guide away from this instead of from the null caption."""
+    seed: NonNegative[int] = 0
+    """Image i depends on (seed, i), the prompt and the settings alone, not on the batch size."""
+    images_per_prompt: Positive[int] = 1
+    """Images per prompt."""
+    batch_size: Annotated[Positive[int] | None, arg(metavar="INT")] = None
+    """Images per batch. Default: 8 on a CPU, else 64."""
+    device: str = "auto"
+    """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the backbone."""
+    exact: bool = False
+    """Sample as the paper does: 50 steps, guided at all of them, in float32, from pure noise. Solver, steps and guidance scale
+    may still be given."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        for number, prompt in enumerate(self.prompts, start=1):
+            if not prompt.strip():
+                raise InputError(f"prompt {number} is empty; say what to draw")
+
+
+def run(config: GenerateConfig) -> Path:
+    """Generate the images into a directory with a manifest (`results.GeneratedImages`), and return the directory.
+
+    Raises:
+        InputError: no prompts, an unknown model, settings that --exact excludes, or a directory that cannot be used.
+    """
+    started = now()
+    prompts = [prompt for prompt in all_prompts(config) for _ in range(config.images_per_prompt)]
+    if config.exact:
+        _check_exact(config)
+    directory = find(config.model)
+    out = config.out or _next_directory()
+    earlier = OutputDirectory(out, "generate").earlier()
+
+    # Only now what takes seconds to import.
+    import torch
+
+    from ifuvit import results
+    from ifuvit.evaluation.generation import generate_images
+    from ifuvit.pipeline import Pipeline
+    from ifuvit.utils.devices import find_device
+    from ifuvit.utils.distributed import Processes
+
+    device = find_device(config.device)
+    pipeline = Pipeline.from_pretrained(directory, device=device, dtype=getattr(torch, config.dtype))
+    for name in [*(image["file"] for image in (earlier or {}).get("images", [])), "grid.png", "index.html"]:
+        (out / Path(name).name).unlink(missing_ok=True)
+    names = [file_name(index, len(prompts), prompt) for index, prompt in enumerate(prompts)]
+
+    def write_manifest(*, complete: bool) -> None:
+        result = results.GeneratedImages(
+            **manifest("generate", to_dict(config), started=started),
+            model=config.model,
+            sha256=sha256(directory / "transformer" / "model.safetensors"),
+            seed=config.seed,
+            sampling=to_dict(config.sampling),
+            images=tuple(
+                results.GeneratedImages.Image(file=name, prompt=prompt, index=index)
+                for index, (name, prompt) in enumerate(zip(names, prompts, strict=True))
+            ),
+            complete=complete,
+            encoders={
+                "autoencoder": pipeline.autoencoder.fingerprint,
+                "text_encoder": pipeline.text_encoder.fingerprint,
+            },
+            device=str(pipeline.device),
+        )
+        results.write(out / "manifest.json", result)
+
+    # Written first too, so that after an interruption the directory is recognized as an output of generate.
+    write_manifest(complete=False)
+    unique = list(dict.fromkeys(prompts))
+    if truncated := pipeline.text_encoder.tokenize(unique).truncated:
+        print(
+            f"ifuvit: warning: {truncated} of {len(unique)} prompts are longer than the text encoder's "
+            f"{pipeline.text_encoder.max_tokens} tokens: their ends are ignored",
+            file=sys.stderr,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # printed above, once for all batches
+        generate_images(
+            partial(pipeline, negative_prompt=config.negative_prompt),
+            prompts,
+            [out / name for name in names],
+            config.sampling,
+            seed=config.seed,
+            batch_size=config.batch_size or (8 if device.type == "cpu" else 64),
+            processes=Processes(),
+            label="generate",
+            overwrite=True,
+            facts={
+                "model": config.model,
+                **to_dict(config.sampling),
+                "negative_prompt": config.negative_prompt or "",
+                "seed": config.seed,
+            },
+        )
+    write_manifest(complete=True)
+    return out
+
+
+def all_prompts(config: GenerateConfig) -> list[str]:
+    """The prompts of the command line, then those of the file, then those of the set.
+
+    Raises:
+        InputError: the file is missing, empty or not text, or there are no prompts at all.
+    """
+    prompts = [" ".join(prompt.split()) for prompt in config.prompts]
+    if config.prompts_file is not None:
+        prompts += read_prompts(config.prompts_file)
+    if config.prompt_set is not None:
+        from ifuvit.metrics.counting.prompts import PROMPT_SETS
+
+        prompts += PROMPT_SETS[config.prompt_set]
+    if not prompts:
+        raise InputError(
+            'no prompts; say what to draw, as in `ifuvit generate "three sheep on grass"`, or give --prompts-file or '
+            "--prompt-set"
+        )
+    return prompts
+
+
+def file_name(index: int, count: int, prompt: str) -> str:
+    """A file name that is safe everywhere: the index, padded for `count` images, and a few words of the prompt."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:48].strip("-")
+    number = f"{index:0{max(4, len(str(count - 1)))}d}"
+    return f"{number}-{slug}.png" if slug else f"{number}.png"
+
+
+def _next_directory() -> Path:
+    taken = [int(path.name) for path in Path("generated").glob("*") if path.name.isdigit()]
+    return Path("generated") / f"{max(taken, default=0) + 1:04d}"
+
+
+def _check_exact(config: GenerateConfig) -> None:
+    """Refuse what --exact excludes."""
+    for name in (field.name for field in fields(PAPER_SETTINGS)):
+        differs = getattr(config.sampling, name) != getattr(PAPER_SETTINGS, name)
+        if differs and name not in ("solver", "steps", "guidance_scale"):
+            raise InputError(f"--exact samples as the paper does; leave out --{name.replace('_', '-')}")
+    if config.dtype != "float32":
+        raise InputError(f"--exact is float32; leave out --dtype {config.dtype}")
