@@ -44,8 +44,12 @@ _SCENES_SEED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """Do one of the paper's experiments: data, features, every setting trained with every seed, evaluation, table. The
-    same command again goes on where it stopped. docs/experiments.md lists experiments, costs and expected results."""
+    """Run one of the paper's experiments: data, every setting trained with every seed, evaluation, table. The same command
+    again resumes where it stopped. docs/experiments.md lists experiments, costs and expected results.
+
+    Example:
+        ifuvit experiment table1 --scale smoke --out out/table1
+    """
 
     name: Positional[Annotated[str, arg(metavar="NAME")]]
     """table1 (four settings), ablation (text block and middle fusion, each alone), or guidance_sweep."""

@@ -195,10 +195,10 @@ def _metavar(hint: Any, name: str) -> str | None:
     """What stands for a value in the help: the type's name, or the field's if it is positional; None for flags."""
     from tyro.conf import Positional
 
+    shown = _type_name(hint)
     given = [item.metavar for item in getattr(hint, "__metadata__", ()) if getattr(item, "metavar", None)]
     if given:
-        return given[0]
-    shown = _type_name(hint)
+        return f"[{given[0]} ...]" if shown.endswith("...]") and not given[0].startswith("[") else given[0]
     if typing.get_origin(hint) is Annotated and Positional in hint.__metadata__:
         if typing.get_origin(typing.get_args(hint)[0]) is Literal:
             return shown
