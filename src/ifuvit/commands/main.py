@@ -30,7 +30,6 @@ COMMANDS = {
     "other": {
         "convert": "turn a U-ViT checkpoint into a pipeline directory",
         "make-standin": "train a small autoencoder, two-tower model or object counter",
-        "count": "print prompts that ask for a number of objects",
     },
 }
 """What each command does, by groups."""
