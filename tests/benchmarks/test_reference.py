@@ -10,10 +10,11 @@ from tiny_training import MODEL
 from torch.nn.functional import mse_loss
 
 from ifuvit.benchmarks.machine import make_accelerator
-from ifuvit.benchmarks.reference import ReferenceStep, as_uvit, difference_from_uvit, guided_step, load_reference
+from ifuvit.benchmarks.reference import ReferenceStep, difference_from_uvit, guided_step, load_reference
 from ifuvit.benchmarks.training import random_batch
 from ifuvit.diffusion.objective import DDPM
 from ifuvit.diffusion.schedule import add_noise
+from ifuvit.model.settings import as_uvit
 from ifuvit.model.uvit import IFUViT
 from ifuvit.utils.errors import InputError
 

@@ -96,3 +96,12 @@ def test_mistakes_get_one_line(checkpoint, tmp_path, monkeypatch, capsys, argume
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and message in error
     assert list(photos.iterdir()) == [photos / "holiday.png"]
+
+
+def test_a_model_of_others_is_not_replaced(checkpoint, tmp_path, monkeypatch, capsys):
+    """A directory that a training wrote has a model_index.json too."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model_index.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        convert(monkeypatch, "uvit", checkpoint, tmp_path / "out", "--heads", 4)
+    assert "holds something else already (model_index.json)" in capsys.readouterr().err

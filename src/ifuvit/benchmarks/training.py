@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from ifuvit.benchmarks import reference as uvit
-from ifuvit.benchmarks.reference import as_uvit
-from ifuvit.benchmarks.timing import Case, Step
-from ifuvit.model.flops import forward_flops
-from ifuvit.model.settings import IFUViTConfig
+from ifuvit.benchmarks.comparison import compare_models
+from ifuvit.benchmarks.config import BenchTrainConfig, preset_models
+from ifuvit.benchmarks.machine import make_accelerator
+from ifuvit.benchmarks.timing import BenchmarkCase, Step
+from ifuvit.model.flops import training_flops
+from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training.config import DataConfig, Recipe, TrainConfig
+from ifuvit.results import Comparison
+from ifuvit.training.config import DataConfig, Recipe, TrainConfig, default_config
 from ifuvit.training.step import TrainingStep
 from ifuvit.utils.config import set_fields
 
@@ -24,9 +27,30 @@ if TYPE_CHECKING:
     from ifuvit.benchmarks.reference import Reference
 
 
+def bench_train(config: BenchTrainConfig, reference: "Reference | None", device: torch.device) -> dict[str, Comparison]:
+    """Time training steps of presets, in one precision after the other."""
+    models = preset_models(config.settings)
+    batch = random_batch(next(iter(models.values())), config.batch_size, seed=config.seed, device=device)
+    comparisons = {}
+    for precision in config.precision:
+        accelerator = make_accelerator(precision, device)
+        changes = {"batch_size": config.batch_size, "precision": precision, "seed": config.seed}
+        runs = {name: default_config(name, compile=config.compile, **changes) for name in models}
+        comparisons[precision] = compare_models(
+            training_cases(runs, reference, batch, accelerator),
+            models.values(),
+            config,
+            device,
+            precision=precision,
+            training=True,
+            differences=uvit.differences_from_uvit(models, reference, batch, accelerator),
+        )
+    return comparisons
+
+
 def random_batch(config: IFUViTConfig, batch_size: int, *, seed: int, device: torch.device) -> dict[str, Tensor]:
-    """A batch as `ifuvit.training.batches.Batches` gives it from features with text embeddings, of random numbers. What the
-    numbers are does not change how long a step takes."""
+    """A batch of random numbers as `ifuvit.training.batches.Batches` gives it from a data set with text embeddings. The
+    values do not change how long a step takes."""
     c, draw = config, torch.Generator().manual_seed(seed)
     shape = (batch_size, c.latent_channels, c.latent_size, c.latent_size)
     batch = {
@@ -46,51 +70,46 @@ def step_config(model: IFUViTConfig, **settings: Any) -> TrainConfig:
 
 
 def training_cases(
-    configs: Mapping[str, TrainConfig],
+    runs: Mapping[str, TrainConfig],
     reference: "Reference | None",
     batch: Mapping[str, Tensor],
     accelerator: "Accelerator",
-) -> list[Case]:
-    """U-ViT's own training step, if there is a checkout, and that of each configuration, all on the same batch. They are compared
-    with U-ViT's, or with the first configuration's.
+) -> list[BenchmarkCase]:
+    """U-ViT's own training step, if there is a checkout, and that of each run, all on the same batch. They are compared
+    with U-ViT's, or with the first run's.
 
     Args:
-        configs: by name; all models of one size.
+        runs: training configurations by name; all models of one size.
         batch: on the accelerator's device.
         accelerator: says which precision.
     """
     images = len(batch["latents"])
-    first = next(iter(configs))
+    first = next(iter(runs))
     base = first if reference is None else uvit.NAME
 
-    def ours(config: TrainConfig) -> Step:
-        torch.manual_seed(config.recipe.start.seed)
-        step, steps = TrainingStep(config, IFUViT(config.recipe.model), accelerator), count()
+    def ours(run: TrainConfig) -> Step:
+        torch.manual_seed(run.recipe.start.seed)
+        step, steps = TrainingStep(run, IFUViT(run.recipe.model), accelerator), count()
         step.model.train()
         return lambda: step(batch, next(steps))
 
     cases = [
-        Case(
+        BenchmarkCase(
             name=name,
-            prepare=lambda config=config: ours(config),
+            prepare=lambda run=run: ours(run),
             items=images,
-            flops=training_flops(config.recipe.model, images),
+            flops=training_flops(run.recipe.model, images),
             base=None if name == base else base,
         )
-        for name, config in configs.items()
+        for name, run in runs.items()
     ]
     if reference is not None:
-        size = as_uvit(configs[first].recipe.model)
+        size = as_uvit(runs[first].recipe.model)
 
         def theirs() -> Step:
             step = uvit.ReferenceStep(reference.build(size).train(), accelerator)
             return lambda: step(batch)
 
         flops = training_flops(size, images)
-        cases.insert(0, Case(name=uvit.NAME, prepare=theirs, items=images, flops=flops))
+        cases.insert(0, BenchmarkCase(name=uvit.NAME, prepare=theirs, items=images, flops=flops))
     return cases
-
-
-def training_flops(config: IFUViTConfig, images: int) -> float:
-    """A forward pass, and twice as much for the gradients of inputs and of weights."""
-    return 3.0 * forward_flops(config).total * images
