@@ -29,9 +29,7 @@ COMMANDS = {
     },
     "other": {
         "convert": "turn a U-ViT checkpoint into a pipeline directory",
-        "train-autoencoder": "train a small KL autoencoder on a folder of images",
-        "train-two-tower": "train the embedded model of text-image alignment",
-        "count": "prompts to count objects by, and training of the counter",
+        "make-standin": "train a small autoencoder, two-tower model or object counter",
     },
 }
 """What each command does, by groups."""

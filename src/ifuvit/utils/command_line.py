@@ -195,10 +195,10 @@ def _metavar(hint: Any, name: str) -> str | None:
     """What stands for a value in the help: the type's name, or the field's if it is positional; None for flags."""
     from tyro.conf import Positional
 
+    shown = _type_name(hint)
     given = [item.metavar for item in getattr(hint, "__metadata__", ()) if getattr(item, "metavar", None)]
     if given:
-        return given[0]
-    shown = _type_name(hint)
+        return f"[{given[0]} ...]" if shown.endswith("...]") and not given[0].startswith("[") else given[0]
     if typing.get_origin(hint) is Annotated and Positional in hint.__metadata__:
         if typing.get_origin(typing.get_args(hint)[0]) is Literal:
             return shown
@@ -282,5 +282,5 @@ def _message(box: str, options: Mapping[str, str]) -> str:
         value = listed[1].replace("', '", " ") if listed else text.rsplit(": ", 1)[-1].strip("'")
         allowed = options.get(option, "something else")
     else:
-        return re.sub(r"^Error parsing \w+: ", "", text)  # the name of a class tells a user nothing
+        return re.sub(r"^Error parsing [\w.]+: ", "", text)  # the name of a class tells a user nothing
     return f"{option} {value}: must be {allowed.replace('|', ' or ')}"

@@ -1,6 +1,6 @@
 """The TwoTower score: text-image alignment for OpenMoji Scenes, where no CLIP model is at hand.
 
-Two small transformers, trained by `ifuvit train-two-tower` on training scenes alone, stand on two frozen networks:
+Two small transformers, trained by `ifuvit make-standin two-tower` on training scenes alone, stand on two frozen networks:
 EfficientNet-Lite0 (ImageNet) gives a map of an image, MiniLM gives the token embeddings of a caption. They know drawn objects of
 42 kinds and how many there are, and nothing else; the shipped model does not tell which of two objects is on the left
 or above (docs/alignment.md). It is not CLIP, and its score is not a CLIP score.
@@ -193,7 +193,7 @@ class TwoTowerAlignment(AlignmentModel):
         """Load a model.
 
         Args:
-            reference: "openmoji", which ships with the package, or a directory that `ifuvit train-two-tower` wrote.
+            reference: "openmoji", which ships with the package, or a directory that `ifuvit make-standin two-tower` wrote.
             prefix: put before every caption; the model knows captions without one.
             device: where to compute.
 
@@ -204,7 +204,7 @@ class TwoTowerAlignment(AlignmentModel):
         directory = SHIPPED if str(reference) == "openmoji" else Path(reference)
         if not (directory / "config.json").is_file():
             raise InputError(
-                f"{directory}: holds no two-tower model (no config.json); `ifuvit train-two-tower` makes one"
+                f"{directory}: holds no two-tower model (no config.json); `ifuvit make-standin two-tower` makes one"
             )
         values = read_json(directory / "config.json")
         where = str(directory / "config.json")

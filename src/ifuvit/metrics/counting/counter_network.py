@@ -183,7 +183,9 @@ class ObjectCounter(nn.Module):
         """
         directory = Path(directory)
         if not (directory / "config.json").is_file():
-            raise InputError(f"{directory}: holds no object counter (no config.json); `ifuvit count train` makes one")
+            raise InputError(
+                f"{directory}: holds no object counter (no config.json); `ifuvit make-standin counter` makes one"
+            )
         values = read_json(directory / "config.json")
         if not isinstance(values, dict):
             raise InputError(f"{directory / 'config.json'}: not an object counter's configuration")
