@@ -16,7 +16,11 @@ from ifuvit.utils.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train a backbone on prepared features. The same command again resumes where the run stopped; --steps may grow."""
+    """Train a model on an encoded data set. The same command again resumes where the run stopped; --steps may grow.
+
+    Example:
+        ifuvit train openmoji-cross-intermediate --data data --out run --steps 3000
+    """
 
     data: Path
     """Features that `ifuvit prepare` wrote."""

@@ -241,13 +241,19 @@ def _help_of_actions(actions: Actions, prog: str) -> str:
     for name, config in actions.configs.items():
         about = inspect.cleandoc(actions.texts.get(name) or config.__doc__ or "").partition("Example:")[0]
         first = re.match(r".*?[.:](?=\s|$)|.*", " ".join(about.split()))
-        lines.append(f"  {name:{width}}  {first[0].rstrip('.:') if first else ''}".rstrip())
+        indent = " " * (width + 4)
+        lines += textwrap.wrap(
+            f"  {name:{width}}  {first[0].rstrip('.:') if first else ''}", _width(), subsequent_indent=indent
+        )
     return "\n".join([*lines, "", f"`{prog} {word.upper()} --help` lists the options of one."])
 
 
 def _wrapped(text: str) -> str:
-    width = min(shutil.get_terminal_size().columns, 100)
-    return "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in text.strip().split("\n\n"))
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), _width()) for part in text.strip().split("\n\n"))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 100)
 
 
 def _message(box: str, options: Mapping[str, str]) -> str:
