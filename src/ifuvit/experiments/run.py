@@ -158,8 +158,8 @@ class Plan:
         """A run: the preset's recipe with the scale's changes."""
         from ifuvit.training.config import default_config
 
-        recipe = replace(
-            default_config(self.scale.preset),
+        return default_config(
+            self.scale.preset,
             data=self.features("train"),
             val_data=self.features("val"),
             out=self.run_directory(setting, seed),
@@ -168,9 +168,8 @@ class Plan:
             evaluate_data=self.data,
             evaluate_protocol=self.scale.protocol,
             evaluate_weights=self.config.weights,
-            **self.scale.recipe,
+            **{**self.scale.recipe, **({} if self.config.steps is None else {"steps": self.config.steps})},
         )
-        return recipe if self.config.steps is None else replace(recipe, steps=self.config.steps)
 
     def evaluate_config(self, setting: Setting, seed: int) -> EvaluateConfig:
         """The evaluation of a run at the protocol's guidance scale."""
@@ -245,14 +244,9 @@ class Plan:
 
     def trained(self, setting: Setting, seed: int) -> bool:
         """Whether a run has reached its last step."""
-        from ifuvit.training.config import FREE_FIELDS
+        from ifuvit.training.checkpoint import is_finished
 
-        config = self.train_config(setting, seed)
-        free = FREE_FIELDS | {"precision"}  # "auto" is what the machine does well
-        return (
-            _made(config.out, "train", to_dict(config), free=free)
-            and read_json(config.out / "manifest.json")["steps"] == config.steps
-        )
+        return is_finished(self.train_config(setting, seed))
 
     def results(self, setting: Setting, seed: int) -> list[results.Evaluation]:
         """The finished evaluations of a run."""
@@ -332,7 +326,7 @@ class Plan:
             write_json(self.cache / "evaluators.json", self._judges())
 
     def _train(self, setting: Setting, seed: int) -> None:
-        from ifuvit.training import loop as train
+        from ifuvit.training import loop
 
         config = self.train_config(setting, seed)
         record = config.out / "config.json"
@@ -341,7 +335,7 @@ class Plan:
             raise InputError(
                 f"{config.out}: is a run of {steps} steps, not {config.steps}; give --steps {steps}, or another --runs"
             )
-        train.run(config)
+        loop.train(config)
 
     def _evaluate(self, setting: Setting, seed: int) -> None:
         evaluation.evaluate(self.evaluate_config(setting, seed))

@@ -37,7 +37,7 @@ class Actions:
     """What the help says in place of their docstrings, by word."""
 
 
-def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = None) -> Any:
+def parse(config: Any, arguments: Sequence[str], *, prog: str) -> Any:
     """Parse `arguments` into the dataclass `config`, an instance of one that has the defaults, or one of its `Actions`.
 
     Asked for help, it prints that and leaves with SystemExit, status 0.
@@ -46,7 +46,7 @@ def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = No
         InputError: arguments that do not parse, on one line.
     """
     if not isinstance(config, Actions):
-        return _parse(default or config, arguments, prog, config.__doc__)
+        return _parse(config, arguments, prog, config.__doc__)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help_of_actions(config, prog))
         raise SystemExit(0)
@@ -54,16 +54,6 @@ def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = No
     check_word(word, config.configs, what=config.word)
     chosen = config.configs[word]
     return _parse(chosen, rest, f"{prog} {word}", config.texts.get(word) or chosen.__doc__)
-
-
-def parse_action(
-    actions: Mapping[str, Any], arguments: Sequence[str], *, command: str, text: str, what: str = "action"
-) -> Any:
-    """`parse` for commands that still print a help of their own."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(text)
-        return None
-    return parse(Actions(word=what, about="", configs=actions), arguments, prog=f"ifuvit {command}")
 
 
 def check_word(word: str, known: Iterable[str], *, what: str) -> None:
