@@ -39,7 +39,7 @@ def test_json_round_trip():
 def test_flags_are_flat():
     arguments = "--solver unipc --steps 7 --guidance-scale 1.5 --guidance-interval 0.2 0.8 --initial-latents noise"
     assert parse(Config, arguments.split(), prog="x").sampling == CHANGED
-    assert parse(Config, [], prog="x", default=Config(sampling=CHANGED)).sampling == CHANGED
+    assert parse(Config(sampling=CHANGED), [], prog="x").sampling == CHANGED
 
 
 def test_the_papers_settings():

@@ -230,7 +230,11 @@ class RuntimeConfig(_Section):
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Section):
-    """Train a backbone on an encoded data set. The same command again resumes where the run stopped; --steps may grow."""
+    """Train a model on an encoded data set. The same command again resumes where the run stopped; --steps may grow.
+
+    Example:
+        ifuvit train openmoji-cross-intermediate --data data --out run --steps 3000
+    """
 
     out: Path
     """Run directory."""
