@@ -1,19 +1,17 @@
 #!/usr/bin/env bash
 # Every benchmark of a GPU in under ten minutes, into results/bench/DEVICE/:
 #   bash examples/gpu_table.sh [--against U-VIT-CHECKOUT] [--out DIR] [--smoke]
-# A result that is there is not made again, so after a failure the same command goes on. --smoke tries everything out on
-# a CPU, with small models and one round; its times mean nothing. Nothing else should run on the machine.
+# Results that exist are kept, so after a failure the same command resumes. --smoke tries everything out on a CPU, with
+# small models and one round; its times mean nothing. Nothing else should run on the machine.
 #
-# Ten minutes: a turn is an untimed step and then as many as fill 0.1 s. At batch 256 a training step of the paper's
+# Ten minutes: in a round each case takes an untimed step and then as many as fill 0.1 s. At batch 256 a training step of the paper's
 # settings is 17 to 25 TFLOP: in bf16 about 0.1 s (250 TFLOP/s), in fp32 about 0.5 s (50 TFLOP/s). With 6 rounds,
 #   train      3 models and 18 matrix products: 6 x (3 x 0.2 + 18 x 0.15) = 20 s in bf16, 6 x (3 x 1 + 18 x 0.2) = 40 s in fp32
 #   compiled   the same in bf16, and a minute or less for each of two models to be compiled:          20 s + 90 s
 #   sample     7 steps and 12 products, each half as long:                                            10 s and 25 s
-#   growth     6 to 10 points in each of 6 contests at batch 64, and 44 models to make:       6 x 7 s + 44 x 1 s
-#   generate   3 ways of drawing 256 small images, about 1 s each, twice a turn:                               50 s
-#   prepare    the processors' work, about 1 s a step of each:                                                   50 s
-#   features   2 cases of about 1 s, twice a turn:                                                         25 s
-# and some seconds to start each. These are estimates, never measured, so each also has a limit; together 580 s. What is not
+#   scaling    6 to 10 points on each of 6 axes at batch 64, and 44 models to make:           6 x 7 s + 44 x 1 s
+#   generate   3 ways to generate 256 small images, about 1 s each, twice a round:                             50 s
+# and some seconds to start each. These are estimates, never measured, so each also has a limit; together 495 s. What is not
 # ready by then is left out, and the table says "not measured".
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,21 +27,20 @@ while [ $# -gt 0 ]; do
 done
 
 if $smoke; then
-    common=(--device cpu --rounds 1 --warmup 2 --turn-seconds 0)
+    common=(--device cpu --rounds 1 --warmup 2 --min-seconds 0)
     models=(--settings openmoji-concat-early openmoji-cross-intermediate --batch-size 2)
     generate=(--steps 2 1 --batch-size 1 --precision fp32)
-    growth=(--settings openmoji-cross-intermediate --image-tokens 16 --text-tokens 4 --depth 4)
-    prepare=(--images 2 --samples 4 --loader-batch-size 2) features=(--images 2 --size 32)
+    scaling=(--settings openmoji-cross-intermediate --image-tokens 16 --text-tokens 4 --depth 4)
     name=smoke
 else
     if ! name=$(python -c 'import torch; print(torch.cuda.get_device_name().lower().replace(" ", "-"))' 2>/dev/null); then
         echo "no CUDA device here; --smoke needs none" >&2
         exit 2
     fi
-    common=(--device cuda --rounds 6 --turn-seconds 0.1)
+    common=(--device cuda --rounds 6 --min-seconds 0.1)
     models=(--settings concat-early cross-intermediate --batch-size 256)
     generate=(--steps 50 15 --batch-size 256 --precision bf16)
-    growth=(--batch-size 64 --text-tokens 16 308 --depth 4 20) prepare=() features=(--images 1000)
+    scaling=(--batch-size 64 --text-tokens 16 308 --depth 4 20)
 fi
 out=${out:-results/bench/$name}
 mkdir -p "$out"
@@ -52,7 +49,7 @@ mkdir -p "$out"
 take() {
     local result=$out/$1.json log=$out/$1.log limit=$2 started=$SECONDS
     if [ -e "$result" ]; then
-        echo "$result: there already"
+        echo "$result: exists already"
         return
     fi
     if $smoke; then limit=$((10 * limit)); fi # a busy machine may take long to try it out
@@ -60,7 +57,7 @@ take() {
         echo "$result: $((SECONDS - started)) s"
         rm "$log"
     else
-        echo "$result: not measured after $((SECONDS - started)) of $limit s; $log tells: $(tail -n 1 "$log")" >&2
+        echo "$result: not measured after $((SECONDS - started)) of $limit s; $log ends with: $(tail -n 1 "$log")" >&2
         failed=1
     fi
 }
@@ -69,10 +66,8 @@ failed=0
 take train 120 train "${models[@]}" "${against[@]}"
 take sample 80 sample "${models[@]}" "${against[@]}"
 $smoke || take train-compiled 130 train "${models[@]}" "${against[@]}" --precision bf16 --compile
-take growth 100 growth "${growth[@]}"
+take scaling 100 scaling "${scaling[@]}"
 take generate 65 generate "${generate[@]}" "${against[@]}"
-take prepare 60 prepare "${prepare[@]}"
-take features 25 features "${features[@]}"
 python "$here/speed_table.py" "$out" | tee "$out/table.md"
 echo "$SECONDS s in all"
 exit "$failed"

@@ -1,64 +1,62 @@
 """The table of speed, a column for each directory of results: python speed_table.py DIR [DIR ...]
 
-What a directory has no result of is marked "not measured". examples/gpu_table.sh makes such directories."""
+Rows that a directory has no result of are marked "not measured". examples/gpu_table.sh makes such directories."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
+
+from ifuvit.results import Benchmark, Speedup, TimedCase, from_file
 
 
-def read(directory: Path, name: str) -> dict[str, Any]:
+def read(directory: Path, name: str) -> Benchmark | None:
     file = directory / name
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return from_file(file, Benchmark) if file.is_file() else None
 
 
-def contest(result: dict[str, Any], precision: str) -> dict[str, dict[str, Any]]:
+def rows_of(result: Benchmark | None, precision: str) -> dict[str, TimedCase]:
     """The rows of one precision; their names without the prefix of small presets."""
-    rows = result.get("results", {}).get(precision, {}).get("rows", [])
-    return {row["name"].removeprefix("openmoji-"): row for row in rows}
+    rows = result.comparisons[precision].rows if result and precision in result.comparisons else ()
+    return {row.name.removeprefix("openmoji-"): row for row in rows}
 
 
-def faster(row: dict[str, Any]) -> str:
+def faster(speedup: Speedup) -> str:
     """How many times as fast, with the interval, and as what if not as U-ViT's code."""
-    speedup = row["speedup"]
-    interval = speedup["interval"] or speedup["quartiles"]
-    times = f"{speedup['value']:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
-    return times if speedup["over"] == "U-ViT" else f"{times} (over {speedup['over']})"
+    low, high = speedup.interval or speedup.quartiles
+    times = f"{speedup.value:.2f} [{low:.2f}, {high:.2f}]"
+    return times if speedup.over == "U-ViT" else f"{times} (over {speedup.over})"
 
 
 def cells(directory: Path) -> dict[str, str]:
-    """What the results of a directory tell, by row of the table."""
+    """The results of a directory, by row of the table."""
     found = {}
     for file, compiled in (("train.json", ""), ("train-compiled.json", ", compiled")):
         result = read(directory, file)
         for precision in ("bf16", "fp32"):
-            for name, row in contest(result, precision).items():
+            for name, row in rows_of(result, precision).items():
                 what = f"{name}, {precision}{compiled}"
-                if row["speedup"]:
-                    found[f"training step, {what}, times as fast as U-ViT's"] = faster(row)
-                told = f"{row['share_of_peak']:.1%}, {row['items_per_second']:.4g} images/s"
-                found[f"training, {what}: share of the matrix-product peak"] = told
-                if row["peak_memory"]:
-                    found[f"training, {what}: memory, GiB"] = f"{row['peak_memory'] / 2**30:.1f}"
+                if row.speedup:
+                    found[f"training step, {what}, times as fast as U-ViT's"] = faster(row.speedup)
+                share = f"{row.share_of_peak:.1%}, {row.items_per_second:.4g} images/s"
+                found[f"training, {what}: share of the matrix-product peak"] = share
+                if row.peak_memory:
+                    found[f"training, {what}: memory, GiB"] = f"{row.peak_memory / 2**30:.1f}"
     for precision in ("bf16", "fp32"):
-        for name, row in contest(read(directory, "sample.json"), precision).items():
+        for name, row in rows_of(read(directory, "sample.json"), precision).items():
             setting, _, way = name.partition(", ")
-            if row["speedup"] and way == "shared":
-                found[f"guided sampling step, {setting}, {precision}, times as fast as U-ViT's"] = faster(row)
-    for file in ("generate.json", "prepare.json", "features.json"):
-        for title, measured in read(directory, file).get("results", {}).items():
-            for row in measured["rows"]:
-                told = f"{row['items_per_second']:,.4g}" + (f"; {faster(row)}" if row["speedup"] else "")
-                found[f"{file.removesuffix('.json')}, {title}: {row['name']}, {row['unit']}/s"] = told
-    for title, measured in read(directory, "growth.json").get("results", {}).items():
-        for name, setting in measured["growth"]["settings"].items():
-            if setting["exponent"]:
-                found[f"{title}, {name}: seconds ~ FLOPs to the power of"] = f"{setting['exponent']['value']:.2f}"
+            if row.speedup and way == "shared":
+                found[f"guided sampling step, {setting}, {precision}, times as fast as U-ViT's"] = faster(row.speedup)
+        for name, row in rows_of(read(directory, "generate.json"), precision).items():
+            speed = f"{row.items_per_second:,.4g}" + (f"; {faster(row.speedup)}" if row.speedup else "")
+            found[f"generate, {precision}: {name}, {row.unit}/s"] = speed
+    scaling = read(directory, "scaling.json")
+    for title, comparison in scaling.comparisons.items() if scaling else ():
+        for name, series in comparison.scaling.settings.items() if comparison.scaling else ():
+            if series.exponent:
+                found[f"{title}, {name}: seconds ~ FLOPs to the power of"] = f"{series.exponent.value:.2f}"
     return found
 
 
-# Rows that stand in the table even where nothing was measured.
+# Rows of the table even where nothing was measured.
 EXPECTED = [
     *(f"training step, {name}, bf16, times as fast as U-ViT's" for name in ("concat-early", "cross-intermediate")),
     "guided sampling step, cross-intermediate, bf16, times as fast as U-ViT's",

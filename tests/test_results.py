@@ -16,6 +16,7 @@ from ifuvit.results import (
     Comparison,
     Confusion,
     Costs,
+    CountedImage,
     Counter,
     Counts,
     CountScores,
@@ -31,7 +32,7 @@ from ifuvit.results import (
     GuidedStepGflops,
     Hardware,
     Metric,
-    ObjectCount,
+    ObjectCounts,
     ObjectScores,
     Peak,
     PeoplesCounts,
@@ -48,6 +49,7 @@ from ifuvit.results import (
     ScalingPoint,
     ScalingSeries,
     ScoreDifferences,
+    ScoresAtThreshold,
     Seconds,
     SelfConsistency,
     Setting,
@@ -83,6 +85,14 @@ COUNTS = Counts(
     confusion=Confusion(counted=("0", "1", "more"), asked={"1": (1, 2, 3)}),
 )
 OBJECTS = ObjectScores(counts=COUNTS, relations=Relations(overall=RelationScores(images=3, right=ONE)))
+COUNTED = ObjectCounts(
+    counts=COUNTS,
+    thresholds=(ScoresAtThreshold(threshold=0.3, counts=SCORES),),
+    images=(
+        CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}, objects=(("bus", 1.0, 2.0, 0.9),)),
+        CountedImage(file="1.png", prompt="a mess"),
+    ),
+)
 COUNTER = Counter(name="openmoji", threshold=0.5, errors={"clean": OBJECTS}, details={"query": "a {}"})
 DATA = ReferenceData(where="scenes", split="val", images=2000, sha256="ab")
 COSTS = Costs(parameters=5, gflops=Gflops(without_attention=1, with_attention=2), peak_memory_gib=0.5)
@@ -128,7 +138,7 @@ def every_kind() -> list[Result]:
             protocol={"name": "quick", "num_images": 1000},
             data=DATA,
             metrics=METRICS,
-            objects={"paper": OBJECTS},
+            objects={"paper": COUNTED},
             counter=COUNTER,
             costs=COSTS,
             images="m-images",
@@ -138,18 +148,6 @@ def every_kind() -> list[Result]:
             protocol=None,
             points=(SweepPoint(model="m", guidance_scale=1.5, result="a.json", metrics=METRICS),),
             missing=(SweepPoint(model="m", guidance_scale=2.0),),
-        ),
-        ObjectCount(
-            **made("count judge"),
-            directory="images",
-            manifest_sha256="ef",
-            scores=OBJECTS,
-            counter=COUNTER,
-            thresholds=(ObjectCount.AtThreshold(threshold=0.3, counts=SCORES),),
-            images=(
-                ObjectCount.Image(file="0.png", prompt="a bus", counted={"bus": 1}, objects=(("bus", 1.0, 2.0, 0.9),)),
-                ObjectCount.Image(file="1.png", prompt="a mess"),
-            ),
         ),
         GeneratedImages(
             **made("generate"),
@@ -183,8 +181,8 @@ def every_kind() -> list[Result]:
             expected=Expected(source="arXiv", rows={"cross-early": {"FID-30K": 5.0}}),
         ),
         Benchmark(
-            **made("bench growth"),
-            action="growth",
+            **made("bench scaling"),
+            action="scaling",
             hardware=Hardware(device="cpu", name="x", torch="2", threads=1),
             process_peak_memory=1,
             comparisons={
@@ -323,7 +321,22 @@ def test_the_paper_s_names_of_settings(setting: Any, fusion: str, text: str, wor
 
 def test_metrics_in_the_order_of_tables() -> None:
     score = Metric(**vars(ONE), name="score", subject="alignment", better="higher")
-    assert results.names([[METRICS[1], score], [METRICS[0], score]]) == ["KID-X", "score", "right kind and count"]
+    assert [one.name for one in results.distinct([[METRICS[1], score], [METRICS[0], score]])] == [
+        "KID-X",
+        "score",
+        "right kind and count",
+    ]
+
+
+def test_real_images_have_one_value_but_for_rounding() -> None:
+    def sets(*values: float | None) -> list[tuple[Metric]]:
+        references = [None if value is None else Reference(value=value, how="real") for value in values]
+        return [(replace(METRICS[0], reference=one),) for one in references]
+
+    assert results.in_common(sets(0.86567259, None, 0.865672592), "KID-X") == 0.86567259
+    assert results.in_common(sets(0.86567259, 0.866), "KID-X") is None
+    assert results.in_common(sets(None), "KID-X") is None
+    assert results.in_common(sets(0.5), "FID") is None
 
 
 def line(step: int, **more: Any) -> str:

@@ -50,15 +50,15 @@ def test_script_makes_every_result_and_goes_on(tmp_path: Path) -> None:
     command = ("bash", EXAMPLES / "gpu_table.sh", "--smoke", "--out", tmp_path)
     done = ran(*command)
     assert done.returncode == 0, done.stderr
-    actions = {"train", "sample", "growth", "prepare", "features", "generate"}
+    actions = {"train", "sample", "scaling", "generate"}
     for action in actions:
         result = json.loads((tmp_path / f"{action}.json").read_text())
         assert result["command"] == f"bench {action}" and result["config"]["rounds"] == 1
     table = cells((tmp_path / "table.md").read_text())
     assert "not measured" not in table["training, cross-intermediate, fp32: share of the matrix-product peak"]
-    assert (tmp_path / "growth.svg").is_file() and not list(tmp_path.glob("*.log"))
+    assert (tmp_path / "scaling.svg").is_file() and not list(tmp_path.glob("*.log"))
 
     before = (tmp_path / "train.json").stat().st_mtime_ns
     again = ran(*command)
-    assert again.returncode == 0 and again.stdout.count("there already") == len(actions)
+    assert again.returncode == 0 and again.stdout.count("exists already") == len(actions)
     assert (tmp_path / "train.json").stat().st_mtime_ns == before

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from ifuvit.studies.preference import Rankings, rankings
-from ifuvit.studies.simulation import (
+from study_simulation import (
     RaterModel,
     Simulated,
     coverage,
@@ -26,6 +24,8 @@ from ifuvit.studies.simulation import (
     simulate_count,
     simulate_preference,
 )
+
+from ifuvit.studies.ranks import Rankings, rankings
 from ifuvit.utils.files import manifest, now, write_json
 
 STUDIES, ITEMS, SAMPLES = 200, 100, 300

@@ -4,9 +4,10 @@ A result file is JSON: {"schema": SCHEMA, "kind": ..., and the fields of the cla
 and call `write`; readers call `from_file`. Nothing else parses a result.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
@@ -85,6 +86,20 @@ def by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {one.name: one for one in metrics}
 
 
+def distinct(sets: Iterable[Iterable[Metric]]) -> list[Metric]:
+    """The first metric of every name, by subject, else in the order in which they come."""
+    found: dict[str, Metric] = {}
+    for one in itertools.chain.from_iterable(sets):
+        found.setdefault(one.name, one)
+    return sorted(found.values(), key=lambda one: get_args(Subject).index(one.subject))
+
+
+def in_common(sets: Iterable[Iterable[Metric]], name: str) -> float | None:
+    """The number of real images by a metric, where all sets that have it agree but for rounding; None otherwise."""
+    known = [one.reference.value for metrics in sets for one in metrics if one.name == name and one.reference]
+    return known[0] if known and all(math.isclose(value, known[0], rel_tol=1e-6) for value in known) else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """How a field of `CountScores` or `RelationScores` is shown."""
@@ -151,6 +166,11 @@ class Counts:
     """By object and asked count."""
     confusion: Confusion | None = None
 
+    def __post_init__(self) -> None:
+        for counts in (self.by_count, *self.cells.values()):
+            if wrong := [count for count in counts if not count.isdecimal()]:
+                raise InputError(f"{wrong[0]!r} is not a count")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RelationScores:
@@ -178,6 +198,40 @@ class ObjectScores:
 
     counts: Counts | None = None
     relations: Relations | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedImage:
+    """What was found in one image."""
+
+    file: str
+    prompt: str
+    counted: Mapping[str, int] | None = None
+    """Objects by kind; None where the counter cannot read the prompt."""
+    objects: tuple[tuple[str, float, float, float], ...] = ()
+    """(kind, x, y, score)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresAtThreshold:
+    """Overall scores at another threshold of the counter or detector."""
+
+    threshold: float
+    counts: CountScores | None = None
+    relations: RelationScores | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectCounts(ObjectScores):
+    """Scores of a set of images, with what they come from."""
+
+    thresholds: tuple[ScoresAtThreshold, ...] = ()
+    images: tuple[CountedImage, ...] = ()
+
+    @property
+    def counted(self) -> int:
+        """How many images have a prompt that the counter can read."""
+        return sum(one.counted is not None for one in self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +300,8 @@ class Target:
     kind: Literal["ifuvit", "diffusers", "images"]
     sha256: str | None = None
     """Of the backbone's weights."""
+    fingerprint: str | None = None
+    """SHA-256 over all that decides what a model generates: weights, autoencoder, text encoder, latent scale."""
     model: Values | None = None
     """The backbone's configuration, where it is of this package."""
     training: TrainingFacts | None = None
@@ -336,12 +392,15 @@ class Evaluation(Result):
     target: Target
     protocol: Values
     """The resolved protocol; its "name" says whether it was changed."""
-    data: ReferenceData
+    data: ReferenceData | None = None
+    """None where nothing was compared with reference images."""
     metrics: Metrics
-    objects: Mapping[str, ObjectScores] = field(default_factory=dict)
-    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"."""
+    objects: Mapping[str, ObjectCounts] = field(default_factory=dict)
+    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"; of a directory's images, "captions"."""
     counter: Counter | None = None
     costs: Costs | None = None
+    evaluators: Mapping[str, Values] = field(default_factory=dict)
+    """What decided the numbers, by evaluator: networks with their hashes."""
     images: str | None = None
     """Directory of the captions' images, relative to the file."""
     processes: int = 1
@@ -349,6 +408,19 @@ class Evaluation(Result):
 
     def __post_init__(self) -> None:
         _check_protocol(self.protocol)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the captions' images.
+
+        Raises:
+            InputError: the protocol has none.
+        """
+        sampling = self.protocol.get("sampling")
+        scale = sampling.get("guidance_scale") if isinstance(sampling, Mapping) else None
+        if not isinstance(scale, (int, float)):
+            raise InputError(f"{self.target.name}: its protocol has no guidance scale")
+        return float(scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,45 +454,6 @@ class Sweep(Result):
     @property
     def complete(self) -> bool:
         return not self.missing
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectCount(Result):
-    """What a counter or a detector says of the images of `ifuvit generate`."""
-
-    kind = "object count"
-
-    @dataclass(frozen=True, kw_only=True)
-    class Image:
-        """What was found in one image."""
-
-        file: str
-        prompt: str
-        counted: Mapping[str, int] | None = None
-        """Objects by kind; None where the counter cannot read the prompt."""
-        objects: tuple[tuple[str, float, float, float], ...] = ()
-        """(kind, x, y, score)."""
-
-    @dataclass(frozen=True, kw_only=True)
-    class AtThreshold:
-        """Overall scores at another threshold of the detector."""
-
-        threshold: float
-        counts: CountScores | None = None
-        relations: RelationScores | None = None
-
-    directory: str
-    """Of the images."""
-    manifest_sha256: str
-    scores: ObjectScores
-    counter: Counter
-    thresholds: tuple[AtThreshold, ...] = ()
-    images: tuple[Image, ...]
-
-    @property
-    def counted(self) -> int:
-        """How many images have a prompt that the counter can read."""
-        return sum(one.counted is not None for one in self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -523,12 +556,23 @@ class ExperimentResult(Result):
     expected: Expected
 
     def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("seeds: there are none")
         if self.protocol is not None:
             _check_protocol(self.protocol)
 
     @property
     def complete(self) -> bool:
         return all(run.status == "done" for run in self.runs)
+
+    @property
+    def points(self) -> tuple[SweepPoint, ...]:
+        """Its rows as points of a sweep, if it has several guidance scales."""
+        if len({row.guidance_scale for row in self.table}) < 2:
+            return ()
+        return tuple(
+            SweepPoint(model=row.name, guidance_scale=row.guidance_scale, metrics=row.metrics) for row in self.table
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ benchmarks
@@ -628,6 +672,10 @@ class Comparison:
     differences: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Of results, from the code or the way that a case is compared with."""
 
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise InputError("rows: there are none")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
@@ -649,7 +697,7 @@ class Benchmark(Result):
 
     kind = "benchmark"
 
-    action: Literal["train", "sample", "generate", "prepare", "features", "growth"]
+    action: Literal["train", "sample", "generate", "scaling"]
     hardware: Hardware
     process_peak_memory: int
     """Bytes."""
@@ -657,8 +705,6 @@ class Benchmark(Result):
     """By title."""
     reference: Values | None = None
     """Facts of the other code that was timed."""
-    network: Values | None = None
-    """Facts of the feature network that was timed."""
 
 
 # ---------------------------------------------------------------------------------------------------------- human studies
@@ -973,7 +1019,6 @@ KINDS: Mapping[str, type[Result]] = {
     for cls in (
         Evaluation,
         Sweep,
-        ObjectCount,
         GeneratedImages,
         ExperimentResult,
         Benchmark,
@@ -1049,12 +1094,3 @@ def _text(file: Path) -> str:
         raise InputError(f"{file}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text ({error})") from None
-
-
-SUBJECTS: Sequence[Subject] = get_args(Subject)
-
-
-def names(sets: Iterable[Iterable[Metric]]) -> list[str]:
-    """The names of all metrics, by subject, else in the order in which they come."""
-    found = {one.name: one for metrics in sets for one in metrics}
-    return [one.name for one in sorted(found.values(), key=lambda one: SUBJECTS.index(one.subject))]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_training import MODEL
 
-from ifuvit.benchmarks.peak import Product, peak, product_cases, products
+from ifuvit.benchmarks.peak import Product, find_peak, product_cases, products
 from ifuvit.benchmarks.timing import Timing
 
 CONCAT = replace(MODEL, conditioning="concat", n_text=0, n_image=0)
@@ -59,6 +59,6 @@ def test_the_peak_is_the_best_median_rate() -> None:
     chosen = [Product(5, 3, 4, "forward"), Product(5, 4, 3, "forward"), Product(10, 4, 3, "forward")]
     seconds = [(1, 1, 9), (2, 2, 0.1), (2, 1, 1)]
     timings = {p.name: Timing(seconds=s, steps=1, peak_memory=None) for p, s in zip(chosen, seconds)}
-    best = peak(timings, chosen)
-    assert best["of"] == chosen[2].name and best["flops_per_second"] == 240
-    assert list(best["products"].values()) == [120, 60, 240]
+    best = find_peak(timings, chosen)
+    assert best.of == chosen[2].name and best.flops_per_second == 240
+    assert list(best.products.values()) == [120, 60, 240]

@@ -1,4 +1,4 @@
-"""Whose turn it is, what is timed, and what becomes of the numbers."""
+"""Interleaved rounds, what is timed, and what becomes of the numbers."""
 
 from contextlib import contextmanager
 
@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ifuvit.benchmarks.timing import Case, Rules, Timing, compete, median_interval, speedup
+from ifuvit.benchmarks.config import TimingConfig
+from ifuvit.benchmarks.timing import BenchmarkCase, Timing, median_interval, speedup, time_cases
 from ifuvit.utils.errors import InputError
 
 CPU = torch.device("cpu")
 
 
-class Scene:
-    """Cases whose steps take the seconds that they are told, on a clock of their own."""
+class FakeMachine:
+    """Cases whose steps take given seconds, on a clock of their own."""
 
     def __init__(self, drift: float = 0.0) -> None:
         self.time, self.drift, self.steps, self.open = 0.0, drift, [], []
@@ -21,39 +22,41 @@ class Scene:
     def clock(self) -> float:
         return self.time
 
-    def case(self, name: str, seconds: float, **fields) -> Case:
+    def case(self, name: str, seconds: float, **fields) -> BenchmarkCase:
         def step() -> None:
             self.steps.append(name)
             self.time += seconds * (1 + self.drift * len(self.steps))
 
-        return Case(name=name, prepare=lambda: step, items=1, **fields)
+        return BenchmarkCase(name=name, prepare=lambda: step, items=1, **fields)
 
 
 def timing(*seconds: float) -> Timing:
     return Timing(seconds=seconds, steps=1, peak_memory=None)
 
 
-def test_every_round_gives_each_a_turn_and_reverses_the_order() -> None:
-    scene = Scene()
-    rules = Rules(rounds=3, warmup=2, turn_seconds=1)
-    compete([scene.case("a", 1), scene.case("b", 0.5)], rules, CPU, clock=scene.clock)
-    warm_up, steps = scene.steps[:6], scene.steps[6:]
-    assert warm_up == ["a"] * 3 + ["b"] * 3  # and a step to see how many fill a turn
-    turns = {"a": ["a"] * 2, "b": ["b"] * 3}  # one untimed step, and as many as take a second
-    assert steps == [step for name in "abbaab" for step in turns[name]]
+def test_every_round_runs_every_case_and_reverses_the_order() -> None:
+    machine = FakeMachine()
+    config = TimingConfig(rounds=3, warmup=2, min_seconds=1)
+    time_cases([machine.case("a", 1), machine.case("b", 0.5)], config, CPU, clock=machine.clock)
+    warm_up, steps = machine.steps[:6], machine.steps[6:]
+    assert warm_up == ["a"] * 3 + ["b"] * 3  # and a step to see how many fill the time
+    steps_of = {"a": ["a"] * 2, "b": ["b"] * 3}  # one untimed step, and as many as take a second
+    assert steps == [step for name in "abbaab" for step in steps_of[name]]
 
 
-def test_seconds_are_of_one_step_and_the_first_of_a_turn_is_not_timed() -> None:
-    scene, last = Scene(), ["nobody"]
+def test_seconds_are_of_one_step_and_the_first_of_a_round_is_not_timed() -> None:
+    machine, last = FakeMachine(), ["nobody"]
 
-    def cold(name: str, seconds: float) -> Case:
+    def cold(name: str, seconds: float) -> BenchmarkCase:
         def step() -> None:
-            scene.time += seconds + (100 if last[0] != name else 0)  # after another one a step takes long
+            machine.time += seconds + (100 if last[0] != name else 0)  # after another one a step takes long
             last[0] = name
 
-        return Case(name=name, prepare=lambda: step, items=1)
+        return BenchmarkCase(name=name, prepare=lambda: step, items=1)
 
-    timings = compete([cold("a", 0.3), cold("b", 2)], Rules(rounds=4, turn_seconds=1), CPU, clock=scene.clock)
+    timings = time_cases(
+        [cold("a", 0.3), cold("b", 2)], TimingConfig(rounds=4, min_seconds=1), CPU, clock=machine.clock
+    )
     assert timings["a"].seconds == pytest.approx((0.3,) * 4) and timings["a"].steps == 4
     assert timings["b"].seconds == pytest.approx((2,) * 4) and timings["b"].steps == 1
     assert timings["a"].median == pytest.approx(0.3) and timings["a"].quartiles == pytest.approx((0.3, 0.3))
@@ -61,14 +64,14 @@ def test_seconds_are_of_one_step_and_the_first_of_a_turn_is_not_timed() -> None:
 
 
 def test_a_machine_that_slows_down_steadily_favors_nobody() -> None:
-    scene = Scene(drift=0.02)
-    cases = [scene.case(name, 1) for name in "abc"]
-    timings = compete(cases, Rules(rounds=10, turn_seconds=0), CPU, clock=scene.clock)
+    machine = FakeMachine(drift=0.02)
+    cases = [machine.case(name, 1) for name in "abc"]
+    timings = time_cases(cases, TimingConfig(rounds=10, min_seconds=0), CPU, clock=machine.clock)
     assert timings["a"].seconds[-1] > 1.5 * timings["a"].seconds[0]
-    assert speedup(timings["c"], timings["a"])["value"] == pytest.approx(1, abs=0.01)
+    assert speedup(timings["c"], timings["a"], "a").value == pytest.approx(1, abs=0.01)
 
 
-def test_a_context_holds_for_a_whole_turn() -> None:
+def test_a_context_holds_for_a_whole_round() -> None:
     events = []
 
     @contextmanager
@@ -77,18 +80,18 @@ def test_a_context_holds_for_a_whole_turn() -> None:
         yield
         events.append("leave")
 
-    step = Case(name="a", prepare=lambda: lambda: events.append("step"), items=1, within=within)
-    compete([step], Rules(rounds=2, warmup=2, turn_seconds=0), CPU)
+    step = BenchmarkCase(name="a", prepare=lambda: lambda: events.append("step"), items=1, within=within)
+    time_cases([step], TimingConfig(rounds=2, warmup=2, min_seconds=0), CPU)
     assert events == ["enter", "step", "step", "step", "leave"] + 2 * ["enter", "step", "step", "leave"]
 
 
 def test_speedup_pairs_what_was_timed_in_the_same_round() -> None:
     base, twice = timing(2, 4, 20, 6, 8, 10), timing(1, 2, 5, 3, 4, 5)
-    ratio = speedup(twice, base)
-    assert ratio["value"] == 2 and ratio["quartiles"] == [2, 2] and ratio["n"] == 6
-    assert ratio["interval"] == [2, 4] and ratio["interval_from"] == "order statistics over rounds"
-    assert speedup(base, base)["interval"] == [1, 1]
-    assert speedup(timing(1, 2), timing(1, 2))["interval"] is None
+    ratio = speedup(twice, base, "base")
+    assert ratio.over == "base" and ratio.value == 2 and ratio.quartiles == (2, 2) and ratio.n == 6
+    assert ratio.interval == (2, 4) and ratio.interval_from == "order statistics over rounds"
+    assert speedup(base, base, "base").interval == (1, 1)
+    assert speedup(timing(1, 2), timing(1, 2), "base").interval is None
 
 
 def test_median_interval() -> None:
@@ -104,14 +107,14 @@ def test_median_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "says"),
+    ("values", "says"),
     [
         ({"rounds": 0}, "--rounds 0: must be at least 1"),
         ({"warmup": 1}, "--warmup 1: must be at least 2"),
-        ({"turn_seconds": -1.0}, "--turn-seconds -1.0"),
-        ({"turn_seconds": float("nan")}, "--turn-seconds nan"),
+        ({"min_seconds": -1.0}, "--min-seconds -1.0"),
+        ({"min_seconds": float("nan")}, "--min-seconds nan"),
     ],
 )
-def test_impossible_rules(rules, says) -> None:
+def test_impossible_values(values, says) -> None:
     with pytest.raises(InputError, match=says):
-        Rules(**rules)
+        TimingConfig(**values)

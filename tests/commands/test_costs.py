@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ifuvit.benchmarks.memory import memory_table
 from ifuvit.commands import costs
 from ifuvit.commands.costs import CostsConfig
 from ifuvit.model.presets import presets
@@ -67,7 +68,7 @@ def test_training_memory() -> None:
     assert memory["batch_size"] == 8 and memory["precision"] == "bf16"
     assert memory["plain"]["weights"] >= 4 * 3_428_132
     assert memory["checkpointed"]["activations"] < memory["plain"]["activations"] < memory["plain"]["peak"]
-    lines = costs.memory_table(told)
+    lines = memory_table(told)
     assert "batch 8, bf16" in lines[0] and max(map(len, lines)) <= 120
     peaks = [float(line.split()[-1]) for line in lines[-2:]]
     assert peaks == [round(memory[way]["peak"] / 2**30, 3) for way in ("plain", "checkpointed")]

@@ -5,14 +5,17 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import example_results
 import pytest
 
+from ifuvit import results
 from ifuvit.commands import report
-from ifuvit.commands.report import ReportConfig, run, tables_directory
+from ifuvit.commands.report import ReportConfig, run
+from ifuvit.results import Evaluation, ExperimentRun, Sweep, SweepPoint, Target
 from ifuvit.utils.errors import InputError
 
 VOID = {"meta", "link", "img", "br"}
@@ -123,7 +126,7 @@ def test_first_lines(page: Page) -> None:
 
 
 def test_tables_as_files(made: Path) -> None:
-    directory = tables_directory(made)
+    directory = made.with_name("report-tables")
     assert directory.name == "report-tables"
     names = {path.stem for path in directory.glob("*.csv")}
     assert names == {path.stem for path in directory.glob("*.md")}
@@ -165,43 +168,49 @@ def test_a_report_is_replaced_and_other_files_are_not(tmp_path: Path) -> None:
 def test_a_few_results_make_a_page_that_tells_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example_results.write_judgment(tmp_path / "results" / "counts.json", 0.7)
+    example_results.write_object_count(tmp_path / "results" / "counts.json", 0.7)
     report.main([str(tmp_path / "results"), "--out", str(tmp_path / "page.html")])
     assert str(tmp_path / "page.html") in capsys.readouterr().out
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     for absent in ("Samples", "Costs", "The paper's tables", "Guidance scales"):
         assert f"\n{absent}\n" not in page.text
     last = page.text[page.text.index("This report would also show") :]
-    for command in ("ifuvit evaluate", "ifuvit experiment table1", "ifuvit sweep", "ifuvit costs --json"):
+    for command in (
+        "ifuvit evaluate MODEL",
+        "ifuvit experiment table1",
+        "--guidance-scale 1 2 4",
+        "ifuvit costs --json",
+    ):
         assert command in last
-    assert "ifuvit count judge" not in last
+    assert "--metrics counts" not in last
 
 
 def test_work_that_has_only_begun(tmp_path: Path) -> None:
     """A sweep and an experiment without results yet, and images of unknown origin that were only compared."""
-    sweep = {"command": "sweep", "protocol": None, "data": None, "points": [], "missing": [{}]}
+    made = example_results.made
+    sweep = Sweep(**made("evaluate"), points=(), missing=(SweepPoint(model="m", guidance_scale=1.0),))
     example_results.write(tmp_path / "sweep.json", sweep)
-    runs = [{"setting": "cross-early", "seed": 1, "run": "r", "result": "r.json", "status": "missing"}]
-    experiment = {"command": "experiment", "name": "table1", "scale": "paper", "seeds": [1], "runs": runs, "table": []}
+    run_ = ExperimentRun(setting="cross-early", seed=1, run="r", result="r.json", status="missing")
+    experiment = example_results.experiment("table1", (1,), runs=(run_,), table=())
     example_results.write(tmp_path / "experiment.json", experiment)
     file = example_results.write_evaluation(tmp_path / "images.json", "cross-early", 0.4, images=False)
-    result = json.loads(file.read_text())
-    result["target"] = {"name": "images", "kind": "images", "sha256": None, "setting": None, "training": None}
-    for name in ("counts", "all_kinds", "relations", "held_out", "counter", "costs"):
-        result[name] = None
-    file.write_text(json.dumps(result))
+    evaluation = results.from_file(file, Evaluation)
+    images = replace(
+        evaluation, target=Target(name="images", kind="images"), objects={}, counter=None, costs=None, data=None
+    )
+    results.write(file, images)
     page = Page(run(ReportConfig(directories=(tmp_path,), out=tmp_path / "page.html")).read_text(encoding="utf-8"))
     first = page.text.partition("The paper's tables")[0]
-    assert "judged under protocol quick." in first
+    assert "evaluated under protocol quick." in first
     assert "training run" not in first
-    assert "1 points are not evaluated yet" in page.text
+    assert "1 point is not evaluated yet" in page.text
     assert "0 of 1 runs done" in page.text
 
 
 def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:
-    file = example_results.write_judgment(tmp_path / "counts.json", 0.7)
+    file = example_results.write_object_count(tmp_path / "counts.json", 0.7)
     result = json.loads(file.read_text())
-    result["generated"]["directory"] = 'a/<script>alert("x")&'
+    result["target"]["name"] = 'a/<script>alert("x")&'
     file.write_text(json.dumps(result))
     page = Page(run(ReportConfig(directories=(tmp_path,), out=tmp_path / "page.html")).read_text(encoding="utf-8"))
     assert not page.all("script")

@@ -10,61 +10,14 @@ import pytest
 import reference_uvit
 import torch
 import torch.nn.functional as F
+from backbones import READINGS, TINY, L, N, assert_same, every_reading, every_setting, inputs, make
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ifuvit.model.intermediates import record_intermediates
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import Attention, EncodedText, IFUViT, timestep_embedding, unpatchify
 from ifuvit.utils.errors import InputError
-
-TINY = IFUViTConfig(latent_size=8, embed_dim=32, depth=4, num_heads=4, text_width=24, text_tokens=7, n_image=1)
-N, L = 17, 7  # image and text tokens of TINY
-
-ASYMMETRIC = [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)]
-PLACES: list[tuple[int, Any]] = [(1, n) for n in [0, 1, 2, *ASYMMETRIC]] + [(0, 0), (0, 1), (2, 1), (2, (2, 0))]
-READINGS = [("concat", "added"), ("cross", "added"), ("cross", "joint")]
-SETTINGS = [
-    replace(TINY, conditioning=conditioning, cross_attention=reading, n_text=n_text, n_image=n_image)  # type: ignore[arg-type]
-    for conditioning, reading in READINGS
-    for n_text, n_image in PLACES
-]
-
-
-def setting_name(config: IFUViTConfig) -> str:
-    reading = f"-{config.cross_attention}" if config.conditioning == "cross" else ""
-    mask = "-masked" if config.mask_padding else ""
-    return f"{config.conditioning}{reading}{mask}-{config.n_text}-{config.image_only[0]},{config.image_only[1]}"
-
-
-every_setting = pytest.mark.parametrize("config", SETTINGS, ids=setting_name)
-every_reading = pytest.mark.parametrize(("conditioning", "reading"), READINGS)
-
-
-def make(config: IFUViTConfig, seed: int = 0) -> IFUViT:
-    """A model with weights far larger than at initialization, so that text, skips and time all matter."""
-    model = IFUViT(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-            parameter.copy_(center + 0.15 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
-def inputs(config: IFUViTConfig, batch: int = 3, seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Latents, timesteps, text embeddings and a mask whose captions have different lengths."""
-    generator = torch.Generator().manual_seed(seed)
-    side, length = config.latent_size, config.text_tokens
-    latents = torch.randn(batch, config.latent_channels, side, side, generator=generator)
-    states = torch.randn(batch, length, config.text_width, generator=generator)
-    lengths = 2 + torch.arange(batch) % (length - 1)
-    return latents, torch.tensor([1.0, 480.5, 1000.0])[:batch], states, torch.arange(length) < lengths[:, None]
-
-
-def assert_same(got: Tensor, expected: Tensor, tolerance: float = 2e-5) -> None:
-    assert got.shape == expected.shape
-    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
-
 
 # --- the arithmetic ---
 
@@ -145,7 +98,7 @@ def test_two_readings_of_cross_attention(reading: Any, masked: bool) -> None:
         both = torch.cat([shown, ~mask], 1) if masked else None
         out = _softmax_attention(q, torch.cat([k, text_k], 2), torch.cat([v, text_v], 2), both)
     expected = attention.proj(out.transpose(1, 2).reshape(2, N, 32))
-    got = attention(x, attention.keys_values(text), mask[:, None, None] if masked else None, None)
+    got = attention(x, attention.keys_values(text), mask[:, None, None] if masked else None)
     assert_same(got, expected, 1e-5)
 
 
@@ -240,8 +193,10 @@ def test_image_only_blocks_see_no_text(config: IFUViTConfig) -> None:
     model = make(config)
     latents, timesteps, states, _ = inputs(config)
     with torch.no_grad():
-        one, first = model(latents, timesteps, states, return_intermediates=True)
-        other, second = model(latents, timesteps, states.flip(0), return_intermediates=True)
+        with record_intermediates(model) as first:
+            one = model(latents, timesteps, states)
+        with record_intermediates(model) as second:
+            other = model(latents, timesteps, states.flip(0))
     assert (one - other).abs().max() > 1e-3 * one.abs().max()  # text matters
     front = config.image_only[0]
     for index in range(config.depth // 2):
@@ -419,49 +374,14 @@ def test_encoded_text_rows_expand_joined(conditioning: Any) -> None:
     assert [part is None for part in text.concatenated(one)] == [part is None for part in text]
 
 
-# --- intermediates, gradients, precision ---
-
-
-@every_setting
-def test_intermediates(config: IFUViTConfig) -> None:
-    model = make(config)
-    latents, timesteps, states, _ = inputs(config)
-    with torch.no_grad():
-        plain = model(latents, timesteps, states)
-        out, named = model(latents, timesteps, states, return_intermediates=True)
-        text = model.encode_text(states)
-    assert torch.equal(plain, out)
-
-    blocks = {f"in_blocks.{i}": model.in_blocks[i] for i in range(2)} | {"mid_block": model.mid_block}
-    blocks |= {f"out_blocks.{i}": model.out_blocks[i] for i in range(2)}
-    fused = [name for name, _ in model.fused_blocks()]
-    expected = {f"{name}.{what}" for name in blocks for what in ("input", "queries", "keys")}
-    if config.conditioning == "cross":
-        expected |= {f"{name}.text_keys" for name in fused}
-    assert set(named) == expected
-    for name, block in blocks.items():
-        tokens = N + L if config.conditioning == "concat" and name in fused else N
-        assert named[f"{name}.input"].shape == (3, tokens, 32)
-        assert named[f"{name}.queries"].shape == named[f"{name}.keys"].shape == (3, 4, tokens, 8)
-        with torch.no_grad():
-            qkv = block.attn.qkv(block.norm1(named[f"{name}.input"]))  # type: ignore[operator, union-attr]
-        queries, keys, _ = qkv.split(32, -1)
-        assert_same(named[f"{name}.queries"].transpose(1, 2).flatten(2), queries, 1e-5)
-        assert_same(named[f"{name}.keys"].transpose(1, 2).flatten(2), keys, 1e-5)
-    if config.conditioning == "cross":
-        assert text.keys is not None
-        for index, name in enumerate(fused):
-            assert torch.equal(named[f"{name}.text_keys"], text.keys[:, index])
-    else:  # text stands first
-        assert text.tokens is not None
-        front = named[f"{fused[0]}.input"]
-        assert torch.equal(front[:, :L], text.tokens)
+# --- gradients, precision ---
 
 
 def gradients(model: IFUViT, *arguments: Tensor, intermediates: bool = False) -> dict[str, Tensor | None]:
     model.zero_grad()
     if intermediates:
-        out, named = model(*arguments, return_intermediates=True)
+        with record_intermediates(model) as named:
+            out = model(*arguments)
         loss = out.square().mean() + sum(named[n].square().mean() for n in ("mid_block.input", "in_blocks.1.queries"))
     else:
         loss = model(*arguments).square().mean()

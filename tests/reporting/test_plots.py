@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from ifuvit.reporting.plots import Bar, Plot, Point, Series, _Axis, bar_plot, line_plot
-from ifuvit.reporting.results import Estimate
+from ifuvit.results import Estimate
 
 
 def coordinates(plot: Plot) -> list[tuple[float, float]]:

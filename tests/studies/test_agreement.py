@@ -7,29 +7,18 @@ from typing import Literal
 import numpy as np
 import pytest
 from scipy import stats
+from study_simulation import RaterModel, simulate_count, simulate_preference
 
 from ifuvit.studies.agreement import (
-    kendalls_w,
     krippendorffs_alpha,
     ranking_agreement,
     rater_rows,
     repeated,
     self_consistency,
 )
-from ifuvit.studies.preference import Rankings, average_ranks
-from ifuvit.studies.simulation import RaterModel, simulate_count, simulate_preference
+from ifuvit.studies.ranks import Rankings, average_ranks, kendalls_w
 
 STRENGTHS = {"a": 1.0, "b": 0.5, "c": 0.0, "d": -0.5}
-
-
-def test_kendalls_w_by_hand() -> None:
-    assert kendalls_w(np.array([[1, 2, 3, 4]] * 3)) == 1
-    assert kendalls_w(np.array([[1, 2, 3], [3, 2, 1]])) == 0
-    # Sums 4, 6, 8, 12 deviate from 7.5 by squares that sum to 35: 12 * 35 / (9 * 60).
-    assert kendalls_w(np.array([[1, 2, 3, 4], [2, 1, 3, 4], [1, 3, 2, 4]])) == pytest.approx(7 / 9)
-    assert kendalls_w(np.array([[1, 1, 3], [1, 1, 3]])) == 1
-    assert kendalls_w(np.array([[1, 1, 1], [1, 1, 1]])) is None
-    assert kendalls_w(np.array([[1, 2, 3]])) is None
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from study_simulation import RaterModel, simulate_count
 
 from ifuvit.metrics.counting.scores import count_metrics
 from ifuvit.studies.counting import (
@@ -16,7 +17,6 @@ from ifuvit.studies.counting import (
     group_scores,
     people_agree,
 )
-from ifuvit.studies.simulation import RaterModel, simulate_count
 
 
 def table(rows: list[tuple[int, str, int, int, str, str]], models: tuple[str, ...] = ("x", "y")) -> Counts:

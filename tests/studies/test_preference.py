@@ -5,19 +5,17 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from study_simulation import RaterModel, simulate_preference
 
 from ifuvit.studies.preference import (
     PENALTY,
-    Rankings,
-    average_ranks,
     by_slot,
     choice_stages,
     fit_strengths,
     preference_numbers,
-    rankings,
     slot_test,
 )
-from ifuvit.studies.simulation import RaterModel, simulate_preference
+from ifuvit.studies.ranks import Rankings, average_ranks, rankings
 
 STRENGTHS = {"a": 1.0, "b": 0.5, "c": 0.0, "d": -0.5}
 
@@ -36,16 +34,6 @@ def table(ranks: np.ndarray, slots: np.ndarray | None = None) -> Rankings:
         items=places // 3,
         raters=places % 3,
     )
-
-
-def test_average_ranks_as_scipy() -> None:
-    ranks = random_ranks(50, seed=1)
-    assert np.array_equal(ranks, stats.rankdata(ranks, axis=1))
-    assert average_ranks(np.array([[1, 1, 3, 4], [2, 2, 2, 2], [4, 1, 1, 1]])).tolist() == [
-        [1.5, 1.5, 3, 4],
-        [2.5, 2.5, 2.5, 2.5],
-        [4, 2, 2, 2],
-    ]
 
 
 def test_points_by_hand() -> None:

@@ -16,9 +16,10 @@ from ifuvit.commands import main as cli
 from ifuvit.commands import study as command
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.studies.answers import read_answers
+from ifuvit.studies.config import StudyExportConfig, StudyImportConfig, StudyMakeConfig
 from ifuvit.studies.design import read_study
 from ifuvit.studies.making import parse_count, plural, scene_captions
-from ifuvit.studies.run import StudyExportConfig, StudyImportConfig, StudyMakeConfig, make, run
+from ifuvit.studies.run import export, import_answers, make
 from ifuvit.studies.tables import overview
 from ifuvit.utils.errors import InputError
 
@@ -104,18 +105,18 @@ def test_what_was_drawn_before_it_was_killed_is_not_drawn_again(
     generated: list[int] = []
     generate = Pipeline.__call__
 
-    def killed_at_the_third(self: Pipeline, prompts: list[str], *settings, first_index: int = 0, **options):
+    def killed_at_the_third(self: Pipeline, prompts: list[str], *given, first_index: int = 0, **settings):
         if first_index == 2 and not generated.count(2):
             generated.append(2)
             raise KeyboardInterrupt
         generated.append(first_index)
-        return generate(self, prompts, *settings, first_index=first_index, **options)
+        return generate(self, prompts, *given, first_index=first_index, **settings)
 
     monkeypatch.setattr(Pipeline, "__call__", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         make(config)
     assert not (tmp_path / "study").exists() and len(list((tmp_path / "study.drawings").rglob("*.png"))) == 2
-    made = read_study(make(config))
+    made = make(config)
     assert generated == [0, 1, 2, 2] and len(made.items) == 3
     assert not (tmp_path / "study.drawings").exists()
 
@@ -133,7 +134,7 @@ def test_an_earlier_study_is_replaced_but_never_its_answers(tmp_path: Path) -> N
     config = StudyMakeConfig(
         kind="count", models=tuple(str(tmp_path / "count-images" / name) for name in MODELS), out=directory, raters=3, repeats=0
     )  # fmt: skip
-    assert len(read_study(make(config)).raters) == 3
+    assert len(make(config).raters) == 3
     (directory / "answers.sqlite").touch()
     with pytest.raises(InputError, match="holds a study with answers"):
         make(config)
@@ -159,14 +160,14 @@ def test_directories_of_any_images(tmp_path: Path) -> None:
             (place / "metadata.jsonl").write_text("\n".join(lines))
     (tmp_path / "captions.txt").write_text("\n".join(prompts))
     settings: dict[str, Any] = {"checks": 0, "repeats": 0, "raters": 2, "raters_per_item": 2}
-    made = read_study(make(StudyMakeConfig(kind="count", models=(str(one), str(two)), out=tmp_path / "a", **settings)))
+    made = make(StudyMakeConfig(kind="count", models=(str(one), str(two)), out=tmp_path / "a", **settings))
     assert [item.count for item in made.items] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     with pytest.raises(InputError, match=r"0000-.*png: has no prompt; .*--captions"):
         make(StudyMakeConfig(kind="count", models=(str(three),), out=tmp_path / "b", **settings))
     captioned = StudyMakeConfig(
         kind="count", models=(str(three),), captions=tmp_path / "captions.txt", out=tmp_path / "b", **settings
     )
-    assert [item.prompt for item in read_study(make(captioned)).items] == [item.prompt for item in made.items[::2]]
+    assert [item.prompt for item in make(captioned).items] == [item.prompt for item in made.items[::2]]
 
 
 def test_images_that_do_not_match(tmp_path: Path) -> None:
@@ -185,9 +186,9 @@ def test_images_that_do_not_match(tmp_path: Path) -> None:
     refused(one, write_tiny_pipeline(tmp_path / "run"), message="run: would draw, where .*one holds images")
     refused(one, one, message="models one, one: give different --names")
     refused(one, message="preference study of 1 models")
-    refused(one, large, size=16, prompts_file=tmp_path / "p.txt", message="are for models that draw")
+    refused(one, large, size=16, prompts_file=tmp_path / "p.txt", message="are for models that generate")
     refused(one, tmp_path / "nowhere", message="nowhere")
-    refused(one, large, size=16, raters=3, message="--raters-per-item 5: there are but 3 --raters")
+    refused(one, large, size=16, raters=3, message="--raters-per-item 5: there are only 3 --raters")
     refused(*[one] * 10, names=tuple("abcdefghij"), message="10 models: nobody can rank more than 9")
     (tmp_path / "relations.txt").write_text("two sheep\na bus left of an apple\n")
     model = tmp_path / "run"
@@ -217,7 +218,7 @@ def test_what_prompts_ask_for() -> None:
     assert len(set(captions)) == 12 and captions == scene_captions(12, seed=0)
 
 
-def test_forms_go_out_and_answers_come_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forms_go_out_and_answers_come_in(tmp_path: Path) -> None:
     directory = make_study(tmp_path, "preference")
     made = read_study(directory)
     command.main(["export", str(directory), "forms", "--out", str(tmp_path / "forms")])
@@ -235,26 +236,24 @@ def test_forms_go_out_and_answers_come_in(tmp_path: Path, capsys: pytest.Capture
         back = {"study": made.id, "rater": rater.id, "token": rater.token, "agreed": answer["at"], "answers": log}
         (tmp_path / f"{rater.id}.json").write_text(json.dumps(back))
     files = tuple(tmp_path / f"{rater.id}.json" for rater in made.raters)
-    capsys.readouterr()
     for new in (3, 0):
-        run(StudyImportConfig(study=directory, files=files))
-        assert capsys.readouterr().out == f"2 files, 3 answers, {new} of them new\n"
+        assert import_answers(StudyImportConfig(study=directory, files=files)) == (3, new)
     assert [(one.rater, one.ranks, one.changes) for one in read_answers(directory)] == [
         ("r01", (1.0, 2.0, 3.0, 4.0), 1), ("r02", (2.0, 1.0, 3.0, 4.0), 0),
     ]  # fmt: skip
     (tmp_path / "bad.json").write_text(json.dumps({**back, "answers": [answer | {"task": 1}, answer | {"task": 99}]}))
     with pytest.raises(InputError, match="answer 2: rater r02 has no task 99; nothing was taken"):
-        run(StudyImportConfig(study=directory, files=(tmp_path / "bad.json",)))
+        import_answers(StudyImportConfig(study=directory, files=(tmp_path / "bad.json",)))
     assert len(read_answers(directory)) == 2
     for name in ("csv", "json", "label-studio"):
-        written = run(StudyExportConfig(study=directory, format=name, out=tmp_path / f"answers.{name}"))  # pyright: ignore
-        assert "r01" in written.read_text()
+        export(StudyExportConfig(study=directory, format=name, out=tmp_path / f"answers.{name}"))  # pyright: ignore
+        assert "r01" in (tmp_path / f"answers.{name}").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bake"], "unknown action 'bake'; the actions are make"),
+        (["fly"], "unknown action 'fly'; the actions are make"),
         (["make"], "ifuvit study make --help"),
         (["make", "love", "m", "--out", "o"], "--help"),
         (["make", "count", "magic", "--out", "o"], "no model 'magic'"),

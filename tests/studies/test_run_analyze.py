@@ -6,8 +6,9 @@ import pytest
 from tiny_study import MODELS, make_study
 
 from ifuvit.commands import study as command
+from ifuvit.studies.config import StudyAnalyzeConfig
 from ifuvit.studies.design import read_study
-from ifuvit.studies.run import StudyAnalyzeConfig, analyze
+from ifuvit.studies.run import analyze
 from ifuvit.studies.store import Entry, Store
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
@@ -55,10 +56,10 @@ def test_preference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(token in (directory / "analysis.json").read_text() for token in tokens)
 
 
-def test_count_beside_the_counter(tmp_path: Path) -> None:
+def test_count_next_to_the_counter(tmp_path: Path) -> None:
     directory = make_study(tmp_path, "count")
     answer(directory)
-    written = analyze(StudyAnalyzeConfig(study=directory, counter="openmoji", samples=100, out=tmp_path / "a.json"))
+    written, _ = analyze(StudyAnalyzeConfig(study=directory, counter="openmoji", samples=100, out=tmp_path / "a.json"))
     result = read_json(written)
     scores = {model: result["everyone"]["models"][model]["overall"] for model in MODELS}
     assert [scores[model]["match_ratio"]["value"] for model in MODELS] == [1, 1, 1, 0]
@@ -86,7 +87,7 @@ def test_mistakes(tmp_path: Path) -> None:
     count = make_study(tmp_path, "count")
     answer(count)
     for wrong, message in (
-        ({"threshold": 0.5}, "a detector's"),
+        ({"threshold": 0.5}, "is for --detector"),
         ({"threshold": 1.5, "detector": "d"}, "--threshold 1.5"),
     ):
         with pytest.raises(InputError, match=message):

@@ -23,8 +23,9 @@ from fastapi.testclient import TestClient  # noqa: E402
 from tiny_study import MODELS, make_study  # noqa: E402
 
 from ifuvit.studies import answers  # noqa: E402
+from ifuvit.studies.config import StudyServeConfig  # noqa: E402
 from ifuvit.studies.design import Rater, Study, read_study  # noqa: E402
-from ifuvit.studies.run import StudyServeConfig, serve  # noqa: E402
+from ifuvit.studies.run import serve  # noqa: E402
 from ifuvit.studies.server import make_app  # noqa: E402
 from ifuvit.studies.store import Store  # noqa: E402
 from ifuvit.utils.errors import InputError  # noqa: E402
@@ -475,7 +476,7 @@ def test_a_port_that_is_taken(counts: Served) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = StudyServeConfig(study=counts.directory, port=taken.getsockname()[1])
         with pytest.raises(InputError, match=r"--port \d+: cannot listen there"):
-            serve(config)
+            serve(config, say=print)
 
 
 def test_study_json_is_not_for_everybody(counts: Served) -> None:

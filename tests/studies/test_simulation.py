@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-
-from ifuvit.studies.analysis import analyse_study
-from ifuvit.studies.simulation import (
+from study_simulation import (
     RaterModel,
     Simulated,
     coverage,
@@ -13,6 +11,8 @@ from ifuvit.studies.simulation import (
     simulate_count,
     simulate_preference,
 )
+
+from ifuvit.studies.analysis import analyze_study
 
 STRENGTHS = {"a": 1.5, "b": 0.75, "c": 0.0, "d": -0.75}
 RIGHT = {"x": 0.8, "y": 0.6}
@@ -33,7 +33,7 @@ def counts(seed: int, *, images_per_prompt: int = 10, raters: int = 10) -> Simul
 def test_without_spreads_and_ties_strengths_are_those_planted() -> None:
     how = RaterModel(image_spread=0, taste_spread=0, tie_below=0, skipped=0)
     study, answers, _ = preferences(0, items=2000, raters=20, how=how)
-    numbers = analyse_study(study, answers, samples=2)["everyone"]
+    numbers = analyze_study(study, answers, samples=2)["everyone"]
     expected = np.array(list(STRENGTHS.values()))
     found = [numbers["strengths"][model]["value"] for model in STRENGTHS]
     assert found == pytest.approx(expected - expected.mean(), abs=0.06)
@@ -58,7 +58,7 @@ def test_planted_counts() -> None:
     study, answers, shown = simulate_count(
         {"x": 0.7}, raters=9, raters_per_item=3, how=how, seed=1, images_per_prompt=100
     )
-    numbers = analyse_study(study, answers, automatic=shown, samples=2)["everyone"]
+    numbers = analyze_study(study, answers, automatic=shown, samples=2)["everyone"]
     scores = numbers["models"]["x"]["overall"]
     # Wrong ones are wrong by 1, 1 or 2.
     assert scores["match_ratio"]["value"] == pytest.approx(0.7, abs=0.04)
@@ -68,7 +68,7 @@ def test_planted_counts() -> None:
 
 def test_every_number_with_an_interval_is_found() -> None:
     study, answers, shown = counts(0)
-    numbers = analyse_study(study, answers, automatic=shown, samples=2)["everyone"]
+    numbers = analyze_study(study, answers, automatic=shown, samples=2)["everyone"]
     names = set(flat_estimates(numbers))
     assert len(names) == 2 * 2 * (1 + 4 + 5 + 20) + 2 * 2 + 2 + 5 + 8 + 2
     assert {"models / x / cells / bus / 3 / match_ratio", "differences / y / x / average_error"} <= names

@@ -26,8 +26,9 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 from tiny_study import make_study  # noqa: E402
 
 from ifuvit.studies.answers import read_answers  # noqa: E402
+from ifuvit.studies.config import StudyExportConfig, StudyImportConfig  # noqa: E402
 from ifuvit.studies.design import Study, read_study  # noqa: E402
-from ifuvit.studies.run import StudyExportConfig, StudyImportConfig, run  # noqa: E402
+from ifuvit.studies.run import export, import_answers  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -309,7 +310,7 @@ def test_what_a_screen_reader_is_told(browser: Any, tmp_path: Path, kind: str) -
 def test_the_form_without_a_server(browser: Any, tmp_path: Path, kind: str, format: str) -> None:
     directory = make_study(tmp_path, kind, prompts=("two sheep", "four people"), images_per_prompt=1, size=64)
     study: Study = read_study(directory)
-    run(StudyExportConfig(study=directory, format="forms", out=tmp_path / "forms"))
+    export(StudyExportConfig(study=directory, format="forms", out=tmp_path / "forms"))
     total, kept = len(study.raters[0].tasks), tmp_path / f"answers.{format}"
     with page_of(browser, **PHONE) as page:
         page.goto((tmp_path / "forms" / "r01.html").as_uri())
@@ -345,7 +346,7 @@ def test_the_form_without_a_server(browser: Any, tmp_path: Path, kind: str, form
         with page.expect_download() as download:
             page.get_by_role("button", name=f"({format.upper()})").tap()
         download.value.save_as(kept)
-    run(StudyImportConfig(study=directory, files=(kept,)))
+    import_answers(StudyImportConfig(study=directory, files=(kept,)))
     given = answers_of(directory, 0)
     assert len(given) == total and given[1].changes == 1
     assert given[1].status == ("cannot tell" if kind == "count" else "skipped")

@@ -9,7 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ifuvit.evaluation.generate import file_name
-from ifuvit.studies.run import StudyMakeConfig, make
+from ifuvit.studies.config import StudyMakeConfig
+from ifuvit.studies.run import make
 
 PROMPTS = ("a bus", "two sheep", "three apples", "four people")
 MODELS = ("alpha", "beta", "gamma", "delta")
@@ -18,7 +19,7 @@ MODELS = ("alpha", "beta", "gamma", "delta")
 def write_images(
     directory: Path, *, prompts: Sequence[str] = PROMPTS, images_per_prompt: int = 2, size: int = 16, seed: int = 0
 ) -> Path:
-    """A directory as of `ifuvit generate`, whose images tell everything in their metadata."""
+    """A directory as of `ifuvit generate`, whose images have everything in their metadata."""
     directory.mkdir(parents=True)
     images = []
     for index, prompt in enumerate(prompt for prompt in prompts for _ in range(images_per_prompt)):
@@ -42,4 +43,5 @@ def make_study(directory: Path, kind: str, *, size: int = 16, **settings) -> Pat
         for number, name in enumerate(MODELS)
     ]
     settings = {"raters": 2, "raters_per_item": 2, "repeats": 1, "checks": 1} | settings
-    return make(StudyMakeConfig(kind=kind, models=tuple(map(str, folders)), out=directory / kind, **settings))  # pyright: ignore
+    make(StudyMakeConfig(kind=kind, models=tuple(map(str, folders)), out=directory / kind, **settings))  # pyright: ignore
+    return directory / kind

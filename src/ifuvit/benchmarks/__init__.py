@@ -1,1 +1,1 @@
-"""What `ifuvit bench` times: cases side by side, on the same tensors, in one run."""
+"""Speed of this package on one machine: cases timed in interleaved rounds, on the same tensors, in one process."""

@@ -1,36 +1,53 @@
-"""Whole images: from prompts to pixels, by a model as it is shipped, with few and many solver steps; and as U-ViT's code
-would draw them."""
+"""Whole images, from prompts to pixels: by a model as it is shipped, with few and many solver steps, and as U-ViT's code
+would generate them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ifuvit.benchmarks import reference as uvit
-from ifuvit.benchmarks.reference import as_uvit
-from ifuvit.benchmarks.timing import Case, Step
+from ifuvit.benchmarks.comparison import compare
+from ifuvit.benchmarks.config import BenchGenerateConfig
+from ifuvit.benchmarks.timing import BenchmarkCase, Step
 from ifuvit.diffusion.sampling import initial_noise, sample
 from ifuvit.diffusion.settings import SamplingSettings
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
+from ifuvit.model.settings import as_uvit
+from ifuvit.pipeline import Pipeline
+from ifuvit.results import Comparison
 
 if TYPE_CHECKING:
     from ifuvit.benchmarks.reference import Reference
-    from ifuvit.pipeline import Pipeline
+
+
+def bench_generate(
+    config: BenchGenerateConfig, reference: "Reference | None", device: torch.device
+) -> dict[str, Comparison]:
+    """Time whole images, in one precision after the other."""
+    prompts = list(islice(cycle(PROMPT_SETS["paper"]), config.batch_size))
+    comparisons = {}
+    for precision in config.precision:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=dtype)
+        comparisons[precision] = compare(
+            generation_cases(pipeline, reference, prompts, config.sampling), config, device
+        )
+    return comparisons
 
 
 def generation_cases(
-    pipeline: "Pipeline",
-    reference: "Reference | None",
-    prompts: Sequence[str],
-    settings: Sequence[SamplingSettings],
-) -> list[Case]:
+    pipeline: Pipeline, reference: "Reference | None", prompts: Sequence[str], settings: Sequence[SamplingSettings]
+) -> list[BenchmarkCase]:
     """A case for each of some sampling settings, compared with U-ViT's code, or with the first case.
 
     Args:
         prompts: of one batch.
-        settings: the first has the most steps, as many as U-ViT's code takes; its code samples by dpm++.
+        settings: the first has the most steps, as many as U-ViT's code takes; that code samples by dpm++.
     """
     most = settings[0].steps
     base = _name(settings[0]) if reference is None else f"{uvit.NAME}, {most} steps"
@@ -43,7 +60,7 @@ def generation_cases(
             shape = (config.latent_channels, config.latent_size, config.latent_size)
             noise = initial_noise(shape, 0, range(len(prompts))).to(pipeline.device)
 
-            def draw() -> object:
+            def generate() -> object:
                 with (
                     torch.no_grad(),
                     torch.autocast(pipeline.device.type, dtype=pipeline.dtype, enabled=pipeline.dtype != torch.float32),
@@ -51,25 +68,24 @@ def generation_cases(
                     text, null = (pipeline.text_encoder(captions)[0].float() for captions in (list(prompts), [""]))
                     return pipeline.decode(sample(model, noise, text, null, SamplingSettings(steps=most)))
 
-            return draw
+            return generate
 
-        cases.append(Case(name=base, prepare=theirs, items=len(prompts)))
+        cases.append(BenchmarkCase(name=base, prepare=theirs, items=len(prompts)))
     for one in settings:
         generate = partial(pipeline, prompts, one, batch_size=len(prompts))
-        name = _name(one)
         cases.append(
-            Case(
-                name=name,
+            BenchmarkCase(
+                name=_name(one),
                 prepare=lambda generate=generate: generate,
                 items=len(prompts),
-                base=None if name == base else base,
+                base=None if _name(one) == base else base,
             )
         )
     return cases
 
 
 def _name(settings: SamplingSettings) -> str:
-    """What results call a case: what differs from the paper's solver, guided everywhere."""
+    """What a result calls a case: what differs from dpm++, guided everywhere."""
     name = f"{settings.steps} steps"
     if settings.solver != "dpm++":
         name += f" of {settings.solver}"

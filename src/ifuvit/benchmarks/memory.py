@@ -1,20 +1,19 @@
 """Memory of a training step on a GPU, counted without one.
 
 The step that `ifuvit train` repeats runs on the "meta" device, where tensors have shapes and no contents, and every
-storage is counted from the operation that makes it until nothing refers to it any more. What a GPU does otherwise than
-that device is restated: autocast's casts, and fused attention, whose backward pass needs queries, keys, values, output and
-a number for each query, but no weights.
+storage is counted from the operation that makes it until nothing refers to it any more. Where a GPU differs from that
+device, its behavior is imitated: autocast's casts, and fused attention, whose backward pass needs queries, keys, values,
+output and a number for each query, but no weights.
 
-Left out, since torch's allocator does not know it or operations keep it to themselves: the CUDA context (about half a
+Not counted, since torch's allocator does not know it or operations keep it to themselves: the CUDA context (about half a
 GiB), workspaces of cuBLAS and of kernels, and gaps between blocks of memory.
 """
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 
@@ -26,16 +25,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ifuvit.benchmarks.training import random_batch
+from ifuvit.benchmarks.training import random_batch, step_config
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training.config import TrainConfig
 from ifuvit.training.step import TrainingStep
+from ifuvit.utils.config import set_fields
 
 META = torch.device("meta")
 
 _BLOCK = 512
-"""Bytes; torch's allocator for GPUs gives out whole multiples."""
+"""Bytes; torch's allocator for GPUs hands out whole multiples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +50,40 @@ class StepMemory:
     """The average of the weights."""
     batch: int
     activations: int
-    """What the forward pass leaves for the backward pass, weights in bf16 among it."""
+    """What the forward pass leaves for the backward pass, including weights in bf16."""
     peak: int
-    """The most that is held at any time of the step."""
+    """The most that is held at any time during the step."""
     largest: tuple[tuple[str, int, int], ...]
     """What the activations consist of: (type and shape, how many, bytes together), the largest first."""
 
 
 def training_memory(model: IFUViTConfig, *, batch_size: int, precision: Literal["fp32", "bf16"]) -> dict[str, Any]:
     """A training step's memory without and with checkpointing, as the JSON values that results hold."""
-    recipe = TrainConfig(data=Path(), out=Path(), model=model, batch_size=batch_size, precision=precision)
+    config = step_config(model, batch_size=batch_size, precision=precision)
     return {
         "batch_size": batch_size,
         "precision": precision,
-        "plain": asdict(step_memory(recipe)),
-        "checkpointed": asdict(step_memory(replace(recipe, gradient_checkpointing=True))),
+        "plain": asdict(step_memory(config)),
+        "checkpointed": asdict(step_memory(set_fields(config, gradient_checkpointing=True))),
     }
+
+
+def memory_table(costs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The "training_memory" of models by name, in GiB, as text."""
+    parts = ("weights", "gradients", "optimizer", "average", "activations", "peak")
+    width = max(map(len, costs))
+    first = next(iter(costs.values()))["training_memory"]
+    lines = [
+        f"GiB of a training step, batch {first['batch_size']}, {first['precision']}; the second line of each with "
+        "--gradient-checkpointing",
+        f"{'':{width}}  {'weights':>9}  {'gradients':>9}  {'AdamW':>9}  {'average':>9}  {'activations':>11}  {'peak':>9}",
+    ]
+    for name, entry in costs.items():
+        for way in ("plain", "checkpointed"):
+            numbers = [f"{entry['training_memory'][way][part] / 2**30:.3f}" for part in parts]
+            shown = "  ".join(f"{number:>{11 if part == 'activations' else 9}}" for part, number in zip(parts, numbers))
+            lines.append(f"{name if way == 'plain' else '':{width}}  {shown}")
+    return lines
 
 
 def step_memory(config: TrainConfig) -> StepMemory:
@@ -73,17 +91,18 @@ def step_memory(config: TrainConfig) -> StepMemory:
 
     Tensors are those of torch as it runs one operation after the other; a compiled step needs no more.
     """
-    model = IFUViT(config.model).to(META).train()
-    model.gradient_checkpointing = config.gradient_checkpointing
+    recipe = config.recipe
+    model = IFUViT(recipe.model).to(META).train()
+    model.gradient_checkpointing = config.runtime.gradient_checkpointing
     held = LiveStorages()
-    with held, _AsOnGpu("fp32" if config.precision == "fp32" else "bf16") as gpu:  # of itself a GPU takes bf16
+    with held, _AsOnGpu("fp32" if recipe.start.precision == "fp32" else "bf16") as gpu:  # of itself a GPU takes bf16
         for parameter in model.parameters():
             held.add(parameter)
         weights = held.bytes
         accelerator = _NoAccelerator(held, gpu)
         step = TrainingStep(config, model, cast(Any, accelerator))
         average = held.bytes - weights
-        batch = random_batch(config.model, config.batch_size, seed=0, device=META)
+        batch = random_batch(recipe.model, recipe.batches.batch_size, seed=0, device=META)
         given = held.bytes - weights - average
         step(batch, 0)  # makes AdamW's moments
         before = held.bytes
@@ -126,6 +145,7 @@ class LiveStorages(TorchDispatchMode):
     def add(self, tensor: Tensor) -> None:
         """Count a tensor's storage, unless it is counted already."""
         storage = tensor.untyped_storage()
+        # private: tells one storage from another, checked on torch 2.13
         key, size = storage._cdata, -(-storage.nbytes() // _BLOCK) * _BLOCK
         if key in self.live or not size:
             return
@@ -164,7 +184,8 @@ class _NoAccelerator:
     def backward(self, loss: Tensor) -> None:
         self.after_forward = self.held.bytes
         self._tell_kinds()
-        # What loss.backward() comes to. That itself would put `_AsOnGpu` aside, which recomputed blocks need.
+        # What loss.backward() comes to, which itself would suspend `_AsOnGpu`, and recomputed blocks need that. Private,
+        # checked on torch 2.13.
         Variable._execution_engine.run_backward(
             (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
         )

@@ -5,14 +5,15 @@ Achieved FLOP/s over this peak (MFU) says how much of a step is left to win with
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from ifuvit.benchmarks.timing import Case, Step, Timing
+from ifuvit.benchmarks.timing import BenchmarkCase, Step, Timing
 from ifuvit.model.kernels import linear
 from ifuvit.model.settings import IFUViTConfig
+from ifuvit.results import Peak
 
 Pass = Literal["forward", "input gradient", "weight gradient"]
 """Which of a linear layer's three products, all of the same FLOPs: x W^T as this package's layers have it, g W, g^T x."""
@@ -48,8 +49,10 @@ def products(configs: Iterable[IFUViTConfig], batch_size: int, *, training: bool
     return list(found)
 
 
-def product_cases(chosen: Iterable[Product], dtype: torch.dtype, device: torch.device, batch_size: int) -> list[Case]:
-    """One case a product; products of one layer share their operands."""
+def product_cases(
+    chosen: Iterable[Product], dtype: torch.dtype, device: torch.device, batch_size: int
+) -> list[BenchmarkCase]:
+    """One case for each product; products of one layer share their operands."""
 
     @cache
     def operands(rows: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,11 +69,11 @@ def product_cases(chosen: Iterable[Product], dtype: torch.dtype, device: torch.d
             return lambda: gradient @ weight
         return lambda: gradient.T @ x
 
-    return [Case(name=p.name, prepare=lambda p=p: prepare(p), items=batch_size, flops=p.flops) for p in chosen]
+    return [BenchmarkCase(name=p.name, prepare=lambda p=p: prepare(p), items=batch_size, flops=p.flops) for p in chosen]
 
 
-def peak(timings: dict[str, Timing], chosen: Iterable[Product]) -> dict[str, Any]:
-    """The best rate that any of the products has (by its median), and each one's: {"flops_per_second", "of", "products"}."""
+def find_peak(timings: dict[str, Timing], chosen: Iterable[Product]) -> Peak:
+    """The best rate that any of the products has (by its median), and each one's."""
     rates = {product.name: product.flops / timings[product.name].median for product in chosen}
     best = max(rates, key=lambda name: rates[name])
-    return {"flops_per_second": rates[best], "of": best, "products": rates}
+    return Peak(flops_per_second=rates[best], of=best, products=rates)

@@ -1,8 +1,8 @@
-"""U-ViT's own code as a case: a checkout of github.com/baofff/U-ViT that the user gives.
+"""U-ViT's own code as a benchmark case: a checkout of github.com/baofff/U-ViT that the user gives.
 
 Of the checkout only the backbone, libs/uvit_t2i.py, is loaded. Its training step and its guided evaluation are a few lines
-in scripts that cannot be imported without data and a tracker; what they do is restated here, and done with the same
-optimizer, the same schedule and the same average.
+in scripts that cannot be imported without data and a tracker; what they do is repeated here, with the same optimizer, the
+same schedule and the same average.
 """
 
 import contextlib
@@ -12,15 +12,16 @@ import io
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.diffusion.schedule import add_noise
-from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.model.uvit import IFUViT
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import sha256
@@ -84,7 +85,7 @@ def load_reference(path: Path) -> Reference:
     for name in [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]:
         del sys.modules[name]  # of another checkout
     # The module says `from .timm import ...`, so it needs a package around it; under its own name, `libs`, it might be
-    # mistaken for somebody else's.
+    # mistaken for another package.
     spec = importlib.util.spec_from_loader(_PACKAGE, loader=None, is_package=True)
     assert spec is not None
     spec.submodule_search_locations = [str(_file(path).parent)]
@@ -97,7 +98,7 @@ def load_reference(path: Path) -> Reference:
         missing = (error.name or "").removeprefix(f"{_PACKAGE}.")
         advice = "the checkout is incomplete" if missing != error.name else f"`pip install {missing}`"
         raise InputError(f"--against {path}: libs/{_MODULE}.py needs {missing!r}, which is missing; {advice}") from None
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # the checkout's code may raise anything
         raise InputError(
             f"--against {path}: libs/{_MODULE}.py cannot be imported ({type(error).__name__}: {error})"
         ) from None
@@ -110,9 +111,22 @@ def _file(path: Path) -> Path:
     return path / "libs" / f"{_MODULE}.py"
 
 
-def as_uvit(config: IFUViTConfig) -> IFUViTConfig:
-    """The setting of the same size that is U-ViT."""
-    return replace(config, conditioning="concat", n_text=0, n_image=0, mask_padding=False)
+def differences_from_uvit(
+    models: Mapping[str, IFUViTConfig],
+    reference: Reference | None,
+    batch: Mapping[str, Tensor],
+    accelerator: "Accelerator",
+) -> dict[str, dict[str, float]]:
+    """`difference_from_uvit` of all models that are U-ViT, as a result holds it; empty without a checkout."""
+    if reference is None:
+        return {}
+    return {
+        "from_uvit": {
+            name: difference_from_uvit(model, reference, batch, accelerator)
+            for name, model in models.items()
+            if model == as_uvit(model)
+        }
+    }
 
 
 @torch.no_grad()
@@ -131,8 +145,9 @@ def difference_from_uvit(
     ours.load_state_dict(theirs.state_dict())
     latents, text = batch["latents"], batch["text_embeddings"].float()
     with accelerator.autocast():
-        expected = theirs.to(latents.device)(latents, batch["timesteps"], context=text)
-        given = ours.to(latents.device)(latents, batch["timesteps"], text)
+        timesteps = DDPM().sample_times(batch["uniform"])
+        expected = theirs.to(latents.device)(latents, timesteps, context=text)
+        given = ours.to(latents.device)(latents, timesteps, text)
     return float((given - expected).abs().max() / expected.abs().max())
 
 
@@ -157,8 +172,9 @@ class ReferenceStep:
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Learn from a batch; returns the loss before the update."""
         self.optimizer.zero_grad()
-        noisy = add_noise(batch["latents"], batch["noise"], batch["timesteps"])
-        predicted = self.model(noisy, batch["timesteps"], context=batch["text_embeddings"].float())
+        timesteps = DDPM().sample_times(batch["uniform"])
+        noisy = add_noise(batch["latents"], batch["noise"], timesteps)
+        predicted = self.model(noisy, timesteps, context=batch["text_embeddings"].float())
         loss = (batch["noise"] - predicted).pow(2).flatten(1).mean(1).mean()
         self.accelerator.backward(loss)
         self.optimizer.step()

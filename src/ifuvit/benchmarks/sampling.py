@@ -1,7 +1,7 @@
 """Guided sampling steps: this package's with what both branches share computed once, plainly as two passes, and U-ViT's.
 
-A step is one evaluation of the guided network. What the solver adds is the same for all and is left out; text is encoded
-once a prompt and timed by itself.
+A step is one evaluation of the guided network. The solver's own arithmetic is the same for all and is left out; text is
+encoded once a prompt and timed by itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 from ifuvit.benchmarks import reference as uvit
-from ifuvit.benchmarks.reference import as_uvit
-from ifuvit.benchmarks.timing import Case, Step
+from ifuvit.benchmarks.comparison import compare_models
+from ifuvit.benchmarks.config import BenchSampleConfig, preset_models
+from ifuvit.benchmarks.machine import make_accelerator
+from ifuvit.benchmarks.timing import BenchmarkCase, Step
+from ifuvit.benchmarks.training import random_batch
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.model.flops import guided_step_flops, text_flops
-from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.model.uvit import EncodedText, IFUViT
+from ifuvit.results import Comparison
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,9 +33,36 @@ GUIDANCE_SCALE = 2.0
 """The standard w; any but 1 takes the same time."""
 
 
+def bench_sample(
+    config: BenchSampleConfig, reference: "Reference | None", device: torch.device
+) -> dict[str, Comparison]:
+    """Time guided sampling steps of presets, in one precision after the other."""
+    models, seed = preset_models(config.settings), config.seed
+    batch = random_batch(next(iter(models.values())), config.batch_size, seed=seed, device=device)
+    comparisons = {}
+    for precision in config.precision:
+        accelerator = make_accelerator(precision, device)
+        from_plain = {
+            name: difference_from_plain(model, batch, accelerator, seed=seed) for name, model in models.items()
+        }
+        comparisons[precision] = compare_models(
+            sampling_cases(models, reference, batch, accelerator, seed=seed),
+            models.values(),
+            config,
+            device,
+            precision=precision,
+            training=False,
+            differences={
+                **uvit.differences_from_uvit(models, reference, batch, accelerator),
+                "from_plain": from_plain,
+            },
+        )
+    return comparisons
+
+
 @contextmanager
 def sampling(accelerator: "Accelerator") -> Iterator[None]:
-    """As the pipeline samples: without gradients, and under one autocast for all steps of a image, so that weights are
+    """As the pipeline samples: without gradients, and under one autocast for all steps of an image, so that weights are
     converted once."""
     with torch.no_grad(), accelerator.autocast():
         yield
@@ -45,9 +77,9 @@ class Guided:
 
     def __init__(self, config: IFUViTConfig, batch: Mapping[str, Tensor], *, seed: int) -> None:
         torch.manual_seed(seed)
-        self.latents, self.timesteps = batch["latents"], batch["timesteps"]
-        self.states, self.mask = batch["text_embeddings"].float(), batch["text_mask"]
-        self.null_embeddings, self.null_mask = self.states[-1:], self.mask[-1:]
+        self.latents, self.timesteps = batch["latents"], DDPM().sample_times(batch["uniform"])
+        self.embeddings, self.mask = batch["text_embeddings"].float(), batch["text_mask"]
+        self.null_embeddings, self.null_mask = self.embeddings[-1:], self.mask[-1:]
         self.model = IFUViT(config).to(self.latents.device).eval()
         for parameter in self.model.parameters():
             if parameter.ndim > 1:
@@ -55,8 +87,8 @@ class Guided:
         self.text, self.null = self.encode(), self.model.encode_text(self.null_embeddings, self.null_mask)
 
     def encode(self) -> EncodedText:
-        """The prompts, as once a image."""
-        return self.model.encode_text(self.states, self.mask)
+        """The prompts, as once per image."""
+        return self.model.encode_text(self.embeddings, self.mask)
 
     def shared(self) -> Tensor:
         """A step as the pipeline takes it."""
@@ -64,8 +96,11 @@ class Guided:
 
     def plain(self) -> Tensor:
         """The same as two whole forward passes, as the formula says."""
-        conditional = self.model(self.latents, self.timesteps, self.states, self.mask)
-        null_embeddings, null_mask = self.null_embeddings.expand_as(self.states), self.null_mask.expand_as(self.mask)
+        conditional = self.model(self.latents, self.timesteps, self.embeddings, self.mask)
+        null_embeddings, null_mask = (
+            self.null_embeddings.expand_as(self.embeddings),
+            self.null_mask.expand_as(self.mask),
+        )
         null = self.model(self.latents, self.timesteps, null_embeddings, null_mask)
         return null + GUIDANCE_SCALE * (conditional - null)
 
@@ -77,7 +112,7 @@ def sampling_cases(
     accelerator: "Accelerator",
     *,
     seed: int,
-) -> list[Case]:
+) -> list[BenchmarkCase]:
     """U-ViT's own guided step, if there is a checkout, and of each setting the plain and the shared one and the encoding
     of its prompts. The steps are compared with U-ViT's, or with the first setting's plain one.
 
@@ -97,11 +132,11 @@ def sampling_cases(
         def theirs() -> Step:
             model = accelerator.prepare(reference.build(size).eval())
             text = batch["text_embeddings"].float()
-            latents, timesteps = batch["latents"], batch["timesteps"]
+            latents, timesteps = batch["latents"], DDPM().sample_times(batch["uniform"])
             return lambda: uvit.guided_step(model, latents, timesteps, text, text[-1], GUIDANCE_SCALE)
 
         flops = guided_step_flops(size, shared=False).total * images
-        cases.append(Case(name=uvit.NAME, prepare=theirs, items=images, flops=flops, within=torch.no_grad))
+        cases.append(BenchmarkCase(name=uvit.NAME, prepare=theirs, items=images, flops=flops, within=torch.no_grad))
     for name, config in configs.items():
         ways = {
             "plain": (Guided.plain, guided_step_flops(config, shared=False)),
@@ -111,7 +146,7 @@ def sampling_cases(
         for way, (take, flops) in ways.items():
             called = f"{name}, {way}"
             cases.append(
-                Case(
+                BenchmarkCase(
                     name=called,
                     prepare=lambda take=take, config=config: partial(take, Guided(config, batch, seed=seed)),
                     items=images,

@@ -1,29 +1,33 @@
-"""`ifuvit costs`: parameters and GFLOPs of any setting."""
+"""`ifuvit costs`."""
 
 import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ifuvit.utils.command_line import parse
+from ifuvit.utils.config import Positive, check
 from ifuvit.utils.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostsConfig:
     """Parameters and GFLOPs (2 x multiply-adds) for one image: of a forward pass, without and with the products of
-    attention (the paper's count leaves them out), and of a guided sampling step, done plainly as two forward passes and
-    with the text encoded once a prompt and the text-free prefix shared by both branches. With --training-memory also the
-    memory of a training step on one GPU: counted from what the step's operations make, on tensors without contents."""
+    attention (the paper's count leaves them out), and of a guided sampling step, plainly as two forward passes and with
+    the text encoded once a prompt and the text-free prefix shared by both branches. With --training-memory also the
+    memory of a training step on one GPU, counted from the step's operations on tensors without contents.
+
+    Example: ifuvit costs --preset cross-intermediate --n-image 2 6
+    """
 
     preset: str | None = None
     """One preset; default: all."""
     n_text: int | None = None
     """Text blocks instead of the preset's."""
     n_image: int | tuple[int, int] | None = None
-    """Image-only blocks a side, or front and back, instead of the preset's."""
+    """Image-only blocks on each side, or front and back, instead of the preset's."""
     training_memory: bool = False
-    """Also count the memory of a training step on one GPU, which takes seconds a preset."""
-    batch_size: int = 256
+    """Also count the memory of a training step on one GPU, which takes seconds per preset."""
+    batch_size: Positive[int] = 256
     """Images of that step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of that step; bf16 is autocast with fp32 weights."""
@@ -31,8 +35,7 @@ class CostsConfig:
     """Print JSON."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"--batch-size {self.batch_size}: must be at least 1")
+        check(self)
 
 
 def run(config: CostsConfig) -> dict[str, dict[str, Any]]:
@@ -58,26 +61,12 @@ def run(config: CostsConfig) -> dict[str, dict[str, Any]]:
     return costs
 
 
-def memory_table(costs: dict[str, dict[str, Any]]) -> list[str]:
-    """The memory of training steps in GiB, as text."""
-    parts = ("weights", "gradients", "optimizer", "average", "activations", "peak")
-    width = max(map(len, costs))
-    first = next(iter(costs.values()))["training_memory"]
-    lines = [
-        f"GiB of a training step, batch {first['batch_size']}, {first['precision']}; the second line of each with "
-        "--gradient-checkpointing",
-        f"{'':{width}}  {'weights':>9}  {'gradients':>9}  {'AdamW':>9}  {'average':>9}  {'activations':>11}  {'peak':>9}",
-    ]
-    for name, entry in costs.items():
-        for way in ("plain", "checkpointed"):
-            numbers = [f"{entry['training_memory'][way][part] / 2**30:.3f}" for part in parts]
-            shown = "  ".join(f"{number:>{11 if part == 'activations' else 9}}" for part, number in zip(parts, numbers))
-            lines.append(f"{name if way == 'plain' else '':{width}}  {shown}")
-    return lines
+CONFIG = CostsConfig
 
 
 def main(arguments: list[str]) -> None:
-    config = parse(CostsConfig, arguments, prog="ifuvit costs")
+    """Entry point of the command."""
+    config = parse(CONFIG, arguments, prog="ifuvit costs")
     costs = run(config)
     if config.json:
         print(json.dumps(costs, indent=2))
@@ -91,4 +80,6 @@ def main(arguments: list[str]) -> None:
             f"{gflops['with_attention']:>11}  {step['plain']:>11}  {step['shared']:>8}"
         )
     if config.training_memory:
+        from ifuvit.benchmarks.memory import memory_table
+
         print("", *memory_table(costs), sep="\n")

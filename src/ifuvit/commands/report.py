@@ -8,19 +8,22 @@ from tyro.conf import Positional, arg
 
 from ifuvit.utils.command_line import parse
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Make one self-contained HTML page of all results in and below some directories: results of evaluate, sweep,
-    experiment and count judge, training logs (metrics.jsonl), costs.json, and images of generate. What is not there is
-    left out. The tables are written beside it as CSV and Markdown. Nothing is computed."""
+    """Make one self-contained HTML page of all results in and below some directories: results of evaluate, experiment,
+    count, study and bench, training logs (metrics.jsonl), costs.json, and images of generate. Sections without results
+    are left out. The tables are also written as CSV and Markdown. Nothing is computed.
+
+    Example:
+        ifuvit report results --out report.html
+    """
 
     directories: Positional[Annotated[tuple[Path, ...], arg(metavar="[DIR ...]")]] = ()
-    """Where the results are; subdirectories are searched, too. Of several models the first one found opens the page."""
+    """Where the results are; subdirectories are searched too. Of several models the first one found opens the page."""
     out: Path = Path("report.html")
-    """HTML file to write. The tables go into a directory beside it: report-tables/ for report.html."""
+    """HTML file to write. The tables go into a directory next to it: report-tables/ for report.html."""
     title: str = "Intermediate fusion, measured"
     """Heading of the page."""
 
@@ -37,32 +40,18 @@ def run(config: ReportConfig) -> Path:
     Raises:
         InputError: no directories, one is missing, no results in them, or a result that is broken.
     """
-    from ifuvit.reporting.page import all_tables, render
-    from ifuvit.reporting.reading import read_results
-    from ifuvit.reporting.tables import as_csv, as_markdown
+    from ifuvit.reporting.page import write
 
     if not config.directories:
         raise InputError("no directories; say where the results are, as in `ifuvit report results --out report.html`")
-    beside = tables_directory(config.out)
-    if other := sorted(path.name for path in beside.glob("*") if path.suffix not in (".csv", ".md")):
-        raise InputError(f"{beside}: holds {other[0]}, so it is not of an earlier report; give another --out")
-    results = read_results(config.directories)
-    page = render(results, title=config.title)
-    with atomic_directory(beside) as directory:
-        for table in all_tables(results):
-            (directory / f"{table.name}.csv").write_text(as_csv(table), encoding="utf-8")
-            (directory / f"{table.name}.md").write_text(as_markdown(table), encoding="utf-8")
-    write_text(config.out, page)
-    return config.out
+    return write(config.directories, config.out, title=config.title)
 
 
-def tables_directory(out: Path) -> Path:
-    """Where the tables of the page `out` go."""
-    return out.with_name(f"{out.stem}-tables")
+CONFIG = ReportConfig
 
 
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    out = run(parse(ReportConfig, arguments, prog="ifuvit report"))
+    out = run(parse(CONFIG, arguments, prog="ifuvit report"))
     size = out.stat().st_size / 1e6
-    print(f"{out}: {size:.1f} MB, open it in a browser; its tables are in {tables_directory(out)}")
+    print(f"{out}: {size:.1f} MB, open it in a browser; its tables are in {out.with_name(f'{out.stem}-tables')}")

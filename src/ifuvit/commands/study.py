@@ -1,58 +1,53 @@
 """`ifuvit study`."""
 
-from typing import Any
+from functools import partial
 
-from ifuvit.studies.run import (
+from ifuvit.studies.config import (
+    ACTIONS,
     StudyAnalyzeConfig,
     StudyExportConfig,
     StudyImportConfig,
     StudyMakeConfig,
     StudyServeConfig,
-    run,
-    serve,
 )
-from ifuvit.utils.command_line import parse_action
-from ifuvit.utils.files import read_json
+from ifuvit.utils.command_line import Actions, parse
 
-_HELP = """usage: ifuvit study ACTION [ARGUMENTS]
-
-Have people count objects in models' images, or rank the images of several models.
-
-actions:
-  make     count|preference MODELS --out DIR                 draw or take images, blind them, assign them to raters
-  serve    DIR                                               serve the pages until interrupted
-  export   DIR csv|json|label-studio|forms --out PLACE       answers for other programs, or forms without a server
-  import   DIR FILES                                         take answers that came back from forms
-  analyze  DIR                                               what the answers say, and how sure it is
-
-`ifuvit study ACTION --help` tells an action's arguments."""
-_ACTIONS: dict[str, Any] = {
-    "make": StudyMakeConfig,
-    "serve": StudyServeConfig,
-    "export": StudyExportConfig,
-    "import": StudyImportConfig,
-    "analyze": StudyAnalyzeConfig,
-}
+CONFIG = Actions(
+    word="action",
+    about="Have people count objects in images, or rank the images of several models.",
+    configs=ACTIONS,
+)
 
 
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    config = parse_action(_ACTIONS, arguments, command="study", text=_HELP)
-    if config is None:
-        return
-    if isinstance(config, StudyServeConfig):
-        serve(config)
-        return
-    written = run(config)
-    if isinstance(config, StudyMakeConfig):
-        from ifuvit.studies.design import read_study
-        from ifuvit.studies.tables import overview
+    config = parse(CONFIG, arguments, prog="ifuvit study")
+    from ifuvit.studies import run
 
-        print(overview(read_study(written), config.interval_width))
-        print(f"{written}: the study; `ifuvit study serve {written}` serves it")
-        return
-    if isinstance(config, StudyAnalyzeConfig):
-        from ifuvit.studies.tables import result_table
+    match config:
+        case StudyMakeConfig():
+            from ifuvit.studies.tables import overview
 
-        print(result_table(read_json(written)))
-    print(f"{written}: written")
+            print(overview(run.make(config), config.interval_width))
+            print(f"{config.out}: the study; `ifuvit study serve {config.out}` serves it")
+        case StudyServeConfig():
+            run.serve(config, say=partial(print, flush=True))
+        case StudyImportConfig():
+            entries, new = run.import_answers(config)
+            print(f"{config.study}: {len(config.files)} files, {entries} answers, {new} of them new")
+        case StudyExportConfig():
+            run.export(config)
+            print(f"{config.out}: written")
+        case StudyAnalyzeConfig():
+            from ifuvit import results
+            from ifuvit.reporting.plots import as_file
+            from ifuvit.reporting.study_section import study_plots
+            from ifuvit.reporting.tables import slug
+            from ifuvit.studies.tables import result_table
+            from ifuvit.utils.files import write_text
+
+            written, result = run.analyze(config)
+            for plot in study_plots(result):
+                write_text(written.parent / "plots" / f"{slug(plot.title)}.svg", as_file(plot))
+            print(result_table(results.to_json(result)))
+            print(f"{written}: written")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from ifuvit import results
 from ifuvit.diffusion.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -17,21 +18,16 @@ _PAPER_DEPTH = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Setting(results.Setting):
     """One row of a table: how and where text enters, as the paper writes it at depth 12."""
 
     name: str
     """Also a directory's name."""
-    conditioning: Literal["concat", "cross"]
-    """How text enters a fused block."""
-    n_text: int
-    """Blocks on the text alone."""
-    n_image: int
-    """Image-only blocks a side, of 12 blocks."""
 
     def at(self, base: "IFUViTConfig") -> "IFUViTConfig":
         """The backbone of this setting in the size of `base`. Image-only blocks keep their share of the depth: 4 of 12
         are 2 of 6."""
+        assert isinstance(self.n_image, int)
         n_image = self.n_image * base.depth // _PAPER_DEPTH
         return replace(base, conditioning=self.conditioning, n_text=self.n_text, n_image=n_image)
 

@@ -4,11 +4,8 @@ U-ViT is the setting "concat, early" (n_text = n_image = 0), and the parameters 
 """
 
 import math
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,43 +13,35 @@ from torch import Tensor
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.weights import load_state, read_torch_file
 
 CLIP_TOKENS = 77
 # Where training scripts keep the weights in a larger checkpoint; averaged weights first.
-_WRAPPERS = ("nnet_ema", "ema", "model_ema", "state_dict", "nnet", "model")
+_WRAPPERS = ("ema_state_dict", "nnet_ema", "model_ema", "ema", "state_dict", "nnet", "model")
+# What wrapped modules put before the names: torch.compile, DDP and AveragedModel, U-ViT's train state, Lightning.
+_PREFIXES = ("_orig_mod.", "module.", "nnet.", "model.")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file that torch.save wrote: itself a dictionary of tensors, or such a dictionary under a
-    usual name (state_dict, model, ema, …). Nothing is unpickled but tensors and plain containers.
+    usual name (state_dict, model, ema, …), its names with or without the usual prefixes. Only tensors and plain
+    containers are unpickled.
 
     Raises:
         InputError: no such file, a damaged one, one that needs unpickling, or one without a state dict.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}; give the checkpoint (.pth)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on other files' pickle protocols
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: not a checkpoint of plain tensors (another kind of file, or one with pickled Python objects, which "
-            "is refused)"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{path}: not a readable checkpoint, it may be truncated ({type(error).__name__}: {reason})"
-        ) from None
-    for name in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-            break
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    content = read_torch_file(Path(path))
+    while isinstance(content, dict) and (
+        inner := next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
+    ):
+        content = inner
+    if isinstance(content, dict):
+        content = {str(name): value for name, value in content.items() if name != "n_averaged"}  # AveragedModel's
+    if not content or not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
         raise InputError(f"{path}: holds no state dict (a dictionary of names and tensors)")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in content)), None):
+        content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    return content
 
 
 def from_uvit(
@@ -63,9 +52,9 @@ def from_uvit(
 
     Args:
         state: names and tensors as U-ViT has them; the values become fp32.
-        heads: attention heads, which leave no trace in the shapes.
+        heads: attention heads, which the shapes do not show.
         text_tokens: L, where the guess of `split_positions` is wrong.
-        where: what to call the checkpoint in errors.
+        where: names the checkpoint in errors.
 
     Raises:
         InputError: not a text-to-image U-ViT, one of a kind that is not supported, damaged weights, or a number of heads
@@ -93,27 +82,18 @@ def from_uvit(
         mask_padding=False,
     )
     model = IFUViT(config)
-    expected = model.state_dict()
-    for name in sorted(set(expected) ^ set(state)):
-        problem = "is missing" if name in expected else "is not one of a text-to-image U-ViT"
-        raise InputError(f"{where}: tensor {name!r} {problem}")
+    load_state(model, state, where=where)
     for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise InputError(
-                f"{where}: {name} has shape {tuple(tensor.shape)}, and not {tuple(expected[name].shape)} as the other "
-                "tensors make one expect"
-            )
         if not torch.isfinite(tensor).all():
             raise InputError(f"{where}: {name} has values that are not finite; the checkpoint is damaged")
-    model.load_state_dict(dict(state))
     return model.eval()
 
 
 def split_positions(positions: int, text_tokens: int | None = None, *, where: str = "checkpoint") -> tuple[int, int]:
     """The length of `pos_embed`, 1 + L + P, into L text tokens and P patches (a square number).
 
-    Shapes do not tell L and P apart. Taken is L = 77 (CLIP's) where that leaves a square, else the largest P that is a
-    power of four, as latents whose side is a power of two have it; `text_tokens` overrides both.
+    Shapes do not tell L and P apart. The guess is L = 77 (CLIP's) where that leaves a square, else the largest P that is
+    a power of four, as for latents whose side is a power of two; `text_tokens` overrides both.
 
     Raises:
         InputError: `text_tokens` leaves no square, or nothing fits.
@@ -138,10 +118,10 @@ def split_positions(positions: int, text_tokens: int | None = None, *, where: st
 
 
 def _check_kind(state: Mapping[str, Tensor], where: str) -> None:
-    """Refuse what is not, or not in the supported way, a text-to-image U-ViT."""
+    """Refuse what is not a text-to-image U-ViT, and kinds of it that are not supported."""
     needed = {"patch_embed.proj.weight": 4, "pos_embed": 3, "mid_block.mlp.fc1.weight": 2}
     if missing := [name for name in needed if name not in state]:
-        raise InputError(f"{where}: not a U-ViT: no tensor {missing[0]!r} in it (but {min(state)!r}, for one)")
+        raise InputError(f"{where}: not a U-ViT: it has no tensor {missing[0]!r} (but {min(state)!r}, for example)")
     for name, dimensions in {**needed, "context_embed.weight": 2}.items():
         if name in state and state[name].ndim != dimensions:
             raise InputError(f"{where}: {name} has {state[name].ndim} dimensions, not {dimensions}: not a U-ViT")

@@ -1,13 +1,24 @@
-"""Parameters and floating point operations of any setting, from its configuration alone.
+"""Parameters and floating point operations of a setting, counted on the real module.
 
-A FLOP is half a multiply-add. Counted are linear layers, convolutions and, apart, the two products of attention;
-left out are norms, activations, softmax and additions. The paper's GFLOPs leave the attention products out.
+The module runs on the meta device, where tensors have shapes and no contents, under torch's FLOP counter. (On a CPU that
+counter silently misses fused attention.) A multiply-add is two FLOPs. Counted are linear layers, convolutions and, apart,
+the two products of attention; norms, activations, softmax and additions are left out. The paper's GFLOPs leave the
+products of attention out too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ifuvit.model.settings import IFUViTConfig
+from ifuvit.model.uvit import IFUViT
+
+_LAYERS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.convolution)
+"""Linear layers and convolutions. All other operations that the counter knows are products of attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +26,7 @@ class Flops:
     """FLOPs for one image."""
 
     layers: int
-    """Linear and convolution layers: the paper's count."""
+    """Linear layers and convolutions: the paper's count."""
     attention: int
     """The products of queries with keys and of weights with values."""
 
@@ -30,71 +41,52 @@ class Flops:
         return Flops(layers=self.layers * times, attention=self.attention * times)
 
 
-def _hidden(c: IFUViTConfig) -> int:
-    return int(c.embed_dim * c.mlp_ratio)
+class _Counts(NamedTuple):
+    parameters: int
+    text: Flops
+    prefix: Flops
+    fused: Flops
+
+
+@cache
+def _count(c: IFUViTConfig) -> _Counts:
+    """Build the module without contents and run its three parts on one image."""
+    with torch.device("meta"), torch.no_grad():
+        model = IFUViT(c)
+        latents = torch.empty(1, c.latent_channels, c.latent_size, c.latent_size)
+        embeddings, mask = torch.empty(1, c.text_tokens, c.text_width), torch.empty(1, c.text_tokens, dtype=torch.bool)
+        text, text_flops = _run(lambda: model.encode_text(embeddings, mask))
+        (image, skips), prefix_flops = _run(lambda: model.encode_image(latents, torch.empty(1)))
+        _, fused_flops = _run(lambda: model.fuse(image, skips, text))
+    return _Counts(sum(p.numel() for p in model.parameters()), text_flops, prefix_flops, fused_flops)
+
+
+def _run(part: Callable[[], Any]) -> tuple[Any, Flops]:
+    with FlopCounterMode(display=False) as counter:
+        out = part()
+    counts = counter.get_flop_counts()["Global"]
+    layers = sum(counts.get(operation, 0) for operation in _LAYERS)
+    return out, Flops(layers=layers, attention=counter.get_total_flops() - layers)
 
 
 def parameters(c: IFUViTConfig) -> int:
     """Number of trainable parameters."""
-    d, half = c.embed_dim, c.depth // 2
-    block = 4 * d + 3 * d * d + d * d + d + (2 * d * _hidden(c) + _hidden(c) + d)  # norms, qkv, proj, MLP
-    skip = 2 * d * d + d
-    cells = c.patch_size**2 * c.latent_channels
-    return (
-        cells * d
-        + d  # patch embedding
-        + c.text_width * d
-        + d  # text projection
-        + (1 + c.text_tokens + c.num_patches) * d  # positions
-        + (c.n_text + c.depth + 1) * block
-        + half * skip
-        + 2 * d  # final norm
-        + d * cells
-        + cells  # to patches
-        + 9 * c.latent_channels**2
-        + c.latent_channels  # last convolution
-    )
-
-
-def _block(c: IFUViTConfig, tokens: int, keys: int, skipped: int = 0) -> Flops:
-    """A block on `tokens` tokens that attend to `keys` keys; the long skip joins `skipped` of the tokens."""
-    d = c.embed_dim
-    layers = tokens * (4 * d * d + 2 * d * _hidden(c)) + skipped * 2 * d * d
-    return Flops(layers=2 * layers, attention=2 * 2 * tokens * keys * d)
+    return _count(c).parameters
 
 
 def text_flops(c: IFUViTConfig) -> Flops:
     """`IFUViT.encode_text` on one caption: what a sampler pays once a prompt instead of once a step."""
-    length, d = c.text_tokens, c.embed_dim
-    flops = Flops(layers=2 * length * c.text_width * d, attention=0) + _block(c, length, length) * c.n_text
-    if c.conditioning == "cross":
-        flops += Flops(layers=2 * length * 2 * d * d, attention=0) * c.num_fused
-    return flops
+    return _count(c).text
 
 
 def prefix_flops(c: IFUViTConfig) -> Flops:
-    """`IFUViT.encode_image`: what both guidance branches share."""
-    tokens = 1 + c.num_patches
-    patches = Flops(layers=2 * c.num_patches * c.patch_size**2 * c.latent_channels * c.embed_dim, attention=0)
-    return patches + _block(c, tokens, tokens) * c.image_only[0]
+    """`IFUViT.encode_image`: what both branches of guidance share."""
+    return _count(c).prefix
 
 
 def fused_flops(c: IFUViTConfig) -> Flops:
-    """`IFUViT.fuse`: what each guidance branch needs for itself."""
-    image, half, (front, back) = 1 + c.num_patches, c.depth // 2, c.image_only
-    concat = c.conditioning == "concat"
-    tokens = image + c.text_tokens if concat else image
-    keys = image + c.text_tokens
-    flops = _block(c, tokens, keys) * (half - front + 1)  # in-blocks and the middle one
-    for index in range(half):
-        partner_has_text = half - 1 - index >= front  # the skip of out-block i comes from in-block half - 1 - i
-        if index < half - back:
-            flops += _block(c, tokens, keys, skipped=tokens if partner_has_text else image)
-        else:
-            flops += _block(c, image, image, skipped=image)
-    cells = c.patch_size**2 * c.latent_channels
-    last = c.num_patches * c.embed_dim * cells + c.latent_size**2 * 9 * c.latent_channels**2
-    return flops + Flops(layers=2 * last, attention=0)
+    """`IFUViT.fuse`: what each branch of guidance needs for itself."""
+    return _count(c).fused
 
 
 def forward_flops(c: IFUViTConfig) -> Flops:
@@ -103,9 +95,14 @@ def forward_flops(c: IFUViTConfig) -> Flops:
 
 
 def guided_step_flops(c: IFUViTConfig, *, shared: bool) -> Flops:
-    """One step of guided sampling for one image: plainly two forward passes, or with the text encoded beforehand and
-    the text-free prefix computed once for both branches."""
+    """One step of guided sampling for one image: two forward passes, or with the text encoded beforehand and the
+    text-free prefix computed once for both branches."""
     return prefix_flops(c) + fused_flops(c) * 2 if shared else forward_flops(c) * 2
+
+
+def training_flops(c: IFUViTConfig, batch_size: int) -> int:
+    """One training step: a forward pass, and twice as much for the gradients of inputs and of weights."""
+    return 3 * forward_flops(c).total * batch_size
 
 
 def cost_of(c: IFUViTConfig) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Linear layers whose products in single precision are oneDNN's on a CPU.
+"""Linear layers and attention as a CPU computes them fastest. On all other devices they are torch's own.
 
-torch gives them to MKL, which has no AVX-512 kernels for processors that are not Intel's: 180 GFLOP/s instead of 400 on two
-Zen 5 cores (docs/performance.md). In bf16 torch takes oneDNN itself.
+In single precision torch gives matrix products to MKL, which has no AVX-512 kernels for processors that are not Intel's: 180
+GFLOP/s instead of oneDNN's 400 on two Zen 5 cores (docs/performance.md). In bf16 torch takes oneDNN itself, but its fused
+attention is slow.
 """
 
+import math
 from functools import cache
 from typing import Any
 
@@ -36,12 +38,25 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention: (B, h, N, d), (B, h, M, d), (B, h, M, d), mask (B, 1, 1, M) -> (B, h, N, d)."""
+    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
+        # torch's fused kernel is slow here: 43 ms against 8 ms forward and backward for (64, 6, 65, 32) on two cores
+        scores = queries @ (keys * (1 / math.sqrt(queries.shape[-1]))).transpose(-2, -1)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        return scores.softmax(-1, dtype=scores.dtype) @ values
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+
+
 @cache
 def _onednn_is_faster() -> bool:
+    # private, checked on torch 2.13
     return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_supported()
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    # private (torch's compiler uses it), checked on torch 2.13
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 

@@ -1,7 +1,7 @@
-"""The settings of the backbone, apart from it: whoever only names them (a command line's help, a cost) needs no torch."""
+"""The settings of the backbone, in a module that does not import torch, so that presets and `--help` load fast."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ifuvit.utils.errors import InputError
@@ -20,13 +20,13 @@ class IFUViTConfig:
     embed_dim: int = 512
     """Width D of every token."""
     depth: int = 12
-    """Blocks beside the middle one: depth/2 in-blocks and depth/2 out-blocks."""
+    """Blocks without the middle one: depth/2 in-blocks and depth/2 out-blocks."""
     num_heads: int = 8
     """Attention heads; they divide embed_dim."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over embed_dim."""
     text_width: int = 768
-    """Width of the text encoder's states."""
+    """Width of the text encoder's hidden states."""
     text_tokens: int = 77
     """Text tokens L of every caption, padding included."""
     conditioning: Literal["concat", "cross"] = "cross"
@@ -85,6 +85,11 @@ class IFUViTConfig:
     def num_fused(self) -> int:
         """F, the blocks that see text; the middle block always does."""
         return self.depth + 1 - sum(self.image_only)
+
+
+def as_uvit(config: IFUViTConfig) -> IFUViTConfig:
+    """The setting of the same size that is U-ViT."""
+    return replace(config, conditioning="concat", n_text=0, n_image=0, mask_padding=False)
 
 
 def _is_count(value: object, at_least: int = 0) -> bool:

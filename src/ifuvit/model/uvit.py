@@ -14,14 +14,14 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ifuvit.model.kernels import Linear, linear
+from ifuvit.model.kernels import Linear, attend, linear
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
@@ -41,6 +41,12 @@ class EncodedText(NamedTuple):
     """(B, F, h, L, d) for cross-attention."""
     mask: Tensor | None
     """(B, L) bool, True at real tokens; None where padding is not masked."""
+
+    def by_block(self, blocks: int) -> list[tuple[Tensor, Tensor] | None]:
+        """Text keys and values (B, h, L, d) of every fused block in order; None for each with concatenation."""
+        if self.keys is None or self.values is None:
+            return [None] * blocks
+        return [(self.keys[:, index], self.values[:, index]) for index in range(blocks)]
 
     def expand(self, batch: int) -> "EncodedText":
         """Repeat a single caption `batch` times (without copying); a batch of that size is returned as it is."""
@@ -70,15 +76,11 @@ class Attention(nn.Module):
     def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Normalized text (B, L, D) -> keys and values (B, h, L, d), by the weights that serve the image tokens."""
         _, weight = self.qkv.weight.split([text.shape[-1], 2 * text.shape[-1]])
-        keys, values = _heads(linear(text, weight), 2, self.num_heads)
+        keys, values = split_heads(linear(text, weight), 2, self.num_heads)
         return keys, values
 
-    def forward(
-        self, x: Tensor, text: tuple[Tensor, Tensor] | None, mask: Tensor | None, record: "Record | None"
-    ) -> Tensor:
-        queries, keys, values = _heads(self.qkv(x), 3, self.num_heads)
-        if record is not None:
-            record.add(queries=queries, keys=keys, text_keys=None if text is None else text[0])
+    def forward(self, x: Tensor, text: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
+        queries, keys, values = split_heads(self.qkv(x), 3, self.num_heads)  # (B, h, N, d) each
         if text is None:
             out = attend(queries, keys, values, mask)
         elif self.joint:  # one softmax over [image; text] keys
@@ -86,7 +88,7 @@ class Attention(nn.Module):
             out = attend(queries, torch.cat([keys, text[0]], 2), torch.cat([values, text[1]], 2), both)
         else:  # two softmaxes, outputs added
             out = attend(queries, keys, values, None) + attend(queries, *text, mask)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return self.proj(out.transpose(1, 2).flatten(2))  # (B, N, D)
 
 
 class Block(nn.Module):
@@ -114,13 +116,10 @@ class Block(nn.Module):
         skip: Tensor | None = None,
         text: tuple[Tensor, Tensor] | None = None,
         mask: Tensor | None = None,
-        record: "Record | None" = None,
     ) -> Tensor:
         if skip is not None:
             x = self.join(x, skip)
-        if record is not None:
-            record.add(input=x)
-        x = x + self.attn(self.norm1(x), text, mask, record)
+        x = x + self.attn(self.norm1(x), text, mask)
         return x + self.mlp(self.norm2(x))
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -144,7 +143,8 @@ class PatchEmbed(nn.Module):
 
 
 class IFUViT(nn.Module):
-    """The backbone: noisy latents, timesteps and text embeddings in, predicted noise out."""
+    """The backbone: noisy latents, timesteps and text embeddings in; the predicted noise, or what else the objective has
+    the network predict, out."""
 
     def __init__(self, config: IFUViTConfig) -> None:
         super().__init__()
@@ -179,6 +179,7 @@ class IFUViT(nn.Module):
         self.final_layer.weight.data /= math.sqrt(3)
 
     # The figure of the paper, in three parts: the text's own path, the image's own path, and what both share.
+    # fmt: off
 
     def encode_text(self, text_embeddings: Tensor, text_mask: Tensor | None = None) -> EncodedText:
         """The text's own path: projection, position, `n_text` blocks; for cross-attention also every fused block's keys
@@ -199,18 +200,17 @@ class IFUViT(nn.Module):
             )
         mask = text_mask if c.mask_padding else None
         if c.mask_padding and text_mask is None:
-            raise InputError("mask_padding=True needs a text_mask of shape (batch, text_tokens)")
-        text = self.context_embed(text_embeddings) + self.pos_embed[:, 1 : 1 + c.text_tokens]  # (B, L, D)
+            raise InputError("mask_padding=True requires a text_mask of shape (batch, text_tokens)")
+
+        text = self.context_embed(text_embeddings) + self.pos_embed[:, 1 : 1 + c.text_tokens]   # (B, L, D)
         for block in self.text_blocks:
-            text = self._run(block, text, mask=_over_keys(mask))
+            text = self._run(block, text, mask=_over_keys(mask))                                # (B, L, D)
         if c.conditioning == "concat":
             return EncodedText(text, None, None, mask)
         keys, values = zip(*[block.text_keys_values(text) for _, block in self.fused_blocks()])
-        return EncodedText(None, torch.stack(keys, 1), torch.stack(values, 1), mask)
+        return EncodedText(None, torch.stack(keys, 1), torch.stack(values, 1), mask)            # (B, F, h, L, d)
 
-    def encode_image(
-        self, latents: Tensor, timesteps: Tensor, record: "Record | None" = None
-    ) -> tuple[Tensor, list[Tensor]]:
+    def encode_image(self, latents: Tensor, timesteps: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The image's own path: patches, time token, position, and the image-only in-blocks.
 
         Args:
@@ -219,6 +219,9 @@ class IFUViT(nn.Module):
 
         Returns:
             image tokens (B, N, D), and the long skips collected so far.
+
+        Raises:
+            ValueError: a shape that does not fit the config.
         """
         c = self.config
         if latents.shape[1:] != (c.latent_channels, c.latent_size, c.latent_size):
@@ -226,16 +229,16 @@ class IFUViT(nn.Module):
                 f"latents of shape {tuple(latents.shape)} do not fit the model's "
                 f"(batch, {c.latent_channels}, {c.latent_size}, {c.latent_size})"
             )
-        time = timestep_embedding(timesteps, c.embed_dim).to(latents.dtype)[:, None]  # (B, 1, D)
         pos_time, _, pos_patches = self.pos_embed.split([1, c.text_tokens, c.num_patches], 1)
-        image = torch.cat([time + pos_time, self.patch_embed(latents) + pos_patches], 1)  # (B, N, D)
+        time = timestep_embedding(timesteps, c.embed_dim).to(latents.dtype)[:, None]            # (B, 1, D)
+        image = torch.cat([time + pos_time, self.patch_embed(latents) + pos_patches], 1)        # (B, N, D)
         skips = []
         for index in range(c.image_only[0]):
-            image = self._run(self.in_blocks[index], image, record=_named(record, f"in_blocks.{index}"))
+            image = self._run(self.in_blocks[index], image)                                     # (B, N, D)
             skips.append(image)
         return image, skips
 
-    def fuse(self, image: Tensor, skips: list[Tensor], text: EncodedText, record: "Record | None" = None) -> Tensor:
+    def fuse(self, image: Tensor, skips: list[Tensor], text: EncodedText) -> Tensor:
         """Both paths meet: the fused blocks, then the image-only out-blocks.
 
         Args:
@@ -243,36 +246,38 @@ class IFUViT(nn.Module):
             text: from `encode_text`, of the same batch.
 
         Returns:
-            predicted noise (B, C, H, W).
+            the prediction (B, C, H, W).
         """
         c = self.config
-        half, back = c.depth // 2, c.image_only[1]
+        half, (front, back) = c.depth // 2, c.image_only
         skips, num_image = list(skips), image.shape[1]
+        keys_values = iter(text.by_block(c.num_fused))
 
         if c.conditioning == "concat":
             assert text.tokens is not None
+            x = torch.cat([text.tokens.to(image.dtype), image], 1)                              # (B, L + N, D)
             mask = None if text.mask is None else F.pad(text.mask, (0, num_image), value=True)
-            x = torch.cat([text.tokens.to(image.dtype), image], 1)  # (B, L + N, D), text first
         else:
-            mask, x = text.mask, image  # (B, N, D)
+            x, mask = image, text.mask                                                          # (B, N, D)
         mask = _over_keys(mask)
 
-        for index, (name, block) in enumerate(self.fused_blocks()):
-            keys_values = None
-            if text.keys is not None and text.values is not None:
-                keys_values = (text.keys[:, index], text.values[:, index])
-            skip = skips.pop() if name.startswith("out") else None
-            x = self._run(block, x, skip, keys_values, mask, _named(record, name))
-            if name.startswith("in"):
-                skips.append(x)
+        # fused in-blocks, the middle block, fused out-blocks
+        for index in range(front, half):
+            x = self._run(self.in_blocks[index], x, None, next(keys_values), mask)
+            skips.append(x)
+        x = self._run(self.mid_block, x, None, next(keys_values), mask)
+        for index in range(half - back):
+            x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask)
 
-        image = x[:, -num_image:]  # text ends here
+        # image-only out-blocks: the text ends here
+        image = x[:, -num_image:]                                                               # (B, N, D)
         for index in range(half - back, half):
-            name = f"out_blocks.{index}"
-            image = self._run(self.out_blocks[index], image, skips.pop(), record=_named(record, name))
+            image = self._run(self.out_blocks[index], image, skips.pop())
 
-        patches = self.decoder_pred(self.norm(image[:, 1:]))  # (B, P, patch * patch * C)
-        return self.final_layer(unpatchify(patches, c.patch_size, c.latent_channels))
+        patches = self.decoder_pred(self.norm(image[:, 1:]))                                    # (B, P, patch² C)
+        return self.final_layer(unpatchify(patches, c.patch_size, c.latent_channels))           # (B, C, H, W)
+
+    # fmt: on
 
     def fused_blocks(self) -> Iterator[tuple[str, Block]]:
         """The F blocks that see text, in order, with their names."""
@@ -283,54 +288,26 @@ class IFUViT(nn.Module):
         for index in range(half - back):
             yield f"out_blocks.{index}", self.out_blocks[index]  # type: ignore[misc]
 
-    @overload
     def forward(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        text_embeddings: Tensor,
-        text_mask: Tensor | None = None,
-        return_intermediates: Literal[False] = False,
-    ) -> Tensor: ...
-
-    @overload
-    def forward(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        text_embeddings: Tensor,
-        text_mask: Tensor | None = None,
-        *,
-        return_intermediates: Literal[True],
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def forward(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        text_embeddings: Tensor,
-        text_mask: Tensor | None = None,
-        return_intermediates: bool = False,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Predict the noise in `latents`.
+        self, latents: Tensor, timesteps: Tensor, text_embeddings: Tensor, text_mask: Tensor | None = None
+    ) -> Tensor:
+        """Predict the noise in `latents`. (`ifuvit.model.intermediates` records what happens inside.)
 
         Args:
             latents: (B, C, H, W) noisy latents.
             timesteps: (B,) n in 1 … 1000 (diffusers' timestep + 1).
-            text_embeddings: (B, L, text_width) raw states of the text encoder.
+            text_embeddings: (B, L, text_width) last hidden states of the frozen text encoder.
             text_mask: (B, L) bool, True at real tokens; only read if the config masks padding.
-            return_intermediates: also return every block's input (B, tokens, D) behind its skip, queries and keys
-                (B, h, tokens, d) and text keys (B, h, L, d), by names such as "in_blocks.3.queries". In a concat block
-                the L text tokens stand first.
 
         Returns:
-            predicted noise (B, C, H, W); with `return_intermediates` a pair of it and the dictionary.
+            the prediction (B, C, H, W).
+
+        Raises:
+            ValueError: a shape that does not fit the config.
         """
-        record = Record({}) if return_intermediates else None
         text = self.encode_text(text_embeddings, text_mask)
-        image, skips = self.encode_image(latents, timesteps, record)
-        noise = self.fuse(image, skips, text, record)
-        return (noise, record.tensors) if record is not None else noise
+        image, skips = self.encode_image(latents, timesteps)
+        return self.fuse(image, skips, text)
 
     def guided(
         self,
@@ -340,8 +317,9 @@ class IFUViT(nn.Module):
         null_text: EncodedText,
         guidance_scale: float | Tensor = 4.0,
     ) -> Tensor:
-        """Classifier-free guidance, noise_null + w (noise_text - noise_null), with what both branches share computed
-        once: the image-only in-blocks see no text, so they run on B latents, not on 2B.
+        """A forward pass with classifier-free guidance (`forward_with_cfg` elsewhere): null + w (conditional - null).
+        What both branches share is computed once: the image-only in-blocks see no text, so they run on B latents, not
+        on 2B.
 
         Args:
             latents, timesteps: as in `forward`.
@@ -351,7 +329,7 @@ class IFUViT(nn.Module):
                 runs. The paper's s (its Eq. 8) is w - 1.
 
         Returns:
-            guided noise (B, C, H, W).
+            the guided prediction (B, C, H, W).
         """
         image, skips = self.encode_image(latents, timesteps)
         if isinstance(guidance_scale, (int, float)) and guidance_scale == 1:
@@ -369,13 +347,12 @@ class IFUViT(nn.Module):
         skip: Tensor | None = None,
         text: tuple[Tensor, Tensor] | None = None,
         mask: Tensor | None = None,
-        record: "Record | None" = None,
     ) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            out = checkpoint(block, x, skip, text, mask, record, use_reentrant=False)
+            out = checkpoint(block, x, skip, text, mask, use_reentrant=False)
             assert isinstance(out, Tensor)
             return out
-        return block(x, skip, text, mask, record)
+        return block(x, skip, text, mask)
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write `config.json` and `model.safetensors`; `dtype` stores the weights in less precision."""
@@ -407,32 +384,7 @@ class IFUViT(nn.Module):
         return model.to(device).eval()
 
 
-class Record:
-    """Collects named intermediates of one block."""
-
-    def __init__(self, tensors: dict[str, Tensor], name: str = "") -> None:
-        self.tensors, self.name = tensors, name
-
-    def add(self, **tensors: Tensor | None) -> None:
-        self.tensors.update({f"{self.name}.{key}": t for key, t in tensors.items() if t is not None})
-
-
-def _named(record: Record | None, name: str) -> Record | None:
-    return None if record is None else Record(record.tensors, name)
-
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention: (B, h, N, d), (B, h, M, d), (B, h, M, d), mask (B, 1, 1, M) -> (B, h, N, d)."""
-    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
-        # torch's fused kernel is slow here: 43 ms against 8 ms forward and backward for (64, 6, 65, 32) on two cores
-        scores = queries @ (keys * (1 / math.sqrt(queries.shape[-1]))).transpose(-2, -1)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf)
-        return scores.softmax(-1, dtype=scores.dtype) @ values
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-
-
-def _heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
     """(B, N, parts * D) -> `parts` tensors (B, h, N, d)."""
     return x.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 

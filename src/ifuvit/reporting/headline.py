@@ -1,12 +1,12 @@
 """The first lines of the report: what model, how good, how much cheaper than early fusion, how sure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ifuvit.reporting import tables
-from ifuvit.reporting.counting import judgments
-from ifuvit.reporting.results import Estimate, Evaluation, Experiment, Results
+from ifuvit.reporting.collection import Collection, Item
+from ifuvit.reporting.count_section import counted, of_evaluation
+from ifuvit.results import Costs, Counts, Estimate, Evaluation, ExperimentResult, Metrics, Setting, distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,92 +29,89 @@ class Headline:
     about: str
     tiles: Sequence[Tile] = ()
     caution: str = ""
-    """What the intervals do not hold."""
+    """What the intervals do not include."""
 
     @property
     def sure(self) -> str:
-        """Where the intervals come from, and what they do not hold."""
+        """Where the intervals come from, and what they do not include."""
         sources = dict.fromkeys(tile.interval_from for tile in self.tiles if tile.interval_from)
         told = [f"Brackets are 95 % intervals: {'; '.join(sources)}."] if sources else []
         return " ".join([*told, *([self.caution] if self.caution else [])])
 
 
-def headline(results: Results) -> Headline:
+def headline(found: Collection) -> Headline:
     """About the first model evaluated by itself; else Table 1's intermediate fusion; else whatever there is."""
-    if results.alone:
-        return _of_evaluation(results.alone[0], results)
-    for experiment in results.experiments:
-        if experiment.name == "table1" and (found := _of_experiment(experiment)) is not None:
-            return found
-    if results.evaluations:
-        return _of_evaluation(results.evaluations[0], results)
-    for one in judgments(results):
-        if one.counts:
+    if alone := [one for one in found.alone if one.result.metrics]:
+        return _of_evaluation(alone[0])
+    for experiment in found.experiments:
+        if experiment.result.name == "table1" and (told := _of_experiment(experiment)) is not None:
+            return told
+    if found.measured:
+        return _of_evaluation(found.measured[0])
+    for one in counted(found):
+        if one.scores.counts:
             about = "Images whose objects were counted; there is no evaluation of their model here."
-            return Headline(name=one.name, about=about, tiles=_count_tiles(one.counts))
-    if results.studies:
-        told = [f"{one.answers['answered']} answers by {len(one.raters)} raters" for one in results.studies]
-        about = "A human study: " if len(told) == 1 else f"{len(told)} human studies: "
-        return Headline(name=", ".join(one.name for one in results.studies), about=f"{about}{'; '.join(told)}.")
-    return Headline(name="Nothing evaluated", about="No result here tells how good a model is.")
+            return Headline(name=one.name, about=about, tiles=_count_tiles(one.scores.counts))
+    if studies := [one.result for one in found.studies]:
+        answers = "; ".join(f"{one.answers.answered} answers by {len(one.raters)} raters" for one in studies)
+        about = "A human study" if len(studies) == 1 else f"{len(studies)} human studies"
+        return Headline(name=", ".join(one.name for one in studies), about=f"{about}: {answers}.")
+    return Headline(name="Nothing evaluated", about="No result here says how good a model is.")
 
 
-def _of_evaluation(one: Evaluation, results: Results) -> Headline:
+def _of_evaluation(one: Item[Evaluation]) -> Headline:
+    result = one.result
+    setting, costs, training = result.target.setting, result.costs or Costs(), result.target.training
     about = []
-    if one.setting is not None:
-        about.append(_in_words(str(one.setting)))
-    if one.costs.get("parameters"):
-        about.append(f"{one.costs['parameters']:,} parameters")
-    if training := one.target.get("training"):
-        about.append(f"trained for {training['steps']:,} steps of {training['batch_size']}")
-    about.append(f"judged under protocol {one.protocol['name']}")
+    if setting is not None:
+        about.append(setting.words)
+    if costs.parameters:
+        about.append(f"{costs.parameters:,} parameters")
+    if training is not None:
+        about.append(f"trained for {training.steps:,} steps of {training.batch_size}")
+    about.append(f"evaluated under protocol {result.protocol['name']}")
     return Headline(
         name=one.name,
         about="; ".join(about) + ".",
         tiles=[
-            *_metric_tiles(one.metrics),
-            *_count_tiles(one.counts or {}),
-            *_cost_tiles(one.costs, _early(one, results)),
+            *_metric_tiles(result.metrics),
+            *_count_tiles(of_evaluation(one)[0].scores.counts),
+            *_cost_tiles(costs, setting),
         ],
-        caution="It is one training run: how much another seed would change is not in them." if one.setting else "",
+        caution="It is one training run: how much another seed would change is not in them." if setting else "",
     )
 
 
-def _of_experiment(experiment: Experiment) -> Headline | None:
-    rows = {(row.setting.conditioning, row.setting.fusion): row for row in experiment.rows if row.metrics}
+def _of_experiment(experiment: Item[ExperimentResult]) -> Headline | None:
+    result = experiment.result
+    rows = {(row.setting.conditioning, row.setting.fusion): row for row in result.table if row.metrics}
     row = rows.get(("cross", "intermediate")) or rows.get(("concat", "intermediate"))
     if row is None:
         return None
-    early = rows.get(("concat", "early"))
+    seeds = f"{len(row.seeds)} seed{'s' if len(row.seeds) > 1 else ''}"
     return Headline(
         name=row.name,
-        about=f"{_in_words(str(row.setting))}; experiment {experiment.name} at scale {experiment.scale}, {experiment.trained}.",
-        tiles=[*_metric_tiles(row.metrics), *_cost_tiles(row.costs, early.costs if early is not None else None)],
+        about=f"{row.setting.words}; experiment {result.name} at scale {result.scale}, {seeds}.",
+        tiles=[*_metric_tiles(row.metrics), *_cost_tiles(row.costs, row.setting)],
     )
 
 
-def _in_words(setting: str) -> str:
-    words = setting.replace("cross, ", "cross-attention, ").replace("concat, ", "concatenation, ")
-    return words.replace("intermediate", "intermediate fusion").replace("early", "early fusion")
-
-
-def _metric_tiles(metrics: Mapping[str, Estimate]) -> list[Tile]:
-    """The first distance and the first score."""
+def _metric_tiles(metrics: Metrics) -> list[Tile]:
+    """The first distance and the first alignment score."""
     tiles = []
-    for wanted, beside in ((tables.is_distance, "real against real images"), (tables.is_score, "real pairs")):
-        if name := next(filter(wanted, tables.metric_names([metrics])), None):
-            real = metrics[name].real
-            told = "" if real is None else f"{beside}: {tables.number(real, tables.digits_of(metrics[name]))}"
-            tiles.append(_tile(tables.metric_column(name), metrics[name], told))
+    for subject, beside in (("distance", "real against real images"), ("alignment", "real pairs")):
+        if metric := next((one for one in distinct([metrics]) if one.subject == subject), None):
+            real = metric.reference
+            told = "" if real is None else f"{beside}: {tables.number(real.value, tables.digits_of(metric))}"
+            tiles.append(_tile(tables.metric_column(metric), metric, told))
     return tiles
 
 
-def _count_tiles(counts: Mapping[str, Any]) -> list[Tile]:
-    overall = counts.get("overall", {})
-    if not isinstance(overall.get("right"), Estimate):
+def _count_tiles(counts: Counts | None) -> list[Tile]:
+    if counts is None or counts.overall.right is None:
         return []
     column = tables.Column(title="right kind and number of objects, %", percent=True)
-    return [_tile(column, overall["right"], f"of {overall['images']:,} images")]
+    return [_tile(column, counts.overall.right, f"of {counts.overall.images:,} images")]
 
 
 def _tile(column: tables.Column, estimate: Estimate, beside: str) -> Tile:
@@ -128,39 +125,16 @@ def _tile(column: tables.Column, estimate: Estimate, beside: str) -> Tile:
     )
 
 
-def _cost_tiles(costs: Mapping[str, Any], early: Mapping[str, Any] | None) -> list[Tile]:
-    """A guided step beside early fusion's: the one place where the report divides two numbers, both of them shown."""
-    steps = [(one or {}).get("guided_step_gflops", {}).get("shared") for one in (costs, early)]
-    if None in steps:
+def _cost_tiles(costs: Costs, setting: Setting | None) -> list[Tile]:
+    """A guided step next to early fusion's: the one place where the report divides two numbers, both of them shown."""
+    own, early = costs.guided_step_gflops, costs.early_fusion_step_gflops
+    if own is None or early is None or setting is None or setting.fusion == "early":
         return []
-    ours, theirs = steps
     return [
         Tile(
             label="GFLOPs a guided sampling step",
-            value=f"{ours:,.4g}",
-            interval=f"{100 * (ours / theirs - 1):+.0f} %".replace("-", "−"),
-            beside=f"early fusion by concatenation (U-ViT): {theirs:,.4g}",
+            value=f"{own.shared:,.4g}",
+            interval=f"{100 * (own.shared / early.shared - 1):+.0f} %".replace("-", "−"),
+            beside=f"early fusion by concatenation (U-ViT): {early.shared:,.4g}",
         )
     ]
-
-
-_SIZE = ("latent_size", "latent_channels", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
-
-
-def _early(one: Evaluation, results: Results) -> Mapping[str, Any] | None:
-    """Costs of early fusion by concatenation in the same size: of another evaluation, or of the preset that differs in
-    nothing else."""
-    if one.setting is None or one.setting.fusion == "early":
-        return None
-    for other in results.evaluations:
-        setting = other.setting
-        if setting is not None and (setting.conditioning, setting.fusion) == ("concat", "early"):
-            if all(other.target["setting"].get(key) == one.target["setting"].get(key) for key in _SIZE):
-                return other.costs
-    for costs in results.costs:
-        for name, row in costs.rows.items():
-            if all(row[key] == one.costs.get(key) for key in ("parameters", "gflops")):
-                early = name.replace("cross-", "concat-").replace("intermediate", "early")
-                if early in costs.rows:
-                    return costs.rows[early]
-    return None

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ifuvit.results import Setting
+
 SOURCE = "arXiv 2403.16530"
 
 CLIP_NOTE = (
@@ -15,15 +17,14 @@ FLOPS_NOTE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Table1Row:
-    """One of the four settings; `n_image` counts image-only blocks a side."""
+    """One of the four settings, at the paper's depth of 12."""
 
-    conditioning: str
-    fusion: str
-    n_text: int
-    n_image: int
+    name: str
+    """Of the preset and of the experiments' setting."""
+    setting: Setting
     fid_30k: float
     clip_score: float
-    parameters: str
+    parameters: float
     training_steps_per_second: float
     gflops: float
 
@@ -32,24 +33,19 @@ class Table1Row:
 class Table2Row:
     """One model; None is what the paper leaves empty."""
 
-    group: str
     model: str
     fusion: str
     path: str
     fid_30k: float | None
-    clip_score: float | None
+    clip_score: float
     gflops: float | None
 
 
-def _setting(
-    conditioning: str, fusion: str, fid: float, clip: float, parameters: str, speed: float, gflops: float
-) -> Table1Row:
-    n_text, n_image = (1, 4) if fusion == "intermediate" else (0, 0)
+def _setting(name: str, setting: Setting, *numbers: float) -> Table1Row:
+    fid, clip, parameters, speed, gflops = numbers
     return Table1Row(
-        conditioning=conditioning,
-        fusion=fusion,
-        n_text=n_text,
-        n_image=n_image,
+        name=name,
+        setting=setting,
         fid_30k=fid,
         clip_score=clip,
         parameters=parameters,
@@ -59,26 +55,26 @@ def _setting(
 
 
 TABLE_1 = (
-    _setting("concat", "early", 5.98, 0.584, "45M", 1.81, 29.56),
-    _setting("concat", "intermediate", 5.77, 0.588, "48M", 2.31, 25.84),
-    _setting("cross", "early", 6.48, 0.575, "45M", 2.54, 23.82),
-    _setting("cross", "intermediate", 5.68, 0.588, "48M", 2.74, 23.66),
+    _setting("concat-early", Setting(conditioning="concat", n_text=0, n_image=0), 5.98, 0.584, 45e6, 1.81, 29.56),
+    _setting(
+        "concat-intermediate", Setting(conditioning="concat", n_text=1, n_image=4), 5.77, 0.588, 48e6, 2.31, 25.84
+    ),
+    _setting("cross-early", Setting(conditioning="cross", n_text=0, n_image=0), 6.48, 0.575, 45e6, 2.54, 23.82),
+    _setting("cross-intermediate", Setting(conditioning="cross", n_text=1, n_image=4), 5.68, 0.588, 48e6, 2.74, 23.66),
 )
 
 
-def _model(
-    group: str, model: str, fusion: str, path: str, fid: float | None, clip: float, gflops: float | None
-) -> Table2Row:
-    return Table2Row(group=group, model=model, fusion=fusion, path=path, fid_30k=fid, clip_score=clip, gflops=gflops)
+def _model(model: str, fusion: str, path: str, fid: float | None, clip: float, gflops: float | None) -> Table2Row:
+    return Table2Row(model=model, fusion=fusion, path=path, fid_30k=fid, clip_score=clip, gflops=gflops)
 
-
-_FOUNDATION, _DEDICATED = "zero-shot on MS-COCO", "trained on MS-COCO"
 
 TABLE_2 = (
-    _model(_FOUNDATION, "DALL-E 3", "early", "cross", None, 0.320, None),
-    _model(_FOUNDATION, "Imagen", "early", "cross", 7.27, 0.29, None),
-    _model(_FOUNDATION, "Stable Diffusion", "early", "cross", 8.59, 0.325, None),
-    _model(_FOUNDATION, "SDXL", "early", "cross", None, 0.305, None),
-    _model(_DEDICATED, "U-ViT-Small", "early", "concat", 5.98, 0.584, 29.56),
-    _model(_DEDICATED, "IF-U-ViT (the paper's)", "intermediate", "cross", 5.68, 0.588, 23.66),
+    # Zero-shot on MS-COCO.
+    _model("DALL-E 3", "early", "cross", None, 0.320, None),
+    _model("Imagen", "early", "cross", 7.27, 0.29, None),
+    _model("Stable Diffusion", "early", "cross", 8.59, 0.325, None),
+    _model("SDXL", "early", "cross", None, 0.305, None),
+    # Trained on MS-COCO.
+    _model("U-ViT-Small", "early", "concat", 5.98, 0.584, 29.56),
+    _model("IF-U-ViT (the paper's)", "intermediate", "cross", 5.68, 0.588, 23.66),
 )

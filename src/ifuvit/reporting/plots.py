@@ -8,15 +8,15 @@ from importlib import resources
 
 from jinja2.utils import markupsafe
 
-from ifuvit.reporting.results import Estimate
 from ifuvit.reporting.tables import Column, number, plain
+from ifuvit.results import Estimate
 
 Markup = markupsafe.Markup
 
 # A plot is as wide as a phone in these units, so that its letters are read there at their own size.
 _WIDTH, _HEIGHT = 360, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 26, 40
-# Told apart by shape as well as by color; the style sheet has as many colors.
+# Distinct in shape as well as in color; the style sheet has as many colors.
 _MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-5L5 4H-5z", "M0-5.4L5 0L0 5.4L-5 0z")
 COLORS = 6
 
@@ -250,7 +250,7 @@ def _curve(
 
 
 def _label(text: str, x: float, y: float, taken: list[tuple[float, float]]) -> markupsafe.Markup | None:
-    """`text` beside a point where nothing else is; None if there is no such place. `taken` has what is there."""
+    """`text` next to a point where nothing else is; None if there is no such place. `taken` has what is there."""
     width = 6 * len(text)
     for anchor, dx, dy in (("start", 7, -4), ("start", 7, 12), ("end", -7, -4), ("end", -7, 12)):
         middle = x + dx + (width / 2 if anchor == "start" else -width / 2)

@@ -1,15 +1,15 @@
-"""Tables of the report in general: their cells as text, and their forms as CSV and Markdown."""
+"""Tables of the report: their cells as text, and their forms as CSV and Markdown."""
 
 import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ifuvit.reporting.results import Estimate
+from ifuvit.results import Better, Estimate, Metric
 
 Cell = Estimate | Path | str | int | float | None
 """A Path is the file that the row's numbers come from."""
@@ -23,8 +23,7 @@ class Column:
     """Shares are shown in percent; CSV files keep the share."""
     text: bool = False
     """Words, not numbers."""
-    better: str = ""
-    """"lower", "higher", or nothing."""
+    better: Better | Literal[""] = ""
 
     @property
     def full_title(self) -> str:
@@ -45,7 +44,7 @@ class Table:
     kind: Literal["rows", "matrix"] = "rows"
     """A matrix holds frequencies, which may be shaded by their share of the row."""
     sources: tuple[Path, ...] = ()
-    """The results that it was read from."""
+    """The result files that it was read from."""
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -63,7 +62,10 @@ class Table:
 
 
 def digits_of(estimate: Estimate) -> int:
-    """Decimals worth showing: two significant digits of the interval's half width, else four of the value."""
+    """Decimals worth showing: two significant digits of the interval's half width; without one what the metric says, else
+    four significant digits of the value."""
+    if isinstance(estimate, Metric) and estimate.interval is None:
+        return estimate.decimals
     if estimate.interval is not None and estimate.interval[1] > estimate.interval[0]:
         size, significant = (estimate.interval[1] - estimate.interval[0]) / 2, 2
     else:
@@ -100,30 +102,10 @@ def bare(value: float | None) -> Estimate | None:
     return None if value is None else Estimate(value=value)
 
 
-def is_distance(name: str) -> bool:
-    return name.startswith(("FD", "FID", "KID", "CMMD"))
-
-
-def is_score(name: str) -> bool:
-    return name.endswith("score")
-
-
-def metric_column(name: str, group: str = "") -> Column:
-    better = "lower" if is_distance(name) or "error" in name else "higher"
-    share = "ratio" in name or name.startswith("right ")
-    return Column(title=f"{name}, %" if share else name, group=group, percent=share, better=better)
-
-
-def metric_names(sets: Iterable[Mapping[str, Estimate]]) -> list[str]:
-    """The names of all metrics: distances (kernel distances first), scores, the others."""
-    names = list(dict.fromkeys(name for metrics in sets for name in metrics))
-
-    def rank(name: str) -> int:
-        if is_distance(name):
-            return 0 if name.startswith("KID") else 1
-        return 2 if is_score(name) else 3
-
-    return sorted(names, key=rank)
+def metric_column(metric: Metric, group: str = "") -> Column:
+    share = metric.unit == "share"
+    title = f"{metric.name}, %" if share else metric.name
+    return Column(title=title, group=group, percent=share, better=metric.better or "")
 
 
 def slug(text: str) -> str:
@@ -145,22 +127,22 @@ def as_markdown(table: Table) -> str:
     return "\n".join(parts) + "\n"
 
 
-_BESIDE = {
+_FURTHER = {
     "low": lambda one: one.interval and one.interval[0],
     "high": lambda one: one.interval and one.interval[1],
     "n": lambda one: one.n,
-    "real": lambda one: one.real,
+    "real": lambda one: one.reference.value if isinstance(one, Metric) and one.reference else None,
 }
 
 
 def as_csv(table: Table) -> str:
-    """One column a value; beside estimates their interval, n and the value of real images, as far as they are known."""
+    """One column per value; after estimates their interval, n and the value of real images, where they are known."""
     columns: list[list[Any]] = []
     for position, column in enumerate(table.columns):
         title = column.full_title.replace(", %", "")
         cells = [row[position] for row in table.rows]
         columns.append([title, *(cell.value if isinstance(cell, Estimate) else cell for cell in cells)])
-        for name, of in _BESIDE.items():
+        for name, of in _FURTHER.items():
             values = [of(cell) if isinstance(cell, Estimate) else None for cell in cells]
             if any(value is not None for value in values):
                 columns.append([f"{title} {name}", *values])

@@ -8,37 +8,7 @@ import numpy as np
 from ifuvit.studies.answers import Answer, passed
 from ifuvit.studies.clustering import jackknife, means, two_way
 from ifuvit.studies.design import Study
-from ifuvit.studies.preference import Rankings, average_ranks
-
-
-def concordance(ranks: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Kendall's coefficient of concordance W of every item's raters, with its correction for ties.
-
-    Args:
-        ranks: (A, M), of any kind that orders the M models of each answer.
-        items: (A,) which item each answer is about.
-
-    Returns:
-        (G,) W from 0 to 1 of the items that have two raters or more who do not tie everything, and (G,) their numbers of
-        raters.
-    """
-    of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
-    number, things = int(of_item.max(initial=-1)) + 1, ranks.shape[1]
-    places = average_ranks(ranks)
-    sums, raters = np.zeros((number, things)), np.bincount(of_item, minlength=number)
-    np.add.at(sums, of_item, places)
-    # A rater's sum of t³ - t over groups of t tied things, as the things' sum of t² - 1.
-    tied = ((places[:, :, None] == places[:, None, :]).sum(2) ** 2 - 1).sum(1)
-    most = raters**2 * (things**3 - things) - raters * np.bincount(of_item, weights=tied, minlength=number)
-    told = (raters > 1) & (most > 0)
-    spread = 12 * ((sums - sums.mean(1, keepdims=True)) ** 2).sum(1)
-    return spread[told] / most[told], raters[told]
-
-
-def kendalls_w(ranks: np.ndarray) -> float | None:
-    """`concordance` of the (raters, things) ranks of one item; None with fewer than two raters, or if all things are tied."""
-    found, _ = concordance(ranks, np.zeros(len(ranks)))
-    return float(found[0]) if len(found) else None
+from ifuvit.studies.ranks import Rankings, concordance
 
 
 def krippendorffs_alpha(
@@ -47,13 +17,13 @@ def krippendorffs_alpha(
     """Krippendorff's alpha.
 
     Args:
-        values: (A, M) M judgments of each answer: a model's rank each, or one count.
+        values: (A, M) M values of each answer: a model's rank each, or one count.
         items: (A,) which item each answer is about.
         raters: (A,) who gave it.
         level: of measurement.
 
     Returns:
-        An estimate; None where no item has two answers, or all judgments are the same.
+        An estimate; None where no item has two answers, or all values are the same.
     """
     import krippendorff
 
@@ -102,7 +72,7 @@ def ranking_agreement(table: Rankings) -> dict[str, Any]:
 
 
 def self_consistency(study: Study, answers: Sequence[Answer], *, samples: int) -> dict[str, Any]:
-    """How raters judged the same item twice.
+    """How raters rated the same item twice.
 
     Returns:
         {"repeats": pairs of answers, "same": share of equal ones; of rankings "pairs_kept": share of pairs of models in the
@@ -112,7 +82,7 @@ def self_consistency(study: Study, answers: Sequence[Answer], *, samples: int) -
     name = "difference" if study.kind == "count" else "pairs_kept"
     if not pairs:
         return {"repeats": 0, "same": None, name: None}
-    rows = [(1, float(_judged(first) == _judged(second)), _closeness(first, second)) for first, second in pairs]
+    rows = [(1, float(_rating(first) == _rating(second)), _closeness(first, second)) for first, second in pairs]
     same, closeness = two_way(
         np.array(rows),
         np.array([first.item for first, _ in pairs]),
@@ -125,7 +95,7 @@ def self_consistency(study: Study, answers: Sequence[Answer], *, samples: int) -
 
 
 def repeated(answers: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
-    """Both judgments of items that a rater judged twice."""
+    """Both answers to items that a rater rated twice."""
     first = {(one.rater, one.item): one for one in answers if one.purpose == "rating" and one.status == "answered"}
     return [
         (first[one.rater, one.item], one)
@@ -134,7 +104,7 @@ def repeated(answers: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
     ]
 
 
-def _judged(answer: Answer) -> Any:
+def _rating(answer: Answer) -> Any:
     """A count, or ranks by model."""
     if answer.ranks is None:
         return answer.count
@@ -145,7 +115,7 @@ def _closeness(first: Answer, second: Answer) -> float:
     if first.ranks is None:
         assert first.count is not None and second.count is not None
         return float(abs(first.count - second.count))
-    one, other = (np.sign(np.subtract.outer(ranks, ranks)) for ranks in (_judged(first), _judged(second)))
+    one, other = (np.sign(np.subtract.outer(ranks, ranks)) for ranks in (_rating(first), _rating(second)))
     return float((one == other)[np.triu_indices(len(one), 1)].mean())
 
 
@@ -163,7 +133,7 @@ def rater_rows(study: Study, answers: Sequence[Answer], *, least_passed: float) 
     for rater in study.raters:
         own = [one for one in answers if one.rater == rater.id]
         rated = [one for one in own if one.purpose == "rating"]
-        # To skip a check is not to pass it.
+        # A skipped check is not passed.
         checks = [bool(passed(rater.tasks[one.task], one)) for one in own if one.purpose == "check"]
         pairs = repeated(own)
         seconds = [one.seconds for one in rated if one.seconds is not None]
@@ -176,7 +146,7 @@ def rater_rows(study: Study, answers: Sequence[Answer], *, least_passed: float) 
                 "checks": len(checks),
                 "passed": sum(checks),
                 "repeats": len(pairs),
-                "same": sum(_judged(first) == _judged(second) for first, second in pairs),
+                "same": sum(_rating(first) == _rating(second) for first, second in pairs),
                 "median_seconds": float(np.median(seconds)) if seconds else None,
                 "flagged": bool(checks) and sum(checks) < least_passed * len(checks),
             }

@@ -8,13 +8,14 @@ from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import SAMPLES
 from ifuvit.studies.counting import count_numbers, counter_agreement, counts, people_agree
 from ifuvit.studies.design import Study
-from ifuvit.studies.preference import preference_numbers, rankings
+from ifuvit.studies.preference import preference_numbers
+from ifuvit.studies.ranks import rankings
 from ifuvit.utils.errors import InputError
 
 LEAST_PASSED = 0.75
 
 
-def analyse_study(
+def analyze_study(
     study: Study,
     answers: Sequence[Answer],
     *,
@@ -31,9 +32,9 @@ def analyse_study(
         samples: how often each bootstrap draws.
 
     Returns:
-        {"kind", "models", "items", "raters": `rater_rows`, "least_passed", "answers": {"expected", "answered", "cannot
-        tell", "skipped"}, "everyone": numbers, "without_flagged": numbers, or None where nobody is flagged}. Numbers are
-        `preference_numbers` or `count_numbers` with "agreement", "self_consistency" and, of counts, "counter".
+        The fields of a `PreferenceStudy` or a `CountStudy` and its "kind": {"models", "items", "raters": `rater_rows`,
+        "least_passed", "answers", "everyone": numbers, "without_flagged": numbers, or None where nobody is flagged}. Numbers
+        are `preference_numbers` or `count_numbers` with "agreement", "self_consistency" and, of counts, "counter".
         docs/human-evaluation.md explains every field.
 
     Raises:
@@ -56,12 +57,15 @@ def analyse_study(
         }
 
     return {
-        "kind": study.kind,
+        "kind": f"{study.kind} study",
         "models": list(study.models),
         "items": len(study.items),
         "answers": {
             "expected": sum(task.purpose == "rating" for rater in study.raters for task in rater.tasks),
-            **{status: sum(one.status == status for one in rated) for status in ("answered", "cannot tell", "skipped")},
+            **{
+                status.replace(" ", "_"): sum(one.status == status for one in rated)
+                for status in ("answered", "cannot tell", "skipped")
+            },
         },
         "least_passed": least_passed,
         "raters": raters,

@@ -35,11 +35,11 @@ class Answer:
     ranks: tuple[float, ...] | None = None
     """By slot, 1 is best; of tied images each has the best rank of theirs: 1, 1, 3."""
     seconds: float | None = None
-    """How long the page was looked at before this answer, where the browser told."""
+    """How long the page was looked at before this answer, where the browser reported it."""
     at: str
     """When, in UTC, ISO 8601."""
     changes: int = 0
-    """How often the rater answered this task anew."""
+    """How often the rater answered this task again."""
 
 
 def passed(task: Assignment, answer: Answer) -> bool | None:

@@ -3,7 +3,7 @@
 Answers to one item resemble each other, and so do those of one rater. A bootstrap over answers takes them for independent
 and is too narrow; one that draws items and raters at once counts the answers' own noise three times (Owen and Eckles,
 Annals of Applied Statistics 2012) and is too wide. So there are three bootstraps, and their variances make one (Cameron,
-Gelbach and Miller, Journal of Business & Economic Statistics 2011): that of whole items drawn anew, and on top of it what
+Gelbach and Miller, Journal of Business & Economic Statistics 2011): that of whole items drawn again, and on top of it what
 that of whole raters has more than that of single answers, if it has. The interval takes Student's t at Satterthwaite's
 degrees of freedom, for ten raters tell little of how much raters differ. Near a least or a greatest value that a number can
 have, its variance falls; so a share has Wilson's interval for the number of independent answers that would have the found
@@ -63,7 +63,7 @@ def two_way(
 
     Returns:
         {"value", "interval", "interval_from", "n": A} for each of the Q numbers; None for one that is undefined. An
-        interval from one rater alone, or one item, tells nothing of others; "interval_from" says so.
+        interval from one rater alone, or one item, says nothing about others; "interval_from" says so.
     """
     if len(features) == 0:
         return []
@@ -162,8 +162,8 @@ def means(sums: np.ndarray) -> np.ndarray:
 def _variance(
     features: np.ndarray, clusters: np.ndarray, statistic: Statistic, samples: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """(Q,) variance of the numbers when whole clusters of answers are drawn anew with replacement. Of G clusters the
-    bootstrap tells (G - 1) / G of it; that is made good."""
+    """(Q,) variance of the numbers when whole clusters of answers are drawn again with replacement. Of G clusters the
+    bootstrap gives (G - 1) / G of it, which is corrected."""
     if len(features) < 2:
         return np.full(statistic(features).shape[1], np.nan)
     of_answer = np.unique(clusters, return_inverse=True)[1].reshape(-1)

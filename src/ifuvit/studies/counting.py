@@ -46,16 +46,16 @@ class Counts:
 
 def counts(study: Study, answers: Sequence[Answer]) -> Counts:
     """Those of `answers` that tell a number."""
-    told = [(study.item(one.item), one) for one in answers if one.count is not None]
+    given = [(study.item(one.item), one) for one in answers if one.count is not None]
     return Counts(
         models=study.models,
-        model=np.array([item.model for item, _ in told], int),
-        kind=np.array([item.kind for item, _ in told], str),
-        asked=np.array([item.count for item, _ in told], int),
-        counted=np.array([one.count for _, one in told], int),
-        items=np.array([item.id for item, _ in told], str),
-        scenes=np.array([f"{item.prompt} {item.index}" for item, _ in told], str),
-        raters=np.array([one.rater for _, one in told], str),
+        model=np.array([item.model for item, _ in given], int),
+        kind=np.array([item.kind for item, _ in given], str),
+        asked=np.array([item.count for item, _ in given], int),
+        counted=np.array([one.count for _, one in given], int),
+        items=np.array([item.id for item, _ in given], str),
+        scenes=np.array([f"{item.prompt} {item.index}" for item, _ in given], str),
+        raters=np.array([one.rater for _, one in given], str),
     )
 
 
@@ -159,7 +159,7 @@ def difference(table: Counts, a: int, b: int, *, samples: int, seed: int = 0) ->
 
 
 def cells_won(cells: Mapping[str, Any], others: Mapping[str, Any], score: str) -> dict[str, int]:
-    """In how many combinations of object and count one model has the better mean, as the paper tells of its 20.
+    """In how many combinations of object and count one model has the better mean, as the paper reports for its 20.
 
     Returns:
         {"won", "tied": with exactly the same mean, "lost", "cells": all that both have}.
@@ -194,41 +194,41 @@ def count_items(study: Study, directory: Path, counter: "ImageCounter") -> dict[
 def counter_agreement(
     table: Counts, automatic: Mapping[str, int], *, samples: int, seed: int = 0
 ) -> dict[str, Any] | None:
-    """The automatic counter beside people, image by image.
+    """The automatic counter next to people, image by image.
 
     Args:
         automatic: how many objects of the asked kind it finds, by item.
 
     Returns:
-        {"images": judged by both, "same": share of answers that tell the counter's number, "same_people": share of pairs
-        of raters of one image who tell the same number, the most that can be expected of it, "difference": mean of the
-        counter's number less theirs, "absolute_difference", "correlation": Pearson's between the counter's number and a
+        {"images": counted by both, "same": share of answers that give the counter's number, "same_people": share of pairs
+        of raters of one image who give the same number, the most that can be expected of it, "difference": mean of the
+        counter's number less theirs, "absolute_difference", "correlation": Pearson's between the counter's number and an
         image's mean, "models": {model: {"people": both scores by people, "counter": by the counter, on these images}}},
-        estimates; None where no image is judged by both.
+        estimates; None where no image is counted by both.
     """
-    judged = np.isin(table.items, list(automatic))
-    if not judged.any():
+    by_both = np.isin(table.items, list(automatic))
+    if not by_both.any():
         return None
-    found = np.array([automatic[item] for item in table.items[judged]], float)
-    told = table.counted[judged].astype(float)
-    items, scenes, raters = table.items[judged], table.scenes[judged], table.raters[judged]
-    ahead = found - told
-    features = np.stack([np.ones_like(told), ahead == 0, ahead, abs(ahead)], axis=1)
+    found = np.array([automatic[item] for item in table.items[by_both]], float)
+    given = table.counted[by_both].astype(float)
+    items, scenes, raters = table.items[by_both], table.scenes[by_both], table.raters[by_both]
+    ahead = found - given
+    features = np.stack([np.ones_like(given), ahead == 0, ahead, abs(ahead)], axis=1)
     bounds = ([0, -np.inf, 0], [1, np.inf, np.inf])
     same, difference, absolute = two_way(features, scenes, raters, means, bounds=bounds, samples=samples, seed=seed)
     return {
         "images": len(np.unique(items)),
         "same": same,
-        "same_people": people_agree(items, raters, told),
+        "same_people": people_agree(items, raters, given),
         "difference": difference,
         "absolute_difference": absolute,
-        "correlation": _correlation(items, found, told, samples=samples, seed=seed),
-        "models": _by_people_and_counter(table, judged, found, samples=samples, seed=seed),
+        "correlation": _correlation(items, found, given, samples=samples, seed=seed),
+        "models": _by_people_and_counter(table, by_both, found, samples=samples, seed=seed),
     }
 
 
 def people_agree(items: np.ndarray, raters: np.ndarray, counted: np.ndarray) -> dict[str, Any] | None:
-    """Share of pairs of raters of one image that tell the same number; None where no image has two."""
+    """Share of pairs of raters of one image that give the same number; None where no image has two."""
     of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
     of_number = np.unique(np.stack([of_item, counted]), axis=1, return_inverse=True)[1].reshape(-1)
 
@@ -243,11 +243,11 @@ def people_agree(items: np.ndarray, raters: np.ndarray, counted: np.ndarray) -> 
 
 
 def _correlation(
-    items: np.ndarray, found: np.ndarray, told: np.ndarray, *, samples: int, seed: int
+    items: np.ndarray, found: np.ndarray, given: np.ndarray, *, samples: int, seed: int
 ) -> dict[str, Any] | None:
     of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
     numbers = np.bincount(of_item)
-    x, y = (np.bincount(of_item, weights=values) / numbers for values in (found, told))
+    x, y = (np.bincount(of_item, weights=values) / numbers for values in (found, given))
     if len(x) < 3 or x.std() == 0 or y.std() == 0:
         return None
 
@@ -264,18 +264,18 @@ def _correlation(
 
 
 def _by_people_and_counter(
-    table: Counts, judged: np.ndarray, found: np.ndarray, *, samples: int, seed: int
+    table: Counts, by_both: np.ndarray, found: np.ndarray, *, samples: int, seed: int
 ) -> dict[str, Any]:
     counter = np.zeros(len(table.counted), int)
-    counter[judged] = found
+    counter[by_both] = found
     # The counter evaluators each image once.
     first = np.zeros(len(table.counted), bool)
     first[np.unique(table.items, return_index=True)[1]] = True
     by_counter = Counts(**{**vars(table), "counted": counter, "raters": np.full(len(counter), "counter")})
     return {
         name: {
-            "people": group_scores(table, judged & (table.model == index), samples=samples, seed=seed),
-            "counter": group_scores(by_counter, judged & first & (table.model == index), samples=samples, seed=seed),
+            "people": group_scores(table, by_both & (table.model == index), samples=samples, seed=seed),
+            "counter": group_scores(by_counter, by_both & first & (table.model == index), samples=samples, seed=seed),
         }
         for index, name in enumerate(table.models)
     }

@@ -29,7 +29,7 @@ MAX_MODELS = 9
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """What is judged on one page."""
+    """What raters see on one page."""
 
     id: str
     prompt: str

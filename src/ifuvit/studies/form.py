@@ -1,4 +1,4 @@
-"""The form without a server: one HTML file a rater that holds everything, and the reading of what comes back."""
+"""Forms that require no server: one self-contained HTML file per rater, and the answers that come back."""
 
 import base64
 import csv
@@ -14,7 +14,7 @@ from ifuvit.studies.design import IMAGES, Rater, Study
 from ifuvit.studies.pages import paragraphs, render, static_file, view_task
 from ifuvit.studies.store import Entry
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, read_json
+from ifuvit.utils.files import OutputDirectory, read_json
 
 _COLUMNS = {"study", "rater", "token", "agreed", "task", "status", "count", "ranks", "seconds", "at"}
 
@@ -25,10 +25,8 @@ def write_forms(study: Study, directory: Path, out: Path) -> None:
     Raises:
         InputError: `out` holds something else.
     """
-    names = {f"{rater.id}.html" for rater in study.raters}
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - names):
-        raise InputError(f"--out {out}: holds something else already; give a new or empty directory")
-    with atomic_directory(out) as temporary:
+    names = tuple(f"{rater.id}.html" for rater in study.raters)
+    with OutputDirectory(out, "study export", own=names).replace() as temporary:
         for rater in study.raters:
             (temporary / f"{rater.id}.html").write_text(form(study, rater, directory / IMAGES), encoding="utf-8")
 

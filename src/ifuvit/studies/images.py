@@ -14,7 +14,7 @@ SPOILED_TILES = 16
 
 
 def blind_name() -> str:
-    """A file name that tells nothing."""
+    """A file name that reveals nothing."""
     return f"{secrets.token_hex(16)}.png"
 
 

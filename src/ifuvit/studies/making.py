@@ -58,7 +58,7 @@ def make_items(
     images = directory / IMAGES
     images.mkdir(parents=True)
     names = {(model, key): blind_name() for model in range(len(drawn)) for key in keys}
-    # In an order that tells nothing, for files have dates.
+    # In an order that reveals nothing, for files have dates.
     for (model, key), name in sorted(names.items(), key=lambda pair: pair[1]):
         blind(drawn[model].files[key], images / name, size=size)
 

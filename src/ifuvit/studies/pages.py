@@ -26,7 +26,7 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
-    """All that a rater's page of a task tells: neither the item, nor its models, nor why it is asked."""
+    """All that a rater's page of a task shows: neither the item, nor its models, nor why it is asked."""
 
     kind: str
     number: int

@@ -2,62 +2,17 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import means, two_way
-from ifuvit.studies.design import Study
+from ifuvit.studies.ranks import Rankings, kendalls_w
 
 PENALTY = 0.01
 """Times the sum of squared log-strengths, as in choix. It keeps the strength of a model that always wins finite, and is
-nothing beside dozens of answers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rankings:
-    """A answers about M models, as arrays."""
-
-    models: tuple[str, ...]
-    ranks: np.ndarray
-    """(A, M): each model's rank, 1 is best; tied ones have the average of the places that they share."""
-    slots: np.ndarray
-    """(A, M): where each model's image stood, 0 is leftmost."""
-    items: np.ndarray
-    """(A,) ids."""
-    raters: np.ndarray
-    """(A,) ids."""
-
-    @property
-    def points(self) -> np.ndarray:
-        """(A, M): of M models the first earns M points, the last 1 (the paper's 4-3-2-1)."""
-        return len(self.models) + 1 - self.ranks
-
-
-def rankings(study: Study, answers: Sequence[Answer]) -> Rankings:
-    """Those of `answers` that rank."""
-    ranked = [one for one in answers if one.ranks is not None]
-    number = len(study.models)
-    slots = np.argsort(np.array([one.order for one in ranked], int).reshape(-1, number), axis=1)
-    by_slot = np.array([one.ranks for one in ranked], float).reshape(-1, number)
-    return Rankings(
-        models=study.models,
-        ranks=average_ranks(np.take_along_axis(by_slot, slots, axis=1)),
-        slots=slots,
-        items=np.array([one.item for one in ranked], str),
-        raters=np.array([one.rater for one in ranked], str),
-    )
-
-
-def average_ranks(ranks: np.ndarray) -> np.ndarray:
-    """(A, M) ranks of any kind as places, where tied ones have the average of those that they share: 1, 1, 3 becomes
-    1.5, 1.5, 3."""
-    before = (ranks[:, None, :] < ranks[:, :, None]).sum(2)
-    tied = (ranks[:, None, :] == ranks[:, :, None]).sum(2)
-    return before + (tied + 1) / 2
+negligible next to dozens of answers."""
 
 
 def preference_numbers(table: Rankings, *, samples: int, seed: int = 0) -> dict[str, Any]:
@@ -203,8 +158,6 @@ def slot_test(table: Rankings) -> dict[str, Any]:
         {"statistic", "p"}; None each where all images of every answer are tied.
     """
     from scipy.stats import chi2
-
-    from ifuvit.studies.agreement import kendalls_w
 
     points = by_slot(table)
     concordance = kendalls_w(points)

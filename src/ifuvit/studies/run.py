@@ -1,17 +1,29 @@
-"""`ifuvit study`: people count objects in models' images, or rank them: made, served, gathered and analyzed."""
+"""What `ifuvit study` does: people count objects in models' images, or rank the images."""
 
 import shutil
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
-
+from ifuvit import results
 from ifuvit.data.prompts import read_prompts
-from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
-from ifuvit.studies.design import MAX_MODELS
+from ifuvit.studies.analysis import analyze_study
+from ifuvit.studies.answers import EXPORTS, read_answers
+from ifuvit.studies.config import (
+    StudyAnalyzeConfig,
+    StudyExportConfig,
+    StudyImportConfig,
+    StudyMakeConfig,
+    StudyServeConfig,
+)
+from ifuvit.studies.counting import count_items
+from ifuvit.studies.design import STUDY_FILE, Study, assign, make_raters, new_token, read_study
+from ifuvit.studies.form import read_returned, write_forms
+from ifuvit.studies.making import CONSENT, make_items, parse_count, scene_captions
+from ifuvit.studies.sources import Drawn, draw, open_models, take
+from ifuvit.studies.store import DATABASE, Entry, Store
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device
 from ifuvit.utils.errors import InputError
@@ -25,186 +37,18 @@ from ifuvit.utils.files import (
     write_text,
 )
 
-if TYPE_CHECKING:
-    from ifuvit.studies.sources import Drawn
-
-MAKE, ANALYSE = "study make", "study analyze"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyMakeConfig:
-    """Draw or take images of the same prompts and seeds for all models, blind them, and assign them to raters."""
-
-    kind: Positional[Literal["count", "preference"]]
-    """count: how many objects are there? preference: rank the models' images of a prompt."""
-    models: Positional[tuple[str, ...]]
-    """Models that draw (shipped names, run or pipeline directories, diffusers pipelines); or directories of images: of
-    `ifuvit generate`, with prompts in x.txt beside x.png, with a metadata.jsonl, or with --captions. Images are matched by
-    prompt and by which of its images they are. Either all or none draw."""
-    out: Path
-    """Directory to write. What models draw is kept beside it, as OUT.drawings, until the study is whole, so that a command
-    that was killed goes on where it was."""
-    names: tuple[str, ...] = ()
-    """What to call the models in results; default: their directories' names. Raters never see them."""
-    prompts_file: Path | None = None
-    """One prompt a line, for models that draw. Default: for a count the paper's 20 prompts, for a preference 100 captions of
-    held-out OpenMoji scenes."""
-    captions: Path | None = None
-    """For directories of bare images: the prompts, one a line for every image in the order of their names."""
-    images_per_prompt: int | None = None
-    """Images a prompt, for models that draw. Default: the paper's, 10 for a count and 1 for a preference."""
-    sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings(steps=50)
-    device: str = "auto"
-    """As for `ifuvit generate`."""
-    batch_size: Annotated[int | None, arg(metavar="INT")] = None
-    """As for `ifuvit generate`."""
-    size: int | None = None
-    """Crop and scale all images to squares of so many pixels. Without it they have to be of one size already."""
-    raters: int = 10
-    """Raters, each with a private link."""
-    raters_per_item: int | None = None
-    """How many raters get each item. Default: 3 for a count, 5 for a preference."""
-    repeats: int = 3
-    """Items that a rater gets a second time, unannounced: how consistent is one with oneself?"""
-    checks: int = 3
-    """Items a rater whose answer is beyond doubt: scenes with a known count, or a image cut to pieces among the others."""
-    interval_width: float | None = None
-    """Tell how many raters it takes for 95 % intervals of this width. Default: 0.1 of each model's share of right counts, 0.3
-    points of its mean rank points."""
-    title: str = "What do you see?"
-    """Heading of the raters' pages."""
-    consent: Path | None = None
-    """Text file that raters read before they begin; empty lines separate paragraphs."""
-    seed: int = 0
-    """Of the images that are drawn, the assignment and all orders."""
-
-    def __post_init__(self) -> None:
-        if len(self.models) < (2 if self.kind == "preference" else 1):
-            raise InputError(f"a {self.kind} study of {len(self.models)} models: give more")
-        if self.kind == "preference" and len(self.models) > MAX_MODELS:
-            raise InputError(f"{len(self.models)} models: nobody can rank more than {MAX_MODELS} side by side")
-        if self.names and len(self.names) != len(self.models):
-            raise InputError(f"--names: {len(self.names)} for {len(self.models)} models; give as many")
-        if len(set(self.model_names)) < len(self.models):
-            raise InputError(f"models {', '.join(self.model_names)}: give different --names")
-        for name in ("images_per_prompt", "batch_size", "size", "raters", "raters_per_item"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-        for name in ("repeats", "checks", "seed"):
-            if getattr(self, name) < 0:
-                raise InputError(f"--{name} {getattr(self, name)}: must not be negative")
-        if self.answers_an_item > self.raters:
-            raise InputError(f"--raters-per-item {self.answers_an_item}: there are but {self.raters} --raters")
-        if self.interval_width is not None and not self.interval_width > 0:
-            raise InputError(f"--interval-width {self.interval_width}: must be above 0")
-
-    @property
-    def model_names(self) -> tuple[str, ...]:
-        """What the models are called in results."""
-        return self.names or tuple(Path(model).resolve().name for model in self.models)
-
-    @property
-    def answers_an_item(self) -> int:
-        """How many raters get each item."""
-        return self.raters_per_item or {"count": 3, "preference": 5}[self.kind]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyServeConfig:
-    """Serve a study's pages to its raters, and its progress to its owner, until interrupted."""
-
-    study: Positional[Path]
-    """Directory that `ifuvit study make` wrote."""
-    host: str = "127.0.0.1"
-    """Address to listen at. The default is for this machine alone; 0.0.0.0 is for everybody who can reach it, unencrypted."""
-    port: int = 8000
-    """Port to listen at."""
-    url: str | None = None
-    """Where raters reach the server, if not at host and port: https://example.org behind a proxy that encrypts."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.port < 65536:
-            raise InputError(f"--port {self.port}: must be from 1 to 65535")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyImportConfig:
-    """Take answers that raters sent back from static forms; what is there already is left out."""
-
-    study: Positional[Path]
-    """Directory that `ifuvit study make` wrote."""
-    files: Positional[tuple[Path, ...]]
-    """JSON or CSV files of answers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyExportConfig:
-    """Write a study's answers for other programs, or its static forms for raters without access to a server."""
-
-    study: Positional[Path]
-    """Directory that `ifuvit study make` wrote."""
-    format: Positional[Literal["csv", "json", "label-studio", "forms"]]
-    """csv, json, label-studio: all raters' answers. forms: a directory of HTML files, one a rater, that need no server."""
-    out: Path
-    """File to write; for forms a directory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyAnalyzeConfig:
-    """Tell what the answers say of the models, how sure that is, and how far raters agree."""
-
-    study: Positional[Path]
-    """Directory that `ifuvit study make` wrote."""
-    out: Path | None = None
-    """JSON file to write, plots beside it. Default: analysis.json in the study."""
-    counter: Annotated[str | None, arg(metavar="NAME|DIR")] = None
-    """Of a count: compare with this automatic counter, as of `ifuvit count judge`; "openmoji" is the shipped one."""
-    detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
-    """Of a count of photographs: compare with this zero-shot detector instead."""
-    threshold: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """Least score of a detector's box that counts."""
-    device: str = "cpu"
-    """Where the counter or detector computes: cpu, cuda, cuda:1, mps, auto."""
-    least_passed: float = 0.75
-    """Share of attention checks below which a rater is flagged. All numbers are told with and without flagged raters."""
-    samples: int = 1000
-    """How often each bootstrap draws."""
-    seed: int = 0
-    """Of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        if self.counter is not None and self.detector is not None:
-            raise InputError("--counter and --detector: give one of them")
-        if not 0 <= self.least_passed <= 1:
-            raise InputError(f"--least-passed {self.least_passed}: must be from 0 to 1")
-        if self.samples < 100:
-            raise InputError(f"--samples {self.samples}: too few for an interval; give at least 100")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: must not be negative")
-
-
-def run(config: StudyMakeConfig | StudyImportConfig | StudyExportConfig | StudyAnalyzeConfig) -> Path:
-    """Make, import, export or analyze, and return what was written.
-
-    Raises:
-        InputError: images, a study or answers that are missing or broken, or a place that cannot be written.
-    """
-    if isinstance(config, StudyMakeConfig):
-        return make(config)
-    if isinstance(config, StudyAnalyzeConfig):
-        return analyze(config)
-    return import_answers(config) if isinstance(config, StudyImportConfig) else export(config)
+MAKE, ANALYZE = "study make", "study analyze"
 
 
 # ------------------------------------------------------------------------------------------------------------- making
 
 
-def make(config: StudyMakeConfig) -> Path:
-    """Make a study; see `run`."""
-    from ifuvit.studies.design import STUDY_FILE, Study, assign, make_raters, new_token
-    from ifuvit.studies.making import CONSENT, make_items
-    from ifuvit.studies.store import DATABASE
+def make(config: StudyMakeConfig) -> Study:
+    """Make a study in `config.out`.
 
+    Raises:
+        InputError: images that are missing or broken, or a directory that cannot be written.
+    """
     started = now()
     OutputDirectory(config.out, MAKE).earlier()
     if (config.out / DATABASE).exists():
@@ -221,7 +65,7 @@ def make(config: StudyMakeConfig) -> Path:
             checks,
             models=len(config.models) if config.kind == "preference" else 0,
             raters=config.raters,
-            raters_per_item=config.answers_an_item,
+            raters_per_item=config.answers_per_item,
             repeats=config.repeats,
             seed=config.seed,
         )
@@ -234,7 +78,7 @@ def make(config: StudyMakeConfig) -> Path:
             items=items,
             checks=checks,
             raters=make_raters(tasks),
-            raters_per_item=config.answers_an_item,
+            raters_per_item=config.answers_per_item,
             owner_token=new_token(),
             seed=config.seed,
             image_size=size,
@@ -245,19 +89,17 @@ def make(config: StudyMakeConfig) -> Path:
         )
     (config.out / STUDY_FILE).chmod(0o600)  # it has everybody's tokens
     shutil.rmtree(drawings, ignore_errors=True)
-    return config.out
+    return study
 
 
-def _images(config: StudyMakeConfig, drawings: Path) -> "list[Drawn]":
-    """Every model's images; drawn into `drawings`, if they are not there."""
-    from ifuvit.studies.sources import draw, open_models, take
-
+def _images(config: StudyMakeConfig, drawings: Path) -> list[Drawn]:
+    """Every model's images; generated into `drawings`, unless they are there."""
     device = find_device(config.device)
     targets = open_models(config.models, captions=config.captions, device=device)
     if targets[0].generator is None:
         if config.prompts_file is not None or config.images_per_prompt is not None:
             raise InputError(
-                "--prompts-file and --images-per-prompt are for models that draw; images have their prompts"
+                "--prompts-file and --images-per-prompt are for models that generate; images have their prompts"
             )
         given = zip(targets, config.model_names, config.models)
         return [take(target, name, Path(model)) for target, name, model in given]
@@ -270,9 +112,7 @@ def _images(config: StudyMakeConfig, drawings: Path) -> "list[Drawn]":
 
 
 def _prompts(config: StudyMakeConfig) -> list[str]:
-    """What models draw from, each prompt as often as it has images."""
-    from ifuvit.studies.making import parse_count, scene_captions
-
+    """What models generate from, each prompt as often as it has images."""
     if config.prompts_file is not None:
         prompts = read_prompts(config.prompts_file)
     else:
@@ -296,14 +136,12 @@ def _read_text(file: Path, option: str) -> str:
 # ------------------------------------------------------------------------------------------------- answers in and out
 
 
-def import_answers(config: StudyImportConfig) -> Path:
-    """Import answers; see `run`."""
-    from ifuvit.studies.design import read_study
-    from ifuvit.studies.form import read_returned
-    from ifuvit.studies.store import Entry, Store
+def import_answers(config: StudyImportConfig) -> tuple[int, int]:
+    """Add the answers of files to a study's; returns how many there are, and how many of them are new.
 
-    if not config.files:
-        raise InputError("no files; give the files that raters sent back")
+    Raises:
+        InputError: a study or answers that are missing or broken.
+    """
     study = read_study(config.study)
     entries: list[Entry] = []
     agreed: dict[str, str] = {}
@@ -313,19 +151,17 @@ def import_answers(config: StudyImportConfig) -> Path:
         agreed |= consents
     store = Store(config.study)
     try:
-        new = store.merge(entries, agreed=agreed)
+        return len(entries), store.merge(entries, agreed=agreed)
     finally:
         store.close()
-    print(f"{len(config.files)} files, {len(entries)} answers, {new} of them new")
-    return config.study
 
 
-def export(config: StudyExportConfig) -> Path:
-    """Export answers or forms; see `run`."""
-    from ifuvit.studies.answers import EXPORTS, read_answers
-    from ifuvit.studies.design import read_study
-    from ifuvit.studies.form import write_forms
+def export(config: StudyExportConfig) -> None:
+    """Write answers or forms to `config.out`.
 
+    Raises:
+        InputError: a study that is missing or broken, or an output that cannot be written.
+    """
     study = read_study(config.study)
     if config.format == "forms":
         write_forms(study, config.study, config.out)
@@ -334,26 +170,21 @@ def export(config: StudyExportConfig) -> Path:
     else:
         _, write = EXPORTS[config.format]
         write_text(config.out, write(study, read_answers(config.study)))
-    return config.out
 
 
 # ---------------------------------------------------------------------------------------------------------- analyzing
 
 
-def analyze(config: StudyAnalyzeConfig) -> Path:
-    """Analyze a study; see `run`."""
+def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.PreferenceStudy | results.CountStudy]:
+    """Analyze a study; returns the file that was written and what it holds.
+
+    Raises:
+        InputError: a study that is missing or broken, too few answers, or a counter that does not fit.
+    """
     from ifuvit.metrics.counting.counters import open_counter
-    from ifuvit.reporting.human import study_plots
-    from ifuvit.reporting.plots import as_file
-    from ifuvit.reporting.reading import read_study as read_study_result
-    from ifuvit.reporting.tables import slug
-    from ifuvit.studies.analysis import analyse_study
-    from ifuvit.studies.answers import read_answers
-    from ifuvit.studies.counting import count_items
-    from ifuvit.studies.design import read_study
 
     if find_spec("krippendorff") is None:
-        raise InputError("analysis needs more packages (krippendorff): pip install 'ifuvit[study]'")
+        raise InputError("analysis requires more packages (krippendorff): pip install 'ifuvit[study]'")
     started = now()
     study = read_study(config.study)
     if study.kind != "count" and (config.counter or config.detector):
@@ -368,47 +199,47 @@ def analyze(config: StudyAnalyzeConfig) -> Path:
             device=find_device(config.device),
         )
         automatic, facts = count_items(study, config.study, counter), counter.facts()
-    result = manifest(
-        ANALYSE,
-        to_dict(config),
-        started=started,
-        study={"directory": str(config.study), "id": study.id, "title": study.title},
-        counter=facts,
-        **analyse_study(
-            study,
-            answers,
-            automatic=automatic,
-            least_passed=config.least_passed,
-            samples=config.samples,
-            seed=config.seed,
-        ),
+    analysis = analyze_study(
+        study,
+        answers,
+        automatic=automatic,
+        least_passed=config.least_passed,
+        samples=config.samples,
+        seed=config.seed,
+    )
+    result = results.from_json(
+        {
+            "schema": results.SCHEMA,
+            **manifest(ANALYZE, to_dict(config), started=started),
+            "study": {"directory": str(config.study), "id": study.id, "title": study.title},
+            "counter": facts,
+            **analysis,
+        },
+        results.PreferenceStudy if study.kind == "preference" else results.CountStudy,
     )
     written = config.out or config.study / "analysis.json"
-    write_json(written, result)
-    for plot in study_plots(read_study_result(written)):
-        write_text(written.parent / "plots" / f"{slug(plot.title)}.svg", as_file(plot))
-    return written
+    results.write(written, result)
+    return written, result
 
 
 # ------------------------------------------------------------------------------------------------------------ serving
 
 
-def serve(config: StudyServeConfig) -> None:
+def serve(config: StudyServeConfig, *, say: Callable[[str], None]) -> None:
     """Serve a study until interrupted.
+
+    Args:
+        say: called with what the owner should know, when the server listens.
 
     Raises:
         InputError: no study, packages that are missing, or a port that is taken.
     """
-    import socket
-
     try:
         import uvicorn
 
         from ifuvit.studies.server import make_app
     except ImportError as error:
-        raise InputError(f"serving needs more packages ({error.name}): pip install 'ifuvit[study]'") from None
-
-    from ifuvit.studies.design import read_study
+        raise InputError(f"serving requires more packages ({error.name}): pip install 'ifuvit[study]'") from None
 
     study = read_study(config.study)
     host = f"[{config.host}]" if ":" in config.host else config.host
@@ -419,15 +250,9 @@ def serve(config: StudyServeConfig) -> None:
     except OSError as error:
         raise InputError(f"--host {config.host} --port {config.port}: cannot listen there ({error.strerror})") from None
     app = make_app(config.study, url=url)
-    print(f"the owner's page, with every rater's link: {url}/owner/{study.owner_token}/", flush=True)
+    say(f"the owner's page, with every rater's link: {url}/owner/{study.owner_token}/")
     if config.host not in ("127.0.0.1", "localhost", "::1"):
-        print(
-            "others can reach this server; links and answers travel unencrypted unless a proxy encrypts them",
-            flush=True,
-        )
+        say("others can reach this server; links and answers travel unencrypted unless a proxy encrypts them")
     # No log of requests: they have the tokens in them.
     settings = uvicorn.Config(app, access_log=False, server_header=False, log_level="warning")
     uvicorn.Server(settings).run(sockets=[listening])
-
-
-# -------------------------------------------------------------------------------------------------------- command line

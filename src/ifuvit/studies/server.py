@@ -3,7 +3,7 @@
 Pages are rendered here and work without JavaScript; study.js adds keys, taps on images and dragging. An answer is an HTML form
 that is posted, kept in the database before it is acknowledged, and acknowledged by the way to the next task. Every form
 holds how many answers its task had when the page was made (`version`), so that an answer sent twice, or from an old page,
-is told from a change of mind.
+is distinguished from a change of mind.
 """
 
 import hmac
@@ -100,7 +100,7 @@ async def site_of(request: Request) -> Site:
 async def rater_of(token: str, site: Annotated[Site, Depends(site_of)]) -> Rater:
     """The rater whose link it is."""
     found = None
-    for rater in site.study.raters:  # all of them, each in constant time: how long it takes tells nothing
+    for rater in site.study.raters:  # all of them, each in constant time: how long it takes reveals nothing
         if _same(rater.token, token):
             found = rater
     if found is None:

@@ -36,15 +36,15 @@ def overview(study: Study, interval_width: float | None) -> str:
 
 
 def result_table(result: Mapping[str, Any]) -> str:
-    """Models, agreement, checks; beside the numbers of everybody those without flagged raters."""
+    """Models, agreement, checks; after the numbers of everybody those without flagged raters."""
     answers = result["answers"]
     lines = [
         f"{answers['answered']} answers of {answers['expected']} asked for, by "
         f"{sum(row['answered'] > 0 for row in result['raters'])} of {len(result['raters'])} raters; "
-        f"{answers['skipped']} skipped, {answers['cannot tell']} could not tell (brackets: 95 % intervals)"
+        f"{answers['skipped']} skipped, {answers['cannot_tell']} could not tell (brackets: 95 % intervals)"
     ]
     for title, numbers in parts(result).items():
-        of_models = _preference if result["kind"] == "preference" else _count
+        of_models = _preference if result["kind"] == "preference study" else _count
         lines += ["", title, *of_models(numbers), *_agreement(numbers)]
     flagged = [row for row in result["raters"] if row["flagged"]]
     lines += ["", *(f"flagged: {row['rater']}, {row['passed']} of {row['checks']} checks passed" for row in flagged)]
@@ -116,15 +116,15 @@ def _count(numbers: Mapping[str, Any]) -> list[str]:
     models = list(numbers["models"])
     for place, one in enumerate(models):
         for other in models[place + 1 :]:
-            told = ", ".join(
+            scores = ", ".join(
                 f"{cells['won']} won and {cells['tied']} tied by {score.replace('_', ' ')}"
                 for score, cells in numbers["cells_won"][one][other].items()
             )
             cells = numbers["cells_won"][one][other]["match_ratio"]["cells"]
-            lines.append(f"{one} against {other}, of {cells} cells: {told}")
+            lines.append(f"{one} against {other}, of {cells} cells: {scores}")
     if counter := numbers["counter"]:
         lines.append(
-            f"the counter tells the people's number in {_cell(counter['same'], percent=True)} % of answers, "
+            f"the counter agrees with people in {_cell(counter['same'], percent=True)} % of answers, "
             f"two people the same in {_cell(counter['same_people'], percent=True)} % of pairs"
         )
     return lines
@@ -133,7 +133,7 @@ def _count(numbers: Mapping[str, Any]) -> list[str]:
 def _agreement(numbers: Mapping[str, Any]) -> list[str]:
     agreement, consistency = numbers["agreement"], numbers["self_consistency"]
     told = [f"Krippendorff's alpha {_cell(agreement['krippendorffs_alpha'])}"]
-    if "kendalls_w" in agreement:
+    if agreement.get("kendalls_w") is not None:
         told += [f"Kendall's W {_cell(agreement['kendalls_w'])}"]
     if consistency["repeats"]:
         told += [f"same answer to {_cell(consistency['same'], percent=True)} % of {consistency['repeats']} repeats"]

@@ -1,0 +1,175 @@
+"""Tables and plots of evaluations, sweeps over guidance scales and experiments: the paper's Figures 3 (right) and 7."""
+
+from collections.abc import Iterable, Sequence
+
+from ifuvit.reporting.collection import Collection, Item
+from ifuvit.reporting.cost_section import costs_cells, costs_columns
+from ifuvit.reporting.plots import Bar, Plot, Point, Series, bar_plot, line_plot
+from ifuvit.reporting.tables import Cell, Column, Table, bare, metric_column, slug
+from ifuvit.results import Evaluation, ExperimentResult, Metric, Metrics, SweepPoint, by_name, distinct, in_common
+
+
+def cells(metrics: Metrics, columns: Iterable[Metric]) -> tuple[Cell, ...]:
+    """The values of one row under the columns of `distinct` metrics."""
+    numbers = by_name(metrics)
+    return tuple(numbers.get(metric.name) for metric in columns)
+
+
+def reference(sets: Iterable[Metrics], metric: Metric) -> tuple[str, float] | None:
+    """What a plot of a metric has as the value of real images."""
+    real = in_common(sets, metric.name)
+    return None if real is None else ("real images", real)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def experiment_table(one: Item[ExperimentResult]) -> Table:
+    """All rows of an experiment."""
+    result = one.result
+    metrics = distinct(row.metrics for row in result.table)
+    return Table(
+        name=f"experiment-{slug(result.name)}-{slug(result.scale)}",
+        title=f"{result.title}, scale {result.scale}{one.apart}",
+        columns=(Column(title="setting", text=True), *map(metric_column, metrics), *costs_columns()),
+        rows=tuple(
+            (
+                f"{row.setting}, w = {row.guidance_scale:g}" if result.points else str(row.setting),
+                *cells(row.metrics, metrics),
+                *costs_cells(row.costs),
+            )
+            for row in result.table
+        ),
+        sources=(one.file,),
+    )
+
+
+def claims_table(one: Item[ExperimentResult]) -> list[Table]:
+    """What the paper claims, and what came out; nothing if the experiment has no verdicts."""
+    if not one.result.verdicts:
+        return []
+    words = {True: "yes", False: "yes, not clearly", None: "yes, with one seed"}
+    rows = []
+    for verdict in one.result.verdicts:
+        word = words[verdict.clear]
+        word = word if verdict.holds else word.replace("yes", "no")
+        rows.append((verdict.claim, word, verdict.metric, verdict.difference))
+    return [
+        Table(
+            name=f"claims-{slug(one.result.name)}-{slug(one.result.scale)}",
+            title="The paper's claims here",
+            columns=tuple(
+                Column(title=title, text=title != "difference") for title in ("claim", "holds", "by", "difference")
+            ),
+            rows=tuple(rows),
+            notes=("Clearly: the 95 % interval of the difference over seeds leaves out 0.",),
+            sources=(one.file,),
+        )
+    ]
+
+
+def sweep_tables(found: Collection) -> list[Table]:
+    """A table for each sweep, in their order."""
+    tables = []
+    for sweep in found.sweeps:
+        metrics = distinct(point.metrics for point in sweep.result.points)
+        tables.append(
+            Table(
+                name="sweep",
+                title="Guidance scales",
+                columns=(Column(title="model"), Column(title="guidance scale w"), *map(metric_column, metrics)),
+                rows=tuple(
+                    (point.model, point.guidance_scale, *cells(point.metrics, metrics)) for point in sweep.result.points
+                ),
+                sources=(sweep.file,),
+            )
+        )
+    return tables
+
+
+def evaluation_table(one: Item[Evaluation]) -> Table:
+    """Every number of an evaluation with where its interval and the value of real images come from."""
+    return Table(
+        name=f"evaluation-{slug(one.name)}",
+        title=one.name,
+        columns=tuple(
+            Column(title=title, text=title in ("metric", "interval from", "how"))
+            for title in ("metric", "value", "n", "interval from", "real images", "how")
+        ),
+        rows=tuple(
+            (
+                metric.name,
+                metric,
+                metric.n,
+                metric.interval_from,
+                bare(metric.reference and metric.reference.value),
+                metric.reference and metric.reference.how,
+            )
+            for metric in distinct([one.result.metrics])
+        ),
+        sources=(one.file,),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- plots
+
+
+def sweep_plots(sweep_points: Sequence[SweepPoint]) -> list[Plot]:
+    """Distance against alignment over guidance scales (Fig. 3, right), a plot for every pair of them."""
+    metrics = distinct(point.metrics for point in sweep_points)
+    plots = []
+    for score in (metric for metric in metrics if metric.subject == "alignment"):
+        for distance in (metric for metric in metrics if metric.subject == "distance"):
+            if series := _curves(sweep_points, score.name, distance.name):
+                plots.append(
+                    line_plot(
+                        series,
+                        title=f"{distance.name} against {score.name} over guidance scales",
+                        x_label=f"{score.name}, {score.better} is better",
+                        y_label=f"{distance.name}, {distance.better} is better",
+                        note="Numbers at points: the guidance scale w. Best is low and to the right.",
+                    )
+                )
+    return plots
+
+
+def _curves(sweep_points: Sequence[SweepPoint], score: str, distance: str) -> list[Series]:
+    """A curve for each model that has both metrics, from the lowest guidance scale to the highest."""
+    curves: dict[str, list[tuple[float, Point]]] = {}
+    for point in sweep_points:
+        numbers = by_name(point.metrics)
+        if score in numbers and distance in numbers:
+            x, y = numbers[score], numbers[distance]
+            placed = Point(
+                x=x.value,
+                y=y.value,
+                x_interval=x.interval,
+                y_interval=y.interval,
+                label=f"{point.guidance_scale:g}",
+            )
+            curves.setdefault(point.model, []).append((point.guidance_scale, placed))
+    return [
+        Series(name=model, points=[placed for _, placed in sorted(points, key=lambda one: one[0])])
+        for model, points in curves.items()
+    ]
+
+
+def experiment_plots(result: ExperimentResult) -> list[Plot]:
+    """Curves if there are several guidance scales; otherwise bars by setting (Fig. 7 for the ablation), a plot for every
+    metric but precision and recall."""
+    if result.points:
+        return sweep_plots(result.points)
+    plots = []
+    sets = [row.metrics for row in result.table]
+    for metric in distinct(sets):
+        if metric.subject == "coverage":
+            continue
+        bars = [
+            Bar(name=str(row.setting), estimate=own, color=("concat", "cross").index(row.setting.conditioning))
+            for row in result.table
+            if (own := by_name(row.metrics).get(metric.name)) is not None
+        ]
+        column = metric_column(metric)
+        title = f"{column.title}, {column.better} is better" if column.better else column.title
+        plots.append(bar_plot(bars, title=title, reference=reference(sets, metric), percent=column.percent))
+    return plots
