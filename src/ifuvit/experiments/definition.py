@@ -46,13 +46,13 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Settings trained alike, with every seed, and judged alike."""
+    """Settings trained alike, with every seed, and evaluated alike."""
 
     name: str
     title: str
     settings: tuple[Setting, ...]
     guidance_scales: tuple[float, ...] = ()
-    """The standard w at which every run is judged; empty: the protocol's, once."""
+    """The standard w at which every run is evaluated; empty: the protocol's, once."""
     source: str
     """Where the paper's numbers stand."""
     expected: Mapping[str, Mapping[str, float]]
@@ -81,7 +81,7 @@ class Scale:
     protocol: Literal["quick", "paper", "clean"] = "quick"
     """Of the evaluation."""
     images: int | None = None
-    """Images judged instead of the protocol's."""
+    """Images to evaluate instead of the protocol's."""
     sampling: SamplingSettings | None = None
     """Instead of the protocol's."""
     count_prompts: tuple[str, ...] = ()
