@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, PromptSet
+from ifuvit.data.prompts import PromptSet
 from ifuvit.utils.command_line import Actions, parse
 
 
@@ -31,4 +31,7 @@ CONFIG = Actions(
 
 def main(arguments: list[str]) -> None:
     """Run the command with these arguments."""
-    print("\n".join(PROMPT_SETS[parse(CONFIG, arguments, prog="ifuvit count").set]))
+    config = parse(CONFIG, arguments, prog="ifuvit count")
+    from ifuvit.metrics.counting.prompts import PROMPT_SETS
+
+    print("\n".join(PROMPT_SETS[config.set]))
