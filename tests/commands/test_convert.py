@@ -32,7 +32,7 @@ def test_convert(checkpoint, tmp_path, monkeypatch, capsys):
     model, state = IFUViT.from_pretrained(out), torch.load(checkpoint)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     index, text = (json.loads((out / name).read_text()) for name in ("model_index.json", "text_encoder.json"))
-    assert index["latent_scale"] == 0.2301
+    assert index["latent_normalization"] == {"mean": [0.0], "scale": [0.2301]}
     assert index["vae"] == {"reference": "stabilityai/sd-vae-ft-ema", "fingerprint": None}
     assert text == {"reference": "clip-vit-large-patch14", "fingerprint": None, "max_tokens": 7}
     manifest = json.loads((out / "manifest.json").read_text())

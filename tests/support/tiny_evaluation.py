@@ -9,7 +9,6 @@ from PIL import Image
 from tiny_pipeline import TOKENS, write_text_encoder, write_vae
 from tiny_training import MODEL, write_features
 
-from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.text_encoder import TextEncoder
 from ifuvit.evaluation.evaluators.base import Findings, Setup
@@ -22,7 +21,7 @@ SETTINGS = {
     "model": replace(MODEL, text_width=16, text_tokens=TOKENS),
     "evaluate_every": 8,
     "evaluate_images": 5,
-    "evaluate_sampling": SamplingSettings(steps=2, guidance_scale=2.0),
+    "evaluate_steps": 2,
 }
 """Fields for `tiny_training.tiny`, beside `evaluate_data`."""
 

@@ -43,13 +43,17 @@ class ConvertConfig:
         check(self)
 
 
+CONFIG = ConvertConfig
+
+
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
     started = now()
-    config = parse(ConvertConfig, arguments, prog="ifuvit convert")
+    config = parse(CONFIG, arguments, prog="ifuvit convert")
     out = OutputDirectory(config.out, "convert")
     out.earlier()
 
+    from ifuvit.encoders.normalization import LatentNormalization
     from ifuvit.model.convert import from_uvit, read_checkpoint
     from ifuvit.pipeline import write_pipeline
 
@@ -63,7 +67,7 @@ def main(arguments: list[str]) -> None:
             # Neither encoder is loaded here, so there are no fingerprints for generation to check.
             autoencoder={"reference": config.autoencoder, "fingerprint": None},
             text_encoder={"reference": config.text_encoder, "fingerprint": None, "max_tokens": c.text_tokens},
-            latent_scale=config.latent_scale,
+            normalization=LatentNormalization(scale=(config.latent_scale,)),
         )
         write_manifest(
             directory,

@@ -3,10 +3,12 @@
 from ifuvit.evaluation.config import default_config
 from ifuvit.utils.command_line import parse
 
+CONFIG = default_config("quick")
+
 
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    config = parse(default_config("quick"), arguments, prog="ifuvit evaluate")
+    config = parse(CONFIG, arguments, prog="ifuvit evaluate")
     if config.protocol != "quick":  # whose sampling settings are the defaults then
         config = parse(default_config(config.protocol), arguments, prog="ifuvit evaluate")
     config.check_complete()

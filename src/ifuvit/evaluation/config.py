@@ -27,7 +27,11 @@ class EvaluateConfig:
     A model generates the protocol's captions first; the images are kept next to the result, and those that are there
     already are not generated again. Several models, or several guidance scales, make a directory with a result for each
     and a sweep.json; the same command again continues where it stopped. docs/evaluation.md says what every protocol
-    fixes."""
+    fixes.
+
+    Example:
+        ifuvit evaluate openmoji-cross-intermediate --data scenes --out result.json
+    """
 
     targets: Positional[Annotated[tuple[str, ...], arg(metavar="TARGET")]] = ()
     """Shipped models, runs, pipeline directories, diffusers pipelines (a directory or a name on the hub), or one directory
@@ -35,7 +39,7 @@ class EvaluateConfig:
     data: Annotated[Path | None, arg(metavar="DIR")] = None
     """The reference images and their captions: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder.
     Not required where only the objects in a directory of images are counted."""
-    out: Annotated[Path | None, arg(metavar="PATH")] = None
+    out: Path | None = None
     """The result, a JSON file; of several models or guidance scales a directory."""
     protocol: ProtocolName = "quick"
     """quick: 1,000 images and the embedded networks. paper: FID-30K and CLIP score as U-ViT has them. clean: as paper,
@@ -43,14 +47,14 @@ class EvaluateConfig:
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """What to measure: distances, alignment, counts, costs, diversity. Default: the first four; over several guidance
     scales distances and alignment."""
-    num_images: Annotated[int | None, arg(metavar="INT")] = None
+    num_images: int | None = None
     """Images, instead of the protocol's number. The name of the result's protocol then says that it was changed, as it
     does for sampling settings, seed and counting prompts."""
     sampling: Annotated[SamplingSettings | None, OmitArgPrefixes, AvoidSubcommands] = None
     """Instead of the protocol's, which is None."""
     guidance_scales: Annotated[tuple[float, ...], arg(metavar="FLOAT")] = ()
     """Several guidance scales, a result each: a curve of distance against alignment (the paper's Fig. 3, right)."""
-    seed: Annotated[int | None, arg(metavar="INT")] = None
+    seed: int | None = None
     """Of the noise, instead of the protocol's."""
     count_prompts: Annotated[tuple[str, ...], arg(metavar="SET=INT")] = ()
     """Sets of counting prompts with the images a prompt, instead of the protocol's, as `paper=10 all-kinds=2`. The sets are
@@ -72,7 +76,7 @@ class EvaluateConfig:
     """The counter of drawn objects: the shipped one, or a directory of a trained one."""
     detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
     """Count objects by this zero-shot detector of transformers, as google/owlv2-base-patch16-ensemble; for photographs."""
-    threshold: Annotated[float | None, arg(metavar="FLOAT")] = None
+    threshold: float | None = None
     """Least score of a detector's box that counts; fix it before you see the result. Default: 0.1 for OWLv2, 0.25 for
     Grounding DINO."""
     thresholds: Annotated[tuple[float, ...], arg(metavar="FLOAT")] = ()
@@ -83,7 +87,7 @@ class EvaluateConfig:
     """Keep the reference images' features here for the next evaluation. Default: OUT/cache where OUT is a directory."""
     device: str = "auto"
     """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
-    batch_size: Annotated[Positive[int] | None, arg(metavar="INT")] = None
+    batch_size: Positive[int] | None = None
     """Images generated at once. Default: 16 on a CPU, else 64. It does not change them."""
 
     def __post_init__(self) -> None:

@@ -49,7 +49,8 @@ class TrainingSpeed(NamedTuple):
 def _training_flops(config: "TrainConfig") -> float:
     from ifuvit.model.flops import forward_flops
 
-    return 3.0 * forward_flops(config.model).total * config.batch_size * config.steps
+    recipe = config.recipe
+    return 3.0 * forward_flops(recipe.model).total * recipe.batches.batch_size * config.steps
 
 
 def overview(experiment: Experiment, scale: Scale, seeds: int, stages: Sequence[Stage], speed: TrainingSpeed) -> str:

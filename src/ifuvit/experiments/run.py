@@ -44,8 +44,12 @@ _SCENES_SEED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """Do one of the paper's experiments: data, features, every setting trained with every seed, evaluation, table. The
-    same command again goes on where it stopped. docs/experiments.md lists experiments, costs and expected results."""
+    """Run one of the paper's experiments: data, every setting trained with every seed, evaluation, table. The same command
+    again resumes where it stopped. docs/experiments.md lists experiments, costs and expected results.
+
+    Example:
+        ifuvit experiment table1 --scale smoke --out out/table1
+    """
 
     name: Positional[Annotated[str, arg(metavar="NAME")]]
     """table1 (four settings), ablation (text block and middle fusion, each alone), or guidance_sweep."""
@@ -154,8 +158,8 @@ class Plan:
         """A run: the preset's recipe with the scale's changes."""
         from ifuvit.training.config import default_config
 
-        recipe = replace(
-            default_config(self.scale.preset),
+        return default_config(
+            self.scale.preset,
             data=self.features("train"),
             val_data=self.features("val"),
             out=self.run_directory(setting, seed),
@@ -164,9 +168,8 @@ class Plan:
             evaluate_data=self.data,
             evaluate_protocol=self.scale.protocol,
             evaluate_weights=self.config.weights,
-            **self.scale.recipe,
+            **{**self.scale.recipe, **({} if self.config.steps is None else {"steps": self.config.steps})},
         )
-        return recipe if self.config.steps is None else replace(recipe, steps=self.config.steps)
 
     def evaluate_config(self, setting: Setting, seed: int) -> EvaluateConfig:
         """The evaluation of a run at the protocol's guidance scale."""
@@ -241,14 +244,9 @@ class Plan:
 
     def trained(self, setting: Setting, seed: int) -> bool:
         """Whether a run has reached its last step."""
-        from ifuvit.training.config import FREE_FIELDS
+        from ifuvit.training.checkpoint import is_finished
 
-        config = self.train_config(setting, seed)
-        free = FREE_FIELDS | {"precision"}  # "auto" is what the machine does well
-        return (
-            _made(config.out, "train", to_dict(config), free=free)
-            and read_json(config.out / "manifest.json")["steps"] == config.steps
-        )
+        return is_finished(self.train_config(setting, seed))
 
     def results(self, setting: Setting, seed: int) -> list[results.Evaluation]:
         """The finished evaluations of a run."""
@@ -328,7 +326,7 @@ class Plan:
             write_json(self.cache / "evaluators.json", self._judges())
 
     def _train(self, setting: Setting, seed: int) -> None:
-        from ifuvit.training import loop as train
+        from ifuvit.training import loop
 
         config = self.train_config(setting, seed)
         record = config.out / "config.json"
@@ -337,7 +335,7 @@ class Plan:
             raise InputError(
                 f"{config.out}: is a run of {steps} steps, not {config.steps}; give --steps {steps}, or another --runs"
             )
-        train.run(config)
+        loop.train(config)
 
     def _evaluate(self, setting: Setting, seed: int) -> None:
         evaluation.evaluate(self.evaluate_config(setting, seed))
@@ -382,39 +380,35 @@ def run(config: ExperimentConfig) -> Path:
 def _write(plan: Plan, started: str) -> None:
     """experiment.json, gathered from what is on the disk."""
     config, experiment = plan.config, plan.experiment
-    results = {
+    evaluations = {
         setting.name: {seed: plan.results(setting, seed) for seed in plan.seeds} for setting in experiment.settings
     }
-    runs = [
-        {
-            "setting": setting.name,
-            "seed": seed,
-            "run": os.path.relpath(plan.run_directory(setting, seed), config.out),
-            "result": os.path.relpath(plan.result(setting, seed), config.out),
-            "status": "done" if plan.evaluated(setting, seed) else "missing",
-        }
-        for setting in experiment.settings
-        for seed in plan.seeds
-    ]
-    judged = next((found[0] for by_seed in results.values() for found in by_seed.values() if found), {})
-    content = manifest(
-        "experiment",
-        to_dict(config),
-        started=started,
+    first = next((found[0] for by_seed in evaluations.values() for found in by_seed.values() if found), None)
+    result = results.ExperimentResult(
+        **manifest("experiment", to_dict(config), started=started),
         name=experiment.name,
         title=experiment.title,
         scale=plan.scale.name,
-        seeds=plan.seeds,
-        complete=all(entry["status"] == "done" for entry in runs),
-        protocol=judged.get("protocol"),
-        data=judged.get("data"),
-        runs=runs,
-        headline=dict(plan.scale.headline),
-        table=table(experiment, results),
-        claims=verdicts(experiment, plan.scale.headline, results),
-        expected={"source": experiment.source, "rows": {name: dict(row) for name, row in experiment.expected.items()}},
+        seeds=tuple(plan.seeds),
+        protocol=first and first.protocol,
+        data=first and first.data,
+        runs=tuple(
+            results.ExperimentRun(
+                setting=setting.name,
+                seed=seed,
+                run=os.path.relpath(plan.run_directory(setting, seed), config.out),
+                result=os.path.relpath(plan.result(setting, seed), config.out),
+                status="done" if plan.evaluated(setting, seed) else "missing",
+            )
+            for setting in experiment.settings
+            for seed in plan.seeds
+        ),
+        headline={str(quantity): name for quantity, name in plan.scale.headline.items()},
+        table=table(experiment, evaluations),
+        verdicts=verdicts(experiment, plan.scale.headline, evaluations),
+        expected=results.Expected(source=experiment.source, rows=experiment.expected),
     )
-    write_json(config.out / "experiment.json", content)
+    results.write(config.out / "experiment.json", result)
 
 
 def _check(config: ExperimentConfig) -> None:

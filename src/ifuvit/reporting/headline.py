@@ -41,13 +41,13 @@ class Headline:
 
 def headline(found: Collection) -> Headline:
     """About the first model evaluated by itself; else Table 1's intermediate fusion; else whatever there is."""
-    if found.alone:
-        return _of_evaluation(found.alone[0])
+    if alone := [one for one in found.alone if one.result.metrics]:
+        return _of_evaluation(alone[0])
     for experiment in found.experiments:
         if experiment.result.name == "table1" and (told := _of_experiment(experiment)) is not None:
             return told
-    if found.evaluations:
-        return _of_evaluation(found.evaluations[0])
+    if found.measured:
+        return _of_evaluation(found.measured[0])
     for one in counted(found):
         if one.scores.counts:
             about = "Images whose objects were counted; there is no evaluation of their model here."

@@ -119,7 +119,8 @@ def _real_images(metrics: Sequence[Metric], sets: Sequence[Metrics]) -> list[Cel
 
 def table_2(found: Collection) -> list[Table]:
     """The paper's Table 2, and a row for each model evaluated; experiments have theirs in their own tables."""
-    chosen = found.alone or found.evaluations
+    alone = found.alone
+    chosen = [one for one in found.measured if one in alone] or found.measured
     if not chosen:
         return []
     sets = [one.result.metrics for one in chosen]

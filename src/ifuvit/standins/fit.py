@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ifuvit.training.checkpoint import gather, read_newest, restore, write
+from ifuvit.training.distributed import Stop, graceful_shutdown
 from ifuvit.training.ema import EMA
-from ifuvit.training.signals import Stop, graceful_shutdown
 from ifuvit.utils.errors import InputError
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.studies.design import MAX_MODELS
@@ -37,7 +37,7 @@ class StudyMakeConfig:
     """For directories of bare images: the prompts, one line for every image in the order of their names."""
     images_per_prompt: Positive[int] | None = None
     """Images per prompt, for models that generate. Default: the paper's, 10 for a count and 1 for a preference."""
-    sampling: SamplingSettings = SamplingSettings(steps=50)
+    sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings(steps=50)
     device: str = "auto"
     """As for `ifuvit generate`."""
     batch_size: Positive[int] | None = None
@@ -151,7 +151,7 @@ class StudyAnalyzeConfig:
     out: Path | None = None
     """JSON file to write, with plots next to it. Default: analysis.json in the study."""
     counter: str | None = None
-    """Of a count: compare with this automatic counter, a name or a directory as of `ifuvit count judge`; "openmoji" is the
+    """Of a count: compare with this automatic counter, a name, or a directory of `ifuvit make-standin counter`; "openmoji" is the
     shipped one."""
     detector: str | None = None
     """Of a count of photographs: compare with this zero-shot detector instead, a folder or a name on the hub."""

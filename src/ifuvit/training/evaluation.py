@@ -25,7 +25,7 @@ class Evaluation:
     """The captions of the images, always the same from the same noise, and the evaluators. All processes make one together.
 
     Args:
-        config: its `evaluate_` fields are used, and `out`, where the images lie (RUN/evaluation, replaced each time).
+        config: its section `evaluation` is used, and `out`, where the images lie (RUN/evaluation, overwritten each time).
         pipeline: generates the images; its backbone gets the averaged weights before each `measure`.
         processes: those of the run.
 
@@ -34,18 +34,22 @@ class Evaluation:
     """
 
     def __init__(self, config: TrainConfig, pipeline: "Pipeline", processes: Processes) -> None:
-        assert config.evaluate_data is not None
+        wanted = config.evaluation
+        assert wanted.evaluate_data is not None
         self.pipeline, self.processes = pipeline, processes
+        protocol = protocols[wanted.evaluate_protocol]
         self.protocol = replace(
-            protocols[config.evaluate_protocol],
-            name=f"{config.evaluate_protocol}, while training",
-            num_images=config.evaluate_images,
+            protocol,
+            name=f"{wanted.evaluate_protocol}, while training",
+            num_images=wanted.evaluate_images,
             reference="captioned",
             size=pipeline.image_size,
-            sampling=config.evaluate_sampling,
+            sampling=protocol.sampling.changed(
+                steps=wanted.evaluate_steps, guidance_scale=wanted.evaluate_guidance_scale
+            ),
             count_prompts=(),
         )
-        real = ReferenceImages.open(config.evaluate_data, split=self.protocol.split)
+        real = ReferenceImages.open(wanted.evaluate_data, split=self.protocol.split)
         self.prompts = [caption for _, caption in real.choose(self.protocol.num_images, self.protocol.caption_seed)]
         self.files = image_files(config.out / "evaluation", len(self.prompts))
         self.target = Target(name=config.out.name, kind="ifuvit", generator=pipeline)
@@ -53,7 +57,7 @@ class Evaluation:
             protocol=self.protocol,
             reference=real,
             device=pipeline.device,
-            weights=read_weights(config.evaluate_weights),
+            weights=read_weights(wanted.evaluate_weights),
             processes=processes,
         )
         self.evaluators = [find_evaluator(name)(setup) for name in EVALUATORS_WHILE_TRAINING]
