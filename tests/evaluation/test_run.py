@@ -88,7 +88,7 @@ def test_a_protocols_sampling_reaches_the_images(result):
         "captions": 2.0, "paper": 4.0, "held-out": 4.0,
     }  # fmt: skip
     assert all(
-        (one["initial_latents"], one["steps"], one["solver"]) == ("data-mean", 2, "dpm++") for one in settings.values()
+        (one["initial_latents"], one["steps"], one["solver"]) == ("data-mean", 2, "auto") for one in settings.values()
     )
 
 

@@ -141,7 +141,7 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
         (
             not curves,
             "the curve over guidance scales",
-            "ifuvit evaluate RUN... --guidance-scale 1 2 4 --data DIR --out DIR",
+            "ifuvit evaluate RUN... --guidance-scales 1 2 4 --data DIR --out DIR",
         ),
         (
             not any(run.result.evaluations for run in found.trainings),

@@ -121,14 +121,14 @@ def check_installed(trackers: Sequence[str]) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with "outer/inner" names, which trackers show as groups; lists become strings, and
-    estimates (see `ifuvit.metrics.intervals`) their values."""
+    """Nested dictionaries as one with "outer/inner" names, which trackers show as groups. Metrics (see `ifuvit.results`)
+    become their values under their names, other lists strings."""
     flattened: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and "value" in value:
-            flattened[prefix + key] = value["value"]
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             flattened.update(flat(value, f"{prefix}{key}/"))
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) and "value" in one for one in value):
+            flattened.update({f"{prefix}{key}/{one['name']}": one["value"] for one in value})
         else:
             flattened[prefix + key] = json.dumps(value) if isinstance(value, list) else value
     return flattened
