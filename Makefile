@@ -36,9 +36,8 @@ install-dev: $(VENV)/.installed-dev
 
 demo: $(VENV)/.installed
 	$(BIN)/ifuvit generate --prompts-file examples/demo-prompts.txt --out demo
-	$(BIN)/ifuvit count prompts paper > demo/paper-prompts.txt
-	$(BIN)/ifuvit generate --prompts-file demo/paper-prompts.txt --images-per-prompt 5 --out demo/counting
-	$(BIN)/ifuvit count judge demo/counting --out demo/counts.json
+	$(BIN)/ifuvit generate --prompt-set paper --images-per-prompt 5 --out demo/counting
+	$(BIN)/ifuvit evaluate demo/counting --metrics counts --out demo/counts.json
 	$(BIN)/ifuvit report results demo --out demo/report.html
 	@echo
 	@echo "Open in a browser:"

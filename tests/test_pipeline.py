@@ -12,12 +12,15 @@ from tiny_pipeline import MODEL, tiny_model, write_text_encoder, write_tiny_pipe
 
 import ifuvit
 from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
+from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.diffusion.sampling import initial_noise, sample
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import Pipeline
 from ifuvit.utils.errors import InputError
 
+UNIT = LatentNormalization(scale=(1.0,))
 PROMPTS = ["two sheep", "a bus", "two sheep", "three apples on grass", "a red bus"]
 
 
@@ -111,7 +114,9 @@ def test_exact_images_are_those_of_two_plain_passes():
                 (shipped.model, shipped.model.encode_text(*states), shipped.model.encode_text(*null)),
             )
         ]
-        plain, shared = (shipped.autoencoder.decode(latents / shipped.latent_scale) / 2 for latents in found)
+        plain, shared = (
+            shipped.autoencoder.decode(shipped.normalization.denormalize(latents)) / 2 for latents in found
+        )
     assert float((plain - shared).abs().max()) < 1e-4
     images = shipped(prompts, PAPER_SETTINGS)
     assert np.abs(pixels(images) - pixels(shipped.decode(found[0]))).max() <= 1
@@ -154,7 +159,7 @@ def test_save_and_load(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved" / "vae" / "config.json").is_file()  # a local autoencoder travels along
     again = ifuvit.Pipeline.from_pretrained(tmp_path / "saved")
-    assert again.latent_scale == 0.5
+    assert again.normalization == pipeline.normalization and again.objective == DDPM()
     arrays = [pixels(p(PROMPTS, num_inference_steps=3)) for p in (pipeline, again)]
     assert np.array_equal(*arrays)
     assert again.model.config == MODEL
@@ -180,6 +185,43 @@ def test_the_colors_of_training_are_saved_and_started_from(pipeline, tmp_path, m
     assert np.abs(alone - started[1:2]).max() <= 1
 
 
+@pytest.mark.parametrize("prediction", ["velocity", "clean"])
+def test_a_flow_model_is_saved_and_sampled(pipeline, tmp_path, prediction):
+    """Its objective decides solver, grid and what its predictions are; guidance and batches work as for the other one."""
+    flow = Flow(prediction=prediction, shift=2.0)
+    by_channel = LatentNormalization(mean=(1.0, 0.0, -1.0, 2.0), scale=(0.5, 1.0, 2.0, 0.25))
+    parts = (pipeline.model, pipeline.autoencoder, pipeline.text_encoder)
+    made = Pipeline(*parts, objective=flow, normalization=by_channel)
+    made.save_pretrained(tmp_path / "saved")
+    again = Pipeline.from_pretrained(tmp_path / "saved")
+    assert again.objective == flow and again.normalization == by_channel and again.initial_latents is None
+    images = pixels(made(PROMPTS, num_inference_steps=4))
+    assert np.array_equal(pixels(again(PROMPTS, num_inference_steps=4, solver="dpm++2m")), images)
+    alone = pixels(again(PROMPTS[1:2], num_inference_steps=4, first_index=1))
+    assert np.abs(alone - images[1:2]).max() <= 1
+    for changes in (
+        {"solver": "heun"},
+        {"solver": "euler"},
+        {"guidance_scale": 1.0},
+        {"guidance_interval": (0.5, 1.0)},
+    ):
+        assert not np.array_equal(pixels(made(PROMPTS, num_inference_steps=4, **changes)), images), changes
+    other = "clean" if prediction == "velocity" else "velocity"
+    as_other = Pipeline(*parts, objective=Flow(prediction=other, shift=2.0), normalization=by_channel)
+    assert not np.array_equal(pixels(as_other(PROMPTS, num_inference_steps=4)), images)
+    with pytest.raises(InputError, match="solver 'ddim' is one of ddpm models; this is a flow model"):
+        made(PROMPTS, solver="ddim")
+
+
+def test_the_first_pipelines_have_a_scale_alone(copy):
+    index = copy / "pipeline" / "model_index.json"
+    values = json.loads(index.read_text())
+    del values["objective"], values["latent_normalization"]
+    index.write_text(json.dumps({**values, "latent_scale": 0.25}))
+    old = Pipeline.from_pretrained(copy)
+    assert old.objective == DDPM() and old.normalization == LatentNormalization(scale=(0.25,))
+
+
 def test_decode_undoes_the_latent_scale(pipeline):
     latents = torch.randn(2, 4, 4, 4)
     want = pipeline.autoencoder.decode(latents / 0.5)
@@ -192,7 +234,8 @@ def test_decode_undoes_the_latent_scale(pipeline):
 def test_layout(run_directory):
     directory = run_directory / "pipeline"
     index = json.loads((directory / "model_index.json").read_text())
-    assert index["latent_scale"] == 0.5 and index["time_offset"] == 1
+    assert index["latent_normalization"] == {"mean": [0.0], "scale": [0.5]} and index["time_offset"] == 1
+    assert index["objective"] == {"name": "ddpm", "snr_gamma": None}
     assert set(index["vae"]) == {"reference", "fingerprint"}
     assert {path.name for path in directory.iterdir()} == {
         "model_index.json",
@@ -229,7 +272,9 @@ def test_another_autoencoder_is_refused(copy):
     ("file", "changes", "message"),
     [
         ("model_index.json", {"time_offset": 0}, "time_offset is 0"),
-        ("model_index.json", {"latent_scale": None}, "latent_scale is missing"),
+        ("model_index.json", {"latent_normalization": None}, "latent_normalization"),
+        ("model_index.json", {"objective": {"name": "magic"}}, "objective: 'magic' is not one of ddpm, flow"),
+        ("model_index.json", {"objective": {"name": "flow"}}, "time_offset is 1, not 0 as with objective flow"),
         ("model_index.json", {"latent_scale": -1}, "must be positive"),
         (
             "model_index.json",
@@ -252,16 +297,17 @@ def test_parts_that_do_not_fit(pipeline):
     for change, message in (({"text_width": 24}, "of width 16"), ({"latent_channels": 3}, "4 latent channels")):
         with pytest.raises(InputError, match=message):
             Pipeline(
-                tiny_model(replace(MODEL, **change)), pipeline.autoencoder, pipeline.text_encoder, latent_scale=1.0
+                tiny_model(replace(MODEL, **change)), pipeline.autoencoder, pipeline.text_encoder, normalization=UNIT
             )
     with pytest.raises(InputError, match="dtype"):
-        Pipeline(tiny_model(), pipeline.autoencoder, pipeline.text_encoder, latent_scale=1.0, dtype=torch.int8)
+        Pipeline(tiny_model(), pipeline.autoencoder, pipeline.text_encoder, normalization=UNIT, dtype=torch.int8)
 
 
 def test_mistakes(pipeline, tmp_path):
     for arguments, message in (
         ({"prompts": "a bus"}, "list of strings"),
-        ({"prompts": ["a bus"], "solver": "euler"}, "--solver euler: unknown; the solvers are dpm"),
+        ({"prompts": ["a bus"], "solver": "magic"}, "--solver magic: unknown; the solvers are auto, dpm"),
+        ({"prompts": ["a bus"], "solver": "euler"}, "solver 'euler' is one of flow models; this is a ddpm model"),
         ({"prompts": ["a bus"], "num_inference_steps": 0}, "--steps 0: must be from 1 to 1000"),
         ({"prompts": ["a bus"], "initial_latents": "red"}, "--initial-latents red: give one of data-mean, noise"),
         ({"prompts": ["a bus"], "sed": 1}, "unknown sampling setting 'sed'; the settings are solver, steps"),

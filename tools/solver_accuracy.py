@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ifuvit import IFUViT, IFUViTConfig
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.diffusion.sampling import image_generators, initial_noise, sample
-from ifuvit.diffusion.settings import SOLVERS, SamplingSettings
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.model.uvit import EncodedText
 from ifuvit.utils.files import now, write_manifest
 
@@ -87,7 +88,7 @@ def main() -> None:
     coarser = exact(model, noise, text, null_text, guidance_scale=GUIDANCE_SCALE, units=9)
     columns = (20, 50, 200)
     distances = {"U-ViT's own": {str(steps): UVIT_SOLVER.get(steps) for steps in columns}}
-    for solver in SOLVERS:
+    for solver in DDPM.solvers:
         distances[solver] = {}
         for steps in columns:
             settings = SamplingSettings(solver=solver, steps=steps, guidance_scale=GUIDANCE_SCALE)

@@ -2,9 +2,9 @@
 
 A pipeline directory follows diffusers' layout:
 
-    model_index.json                    latent scale, distribution of initial latents, time offset, the autoencoder's reference and fingerprint
+    model_index.json                    objective, latent normalization, distribution of initial latents, the autoencoder
     transformer/                        config.json, model.safetensors: the backbone
-    scheduler/scheduler_config.json     the noise schedule and the default solver
+    scheduler/scheduler_config.json     the objective and its default solver, in diffusers' words
     text_encoder.json                   the text encoder: reference, fingerprint, max_tokens
     vae/                                a diffusers autoencoder; absent where the reference leads to one
     training.json                       steps, batch size, seed and seconds of the training; absent where unknown
@@ -22,15 +22,10 @@ from torch import Tensor
 
 from ifuvit.data.images import to_images
 from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
-from ifuvit.diffusion.sampling import (
-    SCHEDULE,
-    STOCHASTIC,
-    TIME_OFFSET,
-    image_generators,
-    initial_latents,
-    sample,
-)
+from ifuvit.diffusion.objective import DDPM, OBJECTIVES, Flow
+from ifuvit.diffusion.sampling import image_generators, initial_latents, sample
 from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.utils.config import from_dict, to_dict
@@ -43,6 +38,7 @@ if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
 
+_DDPM = DDPM()
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -52,7 +48,8 @@ class Pipeline:
     Attributes:
         model: the backbone, in evaluation mode.
         autoencoder, text_encoder: the frozen encoders.
-        latent_scale: what unscaled latents are multiplied by to have unit variance.
+        objective: what the backbone was trained to predict.
+        normalization: of the latents that the backbone works on.
         initial_latents: the distribution of initial latents that fits the training images, where it is known.
         dtype: the backbone's precision; solver, text encoder and decoder work in fp32.
     """
@@ -63,7 +60,8 @@ class Pipeline:
         autoencoder: "Autoencoder",
         text_encoder: "TextEncoder",
         *,
-        latent_scale: float,
+        normalization: LatentNormalization,
+        objective: DDPM | Flow = _DDPM,
         initial_latents: InitialLatentsDistribution | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -85,8 +83,8 @@ class Pipeline:
                 f"{text_encoder.width}, the backbone takes {c.text_tokens} of {c.text_width}; use the text encoder the "
                 "backbone was trained with"
             )
-        if not latent_scale > 0:
-            raise InputError(f"latent_scale={latent_scale}: must be positive")
+        normalization.check_channels(c.latent_channels)
+        assert initial_latents is None or not objective.starts_from_noise
         if initial_latents is not None and len(initial_latents.mean) != c.latent_channels:
             raise InputError(
                 f"initial_latents has {len(initial_latents.mean)} channels, the backbone {c.latent_channels}"
@@ -97,7 +95,8 @@ class Pipeline:
         self.model = model.to(self.device).eval()
         self.autoencoder = autoencoder
         self.text_encoder = text_encoder
-        self.latent_scale = float(latent_scale)
+        self.objective = objective
+        self.normalization = normalization
         self.initial_latents = initial_latents
         self.dtype = dtype
 
@@ -142,7 +141,8 @@ class Pipeline:
             model,
             autoencoder,
             text_encoder,
-            latent_scale=index["latent_scale"],
+            normalization=_normalization(index, directory),
+            objective=_objective(index, directory),
             initial_latents=distribution,
             device=device,
             dtype=dtype,
@@ -161,7 +161,8 @@ class Pipeline:
                 "fingerprint": self.text_encoder.fingerprint,
                 "max_tokens": self.text_encoder.max_tokens,
             },
-            latent_scale=self.latent_scale,
+            normalization=self.normalization,
+            objective=self.objective,
             initial_latents=self.initial_latents,
             vae=self.autoencoder if Path(reference).is_absolute() else None,
         )
@@ -206,6 +207,7 @@ class Pipeline:
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         settings = settings.changed(**changes)
+        settings = settings.changed(solver=self.objective.resolve_solver(settings.solver))
         distribution = self.initial_latents if settings.initial_latents == "data-mean" else None
         images: list[Image] = []
         if not prompts:
@@ -231,14 +233,15 @@ class Pipeline:
                     text.rows(torch.tensor([row[prompt] for prompt in batch], device=self.device)),
                     null_text,
                     settings,
-                    generators=image_generators(seed, indices) if settings.solver in STOCHASTIC else None,
+                    objective=self.objective,
+                    generators=image_generators(seed, indices),
                     callback=step,
                 )
                 images += self.decode(latents)
         return images
 
     def decode(self, latents: Tensor) -> list["Image"]:
-        """Scaled latents (B, C, h, w), as the backbone makes them, to RGB images.
+        """Normalized latents (B, C, h, w), as the backbone makes them, to RGB images.
 
         Raises:
             InputError: latents that are not finite.
@@ -250,7 +253,7 @@ class Pipeline:
                 f"the latents are not finite with dtype {self.dtype}; use torch.float32, or another guidance scale"
             )
         with torch.autocast(self.device.type, enabled=False):
-            pixels = self.autoencoder.decode(latents.float() / self.latent_scale)
+            pixels = self.autoencoder.decode(self.normalization.denormalize(latents.float()))
         return [Image.fromarray(image) for image in to_images(pixels)]
 
     @property
@@ -282,7 +285,8 @@ def write_pipeline(
     *,
     autoencoder: Mapping[str, Any],
     text_encoder: Mapping[str, Any],
-    latent_scale: float,
+    normalization: LatentNormalization,
+    objective: DDPM | Flow = _DDPM,
     initial_latents: InitialLatentsDistribution | None = None,
     vae: "Autoencoder | None" = None,
     training: Mapping[str, Any] | None = None,
@@ -295,7 +299,8 @@ def write_pipeline(
         autoencoder: {"reference", "fingerprint"}; a fingerprint of None is not checked on loading. Further items are
             not kept.
         text_encoder: {"reference", "fingerprint", "max_tokens"}, likewise.
-        latent_scale: 1 / standard deviation of the latents in training.
+        normalization: of the latents in training.
+        objective: of the training.
         initial_latents: the distribution of initial latents that fits the training images, where it is known.
         vae: write this autoencoder into the directory instead of referring to it.
         training: how the weights came to be, {"steps", "batch_size", "seed", "seconds"}, where that is known.
@@ -312,27 +317,19 @@ def write_pipeline(
         )
         if training is not None:
             write_json(path / "training.json", dict(training))
-        write_json(
-            path / "scheduler" / "scheduler_config.json",
-            {
-                "_class_name": "DPMSolverSinglestepScheduler",
-                **SCHEDULE,
-                "prediction_type": "epsilon",
-                "solver_order": 3,
-                "final_sigmas_type": "sigma_min",
-                "lower_order_final": True,
-            },
-        )
+        scheduler = objective.scheduler_config()
+        write_json(path / "scheduler" / "scheduler_config.json", scheduler)
         write_json(
             path / "model_index.json",
             {
                 "_class_name": "IFUViTPipeline",
                 "_ifuvit_version": package_version(),
-                "latent_scale": float(latent_scale),
+                "objective": to_dict(objective),
+                "latent_normalization": to_dict(normalization),
                 **({} if initial_latents is None else {"initial_latents": to_dict(initial_latents)}),
-                "time_offset": TIME_OFFSET,
+                "time_offset": objective.time_offset,
                 "transformer": ["ifuvit", "IFUViT"],
-                "scheduler": ["diffusers", "DPMSolverSinglestepScheduler"],
+                "scheduler": ["diffusers", scheduler["_class_name"]],
                 "vae": {
                     "reference": "vae" if vae is not None else autoencoder["reference"],
                     "fingerprint": fingerprint,
@@ -349,23 +346,54 @@ def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     vae = index.get("vae")
     if not isinstance(vae, dict) or not isinstance(vae.get("reference"), str):
         raise InputError(f"{directory / 'model_index.json'}: vae.reference is missing")
-    if not isinstance(index.get("latent_scale"), (int, float)):
-        raise InputError(f"{directory / 'model_index.json'}: latent_scale is missing")
-    if index.get("time_offset") != TIME_OFFSET:
+    objective = _objective(index, directory)
+    if index.get("time_offset") != objective.time_offset:
         raise InputError(
-            f"{directory / 'model_index.json'}: time_offset is {index.get('time_offset')}; only {TIME_OFFSET} is known "
-            "(the network is fed n in 1 … 1000)"
+            f"{directory / 'model_index.json'}: time_offset is {index.get('time_offset')}, not {objective.time_offset} as "
+            f"with objective {objective.name}"
         )
     if not isinstance(text, dict) or not isinstance(text.get("reference"), str) or "max_tokens" not in text:
         raise InputError(f"{directory / 'text_encoder.json'}: reference or max_tokens is missing")
     schedule = read_json(directory / "scheduler" / "scheduler_config.json")
-    for key, value in SCHEDULE.items():
+    for key, value in objective.scheduler_config().items():
         if schedule.get(key) != value:
             raise InputError(
-                f"{directory / 'scheduler' / 'scheduler_config.json'}: {key} is {schedule.get(key)}; only the schedule "
-                f"with {key}={value} can be sampled"
+                f"{directory / 'scheduler' / 'scheduler_config.json'}: {key} is {schedule.get(key)}; only {key}={value} "
+                f"can be sampled with objective {objective.name}"
             )
     return index, text
+
+
+def _objective(index: Mapping[str, Any], directory: Path) -> DDPM | Flow:
+    """The objective of a pipeline; one without an entry is of before there were others."""
+    values, where = index.get("objective", {"name": "ddpm"}), f"{directory / 'model_index.json'}: objective"
+    name = values.get("name") if isinstance(values, dict) else None
+    if not isinstance(name, str) or name not in OBJECTIVES:
+        raise InputError(f"{where}: {name!r} is not one of {', '.join(OBJECTIVES)}")
+    return from_dict(OBJECTIVES[name], values, where=where)
+
+
+def _normalization(index: Mapping[str, Any], directory: Path) -> LatentNormalization:
+    """The latent normalization of a pipeline; the first ones have a scale alone."""
+    where = f"{directory / 'model_index.json'}: latent_normalization"
+    if "latent_scale" in index:
+        return from_dict(LatentNormalization, {"scale": [index["latent_scale"]]}, where=where)
+    if "latent_normalization" not in index:
+        raise InputError(f"{where} is missing")
+    return from_dict(LatentNormalization, index["latent_normalization"], where=where)
+
+
+def find_normalization(directory_or_name: str | Path) -> LatentNormalization | None:
+    """The latent normalization of a shipped model, a run or a pipeline directory; None for a backbone alone.
+
+    Raises:
+        InputError: the pipeline is damaged.
+    """
+    try:
+        directory = find(directory_or_name)
+    except InputError:
+        return None
+    return _normalization(_read_index(directory)[0], directory)
 
 
 def _check_fingerprint(

@@ -201,6 +201,40 @@ class ObjectScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountedImage:
+    """What was found in one image."""
+
+    file: str
+    prompt: str
+    counted: Mapping[str, int] | None = None
+    """Objects by kind; None where the counter cannot read the prompt."""
+    objects: tuple[tuple[str, float, float, float], ...] = ()
+    """(kind, x, y, score)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresAtThreshold:
+    """Overall scores at another threshold of the counter or detector."""
+
+    threshold: float
+    counts: CountScores | None = None
+    relations: RelationScores | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectCounts(ObjectScores):
+    """Scores of a set of images, with what they come from."""
+
+    thresholds: tuple[ScoresAtThreshold, ...] = ()
+    images: tuple[CountedImage, ...] = ()
+
+    @property
+    def counted(self) -> int:
+        """How many images have a prompt that the counter can read."""
+        return sum(one.counted is not None for one in self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counter:
     """The object counter or detector that counted, and how well it does."""
 
@@ -266,6 +300,8 @@ class Target:
     kind: Literal["ifuvit", "diffusers", "images"]
     sha256: str | None = None
     """Of the backbone's weights."""
+    fingerprint: str | None = None
+    """SHA-256 over all that decides what a model generates: weights, autoencoder, text encoder, latent scale."""
     model: Values | None = None
     """The backbone's configuration, where it is of this package."""
     training: TrainingFacts | None = None
@@ -359,10 +395,12 @@ class Evaluation(Result):
     data: ReferenceData | None = None
     """None where nothing was compared with reference images."""
     metrics: Metrics
-    objects: Mapping[str, ObjectScores] = field(default_factory=dict)
-    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"."""
+    objects: Mapping[str, ObjectCounts] = field(default_factory=dict)
+    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"; of a directory's images, "captions"."""
     counter: Counter | None = None
     costs: Costs | None = None
+    evaluators: Mapping[str, Values] = field(default_factory=dict)
+    """What decided the numbers, by evaluator: networks with their hashes."""
     images: str | None = None
     """Directory of the captions' images, relative to the file."""
     processes: int = 1
@@ -407,36 +445,17 @@ class Sweep(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectCount(Result):
-    """What a counter or a detector says of the images of `ifuvit generate`."""
+    """What a counter or a detector found in a directory of images, of earlier versions; now an `Evaluation`."""
 
     kind = "object count"
-
-    @dataclass(frozen=True, kw_only=True)
-    class Image:
-        """What was found in one image."""
-
-        file: str
-        prompt: str
-        counted: Mapping[str, int] | None = None
-        """Objects by kind; None where the counter cannot read the prompt."""
-        objects: tuple[tuple[str, float, float, float], ...] = ()
-        """(kind, x, y, score)."""
-
-    @dataclass(frozen=True, kw_only=True)
-    class AtThreshold:
-        """Overall scores at another threshold of the detector."""
-
-        threshold: float
-        counts: CountScores | None = None
-        relations: RelationScores | None = None
 
     directory: str
     """Of the images."""
     manifest_sha256: str
     scores: ObjectScores
     counter: Counter
-    thresholds: tuple[AtThreshold, ...] = ()
-    images: tuple[Image, ...]
+    thresholds: tuple[ScoresAtThreshold, ...] = ()
+    images: tuple[CountedImage, ...]
 
     @property
     def counted(self) -> int:

@@ -14,6 +14,8 @@ from ifuvit.benchmarks.sampling import GUIDANCE_SCALE, Guided, difference_from_p
 from ifuvit.benchmarks.timing import time_cases
 from ifuvit.benchmarks.training import random_batch, training_cases
 from ifuvit.data.encoded import EncodedDataset
+from ifuvit.diffusion.objective import DDPM
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.flops import forward_flops, guided_step_flops, text_flops
 from ifuvit.model.settings import as_uvit
 from ifuvit.model.uvit import IFUViT
@@ -57,12 +59,13 @@ def runs(**settings):
 
 def test_batch_is_like_training_s(tmp_path) -> None:
     features = EncodedDataset.open(write_features(tmp_path / "features"))
-    real = Batches(features, torch.arange(20).numpy(), seed=0, batch_size=3, caption_dropout=0.1)[0]
+    unit = LatentNormalization(scale=(1.0,))
+    real = Batches(features, torch.arange(20).numpy(), normalization=unit, seed=0, batch_size=3, caption_dropout=0.1)[0]
     mine = random_batch(MODEL, 3, seed=0, device=CPU)
     assert {name: (t.shape, t.dtype) for name, t in mine.items()} == {
         name: (t.shape, t.dtype) for name, t in real.items()
     }
-    assert 1 <= mine["timesteps"].min() and mine["timesteps"].max() <= 1000
+    assert 0 <= mine["uniform"].min() and mine["uniform"].max() < 1
     again, other = (random_batch(MODEL, 3, seed=seed, device=CPU) for seed in (0, 1))
     assert torch.equal(mine["noise"], again["noise"]) and not torch.equal(mine["noise"], other["noise"])
 
@@ -74,7 +77,7 @@ def test_all_train_on_the_same_tensors(reference, batch, seen) -> None:
     time_cases(cases, QUICK, CPU)
     assert {name for name, _, _ in seen} == {"UViT", "IFUViT"}
     for _, latents, timesteps in seen:
-        assert torch.equal(latents, seen[0][1]) and torch.equal(timesteps, batch["timesteps"])
+        assert torch.equal(latents, seen[0][1]) and torch.equal(timesteps, DDPM().sample_times(batch["uniform"]))
 
 
 def test_training_flops() -> None:
@@ -99,7 +102,7 @@ def test_all_sample_on_the_same_tensors(reference, batch, seen) -> None:
     time_cases(cases, QUICK, CPU)
     assert {name for name, _, _ in seen} == {"UViT", "IFUViT"}
     for _, latents, timesteps in seen:
-        assert torch.equal(latents, batch["latents"]) and torch.equal(timesteps, batch["timesteps"])
+        assert torch.equal(latents, batch["latents"]) and torch.equal(timesteps, DDPM().sample_times(batch["uniform"]))
 
 
 def test_sampling_cases(reference, batch) -> None:

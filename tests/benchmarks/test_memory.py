@@ -4,22 +4,21 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from tiny_training import MODEL
 
 from ifuvit.benchmarks.memory import META, LiveStorages, step_memory, training_memory
+from ifuvit.benchmarks.training import step_config
 from ifuvit.model.flops import parameters
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.training.config import TrainConfig
 
 WIDER = replace(MODEL, latent_size=16, embed_dim=64, depth=4)
 
 
 def counted(model=WIDER, **settings):
-    return step_memory(TrainConfig(data=Path(), out=Path(), model=model, **{"batch_size": 32, **settings}))
+    return step_memory(step_config(model, **{"batch_size": 32, **settings}))
 
 
 def test_storages_are_counted_once_and_while_they_live():
@@ -84,7 +83,6 @@ def test_paper_size():
 
 _REAL = """
 import json, re, sys
-from dataclasses import replace
 import torch
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.training import random_batch
@@ -97,11 +95,11 @@ def status(key):
 
 cpu = torch.device("cpu")
 checkpointing = sys.argv[1] == "True"
-recipe = replace(default_config("openmoji-cross-intermediate"), batch_size=64, precision="fp32")
-model = IFUViT(recipe.model).train()
+config = default_config("openmoji-cross-intermediate", batch_size=64, precision="fp32")
+model = IFUViT(config.recipe.model).train()
 model.gradient_checkpointing = checkpointing
-step = TrainingStep(recipe, model, make_accelerator("fp32", cpu))
-batch = random_batch(recipe.model, 64, seed=0, device=cpu)
+step = TrainingStep(config, model, make_accelerator("fp32", cpu))
+batch = random_batch(config.recipe.model, 64, seed=0, device=cpu)
 for number in range(2):
     step(batch, number)
 open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
@@ -121,12 +119,9 @@ def test_a_process_that_trains_takes_as_much(checkpointing):
     environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", _REAL, str(checkpointing)]
     told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    recipe = replace(
-        default_config("openmoji-cross-intermediate"),
-        batch_size=64,
-        precision="fp32",
-        gradient_checkpointing=checkpointing,
+    config = default_config(
+        "openmoji-cross-intermediate", batch_size=64, precision="fp32", gradient_checkpointing=checkpointing
     )
-    memory = step_memory(recipe)
+    memory = step_memory(config)
     held = memory.weights + memory.average + memory.optimizer + memory.batch
     assert memory.peak - held == pytest.approx(json.loads(told), rel=0.06)

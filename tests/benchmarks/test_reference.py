@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.reference import ReferenceStep, difference_from_uvit, guided_step, load_reference
 from ifuvit.benchmarks.training import random_batch
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.diffusion.schedule import add_noise
 from ifuvit.model.settings import as_uvit
 from ifuvit.model.uvit import IFUViT
@@ -84,8 +85,9 @@ def test_training_step_is_that_of_its_trainer(reference, batch) -> None:
     optimizer = torch.optim.AdamW(mine.parameters(), lr=2e-4, betas=(0.9, 0.9), weight_decay=0.03)
     step = ReferenceStep(model, make_accelerator("fp32", CPU))
     for number in range(3):
-        noisy = add_noise(batch["latents"], batch["noise"], batch["timesteps"])
-        loss = mse_loss(mine(noisy, batch["timesteps"], batch["text_embeddings"].float()), batch["noise"])
+        timesteps = DDPM().sample_times(batch["uniform"])
+        noisy = add_noise(batch["latents"], batch["noise"], timesteps)
+        loss = mse_loss(mine(noisy, timesteps, batch["text_embeddings"].float()), batch["noise"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.param_groups[0]["lr"] = 2e-4 * number / 5000
@@ -101,7 +103,7 @@ def test_training_step_is_that_of_its_trainer(reference, batch) -> None:
 
 def test_guided_step_has_the_standard_w(reference, batch) -> None:
     model = reference.build(MODEL).eval()
-    latents, timesteps, text = batch["latents"], batch["timesteps"], batch["text_embeddings"].float()
+    latents, timesteps, text = batch["latents"], 1000 * batch["uniform"], batch["text_embeddings"].float()
     null = text[-1]
     with torch.no_grad():
         given = guided_step(model, latents, timesteps, text, null, 3.0)

@@ -32,7 +32,7 @@ def test_convert(checkpoint, tmp_path, monkeypatch, capsys):
     model, state = IFUViT.from_pretrained(out), torch.load(checkpoint)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     index, text = (json.loads((out / name).read_text()) for name in ("model_index.json", "text_encoder.json"))
-    assert index["latent_scale"] == 0.2301
+    assert index["latent_normalization"] == {"mean": [0.0], "scale": [0.2301]}
     assert index["vae"] == {"reference": "stabilityai/sd-vae-ft-ema", "fingerprint": None}
     assert text == {"reference": "clip-vit-large-patch14", "fingerprint": None, "max_tokens": 7}
     manifest = json.loads((out / "manifest.json").read_text())
@@ -96,3 +96,12 @@ def test_mistakes_get_one_line(checkpoint, tmp_path, monkeypatch, capsys, argume
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and message in error
     assert list(photos.iterdir()) == [photos / "holiday.png"]
+
+
+def test_a_model_of_others_is_not_replaced(checkpoint, tmp_path, monkeypatch, capsys):
+    """A directory that a training wrote has a model_index.json too."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model_index.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        convert(monkeypatch, "uvit", checkpoint, tmp_path / "out", "--heads", 4)
+    assert "holds something else already (model_index.json)" in capsys.readouterr().err

@@ -113,13 +113,11 @@ def test_unknown_flag(monkeypatch: pytest.MonkeyPatch, capsys: Capture, name: st
         "prepare": ["folder", "a", "--out", "b"],
         "scenes": ["--out", "a"],
         "convert": ["uvit", "a.pth", "b", "--heads", "8"],
-        "train-autoencoder": ["--images", "a", "--out", "b"],
         "evaluate": ["a", "--data", "b", "--out", "c"],
         "sweep": ["a", "--data", "b", "--out", "c"],
         "experiment": ["table1", "--out", "a"],
         "report": ["a", "--out", "b"],
-        "reference-stats": ["--data", "a", "--network", "effnet-lite0", "--out", "b"],
-        "train-two-tower": ["--scenes", "a", "--out", "b"],
+        "make-standin": ["counter", "--scenes", "a", "--out", "b"],
     }
     arguments = required.get(name, [])
     assert run(monkeypatch, name, *arguments, "--no-such-flag") == 2

@@ -175,9 +175,9 @@ def test_a_few_results_make_a_page_that_tells_what_is_missing(
     for absent in ("Samples", "Costs", "The paper's tables", "Guidance scales"):
         assert f"\n{absent}\n" not in page.text
     last = page.text[page.text.index("This report would also show") :]
-    for command in ("ifuvit evaluate", "ifuvit experiment table1", "ifuvit sweep", "ifuvit costs --json"):
+    for command in ("ifuvit evaluate", "ifuvit experiment table1", "--guidance-scale", "ifuvit costs --json"):
         assert command in last
-    assert "ifuvit count judge" not in last
+    assert "--metrics counts" not in last
 
 
 def test_work_that_has_only_begun(tmp_path: Path) -> None:

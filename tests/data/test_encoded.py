@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ifuvit.data.encoded import EncodedDataset, EncodedDatasetWriter, to_half
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.utils.errors import InputError
 
 SHARDS = [3, 0, 2]
@@ -71,9 +72,11 @@ def test_reads_what_was_written(tmp_path):
     assert features.moments([]).shape == (0, 4, 2, 2)
 
 
-def test_colors_are_of_scaled_latents(tmp_path):
-    color = EncodedDataset.open(write(tmp_path / "f")).initial_latents_distribution
-    colors = 0.5 * MOMENTS[:, :2].astype(np.float64).mean((2, 3))
+def test_colors_are_of_normalized_latents(tmp_path):
+    dataset = EncodedDataset.open(write(tmp_path / "f"))
+    normalization = LatentNormalization(mean=(1.0, -2.0), scale=(0.5, 2.0))
+    color = dataset.initial_latents_distribution(normalization)
+    colors = (MOMENTS[:, :2].astype(np.float64).mean((2, 3)) - [1.0, -2.0]) * [0.5, 2.0]
     assert color.mean == pytest.approx(colors.mean(0)) and np.allclose(color.covariance, np.cov(colors.T))
 
 

@@ -6,9 +6,9 @@ import torch
 from solver_accuracy import GUIDANCE_SCALE, UVIT_SOLVER, distance, exact, problem
 from torch import Tensor
 
-from ifuvit.diffusion.sampling import image_generators, initial_noise, make_scheduler, sample
+from ifuvit.diffusion.objective import DDPM
+from ifuvit.diffusion.sampling import image_generators, initial_noise, sample
 from ifuvit.diffusion.schedule import alphas_cumprod
-from ifuvit.diffusion.settings import SOLVERS
 from ifuvit.pipeline import Pipeline
 from ifuvit.utils.errors import InputError
 
@@ -89,7 +89,7 @@ def test_the_offset_matters():
     assert bad > 3 * good
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", DDPM.solvers)
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 20, 31])
 def test_one_evaluation_a_step_from_1000_on(solver, steps):
     data, done = GaussianData(torch.ones(1)), []
@@ -128,7 +128,7 @@ def test_stochastic_solver_samples_the_data():
     assert result.mean((0, 2, 3)).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", DDPM.solvers)
 def test_an_image_does_not_depend_on_its_batch(solver):
     data, shape = GaussianData(torch.full((1,), 0.7)), (1, 4, 4)
 
@@ -165,7 +165,7 @@ FIRST_NOISE = [1.1176220178604126, -1.3871248960494995]
 
 def test_grid_of_the_paper():
     """51 equal steps in n from 1000 to 1, ending in the noise of n = 1."""
-    scheduler = make_scheduler("dpm++", 50)
+    scheduler = DDPM().make_scheduler("dpm++", 50)
     assert torch.allclose(scheduler.timesteps + 1, torch.linspace(1000, 1, 51)[:-1], atol=1e-3)
     a = alphas_cumprod()
     assert scheduler.sigmas[-1].item() == pytest.approx(((1 - a[0]) / a[0]).sqrt().item(), rel=1e-6)

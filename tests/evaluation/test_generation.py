@@ -1,4 +1,4 @@
-"""Drawing into a directory: whole after an interruption, the same for any batch size, never mixed."""
+"""Generating into a directory: whole after an interruption, the same for any batch size, never mixed."""
 
 from dataclasses import replace
 
@@ -23,8 +23,10 @@ def target(tmp_path_factory):
     return open_target(str(write_tiny_pipeline(tmp_path_factory.mktemp("run"))), device=torch.device("cpu"))
 
 
-def generate_images(target, directory, *, batch_size=2, processes=ALONE, prompts=PROMPTS, settings=SETTINGS, seed=0):
-    return draw(target, prompts, directory, settings, seed=seed, batch_size=batch_size, processes=processes)
+def generate_images(
+    target, directory, *, batch_size=2, processes=ALONE, prompts=PROMPTS, settings=SETTINGS, seed=0, **options
+):
+    return draw(target, prompts, directory, settings, seed=seed, batch_size=batch_size, processes=processes, **options)
 
 
 def test_interrupted_and_resumed(target, tmp_path):
@@ -62,13 +64,26 @@ def test_shares_make_the_whole(target, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"prompts": PROMPTS[:4]}, {"settings": SETTINGS.changed(guidance_scale=4.0)}, {"seed": 1}],
-    ids=["prompts", "scale", "seed"],
+    [
+        {"prompts": PROMPTS[:4]},
+        {"settings": SETTINGS.changed(guidance_scale=4.0)},
+        {"settings": SETTINGS.changed(initial_latents="noise")},
+        {"fingerprint": "of another autoencoder, latent scale or text encoder"},
+    ],
+    ids=["prompts", "scale", "initial latents", "model"],
 )
 def test_other_images_are_not_mixed_in(target, tmp_path, changes):
-    generate_images(target, tmp_path / "one")
-    with pytest.raises(InputError, match="images of other prompts, weights or settings"):
+    files, _ = generate_images(target, tmp_path / "one")
+    if "fingerprint" in changes:
+        target = replace(target, **changes)
+        changes = {}
+    with pytest.raises(InputError, match="holds images of other prompts, settings or another model"):
         generate_images(target, tmp_path / "one", **changes)
+    # Unless they may be replaced: then all are generated again.
+    files[0].write_bytes(b"stale")
+    again, speed = generate_images(target, tmp_path / "one", replace_others=True, **changes)
+    assert speed is not None and again[0].read_bytes() != b"stale"
+    assert generate_images(target, tmp_path / "one", **changes)[1] is None
 
 
 def test_a_directory_of_something_else(target, tmp_path):

@@ -2,18 +2,24 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_pipeline import write_tiny_pipeline
 
+from ifuvit import results
 from ifuvit.commands import evaluate as command
-from ifuvit.data.scenes import prompt_for, write_scenes
-from ifuvit.evaluation.run import EvaluateConfig, run
+from ifuvit.data.scenes import write_scenes
+from ifuvit.evaluation.config import EvaluateConfig
+from ifuvit.evaluation.reference_images import ReferenceImages
+from ifuvit.evaluation.run import evaluate
 from ifuvit.utils.errors import InputError
 
 FEW = ["--num-images", "8", "--steps", "2", "--device", "cpu"]
@@ -29,46 +35,83 @@ def model(tmp_path_factory):
     return str(write_tiny_pipeline(tmp_path_factory.mktemp("run")))
 
 
-def judge(target, scenes, out, *arguments):
+def measured(target, scenes, out, *arguments) -> results.Evaluation:
     command.main([str(target), "--data", str(scenes), "--out", str(out), *FEW, *arguments])
-    return json.loads(out.read_text())
+    return results.from_file(out, results.Evaluation)
 
 
 @pytest.fixture(scope="module")
 def result(model, scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / "result.json"
-    judge(model, scenes, out, "--count-prompts", "paper=1", "held-out=1")
+    measured(model, scenes, out, "--count-prompts", "paper=1", "held-out=1")
     return out
 
 
-def test_a_result_tells_every_choice(result, scenes):
-    told = json.loads(result.read_text())
-    assert told["command"] == "evaluate" and told["target"]["kind"] == "ifuvit" and len(told["target"]["sha256"]) == 64
-    protocol = told["protocol"]
+def test_a_result_has_every_choice(result, scenes):
+    found = results.from_file(result, results.Evaluation)
+    assert found.command == "evaluate" and found.target.kind == "ifuvit"
+    assert len(found.target.sha256 or "") == len(found.target.fingerprint or "") == 64
+    protocol = found.protocol
     assert protocol["name"] == "quick, changed: steps=2, num_images=8, paper=1, held-out=1"
     assert (protocol["num_images"], protocol["sampling"]["steps"]) == (8, 2)
-    assert protocol["sampling"]["guidance_scale"] == 2.0
-    assert told["data"]["images"] == 16 and told["data"]["split"] == "val"
-    assert set(told["metrics"]) == {
+    assert found.data is not None and found.data.images == 16 and found.data.split == "val"
+    assert [metric.name for metric in found.metrics] == [
         "KID-EffNetLite0", "FD-EffNetLite0", "precision-EffNetLite0", "recall-EffNetLite0", "TwoTower score",
-    }  # fmt: skip
-    for name, number in told["metrics"].items():
-        low, high = number["interval"]
-        assert low <= number["value"] <= high and number["n"] == 8, name
-        beside = number.get("floor") or number["real"]
-        assert beside["n"] == 8, name
-    assert told["counts"]["overall"]["images"] == 20 and told["relations"] is None
-    assert told["held_out"]["counts"]["overall"]["images"] + told["held_out"]["relations"]["overall"]["images"] == 99
-    assert "errors" in told["counter"]
-    assert told["costs"]["parameters"] > 0 and told["costs"]["images_per_second"] > 0
-    images = result.parent / told["images"]
+    ]  # fmt: skip
+    for metric in found.metrics:
+        assert metric.interval is not None and metric.reference is not None and metric.network is not None
+        low, high = metric.interval
+        assert low <= metric.value <= high and metric.n == metric.reference.n == 8, metric.name
+    assert list(found.objects) == ["paper", "held-out"]
+    paper, held_out = found.objects["paper"], found.objects["held-out"]
+    assert paper.counts is not None and paper.counts.overall.images == 20 and paper.relations is None
+    assert held_out.counts is not None and held_out.relations is not None
+    assert held_out.counts.overall.images + held_out.relations.overall.images == 99
+    assert found.counter is not None and found.counter.errors
+    assert list(found.evaluators) == ["distances", "alignment", "counts", "costs"]
+    assert found.evaluators["counts"]["sha256"] == found.counter.sha256
+    assert found.evaluators["distances"]["networks"] == [found.metrics[0].network]
+    assert found.costs is not None and found.costs.parameters and found.costs.images_per_second
+    images = result.parent / (found.images or "")
     listed = json.loads((images / "manifest.json").read_text())["images"]
     assert len(listed) == 8 and all((images / item["file"]).is_file() for item in listed)
 
 
+def test_a_protocols_sampling_reaches_the_images(result):
+    """Also what no option changes: quick starts from noise around a color; counting has its own guidance scale."""
+    kept = result.with_name("result-images")
+    settings = {
+        name: results.from_file(kept / name / "manifest.json", results.GeneratedImages).sampling
+        for name in ("captions", "paper", "held-out")
+    }
+    assert {name: one["guidance_scale"] for name, one in settings.items()} == {
+        "captions": 2.0, "paper": 4.0, "held-out": 4.0,
+    }  # fmt: skip
+    assert all(
+        (one["initial_latents"], one["steps"], one["solver"]) == ("data-mean", 2, "dpm++") for one in settings.values()
+    )
+
+
+def test_each_image_is_scored_with_its_own_caption(scenes, tmp_path):
+    """Captions shifted by one image give a far lower score."""
+    folder, captions = tmp_path / "real", tmp_path / "captions.txt"
+    folder.mkdir()
+    chosen = ReferenceImages.open(scenes).choose(12)
+    for number, (file, _) in enumerate(chosen):
+        (folder / f"{number}.png").write_bytes(file.read_bytes())
+    scores = []
+    for shift in (0, 1):
+        lines = [caption for _, caption in chosen]
+        captions.write_text("\n".join(lines[shift:] + lines[:shift]) + "\n")
+        arguments = ("--metrics", "alignment", "--captions", str(captions), "--num-images", "12")
+        scores.append(measured(folder, scenes, tmp_path / f"{shift}.json", *arguments).metrics[0])
+    assert scores[0].reference is not None and scores[0].value == pytest.approx(scores[0].reference.value, abs=1e-6)
+    assert scores[1].value < scores[0].value - 0.3
+
+
 def test_real_images_are_better_than_random_ones(model, scenes, tmp_path, result):
-    """Real images with their own captions, judged as if they were a model's."""
-    told = json.loads(result.read_text())
+    """Real images with their own captions, evaluated as if they were a model's."""
+    told = results.by_name(results.from_file(result, results.Evaluation).metrics)
     folder = tmp_path / "real"
     folder.mkdir()
     val = json.loads((scenes / "annotations/captions_val.json").read_text())
@@ -77,16 +120,17 @@ def test_real_images_are_better_than_random_ones(model, scenes, tmp_path, result
         name = image["file_name"]
         (folder / name).write_bytes((scenes / "images/val" / name).read_bytes())
         (folder / name).with_suffix(".txt").write_text(captions[image["id"]])
-    real = judge(folder, scenes, tmp_path / "real.json", "--metrics", "distances", "alignment")
-    assert real["target"]["kind"] == "images" and real["counts"] is None and real["costs"] is None
-    assert real["metrics"]["KID-EffNetLite0"]["value"] < told["metrics"]["KID-EffNetLite0"]["value"] / 10
-    assert real["metrics"]["FD-EffNetLite0"]["value"] < told["metrics"]["FD-EffNetLite0"]["value"] / 2
+    real = measured(folder, scenes, tmp_path / "real.json", "--metrics", "distances", "alignment")
+    assert real.target.kind == "images" and not real.objects and real.costs is None
+    found = results.by_name(real.metrics)
+    assert found["KID-EffNetLite0"].value < told["KID-EffNetLite0"].value / 10
+    assert found["FD-EffNetLite0"].value < told["FD-EffNetLite0"].value / 2
 
 
 def test_killed_and_run_again(model, scenes, tmp_path, monkeypatch, capsys):
     """Images that are there stay; the numbers are those of an uninterrupted run, with and without the cache."""
     arguments = ("--metrics", "distances", "--batch-size", "4", "--cache", str(tmp_path / "cache"))
-    whole = judge(model, scenes, tmp_path / "whole.json", *arguments)
+    whole = measured(model, scenes, tmp_path / "whole.json", *arguments)
     out = tmp_path / "killed.json"
     from ifuvit.evaluation import generation as drawing
 
@@ -98,26 +142,98 @@ def test_killed_and_run_again(model, scenes, tmp_path, monkeypatch, capsys):
     atomic_path = drawing.atomic_path
     monkeypatch.setattr(drawing, "atomic_path", killed)
     with pytest.raises(KeyboardInterrupt):
-        judge(model, scenes, out, *arguments)
+        measured(model, scenes, out, *arguments)
     monkeypatch.undo()
     first = tmp_path / "killed-images/captions/00000.png"
     before = first.stat().st_mtime_ns
     assert not out.exists() and first.is_file()
-    again = judge(model, scenes, out, *arguments)
-    assert first.stat().st_mtime_ns == before and again["metrics"] == whole["metrics"]
+    again = measured(model, scenes, out, *arguments)
+    assert first.stat().st_mtime_ns == before and again.metrics == whole.metrics
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_counting_images_that_are_there(scenes, tmp_path):
-    folder = tmp_path / "images"
+def test_images_of_another_model_are_replaced(model, scenes, tmp_path):
+    """Another latent scale is another model, although its backbone is the same."""
+    other = tmp_path / "run"
+    shutil.copytree(model, other)
+    arguments = ("--metrics", "distances")
+    first = measured(other, scenes, tmp_path / "r.json", *arguments)
+    index = other / "pipeline" / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "latent_scale": 0.2}))
+    second = measured(other, scenes, tmp_path / "r.json", *arguments)
+    assert first.target.sha256 == second.target.sha256 and first.target.fingerprint != second.target.fingerprint
+    assert first.metrics != second.metrics
+    # In a directory that the user named nothing is deleted.
+    shutil.move(tmp_path / "r-images", tmp_path / "mine")
+    index.write_text(json.dumps({**json.loads(index.read_text()), "latent_scale": 0.3}))
+    with pytest.raises(InputError, match="holds images of other prompts, settings or another model"):
+        measured(other, scenes, tmp_path / "r.json", *arguments, "--images-dir", str(tmp_path / "mine"))
+
+
+def test_the_floor_of_the_models_own_autoencoder(model, scenes, tmp_path):
+    """Off by default, and then part of nothing; real images through an untrained autoencoder are far from real ones."""
+    found = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances", "--reconstruction-floor")
+    plain = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances")
+    assert [replace(metric, details={}) for metric in found.metrics] == list(plain.metrics)
+    floor = results.by_name(found.metrics)["KID-EffNetLite0"].details["reconstructed"]
+    reference = results.by_name(plain.metrics)["KID-EffNetLite0"].reference
+    assert reference is not None and floor["value"] > reference.value + 1 and floor["n"] == 8
+    with pytest.raises(InputError, match="bare has no autoencoder of this package"):
+        folder = tmp_path / "bare"
+        folder.mkdir()
+        for index in range(8):
+            Image.new("RGB", (64, 64)).save(folder / f"{index}.png")
+        measured(folder, scenes, tmp_path / "b.json", "--metrics", "distances", "--reconstruction-floor")
+
+
+@pytest.fixture
+def generated(tmp_path):
+    """As `ifuvit generate` leaves them, one of another size."""
+    folder = tmp_path / "generated"
     folder.mkdir()
+    prompts = ["three sheep", "a bus left of an apple", "an astronaut on a horse"]
     images = []
-    for index in range(8):
-        Image.new("RGB", (64, 64), (120, 160, 120)).save(folder / f"{index}.png")
-        images.append({"file": f"{index}.png", "prompt": prompt_for("sheep", 3)})
-    (folder / "manifest.json").write_text(json.dumps({"images": images}))
-    told = judge(folder, scenes, tmp_path / "r.json", "--metrics", "counts")
-    assert told["counts"]["overall"]["average_error"]["value"] == 3 and told["metrics"] == {}
+    for index, prompt in enumerate(prompts):
+        name = f"{index:04d}.png"
+        Image.new("RGB", (128, 128) if index else (64, 64), (120, 200, 90)).save(folder / name)
+        images.append({"file": name, "prompt": prompt, "index": index})
+    (folder / "manifest.json").write_text(json.dumps({"command": "generate", "images": images}))
+    return folder
+
+
+def test_counting_in_images_requires_no_data(generated, tmp_path, capsys):
+    out = tmp_path / "counts.json"
+    command.main([str(generated), "--metrics", "counts", "--out", str(out), "--thresholds", "0.3"])
+    found = results.from_file(out, results.Evaluation)
+    assert found.data is None and found.metrics == () and list(found.objects) == ["captions"]
+    objects = found.objects["captions"]
+    assert objects.counted == 2 and objects.counts is not None and objects.relations is not None
+    assert [(image.file, image.counted) for image in objects.images] == [
+        ("0000.png", {}), ("0001.png", {}), ("0002.png", None),
+    ]  # fmt: skip
+    # The counter sees nothing in an empty image.
+    assert objects.counts.confusion is not None and objects.counts.confusion.asked["3"] == (1, 0, 0, 0, 0, 0, 0)
+    assert objects.counts.overall.average_error is not None and objects.counts.overall.average_error.value == 3
+    assert found.counter is not None and found.counter.name == "openmoji" and found.counter.errors
+    assert [one.threshold for one in objects.thresholds] == [0.3]
+    printed = capsys.readouterr().out
+    assert "2 of 3 images counted" in printed and "'an astronaut on a horse'" in printed and str(out) in printed
+
+
+def test_a_new_evaluator_is_a_file_and_a_line(generated, tmp_path):
+    """Diversity is one: it asks for its images, and is measured and written like the others."""
+    (generated / "manifest.json").write_text(
+        json.dumps({"images": [{"file": f"{index:04d}.png", "prompt": "a bus"} for index in range(2)]})
+    )
+    Image.effect_noise((64, 64), 90).save(generated / "0001.png")
+    out = tmp_path / "r.json"
+    command.main([str(generated), "--metrics", "diversity", "--out", str(out)])
+    (metric,) = results.from_file(out, results.Evaluation).metrics
+    assert (
+        metric.name == "diversity-EffNetLite0"
+        and metric.value > 0.05
+        and metric.interval_from == "bootstrap over prompts"
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,6 +247,10 @@ def test_counting_images_that_are_there(scenes, tmp_path):
         (["--protocol", "paper"], "inception: no weights"),
         (["--counter", "nowhere"], "no counter 'nowhere'"),
         (["--solver", "magic"], "--solver"),
+        (["--metrics", "beauty"], "--metrics beauty: unknown"),
+        (["--threshold", "0.3"], "a counter has its own"),
+        (["--thresholds", "1.5"], "--thresholds 1.5: must be between 0 and 1"),
+        (["--keep-features"], "--keep-features is for --write-statistics"),
         (["--statistics", "none.npz"], "none.npz: no such file of statistics"),
         (["--statistics", "wide.npz"], "the reference statistics have 8 dimensions, the features of"),
         (["--out", "."], "is a directory"),
@@ -150,17 +270,19 @@ def test_too_few_or_bare_images(scenes, tmp_path):
     folder.mkdir()
     for index in range(8):
         Image.new("RGB", (8, 8)).save(folder / f"{index}.png")
-    base = {"target": str(folder), "data": scenes, "out": tmp_path / "r.json", "device": "cpu"}
+    base: dict[str, Any] = {"targets": (str(folder),), "out": tmp_path / "r.json", "device": "cpu"}
     with pytest.raises(InputError, match="8 images, fewer than the 16 of the protocol"):
-        run(EvaluateConfig(**base, images=16))
-    with pytest.raises(InputError, match="has no caption, which alignment needs"):
-        run(EvaluateConfig(**base, images=8))
+        evaluate(EvaluateConfig(**base, data=scenes, num_images=16))
+    with pytest.raises(InputError, match="has no caption, which alignment requires"):
+        evaluate(EvaluateConfig(**base, data=scenes, num_images=8))
+    with pytest.raises(InputError, match="--metrics distances requires --data"):
+        evaluate(EvaluateConfig(**base))
 
 
 @pytest.mark.multiprocess
 def test_two_processes_give_the_numbers_of_one(model, scenes, tmp_path):
     arguments = ["--metrics", "distances", "alignment", "counts", "--count-prompts", "paper=1", "--batch-size", "2"]
-    alone = judge(model, scenes, tmp_path / "alone.json", *arguments)
+    alone = measured(model, scenes, tmp_path / "alone.json", *arguments)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -181,8 +303,8 @@ def test_two_processes_give_the_numbers_of_one(model, scenes, tmp_path):
     for process in processes:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    two = json.loads((tmp_path / "two.json").read_text())
-    assert two["processes"] == 2
-    for name, number in alone["metrics"].items():
-        assert two["metrics"][name]["value"] == pytest.approx(number["value"], rel=1e-4), name
-    assert two["counts"] == alone["counts"] and two["counts"]["overall"]["images"] == 20
+    two = results.from_file(tmp_path / "two.json", results.Evaluation)
+    assert two.processes == 2
+    for one, other in zip(alone.metrics, two.metrics, strict=True):
+        assert other.name == one.name and other.value == pytest.approx(one.value, rel=1e-4), one.name
+    assert two.objects == alone.objects and len(two.objects["paper"].images) == 20

@@ -1,4 +1,4 @@
-"""What can be judged, and what is said of it."""
+"""What can be evaluated, and how results describe it."""
 
 import json
 
@@ -9,6 +9,7 @@ from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.targets import open_target
+from ifuvit.results import TrainingFacts
 from ifuvit.utils.errors import InputError
 
 CPU = torch.device("cpu")
@@ -29,8 +30,9 @@ def test_a_run_tells_its_setting_and_training(tmp_path):
     (run / "pipeline/training.json").write_text(json.dumps(training))
     target = open_target(str(run), device=CPU)
     assert (target.name, target.kind) == ("my-run", "ifuvit") and target.generator is not None
-    assert target.setting is not None and target.setting["conditioning"] == "cross"
-    assert target.training == training
+    described = target.describe()
+    assert described.setting is not None and described.setting.conditioning == "cross"
+    assert described.training == TrainingFacts(**training) and described.fingerprint == target.fingerprint
 
 
 def test_bare_images_and_a_caption_file(images, tmp_path):
@@ -44,9 +46,20 @@ def test_bare_images_and_a_caption_file(images, tmp_path):
     captions.write_text("one\ntwo\nthree\n")
     told = open_target(str(images), device=CPU, captions=captions)
     assert [caption for _, caption in told.images or []] == ["one", "two", "three"]
+    captions.write_text("one\u2028still one\r\ntwo\x0c\nthree")  # only line feeds end a line
+    told = open_target(str(images), device=CPU, captions=captions)
+    assert [caption for _, caption in told.images or []] == ["one\u2028still one", "two\x0c", "three"]
     captions.write_text("one\ntwo\n")
     with pytest.raises(InputError, match="2 captions for 3 images"):
         open_target(str(images), device=CPU, captions=captions)
+
+
+def test_numbered_images_and_captions_go_by_number(tmp_path):
+    """10.png comes after 9.png, with or without leading zeros."""
+    for number in range(12):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    target = open_target(str(tmp_path), device=CPU)
+    assert [file.name for file, _ in target.images or []] == [f"{number}.png" for number in range(12)]
 
 
 def test_images_with_sidecars_or_a_manifest(images):
@@ -62,7 +75,7 @@ def test_images_with_sidecars_or_a_manifest(images):
 
 def test_a_folder_with_something_else(images):
     (images / "notes.pdf").write_bytes(b"%PDF")
-    with pytest.raises(InputError, match=r"notes\.pdf: not a image"):
+    with pytest.raises(InputError, match=r"notes\.pdf: not an image"):
         open_target(str(images), device=CPU)
 
 
@@ -108,4 +121,5 @@ def test_a_diffusers_pipeline(tmp_path):
     settings = SamplingSettings(steps=2, guidance_scale=2.0)
     three = target.generator(["a", "a", "a"], settings, seed=0, first_index=0, batch_size=2)
     again = target.generator(["a"], settings, seed=0, first_index=2, batch_size=1)
+    assert len(target.fingerprint or "") == 64
     assert three[2].tobytes() == again[0].tobytes() and three[0].tobytes() != three[2].tobytes()

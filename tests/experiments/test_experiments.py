@@ -68,8 +68,7 @@ def test_scales_fit_their_presets(name: str) -> None:
     from ifuvit.training.config import default_config
 
     scale = SCALES[name]
-    recipe = default_config(scale.preset)
-    model = replace(recipe.model, **scale.model)
-    replace(recipe, model=model, evaluate_data=Path("val"), **scale.recipe)
+    model = replace(default_config(scale.preset).recipe.model, **scale.model)
+    default_config(scale.preset, model=model, evaluate_data=Path("val"), **scale.recipe)
     for setting in SETTINGS.values():
         assert setting.at(model).n_image == setting.n_image * model.depth // 12

@@ -44,7 +44,7 @@ class Verbs:
         monkeypatch.setattr(scenes, "run", self.scenes)
         monkeypatch.setattr(prepare, "run", self.prepare)
         monkeypatch.setattr(Evaluators, "load", self.look)
-        monkeypatch.setattr(train, "run", self.train)
+        monkeypatch.setattr(train, "train", self.train)
         monkeypatch.setattr(evaluate, "run", self.evaluate)
 
     def note(self, what: str) -> None:
@@ -72,7 +72,7 @@ class Verbs:
 
     def train(self, config: TrainConfig) -> None:
         self.note(f"train {config.out.name}")
-        assert config.out.name.endswith(f"-seed-{config.seed}")
+        assert config.out.name.endswith(f"-seed-{config.recipe.start.seed}")
         write_model(config.out, config.out.name)
         write_manifest(
             config.out, "train", to_dict(config), started=now(), steps=config.steps, training_seconds=10.0, features="f"
@@ -320,8 +320,10 @@ def test_paper_scale_takes_the_papers_recipe(tmp_path: Path) -> None:
     plan = Plan(ExperimentConfig(name="table1", scale="paper", data=tmp_path / "coco", out=tmp_path, seeds=2))
     setting = plan.experiment.settings[3]
     config = plan.train_config(setting, 1235)
-    assert (config.steps, config.batch_size, config.learning_rate, config.seed) == (1_000_000, 256, 2e-4, 1235)
-    assert config.model.embed_dim == 512 and config.model.n_image == 4
+    recipe = config.recipe
+    assert (config.steps, recipe.batches.batch_size, recipe.start.seed) == (1_000_000, 256, 1235)
+    assert recipe.optimizer.learning_rate == 2e-4
+    assert recipe.model.embed_dim == 512 and recipe.model.n_image == 4
     features = plan.prepare_config("val")
     assert features.source.images == tmp_path / "coco" / "val2014" and features.text == "tokens"
     assert features.captions == tmp_path / "coco" / "annotations" / "captions_val2014.json"

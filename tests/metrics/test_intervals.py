@@ -22,5 +22,5 @@ def test_bootstrap_interval():
 def test_estimate():
     values = [0.0, 1.0, 1.0, 1.0]
     made = estimate(values, over="seeds")
-    assert made["value"] == 0.75 and made["n"] == 4 and made["interval_from"] == "bootstrap over seeds"
-    assert made["interval"] == list(bootstrap_interval(values) or ())
+    assert made.value == 0.75 and made.n == 4 and made.interval_from == "bootstrap over seeds"
+    assert made.interval == bootstrap_interval(values)

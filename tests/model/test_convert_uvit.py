@@ -47,16 +47,33 @@ def test_text_tokens_can_be_told():
         split_positions(2)
 
 
-@pytest.mark.parametrize("wrap", ["plain", "state_dict", "ema", "ddp"])
+def prefixed(prefix, state):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+WRAPPED = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "step": 3},
+    "averaged weights first": lambda state: {
+        "ema": state,
+        "model": prefixed("", {**state, "norm.bias": torch.zeros(3)}),
+    },
+    "ema_state_dict": lambda state: {"ema_state_dict": state, "state_dict": {"norm.bias": torch.zeros(3)}},
+    "twice": lambda state: {"state_dict": {"nnet": state}},
+    "distributed": lambda state: prefixed("module.", state),
+    "compiled": lambda state: prefixed("_orig_mod.", state),
+    "both": lambda state: prefixed("module._orig_mod.", state),
+    "both the other way": lambda state: prefixed("_orig_mod.module.", state),
+    "nnet": lambda state: {"state_dict": prefixed("nnet.", state)},
+    "Lightning": lambda state: {"state_dict": prefixed("model._orig_mod.", state), "epoch": 1},
+    "AveragedModel": lambda state: {"ema_state_dict": {"n_averaged": torch.tensor(5), **prefixed("module.", state)}},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED)
 def test_wrapped_checkpoints(tmp_path, wrap):
     state = reference_uvit.random_state()
-    content = {
-        "plain": state,
-        "state_dict": {"state_dict": state, "step": 3},
-        "ema": {"ema": state, "model": {}},
-        "ddp": {f"module.{name}": tensor for name, tensor in state.items()},
-    }[wrap]
-    torch.save(content, tmp_path / "u.pth")
+    torch.save(WRAPPED[wrap](state), tmp_path / "u.pth")
     read = read_checkpoint(tmp_path / "u.pth")
     assert read.keys() == state.keys() and all(torch.equal(read[name], state[name]) for name in state)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ifuvit.commands import train_autoencoder as command
+from ifuvit.commands.make_standin import main
 from ifuvit.data.images import to_tensor
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.standins import autoencoder as module
-from ifuvit.standins.autoencoder_fit import TrainAutoencoderConfig, build_vae
+from ifuvit.standins.autoencoder import build_vae
+from ifuvit.standins.config import TrainAutoencoderConfig
 from ifuvit.utils.errors import InputError
 
 TINY = {"size": 16, "channels": (8, 8), "batch_size": 4, "precision": "fp32", "device": "cpu", "log_every": 1}
@@ -41,8 +43,8 @@ def images(tmp_path_factory):
     return draw(tmp_path_factory.mktemp("images"))
 
 
-def configure(images, out, **changes):
-    return TrainAutoencoderConfig(**{"images": (images,), "out": out, "steps": 4, **TINY, **changes})
+def configure(folder, out, **changes):
+    return TrainAutoencoderConfig(**{"images": (folder,), "out": out, "steps": 4, **TINY, **changes})
 
 
 def weights(out):
@@ -113,13 +115,14 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, images, monkeypatch):
             raise Killed
         return original(*arguments)
 
-    monkeypatch.setattr(command, "loss_terms", die_in_the_sixth_step)
+    monkeypatch.setattr(module, "loss_terms", die_in_the_sixth_step)
     with pytest.raises(Killed):
         module.run(broken)
     monkeypatch.undo()
     kept = sorted((broken.out / "checkpoints").iterdir())
-    assert [path.name for path in kept] == ["00000004.safetensors", "00000005.safetensors"]
-    kept[-1].write_bytes(kept[-1].read_bytes()[:100])  # and the last checkpoint did not reach the disk
+    assert [path.name for path in kept] == ["step-00000004", "step-00000005"]
+    weights_file = kept[-1] / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:100])  # and the last checkpoint is damaged
     assert not (broken.out / "manifest.json").exists()
 
     module.run(broken)
@@ -134,7 +137,8 @@ def test_sigterm_writes_a_checkpoint_first(tmp_path, images):
         sys.executable,
         "-m",
         "ifuvit",
-        "train-autoencoder",
+        "make-standin",
+        "autoencoder",
         "--images",
         str(images),
         "--out",
@@ -152,9 +156,9 @@ def test_sigterm_writes_a_checkpoint_first(tmp_path, images):
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM
-    assert b"the same command goes on" in text and b"Traceback" not in text
+    assert b"the same command resumes there" in text and b"Traceback" not in text
     (checkpoint,) = (out / "checkpoints").iterdir()
-    assert int(checkpoint.stem) == lines(out)[-1]["step"]
+    assert int(checkpoint.name.removeprefix("step-")) == lines(out)[-1]["step"]
     assert not list(out.rglob("*.tmp"))
 
 
@@ -163,12 +167,6 @@ def test_minutes_end_a_run_and_lower_the_learning_rate(tmp_path, images):
     rates = [line["learning_rate"] for line in lines(out) if "learning_rate" in line]
     assert len(rates) > 3 and rates[-1] < 0.2 * max(rates)
     assert 1.5 < json.loads((out / "manifest.json").read_text())["training_seconds"] < 30
-
-
-def test_learning_rate_warms_up_then_falls():
-    rates = [module.learning_rate(1.0, progress) for progress in np.linspace(0, 1, 101)]
-    assert 0 < rates[0] < 0.05 and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) == 5
-    assert all(later < earlier for earlier, later in zip(rates[5:], rates[6:])) and rates[-1] == pytest.approx(0.01)
 
 
 def test_thumbnail_is_the_mean_color_of_each_cell():
@@ -287,10 +285,13 @@ def test_nan_stops_names_the_step_and_keeps_the_checkpoint(tmp_path, images, mon
         terms = original(*arguments)
         return {**terms, "kl": terms["kl"] * float("nan")} if len(calls) == 3 else terms
 
-    monkeypatch.setattr(command, "loss_terms", poison_the_third_step)
+    monkeypatch.setattr(module, "loss_terms", poison_the_third_step)
     with pytest.raises(InputError, match=r"loss is nan at step 3\b"):
         module.run(config)
-    assert [path.stem for path in sorted((config.out / "checkpoints").iterdir())] == ["00000001", "00000002"]
+    assert [path.name for path in sorted((config.out / "checkpoints").iterdir())] == [
+        "step-00000001",
+        "step-00000002",
+    ]
     monkeypatch.undo()
     module.run(config)
     assert all(tensor.isfinite().all() for tensor in weights(config.out).values())
@@ -305,24 +306,43 @@ def test_a_run_of_another_configuration(tmp_path, images):
         module.run(configure(draw(tmp_path / "others", seed=1), tmp_path / "run", steps=2))
 
 
+def test_what_a_killed_start_leaves_is_no_obstacle(tmp_path, images):
+    """The directory was made, and the images began to be spilled, before there was a record."""
+    (tmp_path / "run").mkdir()
+    for name in ("images.u8", ".config.json.abc.tmp"):
+        (tmp_path / "run" / name).write_bytes(b"half")
+    assert (module.run(configure(images, tmp_path / "run", steps=1)) / "manifest.json").is_file()
+
+
+def test_other_initial_weights_are_another_run(tmp_path, images):
+    first, second = (module.run(configure(images, tmp_path / name, steps=1, seed=n)) for n, name in enumerate("ab"))
+    config = configure(images, tmp_path / "run", init_from=str(first), steps=1)
+    module.run(config)
+    shutil.rmtree(config.out / "checkpoints")
+    shutil.rmtree(first / "autoencoder")
+    (second / "autoencoder").rename(first / "autoencoder")
+    with pytest.raises(InputError, match="was begun with other init from"):
+        module.run(config)
+
+
 def test_a_directory_of_something_else(tmp_path, images):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "love.txt").write_text("dear")
-    with pytest.raises(InputError, match="not a run of train-autoencoder"):
+    with pytest.raises(InputError, match="holds something else already"):
         module.run(configure(images, tmp_path / "letters"))
     (tmp_path / "letters" / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="not a run of train-autoencoder"):
+    with pytest.raises(InputError, match="holds something else already"):
         module.run(configure(images, tmp_path / "letters"))
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="is a file; give a directory"):
         module.run(configure(images, tmp_path / "letters" / "love.txt"))
 
 
 def test_unreadable_checkpoints_are_not_passed_over(tmp_path, images):
     out = module.run(configure(images, tmp_path / "run"))
     (out / "manifest.json").unlink()
-    for path in (out / "checkpoints").iterdir():
+    for path in (out / "checkpoints").glob("*/model.safetensors"):
         path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match="none can be read"):
+    with pytest.raises(InputError, match="no readable checkpoint"):
         module.run(configure(images, tmp_path / "run"))
 
 
@@ -357,6 +377,8 @@ def test_images_that_cannot_be_used(tmp_path, images):
         {"batch_size": 0},
         {"learning_rate": 0.0},
         {"learning_rate": float("inf")},
+        {"thumbnail_weight": float("nan")},
+        {"checkpoint_minutes": float("inf")},
         {"kl_weight": -1.0},
         {"ema": 1.0},
         {"seed": -1},
@@ -365,7 +387,7 @@ def test_images_that_cannot_be_used(tmp_path, images):
     ],
 )
 def test_bad_numbers(tmp_path, images, change):
-    with pytest.raises(InputError, match=next(iter(change)).split("_")[0] if "images" not in change else "--images"):
+    with pytest.raises(InputError, match="--" + next(iter(change)).split("_")[0]):
         configure(images, tmp_path / "run", **change)
 
 
@@ -376,7 +398,7 @@ def test_an_unknown_device(tmp_path, images):
 
 def test_command_line(tmp_path, images, capsys):
     arguments = ["--images", str(images), "--out", str(tmp_path / "run"), "--size", "16", "--channels", "8", "8"]
-    command.main([*arguments, "--steps", "2", "--batch-size", "2", "--device", "cpu"])
+    main(["autoencoder", *arguments, "--steps", "2", "--batch-size", "2", "--device", "cpu"])
     assert "dB on held-out images after 2 steps" in capsys.readouterr().out
     with pytest.raises(InputError, match="--steps"):
-        command.main([*arguments, "--steps", "many"])
+        main(["autoencoder", *arguments, "--steps", "many"])

@@ -1,4 +1,4 @@
-"""What captions tell of scenes, and the tests of true against false captions with embeddings made by hand."""
+"""What captions state about scenes, and the tests of true against false captions with embeddings made by hand."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from ifuvit.standins.caption_tests import (
     measure,
     plain_prompts,
     read_scenes,
+    stated,
     table,
-    told,
 )
 from ifuvit.utils.errors import InputError
 
@@ -61,14 +61,14 @@ def test_a_caption_is_true_of_every_image_that_it_fits():
     np.testing.assert_array_equal(describes(captions, images), np.array(expected, bool))
 
 
-def test_what_captions_tell():
+def test_what_captions_state():
     two = Meaning(("cat", "dog"), "above", "grass")
-    assert told("a cat over a dog", two) == Meaning(("cat", "dog"), "above", None)
-    assert told("a cat and a dog on grass", two) == Meaning(("cat", "dog"), None, "grass")
-    assert told("at the top a cat and at the bottom a dog", two).relation == "above"
+    assert stated("a cat over a dog", two) == Meaning(("cat", "dog"), "above", None)
+    assert stated("a cat and a dog on grass", two) == Meaning(("cat", "dog"), None, "grass")
+    assert stated("at the top a cat and at the bottom a dog", two).relation == "above"
     three = Meaning(("bus",) * 3, None, "blue")
-    assert told("3 buses on a blue background", three) == three
-    assert told("exactly three buses", three).background is None
+    assert stated("3 buses on a blue background", three) == three
+    assert stated("exactly three buses", three).background is None
 
 
 def test_every_relation_but_the_plain_and_is_recognized():
@@ -80,7 +80,7 @@ def test_every_relation_but_the_plain_and_is_recognized():
             continue
         meaning = Meaning(tuple(kind for kind, _ in scene.objects), scene.relation, scene.background)
         for caption in scene.captions:
-            if told(caption, meaning).relation is None:
+            if stated(caption, meaning).relation is None:
                 first, second = meaning.objects
                 for kind in (first, second):
                     caption = caption.replace(f"an {kind}", "X").replace(f"a {kind}", "X")
@@ -100,7 +100,7 @@ def test_scenes_are_read_as_they_were_drawn(directory):
         assert tuple(sorted(scenes.captions[row] for row in scenes.rows[number])) == tuple(sorted(drawn.captions))
         assert scenes.captions[scenes.rows[number][0]] == drawn.captions[0]
     # Every caption is true of its own image.
-    true = describes(scenes.told, scenes.shown)
+    true = describes(scenes.stated, scenes.shown)
     assert all(true[rows, number].all() for number, rows in enumerate(scenes.rows))
 
 
@@ -144,14 +144,14 @@ def test_a_perfect_model_is_right_and_a_blind_one_guesses(directory):
             meanings[prompt_for(kind.name, count)] = Meaning((kind.name,) * count, None, None)
     assert set(meanings) == set(prompts)
     plain = dict(zip(prompts, embed([meanings[prompt].codes() for prompt in prompts])))
-    perfect = measure(scenes, embed(shown), embed(scenes.told), plain)
+    perfect = measure(scenes, embed(shown), embed(scenes.stated), plain)
     for scores in perfect.values():
         assert scores["count"]["of 5"] == scores["kind"]["of 42"] == scores["kind"]["of 2"] == 1
         assert scores["relation"]["of 4"] == scores["relation"]["objects swapped"] == 1
         assert set(scores["count"]["of 2"].values()) == {1.0}
     assert perfect["all"]["images"] == perfect["in training"]["images"] + perfect["held out"]["images"] == 60
     blind = measure(
-        scenes, np.ones_like(embed(shown)), np.ones_like(embed(scenes.told)), {p: np.ones(size + 20) for p in prompts}
+        scenes, np.ones_like(embed(shown)), np.ones_like(embed(scenes.stated)), {p: np.ones(size + 20) for p in prompts}
     )
     # Ties are no success: a model that gives everything the same score never prefers the true caption.
     assert blind["all"]["relation"]["objects swapped"] == 0 and set(blind["all"]["count"]["of 2"].values()) == {0.0}
@@ -162,10 +162,10 @@ def test_retrieval_counts_any_true_caption(directory):
     scenes = read_scenes(directory, "val", captions=1)
     # Images are told apart by their objects alone, as the plainest captions of one kind are: many share one.
     images = np.eye(3000, dtype=np.float32)[scenes.shown[:, 0]]
-    captions = np.eye(3000, dtype=np.float32)[scenes.told[:, 0]]
+    captions = np.eye(3000, dtype=np.float32)[scenes.stated[:, 0]]
     same = np.flatnonzero([meaning.relation is None for meaning in scenes.meanings])
     found = _retrieval(scenes, images, captions, same, len(same), 0)
-    assert found == {"draws": 1, "caption of a image": 1.0, "image of a caption": 1.0}
+    assert found == {"draws": 1, "caption of an image": 1.0, "image of a caption": 1.0}
     assert _retrieval(scenes, images, captions, same, 1000, 0) is None
 
 

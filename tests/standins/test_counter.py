@@ -1,17 +1,35 @@
 """Training the counter: its batches, disturbances and loss, and the scenes it reads."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from ifuvit.data.scenes import KINDS, draw_scene, write_scenes
+from ifuvit.commands.make_standin import main
+from ifuvit.data.scenes import WrittenScene, draw_scene, write_scenes
+from ifuvit.evaluation.networks import load_counter
 from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig
 from ifuvit.metrics.counting.scores import Detection
-from ifuvit.standins import counter as counter_training
-from ifuvit.standins.counter import Scenes, detection_loss, disturb, make_targets, measure, read_scenes
+from ifuvit.standins.config import TrainCounterConfig
+from ifuvit.standins.counter import _batch, counting_errors, detection_loss, make_targets, read_scenes, run
+from ifuvit.standins.disturbances import blur, disturb
+from ifuvit.utils.errors import InputError
 
+TINY = {"steps": 3, "batch_size": 4, "width": 8, "precision": "fp32"}
 SMALL = ObjectCounterConfig(kinds=("disc", "bar", "ring"), width=8)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return write_scenes(tmp_path_factory.mktemp("drawn") / "scenes", train=10, val=8)
+
+
+@pytest.fixture(scope="module")
+def counter(scenes, tmp_path_factory):
+    return run(TrainCounterConfig(scenes=scenes, out=tmp_path_factory.mktemp("counter") / "c", **TINY))
 
 
 def test_the_loss_is_least_at_the_truth():
@@ -43,7 +61,7 @@ def test_images_without_objects_have_a_finite_loss():
 
 
 def test_steps_pass_over_all_images_before_any_comes_again():
-    drawn = [number for step in range(5) for number in counter_training._batch(0, step, 4, 10)]
+    drawn = [number for step in range(5) for number in _batch(0, step, 4, 10)]
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10)) and drawn[:10] != drawn[10:]
 
 
@@ -53,10 +71,10 @@ def test_disturbed_images_stay_images():
     assert torch.equal(first, disturb(images, np.random.default_rng(5)))
     assert first.shape == images.shape and first.abs().max() <= 1 and not torch.equal(first, images)
     flat = torch.full((1, 3, 16, 16), 0.3)
-    assert torch.allclose(counter_training._blur(flat, 1.0), flat, atol=1e-6)
+    assert torch.allclose(blur(flat, 1.0), flat, atol=1e-6)
     point = torch.zeros(1, 1, 9, 9)
     point[..., 4, 4] = 1
-    spread = counter_training._blur(point, 1.0)[0, 0]
+    spread = blur(point, 1.0)[0, 0]
     assert spread.sum() == pytest.approx(1, abs=1e-5) and torch.allclose(spread, spread.T)
     positions = torch.arange(9.0) - 4
     assert (spread.sum(0) * positions**2).sum() == pytest.approx(1, abs=0.05)  # the variance asked for
@@ -66,9 +84,8 @@ def test_read_scenes_agrees_with_the_drawing(tmp_path):
     read = read_scenes(write_scenes(tmp_path, train=1, val=8), "val", size=64)
     for index in range(8):
         scene = draw_scene(0, index, split="val")
-        assert [(KINDS[kind].name, box) for kind, box in read.objects[index]] == list(scene.objects)
-        assert read.relations[index] == scene.relation
-        assert np.array_equal(np.asarray(Image.open(read.files[index])), scene.image)
+        assert list(read[index].objects) == list(scene.objects) and read[index].relation == scene.relation
+        assert np.array_equal(np.asarray(Image.open(read[index].file)), scene.image)
 
 
 def test_a_counters_error_is_the_score_it_gives_to_right_images(tmp_path):
@@ -76,10 +93,11 @@ def test_a_counters_error_is_the_score_it_gives_to_right_images(tmp_path):
     for file in files:
         Image.new("RGB", (64, 64)).save(file)
     box = (0.0, 0.0, 8.0, 8.0)
-    bus, sheep = 1, 7
-    scenes = Scenes(
-        files, [[(sheep, box)] * 2, [(sheep, box)] * 3, [(bus, box), (sheep, box)]], [None, None, "left of"]
-    )
+    shown = [(("sheep",) * 2, None), (("sheep",) * 3, None), (("bus", "sheep"), "left of")]
+    scenes = [
+        WrittenScene(file, (64, 64), tuple((kind, box) for kind in kinds), relation, "sand", False)
+        for file, (kinds, relation) in zip(files, shown)
+    ]
     found = [
         [Detection("sheep", 9, 9, 1), Detection("sheep", 30, 9, 1)],
         [Detection("sheep", 9, 9, 1), Detection("cow", 30, 9, 1)],
@@ -87,9 +105,60 @@ def test_a_counters_error_is_the_score_it_gives_to_right_images(tmp_path):
     ]
     counter = ObjectCounter(ObjectCounterConfig(width=8))
     counter.detect = lambda images: found  # type: ignore[method-assign]
-    errors = measure(counter, scenes, reconstruct=lambda images: images)
+    errors = counting_errors(counter, scenes, reconstruct=lambda images: images)
     assert list(errors) == ["clean", "blurred", "noisy", "reconstructed"]
-    counts, relations = errors["blurred"]["counts"], errors["blurred"]["relations"]
-    assert counts["overall"]["right"]["value"] == 0.5 and counts["overall"]["average_error"]["value"] == 1
-    assert counts["by_count"]["2"]["right"]["value"] == 1 and counts["confusion"]["asked"]["3"][1] == 1
-    assert relations["overall"]["right"]["value"] == 1 and relations["overall"]["right"]["n"] == 1
+    counts, relations = errors["blurred"].counts, errors["blurred"].relations
+    assert counts.overall.right.value == 0.5 and counts.overall.average_error.value == 1
+    assert counts.by_count["2"].right.value == 1 and counts.confusion.asked["3"][1] == 1
+    assert relations.overall.right.value == 1 and relations.overall.right.n == 1
+
+
+def test_the_counter_carries_its_error(scenes, counter):
+    manifest = json.loads((counter / "manifest.json").read_text())
+    assert set(manifest["errors"]) == {"clean", "blurred", "noisy"}
+    for scores in manifest["errors"].values():
+        assert sum(part["overall"]["images"] for part in scores.values() if part) == 8
+        assert set(scores["counts"]["by_count"]) <= set("12345") and scores["counts"]["by_object"] == {}
+    assert manifest["command"] == "make-standin counter" and manifest["precision"] == "fp32"
+    assert manifest["config"]["steps"] == 3 and len(manifest["data"]["instances_val"]) == 64
+    assert load_counter(counter).facts().errors["clean"].counts is not None
+
+
+def test_the_same_command_gives_the_same_counter(scenes, counter, tmp_path):
+    again = run(TrainCounterConfig(scenes=scenes, out=tmp_path / "again", **TINY))
+    other = run(TrainCounterConfig(scenes=scenes, out=tmp_path / "other", **TINY, seed=1))
+    first, second, third = (load_file(path / "model.safetensors") for path in (counter, again, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["head.0.weight"], third["head.0.weight"])
+
+
+def refused(*arguments):
+    with pytest.raises(InputError) as caught:
+        main(["counter", *(str(argument) for argument in arguments)])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_command_prints_the_errors(scenes, tmp_path, capsys):
+    flags = ["--steps", "1", "--batch-size", "2", "--width", "8", "--precision", "fp32"]
+    main(["counter", "--scenes", str(scenes), "--out", str(tmp_path / "c"), *flags])
+    printed = capsys.readouterr().out
+    assert "clean" in printed and printed.splitlines()[-1].startswith(f"{tmp_path / 'c'}: ")
+
+
+def test_mistakes_are_one_line(scenes, tmp_path):
+    assert "holds no scenes" in refused("--scenes", tmp_path, "--out", tmp_path / "c")
+    for flag, value in (
+        ("--steps", 0),
+        ("--width", 7),
+        ("--learning-rate", "nan"),
+        ("--seed", -1),
+        ("--batch-size", 0),
+    ):
+        assert f"{flag} {value}: must be" in refused("--scenes", scenes, "--out", tmp_path / "c", flag, value)
+    assert "something else" in refused("--scenes", scenes, "--out", scenes, "--steps", 1)
+
+
+def test_scenes_of_another_size_are_refused(tmp_path):
+    scenes = write_scenes(tmp_path / "s", size=32, train=1, val=1)
+    assert "32 x 32" in refused("--scenes", scenes, "--out", tmp_path / "c")

@@ -87,7 +87,7 @@ def test_mistakes(tmp_path: Path) -> None:
     count = make_study(tmp_path, "count")
     answer(count)
     for wrong, message in (
-        ({"threshold": 0.5}, "a detector's"),
+        ({"threshold": 0.5}, "is for --detector"),
         ({"threshold": 1.5, "detector": "d"}, "--threshold 1.5"),
     ):
         with pytest.raises(InputError, match=message):

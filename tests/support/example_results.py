@@ -15,6 +15,7 @@ from ifuvit.results import (
     Comparison,
     Confusion,
     Costs,
+    CountedImage,
     Counter,
     Counts,
     CountScores,
@@ -30,6 +31,7 @@ from ifuvit.results import (
     Hardware,
     Metric,
     ObjectCount,
+    ObjectCounts,
     ObjectScores,
     Peak,
     Ratio,
@@ -40,6 +42,7 @@ from ifuvit.results import (
     Scaling,
     ScalingPoint,
     ScalingSeries,
+    ScoresAtThreshold,
     Seconds,
     Setting,
     Speedup,
@@ -248,9 +251,9 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             data=DATA,
             metrics=metrics(quality),
             objects={
-                "paper": ObjectScores(counts=counts(quality)),
-                "relations": ObjectScores(relations=relations(quality)),
-                "held-out": ObjectScores(counts=counts(quality / 2), relations=relations(quality / 2)),
+                "paper": ObjectCounts(counts=counts(quality)),
+                "relations": ObjectCounts(relations=relations(quality)),
+                "held-out": ObjectCounts(counts=counts(quality / 2), relations=relations(quality / 2)),
             },
             counter=COUNTER,
             costs=replace(costs(setting), training_steps_per_second=2.88, images_per_second=3.4, peak_memory_gib=1.31),
@@ -271,9 +274,9 @@ def write_object_count(file: Path, quality: float, images: Path = Path("elsewher
             scores=ObjectScores(counts=counts(quality)),
             counter=COUNTER,
             thresholds=tuple(
-                ObjectCount.AtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
+                ScoresAtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
             ),
-            images=(ObjectCount.Image(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
+            images=(CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
         ),
     )
 

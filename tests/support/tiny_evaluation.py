@@ -1,5 +1,5 @@
-"""What the tests of evaluation while training share: features whose encoders are there, a few real images, and a judge
-that only looks at how bright images are."""
+"""What the tests of evaluation while training share: features whose encoders are there, a few real images, and evaluators
+that only look at how bright images are and how long captions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +9,11 @@ from PIL import Image
 from tiny_pipeline import TOKENS, write_text_encoder, write_vae
 from tiny_training import MODEL, write_features
 
-from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.text_encoder import TextEncoder
-from ifuvit.evaluation.evaluators import Evaluators
+from ifuvit.evaluation.evaluators.base import Findings, Setup
+from ifuvit.results import Metric
+from ifuvit.training import evaluation
 from ifuvit.utils.distributed import in_order
 
 PIXELS = 16
@@ -20,7 +21,7 @@ SETTINGS = {
     "model": replace(MODEL, text_width=16, text_tokens=TOKENS),
     "evaluate_every": 8,
     "evaluate_images": 5,
-    "evaluate_sampling": SamplingSettings(steps=2, guidance_scale=2.0),
+    "evaluate_steps": 2,
 }
 """Fields for `tiny_training.tiny`, beside `evaluate_data`."""
 
@@ -53,30 +54,44 @@ def write_data(directory: Path) -> tuple[Path, Path]:
 
 
 class Brightness:
-    """In the place of `Evaluators`."""
+    """An evaluator of how bright images are."""
 
-    def __init__(self, protocol, real, processes) -> None:
-        self.protocol, self.processes = protocol, processes
-        self.real = [file for file, _ in real.choose(protocol.num_images)]
+    requires_reference = requires_captions = False
 
-    @classmethod
-    def load(cls, protocol, real, *, device="cpu", weights=None, processes=None):
-        return cls(protocol, real, processes)
+    def __init__(self, setup: Setup) -> None:
+        self.processes = setup.processes
 
-    def distances(self, files):
-        """Each process looks at its share, as the evaluators do."""
+    def facts(self):
+        return {}
+
+    def image_sets(self):
+        return []
+
+    def prepare(self):
+        pass
+
+    def __call__(self, images, target):
+        """Each process looks at its share, as other evaluators do."""
+        files = images["captions"].files
 
         def look():
             return np.array([np.asarray(Image.open(file)).mean() for file in self.processes.share(files)])
 
         brightness = in_order(self.processes.all_gather(look))
-        return {"brightness": {"value": float(brightness.mean()), "interval": [0.0, 1.0]}}
-
-    def alignment(self, files, captions):
-        assert [file.name for file in files] == [f"{index:05d}.png" for index in range(len(captions))]
-        return {"words": {"value": float(np.mean([len(caption.split()) for caption in captions]))}}
+        metric = Metric(value=float(brightness.mean()), name="brightness", subject="distance", better=None)
+        return Findings(metrics=(metric,))
 
 
-def install() -> None:
-    """Let `Brightness` judge."""
-    Evaluators.load = Brightness.load  # type: ignore[assignment]
+class Words(Brightness):
+    """An evaluator of how many words captions have."""
+
+    def __call__(self, images, target):
+        files, prompts = images["captions"].files, images["captions"].prompts
+        assert [file.name for file in files] == [f"{index:05d}.png" for index in range(len(prompts))]
+        words = float(np.mean([len(prompt.split()) for prompt in prompts]))
+        return Findings(metrics=(Metric(value=words, name="words", subject="alignment", better=None),))
+
+
+def install(setattr=setattr) -> None:
+    """Let `Brightness` and `Words` measure while training."""
+    setattr(evaluation, "find_evaluator", {"distances": Brightness, "alignment": Words}.__getitem__)

@@ -1,10 +1,12 @@
-"""What the tests of distances share: a few small images, and a free port for processes to meet at."""
+"""What the tests of distances share: small images, features, and a free port for processes."""
 
+import math
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -28,3 +30,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def cloud(count, width=16, *, seed=0, shift=0.0, spread=1.0, mixing=0):
+    """Correlated normal features; the same `mixing` gives the same distribution."""
+    mix = np.random.default_rng(mixing + 1000).standard_normal((width, width)) / math.sqrt(width)
+    return (np.random.default_rng(seed).standard_normal((count, width)) @ mix * spread + shift).astype(np.float32)
+
+
+def check_widths(found):
+    """Of estimates from as many sets of images: the spread of their values, and the width of their intervals."""
+    spread = np.std([estimate.value for estimate in found])
+    widths = np.mean([estimate.interval[1] - estimate.interval[0] for estimate in found])
+    assert widths / (2 * 1.96) == pytest.approx(spread, rel=0.35)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import write_pipeline
@@ -78,6 +79,6 @@ def write_tiny_pipeline(directory: Path) -> Path:
             "fingerprint": text_encoder.fingerprint,
             "max_tokens": TOKENS,
         },
-        latent_scale=0.5,
+        normalization=LatentNormalization(scale=(0.5,)),
     )
     return directory

@@ -6,7 +6,8 @@ import numpy as np
 
 from ifuvit.data.encoded import EncodedDatasetWriter
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.training.config import TrainConfig
+from ifuvit.training.config import DataConfig, TrainConfig
+from ifuvit.utils.config import set_fields
 
 WIDTH, TOKENS, CHANNELS, CELLS = 8, 4, 4, 8
 
@@ -119,7 +120,7 @@ def image_of(latents: np.ndarray) -> np.ndarray:
 
 
 def tiny(data: Path, out: Path, **settings) -> TrainConfig:
-    """A training of 20 steps of 4 images; `settings` replace fields."""
+    """A training of 20 steps of 4 images; `settings` are fields of any section."""
     values = {
         "model": MODEL,
         "steps": 20,
@@ -135,4 +136,4 @@ def tiny(data: Path, out: Path, **settings) -> TrainConfig:
         "workers": 0,
         **settings,
     }
-    return TrainConfig(data=data, out=out, **values)
+    return set_fields(TrainConfig(data=DataConfig(data=data), out=out), **values)

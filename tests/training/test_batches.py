@@ -8,9 +8,13 @@ from scipy import stats
 from tiny_training import image_of, write_features
 
 from ifuvit.data.encoded import EncodedDataset
+from ifuvit.diffusion.objective import DDPM
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.training.batches import Batches, load, validation_batch
 
 IMAGES = 20
+UNIT = LatentNormalization(scale=(1.0,))
+VALIDATION_TIMESTEPS = [44, 193, 292, 301, 472]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,8 @@ def features(tmp_path_factory):
 
 
 def batches(features, **settings):
-    values = {"seed": 1, "batch_size": 12, "caption_dropout": 0.1, **settings}
+    defaults = {"seed": 1, "batch_size": 12, "caption_dropout": 0.1}
+    values = {**defaults, "normalization": LatentNormalization(scale=(features.latent_scale,)), **settings}
     return Batches(features, values.pop("images", np.arange(IMAGES)), **values)
 
 
@@ -38,7 +43,7 @@ def test_shapes_and_types(features):
     assert kinds == {
         "latents": ((12, 4, 8, 8), torch.float32),
         "noise": ((12, 4, 8, 8), torch.float32),
-        "timesteps": ((12,), torch.int64),
+        "uniform": ((12,), torch.float32),
         "text_embeddings": ((12, 4, 8), torch.float16),
         "text_mask": ((12, 4), torch.bool),
     }
@@ -58,7 +63,7 @@ def test_depends_on_seed_and_step_alone(features):
         one[7]
     assert same(one[5], batches(features)[5])
     for other in (one[6], batches(features, seed=2)[5]):
-        for name in ("latents", "noise", "timesteps", "text_embeddings"):
+        for name in ("latents", "noise", "uniform", "text_embeddings"):
             assert not torch.equal(other[name], one[5][name])
     # The same sample in batches of another size.
     assert same({k: v[:4] for k, v in one[1].items()}, batches(features, batch_size=4)[3])
@@ -132,8 +137,8 @@ def test_caption_dropout(features, dropout):
 
 def test_draws_have_the_right_distributions(features):
     batch = batches(features, batch_size=10_000)[0]
-    n = batch["timesteps"]
-    assert n.min() == 1 and n.max() == 1000
+    n = DDPM().sample_times(batch["uniform"])
+    assert n.dtype == torch.int64 and n.min() == 1 and n.max() == 1000
     counts = torch.histc(n.float(), bins=10, min=0.5, max=1000.5)
     assert ((counts - 1000).abs() < 4 * 1000**0.5).all()
     assert abs(batch["noise"].mean()) < 0.01 and abs(batch["noise"].std() - 1) < 0.01
@@ -179,10 +184,13 @@ def test_token_ids_take_the_place_of_states(tmp_path, features):
 
 def test_validation_is_fixed_and_covers_the_bands(features):
     images = np.arange(IMAGES)
-    whole = validation_batch(features, images, 0)
-    parts = [validation_batch(features, images[a : a + 8], a) for a in (0, 8, 16)]
+    whole = validation_batch(features, UNIT, images, 0)
+    parts = [validation_batch(features, UNIT, images[a : a + 8], a) for a in (0, 8, 16)]
     assert same(concatenated(parts), whole)
-    assert ((whole["timesteps"] - 1) // 100).tolist() == [j % 10 for j in range(IMAGES)]
+    assert (whole["uniform"] * 10).long().tolist() == [j % 10 for j in range(IMAGES)]
+    n = DDPM().times_at(whole["uniform"])
+    assert ((n - 1) // 100).tolist() == [j % 10 for j in range(IMAGES)]
+    assert n.tolist()[:5] == VALIDATION_TIMESTEPS  # another result means that validation losses no longer compare
     assert not (whole["text_embeddings"] == 0).all(2).all(1).any()
     assert not torch.equal(whole["noise"][:12], batches(features, images=images)[0]["noise"])
 

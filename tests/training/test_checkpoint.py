@@ -18,15 +18,16 @@ def trainer(steps, config=MODEL):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.9), weight_decay=0.03, fused=True)
     ema = EMA(model, 0.9)
     for k in range(steps):
-        step(model, ema, optimizer, k)
-    return model, ema, optimizer
+        step(model, ema, [optimizer], k)
+    return model, ema, [optimizer]
 
 
-def step(model, ema, optimizer, k):
+def step(model, ema, optimizers, k):
     generator = torch.Generator().manual_seed(k)
     for p in model.parameters():
         p.grad = torch.randn(p.shape, generator=generator)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     ema.update(k)
 
 
@@ -36,31 +37,31 @@ def a_checkpoint(value=0.0):
 
 
 def test_goes_on_bit_for_bit(tmp_path):
-    model, ema, optimizer = trainer(3)
+    model, ema, optimizers = trainer(3)
     checkpoint.write(
-        tmp_path, 3, checkpoint.gather(model, ema, optimizer, {"step": 3, "pending": [[3, 0.1, 0.2]]}), keep=2
+        tmp_path, 3, checkpoint.gather(model, ema, optimizers, {"step": 3, "pending": [[3, 0.1, 0.2]]}), keep=2
     )
     others = trainer(0)
     saved, damaged = checkpoint.read_newest(tmp_path)
     assert saved is not None and damaged == [] and saved.state == {"step": 3, "pending": [[3, 0.1, 0.2]]}
     checkpoint.restore(saved, *others)
     for k in (3, 4):
-        step(model, ema, optimizer, k)
+        step(model, ema, optimizers, k)
         step(*others, k)
     for mine, theirs in zip([*model.parameters(), *ema.average], [*others[0].parameters(), *others[1].average]):
         assert torch.equal(mine, theirs)
-    whole = [checkpoint.gather(*parts, {}) for parts in ((model, ema, optimizer), others)]
+    whole = [checkpoint.gather(*parts, {}) for parts in ((model, ema, optimizers), others)]
     assert len(whole[0].optimizer) == 3 * len(list(model.parameters()))
     for name, tensor in whole[0].optimizer.items():
         assert torch.equal(tensor, whole[1].optimizer[name]), name
 
 
 def test_restoring_does_not_touch_other_settings_of_the_optimizer(tmp_path):
-    model, ema, optimizer = trainer(1)
-    whole = checkpoint.gather(model, ema, optimizer, {})
+    model, ema, optimizers = trainer(1)
+    whole = checkpoint.gather(model, ema, optimizers, {})
     others = trainer(0)
     checkpoint.restore(whole, *others)
-    group = others[2].param_groups[0]
+    group = others[2][0].param_groups[0]
     assert (
         tuple(group["betas"]) == (0.9, 0.9) and group["weight_decay"] == 0.03 and group["lr"] == 1e-2 and group["fused"]
     )

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,13 +23,15 @@ from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
 
 from ifuvit.commands import main as cli
 from ifuvit.data.encoded import EncodedDataset
+from ifuvit.diffusion.objective import DDPM, Flow
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training import checkpoint, run_directory
-from ifuvit.training.config import TrainConfig, default_config, learning_rate_at
+from ifuvit.training import checkpoint
+from ifuvit.training.config import AdamW, Muon, ScheduleConfig, default_config, learning_rate_at
 from ifuvit.training.distributed import check_launch
 from ifuvit.training.inputs import split
-from ifuvit.training.loop import run
+from ifuvit.training.loop import train as run
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
 
@@ -72,18 +75,19 @@ def losses(run_directory):
 
 CHILD = """
 import os, signal, sys
-import ifuvit.diffusion.loss as module
 from pathlib import Path
+from ifuvit.diffusion.objective import DDPM, Flow
 from tiny_training import tiny
-from ifuvit.training.loop import run
+from ifuvit.training.config import AdamW, Muon
+from ifuvit.training.loop import train as run
 
-calls, plain = 0, module.denoising_loss
-def counting(*arguments):
+calls, plain = 0, {{kind: kind.loss for kind in (DDPM, Flow)}}
+def counting(self, *arguments):
     global calls
     calls += 1
     {at_call}
-    return plain(*arguments)
-module.denoising_loss = counting
+    return plain[type(self)](self, *arguments)
+DDPM.loss = Flow.loss = counting
 run(tiny(Path(sys.argv[1]), Path(sys.argv[2]), {settings}))
 """
 
@@ -114,7 +118,7 @@ def test_what_a_run_leaves_behind(whole, data):
     assert [line["step"] for line in log] == [7, 10, 14, 20, 20]
     assert set(log[0]) == {"step", "loss", "gradient_norm", "learning_rate", "samples"}
     assert log[0]["samples"] == 28 and log[0]["learning_rate"] == 1e-3
-    bands = log[1]["validation_loss_by_timestep"]
+    bands = log[1]["validation_loss_by_noise_level"]
     assert all(0 < value < 5 for value in bands.values())
     assert checkpoint.saved_steps(whole) == [18, 20]
     manifest = json.loads((whole / "manifest.json").read_text())
@@ -130,8 +134,8 @@ def test_validation_covers_every_band(data, tmp_path):
     others = write_features(tmp_path / "val", seed=5)
     directory = run(tiny(data, tmp_path / "run", steps=2, validate_every=2, val_data=others, batch_size=3))
     (line,) = log_of(directory, keep=("validation_loss",))
-    assert list(line["validation_loss_by_timestep"]) == [f"{100 * i + 1}-{100 * i + 100}" for i in range(10)]
-    assert np.isclose(line["validation_loss"], np.mean(list(line["validation_loss_by_timestep"].values())))
+    assert list(line["validation_loss_by_noise_level"]) == [f"0.{i}-0.{i + 1}" for i in range(9)] + ["0.9-1.0"]
+    assert np.isclose(line["validation_loss"], np.mean(list(line["validation_loss_by_noise_level"].values())))
 
 
 def test_validation_changes_nothing(data, whole, tmp_path):
@@ -172,13 +176,13 @@ def test_tensorboard(data, tmp_path):
     events.Reload()
     names = set(events.Tags()["scalars"])
     assert {"loss", "gradient_norm", "learning_rate", "validation_loss"} <= names
-    assert "validation_loss_by_timestep/1-100" in names
+    assert "validation_loss_by_noise_level/0.0-0.1" in names
     assert [event.step for event in events.Scalars("loss")] == [2, 4]
     assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses(directory).tolist())
 
 
 def test_missing_tracker(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("ifuvit.training.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr("ifuvit.training.distributed.find_spec", lambda name: None)
     with pytest.raises(InputError, match="--wandb: the package is not installed"):
         run(tiny(data, tmp_path / "run", wandb=True))
 
@@ -187,31 +191,40 @@ def test_missing_tracker(data, tmp_path, monkeypatch):
 
 
 def test_learning_rate():
-    config = TrainConfig(data=Path(), out=Path(), steps=1000, warmup_steps=100, learning_rate=2e-4)
-    assert learning_rate_at(config, 0) == pytest.approx(2e-6)
-    assert learning_rate_at(config, 49) == pytest.approx(1e-4)
-    assert all(learning_rate_at(config, k) == 2e-4 for k in (99, 100, 999, 10**6))
-    linear = replace(config, decay="linear", final_learning_rate=0.1)
-    assert learning_rate_at(linear, 100) == 2e-4
-    assert learning_rate_at(linear, 550) == pytest.approx(2e-4 * 0.55)
-    assert learning_rate_at(linear, 1000) == pytest.approx(2e-5)
-    cosine = replace(config, decay="cosine")
-    assert learning_rate_at(cosine, 550) == pytest.approx(1e-4)
-    assert learning_rate_at(cosine, 325) == pytest.approx(1e-4 * (1 + math.cos(math.pi / 4)))
-    assert learning_rate_at(cosine, 1000) == pytest.approx(0, abs=1e-12)
-    assert learning_rate_at(replace(config, warmup_steps=0), 0) == 2e-4
+    constant = ScheduleConfig(warmup_steps=100)
+
+    def rate(step, schedule=constant):
+        return learning_rate_at(2e-4, schedule, 1000, step)
+
+    assert rate(0) == pytest.approx(2e-6)
+    assert rate(49) == pytest.approx(1e-4)
+    assert all(rate(k) == 2e-4 for k in (99, 100, 999, 10**6))
+    linear = replace(constant, decay="linear", final_learning_rate=0.1)
+    assert rate(100, linear) == 2e-4
+    assert rate(550, linear) == pytest.approx(2e-4 * 0.55)
+    assert rate(1000, linear) == pytest.approx(2e-5)
+    cosine = replace(constant, decay="cosine")
+    assert rate(550, cosine) == pytest.approx(1e-4)
+    assert rate(325, cosine) == pytest.approx(1e-4 * (1 + math.cos(math.pi / 4)))
+    assert rate(1000, cosine) == pytest.approx(0, abs=1e-12)
+    assert rate(0, replace(constant, warmup_steps=0)) == 2e-4
 
 
 def test_the_papers_recipe_is_the_default():
     for name in presets:
         config = default_config(name)
-        assert config.model is presets[name]
+        recipe = config.recipe
+        assert recipe.model is presets[name]
         if not name.startswith("openmoji-"):
-            recipe = (config.learning_rate, config.betas, config.weight_decay, config.warmup_steps, config.batch_size)
-            assert recipe == (2e-4, (0.9, 0.9), 0.03, 5000, 256)
-            others = (config.caption_dropout, config.ema, config.ema_ramp, config.seed, config.decay, config.steps)
-            assert others == (0.1, 0.9999, False, 1234, "none", 1_000_000)
-            assert config.gradient_clip is None and config.snr_gamma is None
+            assert recipe.optimizer == AdamW(
+                learning_rate=2e-4, betas=(0.9, 0.9), weight_decay=0.03, gradient_clip=None
+            )
+            assert recipe.objective == DDPM(snr_gamma=None)
+            assert recipe.schedule == ScheduleConfig(warmup_steps=5000, decay="none")
+            batches = recipe.batches
+            assert (batches.batch_size, batches.caption_dropout, batches.latent_normalization) == (256, 0.1, "scalar")
+            assert (recipe.ema.ema, recipe.ema.ema_ramp) == (0.9999, False)
+            assert (recipe.start.seed, config.steps) == (1234, 1_000_000)
 
 
 def test_matches_a_loop_written_by_hand(data, whole):
@@ -223,16 +236,18 @@ def test_matches_a_loop_written_by_hand(data, whole):
     features = EncodedDataset.open(data)
     images, _ = split(config, features, features)
     assert len(images) == 19
-    batches = Batches(features, images, seed=1234, batch_size=4, caption_dropout=0.1)
+    unit = LatentNormalization(scale=(1.0,))
+    batches = Batches(features, images, normalization=unit, seed=1234, batch_size=4, caption_dropout=0.1)
     torch.manual_seed(1234)
     model = IFUViT(MODEL)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.9), weight_decay=0.03)
     means = []
     for step in range(7):
         batch = batches[step]
-        a = alphas_cumprod().float()[batch["timesteps"] - 1].view(-1, 1, 1, 1)
+        timesteps = 1 + (batch["uniform"].double() * 1000).long()
+        a = alphas_cumprod().float()[timesteps - 1].view(-1, 1, 1, 1)
         noisy = a.sqrt() * batch["latents"] + (1 - a).sqrt() * batch["noise"]
-        predicted = model(noisy, batch["timesteps"], batch["text_embeddings"].float(), batch["text_mask"])
+        predicted = model(noisy, timesteps, batch["text_embeddings"].float(), batch["text_mask"])
         loss = (predicted - batch["noise"]).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -249,7 +264,9 @@ def test_gradient_accumulation_gives_the_same_curve(data, whole, tmp_path):
 
 def test_the_pipeline_knows_the_colors_of_training(data, whole):
     index = json.loads((whole / "pipeline/model_index.json").read_text())
-    assert index["initial_latents"] == to_dict(EncodedDataset.open(data).initial_latents_distribution)
+    assert index["initial_latents"] == to_dict(
+        EncodedDataset.open(data).initial_latents_distribution(LatentNormalization(scale=(1.0,)))
+    )
 
 
 def test_gradient_clipping(data, whole, tmp_path):
@@ -273,14 +290,14 @@ def test_bf16_keeps_fp32_weights(data, whole, tmp_path):
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_auto_precision_is_the_processors_and_stays_the_runs(data, tmp_path, monkeypatch, bf16):
-    monkeypatch.setattr(run_directory, "use_bf16", lambda precision, device: bf16)
+    monkeypatch.setattr(checkpoint, "use_bf16", lambda precision, device: bf16)
     settings = {"precision": "auto", "save_every": 1}
     directory = run(tiny(data, tmp_path / "run", steps=1, **settings))
     chosen = "bf16" if bf16 else "fp32"
-    assert json.loads((directory / "config.json").read_text())["config"]["precision"] == chosen
-    assert json.loads((directory / "manifest.json").read_text())["config"]["precision"] == chosen
+    assert json.loads((directory / "config.json").read_text())["config"]["recipe"]["start"]["precision"] == chosen
+    assert json.loads((directory / "manifest.json").read_text())["config"]["recipe"]["start"]["precision"] == chosen
     # Resumed on a machine of the other kind.
-    monkeypatch.setattr(run_directory, "use_bf16", lambda precision, device: not bf16)
+    monkeypatch.setattr(checkpoint, "use_bf16", lambda precision, device: not bf16)
     run(tiny(data, tmp_path / "run", steps=2, **settings))
     run(tiny(data, tmp_path / "alone", steps=2, **{**settings, "precision": chosen}))
     resumed, alone = (weights(at, 2) for at in (directory, tmp_path / "alone"))
@@ -302,7 +319,7 @@ def test_validation_losses_of_other_seeds_compare(data, whole, tmp_path):
 
 
 def test_min_snr_weighting_changes_the_loss(data, whole, tmp_path):
-    directory = run(tiny(data, tmp_path / "run", steps=7, snr_gamma=5.0))
+    directory = run(tiny(data, tmp_path / "run", steps=7, objective=DDPM(snr_gamma=5.0)))
     assert losses(directory)[0] < losses(whole)[0]
 
 
@@ -386,7 +403,7 @@ def test_a_damaged_checkpoint_costs_only_its_steps(data, whole, tmp_path, capsys
     capsys.readouterr()
     directory = run(tiny(data, tmp_path / "run", validate_every=10))
     error = capsys.readouterr().err
-    assert "passed over a damaged checkpoint" in error and "step-00000015" in error and "12 of 20 done" in error
+    assert "skipped a damaged checkpoint" in error and "step-00000015" in error and "12 of 20 done" in error
     for part in ("model", "ema", "optimizer"):
         one, other = weights(directory, part=part), weights(whole, part=part)
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -419,9 +436,7 @@ def judged_data(tmp_path_factory):
 
 @pytest.fixture
 def brightness(monkeypatch):
-    from ifuvit.evaluation.evaluators import Evaluators
-
-    monkeypatch.setattr(Evaluators, "load", tiny_evaluation.Brightness.load)
+    tiny_evaluation.install(monkeypatch.setattr)
 
 
 def judged(judged_data, out, **settings):
@@ -441,8 +456,8 @@ def test_evaluation_is_logged_and_changes_no_weight(judged_data, brightness, tmp
     for line in lines:
         said = line["evaluation"]
         assert (said["images"], said["guidance_scale"], said["steps"]) == (5, 2.0, 2)
-        assert set(said["metrics"]) == {"brightness", "words"}
-    values = [line["evaluation"]["metrics"]["brightness"]["value"] for line in lines]
+        assert [metric["name"] for metric in said["metrics"]] == ["brightness", "words"]
+    values = [line["evaluation"]["metrics"][0]["value"] for line in lines]
     assert len(set(values)) == 3  # of three different averages
     assert len(list((with_it / "evaluation").glob("*.png"))) == 5
     assert not (without / "evaluation").exists()
@@ -464,10 +479,8 @@ def test_evaluation_draws_from_the_averaged_weights(judged_data, brightness, tmp
 @pytest.mark.parametrize("stop", [8, 11, 16])
 def test_evaluated_stopped_and_resumed_is_uninterrupted(judged_data, brightness, tmp_path, monkeypatch, stop):
     """Stopped right after an evaluation, between two, and where a checkpoint and an evaluation are far apart."""
-    from ifuvit.diffusion import loss as module
-
     whole = run(judged(judged_data, tmp_path / "whole"))
-    calls, plain = [], module.denoising_loss
+    calls, plain = [], DDPM.loss
 
     def signalling(*arguments):
         calls.append(0)
@@ -476,7 +489,7 @@ def test_evaluated_stopped_and_resumed_is_uninterrupted(judged_data, brightness,
         return plain(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(module, "denoising_loss", signalling)
+        patch.setattr(DDPM, "loss", signalling)
         run(judged(judged_data, tmp_path / "run"))
     resumed = run(judged(judged_data, tmp_path / "run"))
     assert_same_run(resumed, whole)
@@ -504,9 +517,9 @@ def test_two_processes_evaluate_as_one(judged_data, brightness, tmp_path):
 
 
 def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, tmp_path):
-    with pytest.raises(InputError, match="evaluate_every=5: needs --evaluate-data"):
+    with pytest.raises(InputError, match="evaluate_every=5: requires --evaluate-data"):
         tiny(data, tmp_path / "run", evaluate_every=5)
-    with pytest.raises(InputError, match="evaluate_images=0: must be at least 1"):
+    with pytest.raises(InputError, match="--evaluate-images 0: must be at least 1"):
         tiny(data, tmp_path / "run", evaluate_images=0)
     with pytest.raises(InputError, match="--evaluate-weights x.pth: give NAME=PATH"):
         tiny(data, tmp_path / "run", evaluate_weights=("x.pth",))
@@ -518,26 +531,150 @@ def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, 
         run(tiny(data, tmp_path / "blind", evaluate_every=5, evaluate_data=judged_data[1]))
 
 
+# Objectives and optimizers.
+
+RECIPES = {
+    "ddpm, Muon": {"objective": DDPM(), "optimizer": Muon()},
+    "flow, AdamW": {"objective": Flow(shift=2.0), "optimizer": AdamW()},
+    "flow of clean latents, Muon": {
+        "objective": Flow(prediction="clean", times="logit-normal"),
+        "optimizer": Muon(gradient_clip=1.0),
+        "latent_normalization": "channel",
+        "gradient_accumulation": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_every_recipe_trains_resumes_samples_and_is_evaluated(judged_data, brightness, tmp_path, recipe):
+    from ifuvit.pipeline import Pipeline
+
+    settings = {**recipe, "validate_every": 10, "sample_every": 20, "sample_prompts": ("a bus",)}
+    whole = run(judged(judged_data, tmp_path / "whole", **settings))
+    run(judged(judged_data, tmp_path / "run", **settings, steps=11))
+    assert_same_run(run(judged(judged_data, tmp_path / "run", **settings)), whole)
+    assert np.isfinite(losses(whole)).all()
+    by_level = log_of(whole, keep=("validation_loss",))[-1]["validation_loss_by_noise_level"]
+    assert list(by_level) == ["0.0-0.1"]  # one image is held out
+    assert (whole / "samples" / "step-00000020.png").is_file()
+    assert len(log_of(whole, keep=("evaluation",))) == 3
+    pipeline = Pipeline.from_pretrained(whole)
+    assert pipeline.objective == recipe["objective"]
+    assert (pipeline.initial_latents is None) == isinstance(pipeline.objective, Flow)
+    assert len(pipeline(["a bus"], num_inference_steps=3)) == 1
+    kinds = {name.split(".", 1)[0] for name in weights(whole, part="optimizer")}
+    adamw = {"exp_avg", "exp_avg_sq", "step"}
+    assert kinds == (adamw | {"momentum_buffer"} if isinstance(recipe["optimizer"], Muon) else adamw)
+
+
+@pytest.mark.parametrize("recipe", [RECIPES["ddpm, Muon"], RECIPES["flow, AdamW"]], ids=["Muon", "flow"])
+def test_recipes_overfit_a_few_images(tmp_path, recipe):
+    data = write_features(tmp_path / "f", images=2, captions_each=1)
+    settings = {"batch_size": 8, "learning_rate": 1e-2, "log_every": 10, **recipe}
+    curve = losses(run(tiny(data, tmp_path / "run", steps=150, **settings)))
+    assert curve[-3:].mean() < 0.75 * curve[0]
+
+
+@pytest.mark.multiprocess
+def test_two_processes_train_with_muon_as_one(data, tmp_path):
+    """To the rounding of its products, which are in bf16."""
+    whole = run(tiny(data, tmp_path / "whole", validate_every=10, optimizer=Muon()))
+    settings = "validate_every=10, optimizer=Muon()"
+    ended = start_child(data, tmp_path / "run", settings=settings, launcher=torchrun(), OMP_NUM_THREADS="1")
+    assert ended.returncode == 0, ended.stderr
+    assert losses(tmp_path / "run") == pytest.approx(losses(whole), rel=1e-3)
+    more = run(tiny(data, tmp_path / "run", steps=21, optimizer=Muon()))
+    assert checkpoint.saved_steps(more) == [20, 21]
+
+
+# Latent normalization.
+
+
+def normalization_of(directory):
+    from ifuvit.pipeline import find_normalization
+
+    return find_normalization(directory)
+
+
+def test_a_run_keeps_its_normalization(tmp_path, capsys):
+    """Its pipeline has it, and validation on another data set uses it."""
+    data = write_features(tmp_path / "data", latent_scale=0.5)
+    same, scaled = (write_features(tmp_path / name, seed=5, latent_scale=s) for name, s in (("v1", 0.5), ("v2", 4.0)))
+    validated = []
+    for val_data in (same, scaled):
+        settings = {"steps": 2, "validate_every": 2, "val_data": val_data}
+        directory = run(tiny(data, tmp_path / f"run-{val_data.name}", **settings))
+        validated.append(log_of(directory, keep=("validation_loss",))[-1])
+        assert normalization_of(directory) == LatentNormalization(scale=(0.5,))
+    assert validated[0] == validated[1]
+    assert "mean 0, scale 0.5 (scalar, measured on" in capsys.readouterr().err
+    by_channel = run(tiny(data, tmp_path / "run", steps=1, latent_normalization="channel"))
+    assert normalization_of(by_channel) == LatentNormalization(mean=(0.0,) * 4, scale=(0.5,) * 4)
+    record = json.loads((by_channel / "config.json").read_text())
+    assert record["latent_normalization"] == {"mean": [0.0] * 4, "scale": [0.5] * 4}
+
+
+def test_fine_tuning_keeps_the_model_s_normalization(tmp_path, capsys):
+    first = run(tiny(write_features(tmp_path / "one", latent_scale=0.5), tmp_path / "first", steps=1))
+    other = write_features(tmp_path / "other", seed=3, latent_scale=2.0)
+    settings = {"init_from": str(first), "save_every": 1}
+    tuned = run(tiny(other, tmp_path / "tuned", steps=1, **settings))
+    assert normalization_of(tuned) == LatentNormalization(scale=(0.5,))
+    assert f"scale 0.5 (kept from {first})" in capsys.readouterr().err
+    # A resumed run keeps its own, whatever became of the model it started from.
+    shutil.rmtree(first)
+    resumed = run(tiny(other, tmp_path / "tuned", steps=2, **settings))
+    assert normalization_of(resumed) == LatentNormalization(scale=(0.5,))
+    assert "scale 0.5 (this run's)" in capsys.readouterr().err
+
+
+def test_fine_tuning_may_measure_again(tmp_path):
+    first = run(tiny(write_features(tmp_path / "one", latent_scale=0.5), tmp_path / "first", steps=1))
+    other = write_features(tmp_path / "other", seed=3, latent_scale=2.0)
+    renormalized = run(tiny(other, tmp_path / "tuned", steps=1, init_from=str(first), renormalize_latents=True))
+    assert normalization_of(renormalized) == LatentNormalization(scale=(2.0,))
+    # A backbone alone has none to keep.
+    IFUViT(MODEL).save_pretrained(tmp_path / "model")
+    alone = run(tiny(other, tmp_path / "alone", steps=1, init_from=str(tmp_path / "model")))
+    assert normalization_of(alone) == LatentNormalization(scale=(2.0,))
+
+
 # Divergence.
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch, value):
-    from ifuvit.diffusion import loss as module
-
-    calls, plain = [], module.denoising_loss
+    calls, plain = [], DDPM.loss
 
     def poisoned(*arguments):
         calls.append(0)
         return plain(*arguments) * (value if len(calls) == 3 + 11 else 1.0)
 
-    monkeypatch.setattr(module, "denoising_loss", poisoned)
+    monkeypatch.setattr(DDPM, "loss", poisoned)
     with pytest.raises(InputError, match="at step 11; training has diverged.*the last good checkpoint is step 6"):
         run(tiny(data, tmp_path / "run"))
     assert checkpoint.saved_steps(tmp_path / "run") == [6]
     saved, damaged = checkpoint.read_newest(tmp_path / "run")
     assert saved is not None and not damaged and all(t.isfinite().all() for t in saved.model.values())
     assert all(t.isfinite().all() for t in IFUViT.from_pretrained(tmp_path / "run").state_dict().values())
+
+
+def test_weights_that_are_not_numbers_are_not_saved(data, tmp_path, monkeypatch):
+    """The loss and gradient of a step are those before its update, which may be what breaks the weights."""
+    from ifuvit.training.ema import EMA
+
+    plain = EMA.update
+
+    def breaking(self, updates):
+        plain(self, updates)
+        if updates == 11:
+            with torch.no_grad():
+                self.parameters[0].fill_(math.nan)
+
+    monkeypatch.setattr(EMA, "update", breaking)
+    with pytest.raises(InputError, match="not finite after step 12; training has diverged.*good checkpoint is step 6"):
+        run(tiny(data, tmp_path / "run"))
+    assert checkpoint.saved_steps(tmp_path / "run") == [6]
 
 
 def test_a_learning_rate_far_too_high(data, tmp_path):
@@ -717,11 +854,21 @@ PRESET = "openmoji-cross-intermediate"
             ["cross-sideways", "--data", "f", "--out", "r"],
             "unknown preset 'cross-sideways'; the presets are concat-early",
         ),
-        ([PRESET, "--out", "r"], "--data is required"),
+        ([PRESET, "--out", "r"], "--data PATH"),
+        ([PRESET, "--data", "f", "--out", "r", "--objective", "magic"], "--objective magic: choose ddpm or flow"),
+        ([PRESET, "--data", "f", "--out", "r", "--optimizer=sgd"], "--optimizer sgd: choose adamw or muon"),
+        ([PRESET, "--data", "f", "--out", "r", "--objective", "flow", "--snr-gamma", "5"], "--snr-gamma"),
+        ([PRESET, "--data", "f", "--out", "r", "--shift", "3"], "--shift"),
+        ([PRESET, "--data", "f", "--out", "r", "--gradient-clip", "nan"], "--gradient-clip nan: must be above 0"),
+        ([PRESET, "--data", "f", "--out", "r", "--weight-decay", "inf"], "--weight-decay inf: must be at least 0"),
+        ([PRESET, "--data", "f", "--out", "r", "--snr-gamma", "inf"], "--snr-gamma inf: must be above 0"),
         ([PRESET, "--data", "f", "--out", "r", "--learning-speed", "3"], "learning-speed"),
         ([PRESET, "--data", "f", "--out", "r", "--steps", "many"], "many"),
-        ([PRESET, "--data", "f", "--out", "r", "--steps", "0"], "steps=0: must be at least 1"),
-        ([PRESET, "--data", "f", "--out", "r", "--caption-dropout", "1.5"], "caption_dropout=1.5"),
+        ([PRESET, "--data", "f", "--out", "r", "--steps", "0"], "--steps 0: must be at least 1"),
+        (
+            [PRESET, "--data", "f", "--out", "r", "--caption-dropout", "1.5"],
+            "--caption-dropout 1.5: must be from 0 to 1",
+        ),
         ([PRESET, "--data", "f", "--out", "r", "--depth", "5"], "depth=5: must be even"),
         ([PRESET, "--data", "nowhere", "--out", "r"], "nowhere: no such features directory"),
     ],
@@ -741,9 +888,9 @@ def test_one_line_for_data_that_do_not_fit(monkeypatch, capsys, tmp_path, data):
         return lines[0]
 
     larger = write_features(tmp_path / "larger", size=64)
-    assert "latents are 4x16x16, the model wants 4x8x8" in fails("--data", larger)
+    assert "latents are 4x16x16, the model takes 4x8x8" in fails("--data", larger)
     wider = write_features(tmp_path / "wider", width=12)
-    assert "text embeddings are 4x12, the model wants 4x8" in fails("--data", wider)
+    assert "text embeddings are 4x12, the model takes 4x8" in fails("--data", wider)
     other = write_features(tmp_path / "other", autoencoder="c" * 64)
     assert "made with autoencoder 'no-autoencoder'" in fails("--data", data, "--val-data", other)
     other = write_features(tmp_path / "another", text_encoder="c" * 64)
@@ -770,16 +917,18 @@ def test_one_line_for_directories_that_are_not_this_run(monkeypatch, capsys, tmp
         assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         return lines[0]
 
-    assert "begun with learning_rate 0.0015, not 0.1" in fails("--learning-rate", "0.1")
-    assert "begun with model {'n_text': 1} not {'n_text': 2}" in fails("--n-text", "2").replace(",", "")
-    assert "begun with other features" in fails("--data", write_features(tmp_path / "f", seed=3))
-    assert "begun with 19 images to train on, not 20" in fails("--validation-images", "0")
+    assert "begun with recipe.optimizer.learning_rate 0.0015, not 0.1" in fails("--learning-rate", "0.1")
+    assert "begun with recipe.model.n_text 1, not 2" in fails("--n-text", "2")
+    assert "begun with recipe.objective.name ddpm, not flow" in fails("--objective", "flow")
+    assert "begun with recipe.optimizer.name adamw, not muon" in fails("--optimizer", "muon")
+    assert "begun with other dataset" in fails("--data", write_features(tmp_path / "f", seed=3))
+    assert "begun with training_images 19, not 20" in fails("--validation-images", "0")
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("…")
-    assert "exists and is no training run" in fails("--out", tmp_path / "precious")
-    assert "exists and is no training run" in fails("--out", tmp_path / "precious" / "thesis.txt")
+    assert "holds something else already (thesis.txt)" in fails("--out", tmp_path / "precious")
+    assert "is a file" in fails("--out", tmp_path / "precious" / "thesis.txt")
     IFUViT(MODEL).save_pretrained(tmp_path / "model")  # it has a config.json, too
-    assert "exists and is no training run" in fails("--out", tmp_path / "model")
+    assert "holds something else already (config.json)" in fails("--out", tmp_path / "model")
     assert sorted(path.name for path in (tmp_path / "precious").iterdir()) == ["thesis.txt"]
 
 
@@ -801,7 +950,10 @@ def test_full_disk(data, tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = contents()
-    for place, error, at in (("safetensors.torch.save_file", full, 4), ("ifuvit.training.loop._log", full_log, 3)):
+    for place, error, at in (
+        ("safetensors.torch.save_file", full, 4),
+        ("ifuvit.training.setup.Run._report", full_log, 3),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(place, error)
             status, lines = command(patch, capsys, *arguments, "--steps=4", "--log-every=3")

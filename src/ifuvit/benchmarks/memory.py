@@ -13,8 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 
@@ -26,11 +25,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ifuvit.benchmarks.training import random_batch
+from ifuvit.benchmarks.training import random_batch, step_config
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training.config import TrainConfig
 from ifuvit.training.step import TrainingStep
+from ifuvit.utils.config import set_fields
 
 META = torch.device("meta")
 
@@ -59,12 +59,12 @@ class StepMemory:
 
 def training_memory(model: IFUViTConfig, *, batch_size: int, precision: Literal["fp32", "bf16"]) -> dict[str, Any]:
     """A training step's memory without and with checkpointing, as the JSON values that results hold."""
-    recipe = TrainConfig(data=Path(), out=Path(), model=model, batch_size=batch_size, precision=precision)
+    config = step_config(model, batch_size=batch_size, precision=precision)
     return {
         "batch_size": batch_size,
         "precision": precision,
-        "plain": asdict(step_memory(recipe)),
-        "checkpointed": asdict(step_memory(replace(recipe, gradient_checkpointing=True))),
+        "plain": asdict(step_memory(config)),
+        "checkpointed": asdict(step_memory(set_fields(config, gradient_checkpointing=True))),
     }
 
 
@@ -91,17 +91,18 @@ def step_memory(config: TrainConfig) -> StepMemory:
 
     Tensors are those of torch as it runs one operation after the other; a compiled step needs no more.
     """
-    model = IFUViT(config.model).to(META).train()
-    model.gradient_checkpointing = config.gradient_checkpointing
+    recipe = config.recipe
+    model = IFUViT(recipe.model).to(META).train()
+    model.gradient_checkpointing = config.runtime.gradient_checkpointing
     held = LiveStorages()
-    with held, _AsOnGpu("fp32" if config.precision == "fp32" else "bf16") as gpu:  # "auto" is bf16 on a GPU
+    with held, _AsOnGpu("fp32" if recipe.start.precision == "fp32" else "bf16") as gpu:  # "auto" is bf16 on a GPU
         for parameter in model.parameters():
             held.add(parameter)
         weights = held.bytes
         accelerator = _NoAccelerator(held, gpu)
         step = TrainingStep(config, model, cast(Any, accelerator))
         average = held.bytes - weights
-        batch = random_batch(config.model, config.batch_size, seed=0, device=META)
+        batch = random_batch(recipe.model, recipe.batches.batch_size, seed=0, device=META)
         given = held.bytes - weights - average
         step(batch, 0)  # makes AdamW's moments
         before = held.bytes

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.diffusion.schedule import add_noise
 from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.model.uvit import IFUViT
@@ -144,8 +145,9 @@ def difference_from_uvit(
     ours.load_state_dict(theirs.state_dict())
     latents, text = batch["latents"], batch["text_embeddings"].float()
     with accelerator.autocast():
-        expected = theirs.to(latents.device)(latents, batch["timesteps"], context=text)
-        given = ours.to(latents.device)(latents, batch["timesteps"], text)
+        timesteps = DDPM().sample_times(batch["uniform"])
+        expected = theirs.to(latents.device)(latents, timesteps, context=text)
+        given = ours.to(latents.device)(latents, timesteps, text)
     return float((given - expected).abs().max() / expected.abs().max())
 
 
@@ -170,8 +172,9 @@ class ReferenceStep:
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Learn from a batch; returns the loss before the update."""
         self.optimizer.zero_grad()
-        noisy = add_noise(batch["latents"], batch["noise"], batch["timesteps"])
-        predicted = self.model(noisy, batch["timesteps"], context=batch["text_embeddings"].float())
+        timesteps = DDPM().sample_times(batch["uniform"])
+        noisy = add_noise(batch["latents"], batch["noise"], timesteps)
+        predicted = self.model(noisy, timesteps, context=batch["text_embeddings"].float())
         loss = (batch["noise"] - predicted).pow(2).flatten(1).mean(1).mean()
         self.accelerator.backward(loss)
         self.optimizer.step()

@@ -18,6 +18,7 @@ from ifuvit.benchmarks.config import BenchSampleConfig, preset_models
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.timing import BenchmarkCase, Step
 from ifuvit.benchmarks.training import random_batch
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.model.flops import guided_step_flops, text_flops
 from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.model.uvit import EncodedText, IFUViT
@@ -76,7 +77,7 @@ class Guided:
 
     def __init__(self, config: IFUViTConfig, batch: Mapping[str, Tensor], *, seed: int) -> None:
         torch.manual_seed(seed)
-        self.latents, self.timesteps = batch["latents"], batch["timesteps"]
+        self.latents, self.timesteps = batch["latents"], DDPM().sample_times(batch["uniform"])
         self.embeddings, self.mask = batch["text_embeddings"].float(), batch["text_mask"]
         self.null_embeddings, self.null_mask = self.embeddings[-1:], self.mask[-1:]
         self.model = IFUViT(config).to(self.latents.device).eval()
@@ -131,7 +132,7 @@ def sampling_cases(
         def theirs() -> Step:
             model = accelerator.prepare(reference.build(size).eval())
             text = batch["text_embeddings"].float()
-            latents, timesteps = batch["latents"], batch["timesteps"]
+            latents, timesteps = batch["latents"], DDPM().sample_times(batch["uniform"])
             return lambda: uvit.guided_step(model, latents, timesteps, text, text[-1], GUIDANCE_SCALE)
 
         flops = guided_step_flops(size, shared=False).total * images

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,10 +13,9 @@ from ifuvit.benchmarks.config import BenchScalingConfig, preset_models
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.sampling import sampling_cases
 from ifuvit.benchmarks.timing import BenchmarkCase, Timing, over_rounds, time_cases
-from ifuvit.benchmarks.training import random_batch, training_cases
+from ifuvit.benchmarks.training import random_batch, step_config, training_cases
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.results import Comparison, Scaling, ScalingPoint, ScalingSeries
-from ifuvit.training.config import TrainConfig
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,7 +138,7 @@ def _case(point: Point, steps: Steps, batch_size: int, accelerator: "Accelerator
     """The case of `ifuvit bench train` or `sample`, with a batch of its own shape."""
     batch = random_batch(point.model, batch_size, seed=seed, device=accelerator.device)
     if steps == "train":
-        run = TrainConfig(data=Path(), out=Path(), model=point.model, batch_size=batch_size, seed=seed)
+        run = step_config(point.model, batch_size=batch_size, seed=seed)
         (case,) = training_cases({point.name: run}, None, batch, accelerator)
         return case
     several = sampling_cases({point.name: point.model}, None, batch, accelerator, seed=seed)

@@ -1,9 +1,9 @@
 """Training steps: this package's, as `ifuvit train` takes them, and U-ViT's."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,13 +13,13 @@ from ifuvit.benchmarks.comparison import compare_models
 from ifuvit.benchmarks.config import BenchTrainConfig, preset_models
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.timing import BenchmarkCase, Step
-from ifuvit.diffusion.schedule import NUM_TIMESTEPS
 from ifuvit.model.flops import training_flops
 from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.model.uvit import IFUViT
 from ifuvit.results import Comparison
-from ifuvit.training.config import TrainConfig, default_config
+from ifuvit.training.config import DataConfig, Recipe, TrainConfig, default_config
 from ifuvit.training.step import TrainingStep
+from ifuvit.utils.config import set_fields
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,7 +35,7 @@ def bench_train(config: BenchTrainConfig, reference: "Reference | None", device:
     for precision in config.precision:
         accelerator = make_accelerator(precision, device)
         changes = {"batch_size": config.batch_size, "precision": precision, "seed": config.seed}
-        runs = {name: replace(default_config(name), compile=config.compile, **changes) for name in models}
+        runs = {name: default_config(name, compile=config.compile, **changes) for name in models}
         comparisons[precision] = compare_models(
             training_cases(runs, reference, batch, accelerator),
             models.values(),
@@ -56,11 +56,17 @@ def random_batch(config: IFUViTConfig, batch_size: int, *, seed: int, device: to
     batch = {
         "latents": torch.randn(shape, generator=draw),
         "noise": torch.randn(shape, generator=draw),
-        "timesteps": torch.randint(1, NUM_TIMESTEPS + 1, (batch_size,), generator=draw),
+        "uniform": torch.rand(batch_size, generator=draw),
         "text_embeddings": torch.randn(batch_size, c.text_tokens, c.text_width, generator=draw).half(),
         "text_mask": torch.rand(batch_size, c.text_tokens, generator=draw) < 0.5,
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def step_config(model: IFUViTConfig, **settings: Any) -> TrainConfig:
+    """The paper's recipe for a model, with some fields of any section set; for steps on a `random_batch`."""
+    config = TrainConfig(data=DataConfig(data=Path()), out=Path(), recipe=Recipe(model=model))
+    return set_fields(config, **settings)
 
 
 def training_cases(
@@ -82,8 +88,8 @@ def training_cases(
     base = first if reference is None else uvit.NAME
 
     def ours(run: TrainConfig) -> Step:
-        torch.manual_seed(run.seed)
-        step, steps = TrainingStep(run, IFUViT(run.model), accelerator), count()
+        torch.manual_seed(run.recipe.start.seed)
+        step, steps = TrainingStep(run, IFUViT(run.recipe.model), accelerator), count()
         step.model.train()
         return lambda: step(batch, next(steps))
 
@@ -92,13 +98,13 @@ def training_cases(
             name=name,
             prepare=lambda run=run: ours(run),
             items=images,
-            flops=training_flops(run.model, images),
+            flops=training_flops(run.recipe.model, images),
             base=None if name == base else base,
         )
         for name, run in runs.items()
     ]
     if reference is not None:
-        size = as_uvit(runs[first].model)
+        size = as_uvit(runs[first].recipe.model)
 
         def theirs() -> Step:
             step = uvit.ReferenceStep(reference.build(size).train(), accelerator)

@@ -61,9 +61,12 @@ def run(config: CostsConfig) -> dict[str, dict[str, Any]]:
     return costs
 
 
+CONFIG = CostsConfig
+
+
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    config = parse(CostsConfig, arguments, prog="ifuvit costs")
+    config = parse(CONFIG, arguments, prog="ifuvit costs")
     costs = run(config)
     if config.json:
         print(json.dumps(costs, indent=2))

@@ -6,10 +6,12 @@ from ifuvit.utils.command_line import parse
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.files import read_json
 
+CONFIG = ExperimentConfig
+
 
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    config = parse(ExperimentConfig, arguments, prog="ifuvit experiment")
+    config = parse(CONFIG, arguments, prog="ifuvit experiment")
     out = run(config)
     if not config.dry_run and Processes.init()[0].first:
         print(summary(read_json(out / "experiment.json")))

@@ -5,13 +5,14 @@ from ifuvit.evaluation.generate import GenerateConfig, run
 from ifuvit.reporting.gallery import write_gallery
 from ifuvit.utils.command_line import parse
 
+CONFIG = GenerateConfig
+
 
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    config = parse(GenerateConfig, arguments, prog="ifuvit generate")
+    config = parse(CONFIG, arguments, prog="ifuvit generate")
     if config.exact:  # whose sampling settings are the defaults then
-        default = GenerateConfig(sampling=PAPER_SETTINGS)
-        config = parse(GenerateConfig, arguments, prog="ifuvit generate", default=default)
+        config = parse(GenerateConfig(sampling=PAPER_SETTINGS), arguments, prog="ifuvit generate")
     out = run(config)
     write_gallery(out)
     print(f"{out / 'index.html'}: {len(list(out.glob('[0-9]*.png')))} images; the grid is {out / 'grid.png'}")

@@ -29,11 +29,7 @@ COMMANDS = {
     },
     "other": {
         "convert": "turn a U-ViT checkpoint into a pipeline directory",
-        "train-autoencoder": "train a small KL autoencoder on a folder of images",
-        "train-two-tower": "train the embedded model of text-image alignment",
-        "count": "count objects in images of OpenMoji Scenes' kinds",
-        "sweep": "evaluate models over guidance scales",
-        "reference-stats": "write the statistics of reference images for Fréchet distances",
+        "make-standin": "train a small autoencoder, two-tower model or object counter",
     },
 }
 """What each command does, by groups."""

@@ -2,28 +2,21 @@
 
 from ifuvit.data.config import PrepareConfig
 from ifuvit.data.sources import SOURCES
-from ifuvit.utils.command_line import parse_action
-from ifuvit.utils.distributed import Processes
+from ifuvit.utils.command_line import Actions, parse
 
-_HELP = """usage: ifuvit prepare SOURCE [ARGUMENTS]
-
-Encode images and captions into a data set for training.
-
-sources:
-  coco      --images DIR --captions FILE.json --out DIR   MS-COCO's files, or OpenMoji Scenes
-  folder    DIR --out DIR                                 images, with .txt files or a metadata.jsonl
-  dataset   NAME_OR_FILES --out DIR                       WebDataset, parquet, or the Hugging Face Hub
-
-`ifuvit prepare SOURCE --help` lists a source's options."""
+CONFIG = Actions(
+    word="source",
+    about="Encode images and captions into a data set for training. An interrupted preparation resumes where it stopped.",
+    configs={name: PrepareConfig[source] for name, source in SOURCES.items()},
+    texts={name: source.__doc__ for name, source in SOURCES.items()},
+)
 
 
 def main(arguments: list[str]) -> None:
-    """Run the command with these arguments."""
-    actions = {name: PrepareConfig[source] for name, source in SOURCES.items()}  # type: ignore[valid-type]
-    config = parse_action(actions, arguments, command="prepare", text=_HELP, what="source")
-    if config is None:
-        return
+    """Entry point of the command."""
+    config = parse(CONFIG, arguments, prog="ifuvit prepare")
     from ifuvit.data.prepare import run
+    from ifuvit.utils.distributed import Processes
 
     directory = run(config)
     if Processes.from_environment().rank == 0:

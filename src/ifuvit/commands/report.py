@@ -14,7 +14,11 @@ from ifuvit.utils.errors import InputError
 class ReportConfig:
     """Make one self-contained HTML page of all results in and below some directories: results of evaluate, experiment,
     count, study and bench, training logs (metrics.jsonl), costs.json, and images of generate. Sections without results
-    are left out. The tables are also written as CSV and Markdown. Nothing is computed."""
+    are left out. The tables are also written as CSV and Markdown. Nothing is computed.
+
+    Example:
+        ifuvit report results --out report.html
+    """
 
     directories: Positional[Annotated[tuple[Path, ...], arg(metavar="[DIR ...]")]] = ()
     """Where the results are; subdirectories are searched too. Of several models the first one found opens the page."""
@@ -43,8 +47,11 @@ def run(config: ReportConfig) -> Path:
     return write(config.directories, config.out, title=config.title)
 
 
+CONFIG = ReportConfig
+
+
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
-    out = run(parse(ReportConfig, arguments, prog="ifuvit report"))
+    out = run(parse(CONFIG, arguments, prog="ifuvit report"))
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.1f} MB, open it in a browser; its tables are in {out.with_name(f'{out.stem}-tables')}")

@@ -32,6 +32,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, read_json, sha256, write_json, write_manifest, write_text
 
@@ -287,15 +288,15 @@ class EncodedDataset:
             file.seek(begin)
             return json.loads(file.read(end - begin))
 
-    @cached_property
-    def initial_latents_distribution(self) -> InitialLatentsDistribution:
-        """Fitted to the scaled latents of at most 10,000 evenly spaced images."""
+    def initial_latents_distribution(self, normalization: LatentNormalization) -> InitialLatentsDistribution:
+        """Fitted to the normalized latents of at most 10,000 evenly spaced images."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), 10_000)).astype(np.int64))
         means = [
             self.moments(part)[:, : self.latent_channels].mean((2, 3), dtype=np.float64)
             for part in np.array_split(chosen, math.ceil(len(chosen) / 256))
         ]
-        return InitialLatentsDistribution.fit(np.concatenate(means) * self.latent_scale)
+        normalized = normalization.normalize(np.concatenate(means)[:, :, None, None])
+        return InitialLatentsDistribution.fit(normalized[:, :, 0, 0])
 
     @cached_property
     def image_ids(self) -> tuple[str, ...]:

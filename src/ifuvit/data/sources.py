@@ -47,7 +47,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSource:
-    """MS-COCO's captions, or OpenMoji Scenes, which have the same layout."""
+    """MS-COCO's captions, or OpenMoji Scenes, which have the same layout.
+
+    Example:
+        ifuvit prepare coco --images scenes/images/train --captions scenes/annotations/captions_train.json --out data
+    """
 
     images: Path
     """The directory of the images."""
@@ -91,7 +95,11 @@ _COCO_LAYOUTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource:
-    """A data set that the library `datasets` reads: WebDataset, parquet, or the Hugging Face Hub."""
+    """A data set that the library `datasets` reads: WebDataset, parquet, or the Hugging Face Hub.
+
+    Example:
+        ifuvit prepare dataset train-0000.tar train-0001.tar --out data
+    """
 
     sources: Positional[tuple[str, ...]]
     """WebDataset files (.tar), parquet files (.parquet), or one name of a data set on the Hugging Face Hub."""
@@ -128,7 +136,11 @@ class DatasetSource:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSource:
-    """A folder of images. The caption of x.png is the first line of x.txt next to it, or a line of metadata.jsonl."""
+    """A folder of images. The caption of x.png is the first line of x.txt next to it, or a line of metadata.jsonl.
+
+    Example:
+        ifuvit prepare folder photographs --out data
+    """
 
     folder: Positional[Path]
     """The folder; images in folders below it count too."""

@@ -4,12 +4,21 @@ Timesteps are n = 1 … 1000; n = 0 would be clean data. diffusers counts t = n 
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-NUM_TIMESTEPS = 1000
+from ifuvit.diffusion.objective import NUM_TIMESTEPS
+
 BETA_START, BETA_END = 0.00085, 0.012
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": NUM_TIMESTEPS,
+    "beta_start": BETA_START,
+    "beta_end": BETA_END,
+    "beta_schedule": "scaled_linear",
+}
+"""The same in diffusers' words."""
 
 
 @cache

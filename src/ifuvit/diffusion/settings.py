@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from ifuvit.utils.config import Finite, Range, check
 from ifuvit.utils.errors import InputError
 
-Solver = Literal["dpm++", "dpm++2m", "unipc", "ddim", "euler-a"]
+Solver = Literal["auto", "dpm++", "dpm++2m", "unipc", "ddim", "euler-a", "heun", "euler"]
 SOLVERS: tuple[str, ...] = get_args(Solver)
 InitialLatents = Literal["data-mean", "noise"]
 INITIAL_LATENTS: tuple[str, ...] = get_args(InitialLatents)
@@ -27,8 +27,8 @@ class SamplingSettings:
         InputError: a field outside its range, named as its flag.
     """
 
-    solver: Solver = "dpm++"
-    """Solver: dpm++ is the paper's; see docs/sampling.md for the others."""
+    solver: Solver = "auto"
+    """Solver: auto is dpm++, the paper's, for a ddpm model and dpm++2m for a flow model; docs/sampling.md has the others."""
     steps: Annotated[int, Range(least=1, most=MAX_STEPS)] = 15
     """Solver steps, 1 to 1000, each one evaluation of the guided network. The paper has 50; 15 are as good on the shipped
     model (docs/performance.md)."""
@@ -36,7 +36,7 @@ class SamplingSettings:
     """Classifier-free guidance, the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper counts
     s = w - 1: its images have w = 4, its evaluation w = 2."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Guide only the steps with LOW <= n / 1000 <= HIGH, n = 1000 being pure noise (Kynkäänniemi et al. 2024); the other
+    """Guide only the steps with LOW <= n / 1000 <= HIGH, n = 1000 being pure noise (t instead of n / 1000 for flow) (Kynkäänniemi et al. 2024); the other
     steps take half the work."""
     initial_latents: InitialLatents = "data-mean"
     """What the solver starts from: noise is pure noise as in the paper; data-mean is noise around a mean color drawn from
@@ -55,7 +55,7 @@ class SamplingSettings:
             raise InputError(f"--initial-latents {self.initial_latents}: give one of {', '.join(INITIAL_LATENTS)}")
 
     def guidance_scale_at(self, level: float) -> float:
-        """The guidance scale of a step at n = 1000 `level`; 1, no guidance, outside the interval."""
+        """The guidance scale of a step at a noise level, 0 to 1; 1, no guidance, outside the interval."""
         low, high = self.guidance_interval
         return self.guidance_scale if low <= level <= high else 1.0
 

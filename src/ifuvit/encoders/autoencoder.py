@@ -1,7 +1,7 @@
 """Pixels to latents and back: a frozen KL autoencoder, as latent diffusion uses it.
 
 Any `AutoencoderKL` of diffusers will do: Stable Diffusion's (3x256x256 <-> 4x32x32) or this project's own small one,
-which is trained on OpenMoji Scenes by `ifuvit train-autoencoder` and ships under the name "openmoji"
+which is trained on OpenMoji Scenes by `ifuvit make-standin autoencoder` and ships under the name "openmoji"
 (3x64x64 <-> 4x16x16).
 
 Latents here are unscaled: the factor that brings them to unit variance belongs to the data set (the prepared features
@@ -97,7 +97,7 @@ class Autoencoder:
 
         Args:
             reference: a shipped name ("openmoji"); a diffusers folder, or one that holds such a folder as
-                `autoencoder/` (a run of train-autoencoder) or `vae/` (a pipeline); or a model id of the Hugging Face hub,
+                `autoencoder/` (a run of `make-standin autoencoder`) or `vae/` (a pipeline); or a model id of the Hugging Face hub,
                 whose root or `vae/` is an AutoencoderKL. A shipped name goes before a folder of that name (say `./openmoji`).
             device: where to put it.
 

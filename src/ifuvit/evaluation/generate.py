@@ -21,10 +21,14 @@ from ifuvit.utils.files import OutputDirectory, manifest, now, sha256
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
-    """Generate images from prompts: PNG files, a labeled grid.png, index.html and manifest.json."""
+    """Generate images from prompts: PNG files, a labeled grid.png, index.html and manifest.json.
+
+    Example:
+        ifuvit generate "three sheep on grass" "two apples" --steps 25 --out images
+    """
 
     prompts: Positional[tuple[str, ...]] = ()
-    """What to draw, each prompt in quotes."""
+    """What to generate, each prompt in quotes."""
     prompts_file: Path | None = None
     """Text file with further prompts, one per line (UTF-8; empty lines are skipped)."""
     prompt_set: PromptSet | None = None

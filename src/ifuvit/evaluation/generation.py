@@ -1,5 +1,6 @@
 """Generating the images of an evaluation into a directory, so that they can be looked at and survive a killed run."""
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from ifuvit.evaluation.targets import ImageGenerator, Target
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, package_version, read_json
+from ifuvit.utils.files import OutputDirectory, atomic_path, package_version, read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +28,7 @@ def draw(
     batch_size: int,
     processes: Processes,
     label: str | None = None,
+    replace_others: bool = False,
 ) -> tuple[list[Path], float | None]:
     """Generate one image per prompt as `directory`/00000.png …; those that are there already stay.
 
@@ -39,12 +41,14 @@ def draw(
         batch_size: images per batch.
         processes: those that share the batches.
         label: of the progress bar; default: the directory's name.
+        replace_others: delete images of an earlier call with other prompts, settings or another model, instead of
+            refusing the directory.
 
     Returns:
         the N files, and images per second of this process (None if nothing was left to generate).
 
     Raises:
-        InputError: the directory has images of something else.
+        InputError: the directory holds something else.
     """
     assert target.generator is not None
     files = image_files(directory, len(prompts))
@@ -60,9 +64,10 @@ def draw(
             results.GeneratedImages.Image(file=file.name, prompt=prompt, index=index)
             for index, (file, prompt) in enumerate(zip(files, prompts))
         ),
+        encoders={"pipeline": target.fingerprint},
     )
     if processes.first:
-        _claim(directory, manifest)
+        _claim(directory, manifest, replace_others=replace_others)
     processes.wait()
     speed = generate_images(
         target.generator,
@@ -155,14 +160,18 @@ def _write_png(file: Path, image: "Image", facts: Mapping[str, Any] | None) -> N
         image.save(path, format="PNG", pnginfo=info)
 
 
-def _claim(directory: Path, manifest: results.GeneratedImages) -> None:
+def _claim(directory: Path, manifest: results.GeneratedImages, *, replace_others: bool) -> None:
+    OutputDirectory(directory, manifest.command).earlier()
     file = directory / "manifest.json"
     if file.is_file():
-        if read_json(file) != results.to_json(manifest):
+        earlier = read_json(file)
+        decisive = ("model", "sha256", "seed", "sampling", "images", "encoders")
+        if all(earlier.get(name) == results.to_json(manifest)[name] for name in decisive):
+            return
+        if not replace_others:
             raise InputError(
-                f"{directory}: has images of other prompts, weights or settings; delete it, or choose another directory"
+                f"{directory}: holds images of other prompts, settings or another model; delete it, or give another "
+                "directory"
             )
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(f"{directory}: holds something else already; choose another directory")
-    else:
-        results.write(file, manifest)
+        shutil.rmtree(directory)
+    results.write(file, manifest)

@@ -1,28 +1,31 @@
-"""`ifuvit evaluate`: say how good a model or a directory of images is, under a named protocol."""
+"""`ifuvit evaluate`: measure how good a model or a directory of images is, under a named protocol."""
 
+import functools
 import os
-import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifuvit.evaluation.config import EvaluateConfig
-from ifuvit.evaluation.protocols import Protocol
-from ifuvit.metrics.counting.prompts import PROMPT_SETS
+from ifuvit.evaluation.evaluators import find_evaluator
 from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import manifest, now, write_json
+from ifuvit.utils.files import manifest, now
 
 if TYPE_CHECKING:
-    import torch
-
+    from ifuvit.evaluation.evaluators.base import Evaluator, Images, Setup
+    from ifuvit.evaluation.reference_images import ReferenceImages
     from ifuvit.evaluation.targets import Target
-    from ifuvit.metrics.counting.counters import ImageCounter
-    from ifuvit.metrics.distances.frechet import FeatureStatistics
 
 
-def run(config: EvaluateConfig) -> Path:
-    """Judge the target and write the result. Under `accelerate launch` or `torchrun` all processes call it together.
+def evaluate(config: EvaluateConfig) -> Path:
+    """Evaluate one target and write its `results.Evaluation`. Under `accelerate launch` or `torchrun` all processes call
+    it together.
+
+    Args:
+        config: of one target and at most one guidance scale; for several see `ifuvit.evaluation.scales.evaluate_scales`.
 
     Returns:
         `config.out`.
@@ -30,165 +33,212 @@ def run(config: EvaluateConfig) -> Path:
     Raises:
         InputError: a target, data or weights that cannot be used, or too few images for the protocol.
     """
-    from ifuvit.evaluation.evaluators import Evaluators
-    from ifuvit.evaluation.generation import draw
-    from ifuvit.evaluation.reference_images import ReferenceImages
+    from ifuvit import results
+    from ifuvit.evaluation.evaluators.base import Findings
     from ifuvit.evaluation.targets import open_target
-    from ifuvit.utils.devices import find_device
-    from ifuvit.utils.distributed import Processes
 
-    started, protocol = now(), config.resolved_protocol()
+    assert not config.several and config.out is not None
+    started, (target_name,) = now(), config.targets
     if config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory; give a file such as {config.out / 'result.json'}")
+
+    # What is evaluated, and by which evaluators. Missing weights are found before anything is generated.
+    setup = setup_of(config)
+    protocol, reference, processes = setup.protocol, setup.reference, setup.processes
+    target = open_target(target_name, device=setup.device, captions=config.captions)
+    evaluators = open_evaluators(config, setup)
+    images = {} if target.images is None else {"captions": _given_images(config, target)}
+    for evaluator in evaluators.values():
+        evaluator.prepare()
+
+    # The images that evaluators ask for, each set once, and what the evaluators find in them.
     kept = config.images_dir or config.out.with_name(f"{config.out.stem}-images")
-    real = ReferenceImages.open(config.data, split=protocol.split)
-    processes, device = Processes.init()
-    if config.device != "auto":
-        device = find_device(config.device)
-    batch_size = config.batch_size or (16 if device.type == "cpu" else 64)
-
-    # What is judged, and by whom. Weights that are missing show before anything is drawn.
-    target = open_target(config.target, device=device, captions=config.captions)
-    judged: list[tuple[Path, str]] = []
-    if target.images is not None:
-        judged = _given_images(config, target, protocol)
-    evaluators = Evaluators.load(
-        protocol,
-        real,
-        metrics=config.metrics,
-        device=device,
-        weights=read_weights(config.weights),
-        statistics=_statistics(config, protocol),
-        cache=config.cache,
-        processes=processes,
-    )
-    counter = _counter(config, protocol, device) if "counts" in config.metrics else None
-
-    # The images of captions, and what the evaluators say of them.
-    images_per_second, shown = None, None
-    if target.generator is not None and {"distances", "alignment"} & set(config.metrics):
-        prompts = [caption for _, caption in real.choose(protocol.num_images, protocol.caption_seed)]
-        shown = kept / "captions"
-        files, images_per_second = draw(
-            target, prompts, shown, protocol.sampling, seed=protocol.seed, batch_size=batch_size, processes=processes
-        )
-        judged = list(zip(files, prompts))
-    files, prompts = [file for file, _ in judged], [prompt for _, prompt in judged]
-    metrics: dict[str, Any] = {}
-    if "distances" in config.metrics:
-        metrics |= evaluators.distances(files)
-    if "alignment" in config.metrics:
-        metrics |= evaluators.alignment(files, prompts)
-
-    # The images of counting prompts; of given images, those whose captions can be counted by.
-    counted: dict[str, Any] = {}
-    if counter is not None:
-        from ifuvit.metrics.counting.counters import count_images
-
-        if target.generator is None:
-            counted["paper"] = count_images(files, prompts, counter, processes=processes)
-        else:
-            for name, number in protocol.count_prompts:
-                prompts = [prompt for prompt in PROMPT_SETS[name] for _ in range(number)]
-                files, speed = draw(
-                    target,
-                    prompts,
-                    kept / name,
-                    protocol.count_sampling,
-                    seed=protocol.seed,
-                    batch_size=batch_size,
-                    processes=processes,
-                )
-                images_per_second = images_per_second or speed
-                counted[name] = count_images(files, prompts, counter, processes=processes)
+    if target.generator is not None:
+        images = _generate(config, setup, target, evaluators.values(), kept)
+    found = Findings()
+    for evaluator in evaluators.values():
+        found += evaluator(images, target)
 
     if processes.first:
-        result = manifest(
-            "evaluate",
-            to_dict(config),
-            started=started,
+        shown = target.generator is not None and "captions" in images
+        result = results.Evaluation(
+            **manifest("evaluate", to_dict(config), started=started),
             target=target.describe(),
             protocol=to_dict(protocol),
-            data={
-                "where": str(config.data),
-                "split": real.split,
-                "images": len(real),
-                "left_out": real.left_out,
-                "sha256": real.fingerprint,
-            },
-            metrics=metrics,
-            counts=counted.get("paper", {}).get("counts"),
-            all_kinds=counted.get("all-kinds", {}).get("counts"),
-            relations=counted.get("relations", {}).get("relations"),
-            held_out={key: counted["held-out"][key] for key in ("counts", "relations")}
-            if "held-out" in counted
-            else None,
-            counter=None if counter is None else counter.facts(),
-            costs=_costs(target, images_per_second, device) if "costs" in config.metrics else None,
-            images=None if shown is None else os.path.relpath(shown, config.out.parent),
+            data=None if reference is None else _describe(reference),
+            metrics=found.metrics,
+            objects=found.objects,
+            counter=found.counter,
+            costs=found.costs,
+            evaluators={name: evaluator.facts() for name, evaluator in evaluators.items()},
+            images=os.path.relpath(kept / "captions", config.out.parent) if shown else None,
             processes=processes.count,
-            device=str(device),
+            device=str(setup.device),
         )
-        write_json(config.out, result)
+        results.write(config.out, result)
     processes.wait()
     return config.out
 
 
-def _statistics(config: EvaluateConfig, protocol: Protocol) -> "FeatureStatistics | None":
-    from ifuvit.metrics.distances.frechet import FeatureStatistics
+def setup_of(config: EvaluateConfig) -> "Setup":
+    """What the evaluators of a configuration are made from: its protocol, reference images and processes.
 
-    if config.statistics is None:
-        return None
-    statistics = FeatureStatistics.load(config.statistics)
-    if (size := statistics.facts.get("size", protocol.size)) != protocol.size:
+    Raises:
+        InputError: an evaluator requires reference images and there are none, or they cannot be read.
+    """
+    from ifuvit.evaluation.evaluators.base import Setup
+    from ifuvit.evaluation.reference_images import ReferenceImages
+    from ifuvit.utils.devices import find_device
+    from ifuvit.utils.distributed import Processes
+
+    protocol = config.resolved_protocol()
+    requiring = [name for name in config.resolved_metrics() if find_evaluator(name).requires_reference]
+    if config.data is None and requiring:
         raise InputError(
-            f"--statistics {config.statistics}: of images of size {size}, but the protocol has {protocol.size}; make them "
-            f"with `ifuvit reference-stats --size {protocol.size}`"
+            f"--metrics {requiring[0]} requires --data, the reference images; without them there are --metrics counts"
         )
-    return statistics
+    processes, device = Processes.init()
+    return Setup(
+        protocol=protocol,
+        reference=None if config.data is None else ReferenceImages.open(config.data, split=protocol.split),
+        device=device if config.device == "auto" else find_device(config.device),
+        weights=read_weights(config.weights),
+        statistics=config.statistics,
+        cache=config.cache,
+        reconstruction_floor=config.reconstruction_floor,
+        counter=config.counter,
+        detector=config.detector,
+        threshold=config.threshold,
+        thresholds=config.thresholds,
+        processes=processes,
+    )
 
 
-def _counter(config: EvaluateConfig, protocol: Protocol, device: "torch.device") -> "ImageCounter | None":
-    from ifuvit.metrics.counting.counters import load_counter
-    from ifuvit.metrics.counting.zero_shot import load_detector
+def open_evaluators(config: EvaluateConfig, setup: "Setup") -> "dict[str, Evaluator]":
+    """The evaluators of a configuration by name, with their networks loaded.
 
-    if config.detector is not None:
-        return load_detector(config.detector, device=device)
-    if protocol.counts_scenes:
-        return load_counter(config.counter, device=device)
-    print("ifuvit: objects are not counted; on photographs that takes --detector", file=sys.stderr)
-    return None
+    Raises:
+        InputError: weights cannot be loaded; the message says how to get them.
+    """
+    return {name: find_evaluator(name)(setup) for name in config.resolved_metrics()}
 
 
-def _given_images(config: EvaluateConfig, target: "Target", protocol: Protocol) -> list[tuple[Path, str]]:
-    """The first `protocol.num_images` of a directory of images, with their captions where they are needed."""
+def evaluator_facts(config: EvaluateConfig) -> Mapping[str, Mapping[str, Any]]:
+    """What decides the numbers of a configuration's evaluators, with the hashes of all networks, by evaluator."""
+    return _evaluator_facts(
+        replace(config, targets=("",), out=Path(), data=Path(), guidance_scales=(), images_dir=None, cache=None)
+    )
+
+
+@functools.cache
+def _evaluator_facts(config: EvaluateConfig) -> Mapping[str, Mapping[str, Any]]:
+    import torch
+
+    from ifuvit.evaluation.evaluators.base import Setup
+
+    setup = Setup(
+        protocol=config.resolved_protocol(),
+        device=torch.device("cpu"),
+        weights=read_weights(config.weights),
+        statistics=config.statistics,
+        counter=config.counter,
+        detector=config.detector,
+        threshold=config.threshold,
+        thresholds=config.thresholds,
+    )
+    return {name: evaluator.facts() for name, evaluator in open_evaluators(config, setup).items()}
+
+
+def write_statistics(config: EvaluateConfig) -> Path:
+    """Write the statistics of the reference images' features as a .npz file like pytorch-fid's.
+
+    Returns:
+        `config.write_statistics`.
+
+    Raises:
+        InputError: no reference images or fewer than two, a broken one, or weights that cannot be loaded.
+    """
+    from ifuvit.evaluation.evaluators.distances import Distances
+    from ifuvit.utils.files import package_version
+
+    assert config.write_statistics is not None
+    setup = setup_of(replace(config, metrics=("distances",), statistics=None))
+    assert setup.reference is not None
+    distances = Distances(setup)
+    statistics = distances.statistics_of_reference(keep_features=config.keep_features)
+    if setup.processes.first:
+        facts = {
+            "command": "evaluate",
+            "ifuvit_version": package_version(),
+            "config": to_dict(config),
+            "network": distances.networks[0].facts(),
+            "size": setup.protocol.size,
+            "data": to_dict(_describe(setup.reference)),
+            "made": now(),
+        }
+        statistics.save(config.write_statistics, facts=facts, features=statistics.features)
+    setup.processes.wait()
+    return config.write_statistics
+
+
+def _describe(reference: "ReferenceImages") -> Any:
+    from ifuvit.results import ReferenceData
+
+    return ReferenceData(
+        where=str(reference.place),
+        split=reference.split,
+        images=len(reference),
+        left_out=reference.left_out,
+        sha256=reference.fingerprint,
+    )
+
+
+def _given_images(config: EvaluateConfig, target: "Target") -> "Images":
+    """The images of a directory, with their captions where they are needed: the protocol's number of them if they are
+    compared with reference images, else all."""
+    from ifuvit.evaluation.evaluators.base import Images
+
     assert target.images is not None
-    if len(target.images) < protocol.num_images:
-        raise InputError(
-            f"{config.target}: {len(target.images):,} images, fewer than the {protocol.num_images:,} of the protocol; give "
-            f"--images {len(target.images)} (another protocol then, and named so), or more images"
-        )
-    chosen = target.images[: protocol.num_images]
+    chosen = target.images
+    if config.data is not None:
+        number = config.resolved_protocol().num_images
+        if len(chosen) < number:
+            raise InputError(
+                f"{target.name}: {len(chosen):,} images, fewer than the {number:,} of the protocol; give --num-images "
+                f"{len(chosen)} (another protocol then, and named so), or more images"
+            )
+        chosen = chosen[:number]
     bare = next((file for file, caption in chosen if caption is None), None)
-    if bare is not None and "alignment" in config.metrics:
-        raise InputError(f"{bare}: has no caption, which alignment needs; give --captions FILE or --metrics distances")
-    return [(file, caption or "") for file, caption in chosen]
+    requiring = [name for name in config.resolved_metrics() if find_evaluator(name).requires_captions]
+    if bare is not None and requiring:
+        raise InputError(
+            f"{bare}: has no caption, which {requiring[0]} requires; give --captions FILE or --metrics distances"
+        )
+    return Images(files=[file for file, _ in chosen], prompts=[caption or "" for _, caption in chosen])
 
 
-def _costs(target: "Target", images_per_second: float | None, device: "torch.device") -> dict[str, Any]:
-    """What the target takes: from its configuration alone, from its training's record, and measured here."""
-    from ifuvit.model.flops import cost_of
-    from ifuvit.model.settings import IFUViTConfig
-    from ifuvit.utils.config import from_dict
-    from ifuvit.utils.devices import peak_memory
+def _generate(
+    config: EvaluateConfig, setup: "Setup", target: "Target", evaluators: "Iterable[Evaluator]", kept: Path
+) -> "dict[str, Images]":
+    """All sets of images that evaluators ask for, by name."""
+    from ifuvit.evaluation.evaluators.base import Images
+    from ifuvit.evaluation.generation import draw
 
-    analytic = cost_of(from_dict(IFUViTConfig, target.setting)) if target.setting is not None else {}
-    training = target.training or {}
-    return {
-        **analytic,
-        "training_steps_per_second": round(training["steps"] / training["seconds"], 3)
-        if training.get("seconds")
-        else None,
-        "images_per_second": None if images_per_second is None else round(images_per_second, 3),
-        "peak_memory_gib": round(peak_memory(device) / 2**30, 3),
-    }
+    protocol, images = setup.protocol, {}
+    batch_size = config.batch_size or (16 if setup.device.type == "cpu" else 64)
+    for wanted in (one for evaluator in evaluators for one in evaluator.image_sets()):
+        if wanted.name in images:
+            continue
+        files, per_second = draw(
+            target,
+            wanted.prompts,
+            kept / wanted.name,
+            protocol.sampling.changed(guidance_scale=wanted.guidance_scale),
+            seed=protocol.seed,
+            batch_size=batch_size,
+            processes=setup.processes,
+            label=wanted.name,
+            replace_others=config.images_dir is None,
+        )
+        images[wanted.name] = Images(files=files, prompts=wanted.prompts, per_second=per_second)
+    return images

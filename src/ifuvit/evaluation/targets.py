@@ -1,26 +1,33 @@
-"""What is judged: a model that draws (of this package, or a diffusers pipeline), or images that are there already."""
+"""What is evaluated: a model that generates (of this package, or a diffusers pipeline), or images that are there."""
 
+import hashlib
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ifuvit import results
 from ifuvit.data.folder import read_folder
-from ifuvit.data.images import SUFFIXES
+from ifuvit.data.images import SUFFIXES, ImageSource
 from ifuvit.data.prompts import read_lines
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
 from ifuvit.shipped import find, names
-from ifuvit.utils.config import to_dict
+from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.files import fingerprint, read_json, sha256
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from ifuvit.pipeline import Pipeline
+
 
 class ImageGenerator(Protocol):
-    """Something that generates images from prompts, as `ifuvit.Pipeline`."""
+    """Generates images from prompts."""
 
     def __call__(
         self,
@@ -39,24 +46,37 @@ class ImageGenerator(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is judged, as results name it. Either `generator` or `images` is there."""
+    """What is evaluated. Either `generator` or `images` is there."""
 
     name: str
-    kind: str
-    """"ifuvit", "diffusers" or "images"."""
+    kind: Literal["ifuvit", "diffusers", "images"]
     sha256: str | None = None
     """Of the backbone's weights."""
-    setting: dict[str, Any] | None = None
+    fingerprint: str | None = None
+    """SHA-256 over all that decides what a model generates."""
+    model: dict[str, Any] | None = None
     """The backbone's configuration."""
     training: dict[str, Any] | None = None
     """{"steps", "batch_size", "seed", "seconds"} of the run that made it."""
     generator: ImageGenerator | None = None
+    reconstruct: "Callable[[Sequence[ImageSource]], list[Image]] | None" = None
+    """Encodes and decodes images by the model's own autoencoder, at its image size."""
     images: list[tuple[Path, str | None]] | None = None
     """Images that are there already, each with its prompt or caption if it has one."""
 
-    def describe(self) -> dict[str, Any]:
-        """JSON values for a result."""
-        return {key: getattr(self, key) for key in ("name", "kind", "sha256", "setting", "training")}
+    def describe(self) -> results.Target:
+        """As results have it."""
+        training = None
+        if self.training is not None:
+            training = from_dict(results.TrainingFacts, self.training, where=f"{self.name}: training.json")
+        return results.Target(
+            name=self.name,
+            kind=self.kind,
+            sha256=self.sha256,
+            fingerprint=self.fingerprint,
+            model=self.model,
+            training=training,
+        )
 
 
 def open_target(
@@ -79,7 +99,7 @@ def open_target(
     directory = Path(target)
     if target in names() or any((directory / place / "model_index.json").is_file() for place in ("", "pipeline")):
         if captions is not None:
-            raise InputError(f"--captions {captions}: {target} is a model, which draws the protocol's captions")
+            raise InputError(f"--captions {captions}: {target} is a model, which generates the protocol's captions")
         if read_json(find(target) / "model_index.json").get("_class_name") == "IFUViTPipeline":
             return _ifuvit(target, device)
         return _diffusers(target, device)
@@ -103,10 +123,37 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         name=name,
         kind="ifuvit",
         sha256=sha256(directory / "transformer" / "model.safetensors"),
-        setting=to_dict(pipeline.model.config),
+        fingerprint=fingerprint_of_pipeline(directory),
+        model=to_dict(pipeline.model.config),
         training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
         generator=pipeline,
+        reconstruct=partial(_reconstruct, pipeline),
     )
+
+
+def fingerprint_of_pipeline(directory: Path) -> str:
+    """SHA-256 over all that decides what a pipeline of this package generates: weights and configuration of the backbone,
+    latent scale and colors, and the fingerprints of its autoencoder and text encoder. Nothing is loaded.
+
+    Raises:
+        InputError: a file of the pipeline is missing.
+    """
+    facts: dict[str, Any] = {}
+    for name in ("model_index.json", "text_encoder.json", "transformer/config.json", "scheduler/scheduler_config.json"):
+        facts[name] = read_json(directory / name)
+    facts["model_index.json"].pop("_ifuvit_version", None)
+    facts["weights"] = sha256(directory / "transformer" / "model.safetensors")
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _reconstruct(pipeline: "Pipeline", files: Sequence[ImageSource]) -> "list[Image]":
+    import numpy as np
+    from PIL import Image
+
+    from ifuvit.data.images import center_crop_resize, load_image, to_images, to_tensor
+
+    squares = np.stack([np.asarray(center_crop_resize(load_image(file), pipeline.image_size)) for file in files])
+    return [Image.fromarray(image) for image in to_images(pipeline.autoencoder.reconstruct(to_tensor(squares)))]
 
 
 def _diffusers(target: str, device: "torch.device") -> Target:
@@ -116,7 +163,8 @@ def _diffusers(target: str, device: "torch.device") -> Target:
 
     half = device.type == "cuda"
     try:
-        pipeline: Any = DiffusionPipeline.from_pretrained(target, torch_dtype=torch.float16 if half else torch.float32)
+        folder = target if Path(target).is_dir() else DiffusionPipeline.download(target)
+        pipeline: Any = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16 if half else torch.float32)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{target}: no diffusers pipeline can be loaded ({reason})") from None
@@ -149,7 +197,12 @@ def _diffusers(target: str, device: "torch.device") -> Target:
             ).images
         return images
 
-    return Target(name=target.rstrip("/").split("/")[-1], kind="diffusers", generator=generate_images)
+    return Target(
+        name=target.rstrip("/").split("/")[-1],
+        kind="diffusers",
+        fingerprint=fingerprint(sorted(path for path in Path(folder).rglob("*") if path.is_file())),
+        generator=generate_images,
+    )
 
 
 def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | None]]:
@@ -165,13 +218,14 @@ def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | No
             raise InputError(f"{bad.problem}; {len(found)} images need as many captions")
         return [(image.source, image.captions[0]) for image in found if isinstance(image.source, Path)]
     if manifest is None:
-        visible = [path for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(".")]
+        visible = [path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")]
     else:
-        visible = [path for path in sorted(directory.iterdir()) if path.suffix.lower() in SUFFIXES]
+        visible = [path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES]
+    visible.sort(key=_natural)
     for path in visible:
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(
-                f"{path}: not a image; a directory to be judged holds images alone ({', '.join(sorted(SUFFIXES))})"
+                f"{path}: not an image; a directory to evaluate holds only images ({', '.join(sorted(SUFFIXES))})"
             )
     if not visible:
         raise InputError(f"{directory}: holds no images ({', '.join(sorted(SUFFIXES))}), nor a model")
@@ -183,3 +237,8 @@ def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | No
             f"--captions {captions}: {len(lines)} captions for {len(visible)} images; give one line per image"
         )
     return list(zip(visible, lines))
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts 2.png before 10.png."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", path.name) if part]

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from ifuvit import results
 from ifuvit.data import prepare
 from ifuvit.data.config import PrepareConfig
 from ifuvit.data.scenes import config as scenes
 from ifuvit.data.sources import CocoSource
-from ifuvit.evaluation import run as evaluate
-from ifuvit.evaluation import sweep
-from ifuvit.evaluation.run import EvaluateConfig
+from ifuvit.evaluation import run as evaluation
+from ifuvit.evaluation import scales
+from ifuvit.evaluation.config import EvaluateConfig
 from ifuvit.experiments import EXPERIMENTS, SCALES, Setting
 from ifuvit.experiments.cost_estimate import Stage, TrainingSpeed, overview
 from ifuvit.experiments.outcome import table, verdicts
-from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
@@ -44,8 +44,12 @@ _SCENES_SEED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """Do one of the paper's experiments: data, features, every setting trained with every seed, evaluation, table. The
-    same command again goes on where it stopped. docs/experiments.md lists experiments, costs and expected results."""
+    """Run one of the paper's experiments: data, every setting trained with every seed, evaluation, table. The same command
+    again resumes where it stopped. docs/experiments.md lists experiments, costs and expected results.
+
+    Example:
+        ifuvit experiment table1 --scale smoke --out out/table1
+    """
 
     name: Positional[Annotated[str, arg(metavar="NAME")]]
     """table1 (four settings), ablation (text block and middle fusion, each alone), or guidance_sweep."""
@@ -154,8 +158,8 @@ class Plan:
         """A run: the preset's recipe with the scale's changes."""
         from ifuvit.training.config import default_config
 
-        recipe = replace(
-            default_config(self.scale.preset),
+        return default_config(
+            self.scale.preset,
             data=self.features("train"),
             val_data=self.features("val"),
             out=self.run_directory(setting, seed),
@@ -164,15 +168,14 @@ class Plan:
             evaluate_data=self.data,
             evaluate_protocol=self.scale.protocol,
             evaluate_weights=self.config.weights,
-            **self.scale.recipe,
+            **{**self.scale.recipe, **({} if self.config.steps is None else {"steps": self.config.steps})},
         )
-        return recipe if self.config.steps is None else replace(recipe, steps=self.config.steps)
 
     def evaluate_config(self, setting: Setting, seed: int) -> EvaluateConfig:
         """The evaluation of a run at the protocol's guidance scale."""
         counts: tuple[Literal["counts"], ...] = ("counts",) if self.scale.scenes or self.config.detector else ()
         return EvaluateConfig(
-            target=str(self.run_directory(setting, seed)),
+            targets=(str(self.run_directory(setting, seed)),),
             data=self.data,
             out=self.config.out / "results" / f"{setting.name}-seed-{seed}.json",
             protocol=self.scale.protocol,
@@ -185,7 +188,7 @@ class Plan:
             cache=self.cache,
         )
 
-    def sweep_config(self, seed: int) -> sweep.SweepConfig:
+    def sweep_config(self, seed: int) -> EvaluateConfig:
         """The evaluations of all runs of a seed at the experiment's guidance scales."""
         # What an earlier call evaluated stays in the file, whatever this one is told to do only.
         settings = [
@@ -193,13 +196,13 @@ class Plan:
             for setting in self.experiment.settings
             if self.wanted(setting) or any(self._sweep_out(seed).glob(f"{setting.name}-seed-*.json"))
         ]
-        return sweep.SweepConfig(
+        return EvaluateConfig(
             targets=tuple(str(self.run_directory(setting, seed)) for setting in settings),
             data=self.data,
             out=self._sweep_out(seed),
             guidance_scales=self.experiment.guidance_scales,
             protocol=self.scale.protocol,
-            images=self.config.images or self.scale.images,
+            num_images=self.config.images or self.scale.images,
             sampling=self.scale.sampling,
             weights=self.config.weights,
             cache=self.cache,
@@ -210,16 +213,15 @@ class Plan:
         if not self.experiment.guidance_scales:
             return [self.evaluate_config(setting, seed)]
         target = str(self.run_directory(setting, seed))
-        points = sweep.evaluations(replace(self.sweep_config(seed), targets=(target,)))
-        return [evaluation for _, _, evaluation in points]
+        return replace(self.sweep_config(seed), targets=(target,)).points()
 
     def result(self, setting: Setting, seed: int) -> Path:
-        """The file that tells how good a run is."""
-        return (
-            self._sweep_out(seed) / "sweep.json"
-            if self.experiment.guidance_scales
-            else self.evaluate_config(setting, seed).out
-        )
+        """The file of a run's evaluation."""
+        if self.experiment.guidance_scales:
+            return self._sweep_out(seed) / "sweep.json"
+        out = self.evaluate_config(setting, seed).out
+        assert out is not None
+        return out
 
     def _sweep_out(self, seed: int) -> Path:
         return self.config.out / "sweeps" / f"seed-{seed}"
@@ -242,20 +244,15 @@ class Plan:
 
     def trained(self, setting: Setting, seed: int) -> bool:
         """Whether a run has reached its last step."""
-        from ifuvit.training.config import FREE_FIELDS
+        from ifuvit.training.checkpoint import is_finished
 
-        config = self.train_config(setting, seed)
-        free = FREE_FIELDS | {"precision"}  # "auto" is what the machine does well
-        return (
-            _made(config.out, "train", to_dict(config), free=free)
-            and read_json(config.out / "manifest.json")["steps"] == config.steps
-        )
+        return is_finished(self.train_config(setting, seed))
 
-    def results(self, setting: Setting, seed: int) -> list[dict[str, Any]]:
+    def results(self, setting: Setting, seed: int) -> list[results.Evaluation]:
         """The finished evaluations of a run."""
         if not (self.drawn() and self.trained(setting, seed)):
             return []
-        found = [sweep.finished(wanted, self._real_side) for wanted in self.evaluations(setting, seed)]
+        found = [scales.finished(wanted, self._real_side) for wanted in self.evaluations(setting, seed)]
         return [result for result in found if result is not None]
 
     def evaluated(self, setting: Setting, seed: int) -> bool:
@@ -272,8 +269,8 @@ class Plan:
         }
 
     @cached_property
-    def _real_side(self) -> str:
-        return sweep.fingerprint(self.evaluate_config(self.experiment.settings[0], FIRST_SEED))
+    def _real_side(self) -> str | None:
+        return scales.reference_fingerprint(self.evaluate_config(self.experiment.settings[0], FIRST_SEED))
 
     @cached_property
     def training_speed(self) -> TrainingSpeed:
@@ -321,25 +318,15 @@ class Plan:
 
     def _look(self) -> None:
         """Features of the real side, once for all. Weights that are missing show here, before days of training."""
-        from ifuvit.evaluation.evaluators import Evaluators
-        from ifuvit.evaluation.reference_images import ReferenceImages
-
         config = self.evaluate_config(self.experiment.settings[0], FIRST_SEED)
-        protocol = config.resolved_protocol()
-        processes, device = Processes.init()
-        Evaluators.load(
-            protocol,
-            ReferenceImages.open(self.data, split=protocol.split),
-            device=device,
-            weights=read_weights(config.weights),
-            cache=self.cache,
-            processes=processes,
-        )
-        if processes.first:
+        setup = evaluation.setup_of(config)
+        for evaluator in evaluation.open_evaluators(config, setup).values():
+            evaluator.prepare()
+        if setup.processes.first:
             write_json(self.cache / "evaluators.json", self._judges())
 
     def _train(self, setting: Setting, seed: int) -> None:
-        from ifuvit.training import loop as train
+        from ifuvit.training import loop
 
         config = self.train_config(setting, seed)
         record = config.out / "config.json"
@@ -348,13 +335,13 @@ class Plan:
             raise InputError(
                 f"{config.out}: is a run of {steps} steps, not {config.steps}; give --steps {steps}, or another --runs"
             )
-        train.run(config)
+        loop.train(config)
 
     def _evaluate(self, setting: Setting, seed: int) -> None:
-        evaluate.run(self.evaluate_config(setting, seed))
+        evaluation.evaluate(self.evaluate_config(setting, seed))
 
     def _sweep(self, seed: int) -> None:
-        sweep.run(self.sweep_config(seed))
+        scales.evaluate_scales(self.sweep_config(seed))
 
     def _swept(self, settings: Sequence[Setting], seed: int) -> bool:
         return all(self.evaluated(setting, seed) for setting in settings)

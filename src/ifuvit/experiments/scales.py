@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ifuvit.diffusion.settings import PAPER_EVALUATION_SETTINGS, SamplingSettings
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.experiments.definition import Quantity, Scale
 
 _EMBEDDED: Mapping[Quantity, str] = {
@@ -31,7 +31,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                     "sample_every": 0,
                     "evaluate_every": 15,
                     "evaluate_images": 16,
-                    "evaluate_sampling": SamplingSettings(steps=2, guidance_scale=2.0),
+                    "evaluate_steps": 2,
                 },
                 scenes=(128, 96),
                 images=48,
@@ -62,7 +62,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 recipe={
                     "evaluate_every": 50_000,
                     "evaluate_images": 2_000,
-                    "evaluate_sampling": PAPER_EVALUATION_SETTINGS,
+                    "evaluate_steps": 50,
                 },
                 scenes=None,
                 autoencoder="stabilityai/sd-vae-ft-ema",

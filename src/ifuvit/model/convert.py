@@ -17,24 +17,31 @@ from ifuvit.utils.weights import load_state, read_torch_file
 
 CLIP_TOKENS = 77
 # Where training scripts keep the weights in a larger checkpoint; averaged weights first.
-_WRAPPERS = ("nnet_ema", "ema", "model_ema", "state_dict", "nnet", "model")
+_WRAPPERS = ("ema_state_dict", "nnet_ema", "model_ema", "ema", "state_dict", "nnet", "model")
+# What wrapped modules put before the names: torch.compile, DDP and AveragedModel, U-ViT's train state, Lightning.
+_PREFIXES = ("_orig_mod.", "module.", "nnet.", "model.")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file that torch.save wrote: itself a dictionary of tensors, or such a dictionary under a
-    usual name (state_dict, model, ema, …). Only tensors and plain containers are unpickled.
+    usual name (state_dict, model, ema, …), its names with or without the usual prefixes. Only tensors and plain
+    containers are unpickled.
 
     Raises:
         InputError: no such file, a damaged one, one that needs unpickling, or one without a state dict.
     """
     content = read_torch_file(Path(path))
-    for name in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-            break
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, dict) and (
+        inner := next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
+    ):
+        content = inner
+    if isinstance(content, dict):
+        content = {str(name): value for name, value in content.items() if name != "n_averaged"}  # AveragedModel's
+    if not content or not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
         raise InputError(f"{path}: holds no state dict (a dictionary of names and tensors)")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in content)), None):
+        content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    return content
 
 
 def from_uvit(

@@ -15,10 +15,11 @@ from ifuvit.results import (
     Counts,
     CountScores,
     Evaluation,
-    ObjectCount,
+    ObjectCounts,
     ObjectScores,
     Relations,
     RelationScores,
+    ScoresAtThreshold,
 )
 
 _SCORES = {"counts": COUNT_SCORES, "relations": RELATION_SCORES}
@@ -35,7 +36,7 @@ class Counted:
     name: str
     scores: ObjectScores
     counter: Counter | None = None
-    thresholds: tuple[ObjectCount.AtThreshold, ...] = ()
+    thresholds: tuple[ScoresAtThreshold, ...] = ()
     part: str = ""
     """Which prompts, where there are several sets of them."""
 
@@ -45,7 +46,7 @@ class Counted:
 
 
 def counted(found: Collection) -> list[Counted]:
-    """Counts and relations of evaluations and of `count judge`; an evaluation may have several sets of prompts."""
+    """Counts and relations of evaluations; an evaluation may have several sets of prompts."""
     every = [part for one in found.evaluations for part in of_evaluation(one)]
     for one in found.object_counts:
         own = one.result
@@ -58,10 +59,11 @@ def counted(found: Collection) -> list[Counted]:
 def of_evaluation(one: Item[Evaluation]) -> list[Counted]:
     """The paper's counting prompts with the relations, or a directory's captions; then each further set of prompts."""
     sets = one.result.objects
-    main = sets.get("paper") or sets.get("captions") or ObjectScores()
+    main = sets.get("paper") or sets.get("captions") or ObjectCounts()
     pairs = sets.get("relations", ObjectScores())
     both = ObjectScores(counts=main.counts, relations=pairs.relations or main.relations)
-    parts = [Counted(file=one.file, name=one.name, scores=both, counter=one.result.counter)]
+    counter = one.result.counter
+    parts = [Counted(file=one.file, name=one.name, scores=both, counter=counter, thresholds=main.thresholds)]
     parts += [
         Counted(file=one.file, name=one.name, scores=scores, part=_PARTS.get(name, name))
         for name, scores in sets.items()

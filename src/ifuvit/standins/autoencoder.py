@@ -1,46 +1,44 @@
-"""`ifuvit train-autoencoder`: train a small KL autoencoder on folders of images.
+"""Training of a small KL autoencoder on folders of images.
 
-Settings, network and loss are in `ifuvit.standins.autoencoder_fit`. Every random draw depends on (seed, step) alone, so a
-run that was interrupted and goes on ends with the same weights, bit for bit on CPU, unless `--minutes` ties the schedule
-to the clock.
+The network is diffusers' AutoencoderKL without attention; the objective is the error of pixels and of their differences,
+and a slight pull of the posterior towards a standard normal (Kingma and Welling 2014; slight as in latent diffusion,
+Rombach et al. 2022). No adversarial or learned perceptual term: for flat drawings it is not needed, and it would cost
+most of the time.
+
+Every random draw depends on (seed, step) only, so a run that was interrupted and resumes ends with the same weights, bit for
+bit on a CPU, unless `--minutes` ties the schedule to the clock.
 """
 
 import json
 import math
-import signal
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from ifuvit.data.images import to_images, to_tensor
-from ifuvit.standins.autoencoder_fit import (
-    DEFAULT_STEPS,
-    State,
-    TrainAutoencoderConfig,
-    evaluate,
-    learning_rate,
-    loss_terms,
-    psnr,
-    resume,
-    save_checkpoint,
-)
+from ifuvit.encoders.autoencoder import Autoencoder, save_vae
+from ifuvit.standins.config import TrainAutoencoderConfig
+from ifuvit.standins.fit import Fit, warmup_cosine
 from ifuvit.standins.image_arrays import find_images, fingerprint, load_images
-from ifuvit.training.signals import Stop, graceful_shutdown
+from ifuvit.training.checkpoint import saved_steps, trim_log
+from ifuvit.training.ema import EMA
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device, use_bf16
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, atomic_path, now, read_json, write_json, write_manifest
+from ifuvit.utils.files import OutputDirectory, atomic_directory, atomic_path, now, write_manifest
+from ifuvit.utils.weights import load_state
 
-if TYPE_CHECKING:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+COMMAND = "make-standin autoencoder"
+DEFAULT_STEPS = 2500
 
-COMMAND = "train-autoencoder"
-
-# Fields that may differ between the command that began a run and the one that goes on with it. The images are
-# compared by their pixels, not by where they lie.
+# Fields that may differ between the command that began a run and the one that resumes it. The images are compared by
+# their pixels, not by where they lie.
 _FREE = {"images", "validation", "out", "device", "memory_gib", "checkpoint_minutes", "log_every"}
 
 
@@ -54,17 +52,10 @@ def run(config: TrainAutoencoderConfig) -> Path:
         InputError: images or a run directory that cannot be used, or a loss that is no longer finite (the step is
             named, and the last checkpoint is kept).
     """
-    from tqdm import tqdm
-
-    from ifuvit.encoders.autoencoder import Autoencoder, save_vae
-    from ifuvit.training.checkpoint import trim_log
-
     started = now()
-    begun_with = _check_run(config)
+    out = OutputDirectory(config.out, COMMAND, record="config.json", own=("images.u8",))
+    earlier = out.earlier()
     device = find_device(config.device)
-    # Measured on two Zen 5 cores, batch 48: 0.34 s a step in bf16, 0.60 s in fp32. channels_last made the fp32 step a
-    # little faster (0.50 s) and the bf16 step slower (0.52 s), so it is not used.
-    half = use_bf16(config.precision, device)
     files = find_images(config.images)
     validation_files = find_images(config.validation)[: config.held_out] if config.validation else []
     if len(files) < 2 and not validation_files:
@@ -74,40 +65,38 @@ def run(config: TrainAutoencoderConfig) -> Path:
     images = load_images(files, config.size, config.memory_gib, spill)
     if validation_files:
         held_out = load_images(validation_files, config.size, math.inf, spill)
-        train = np.arange(len(files))
+        train_rows = np.arange(len(files))
     else:
         order = np.random.default_rng(config.seed).permutation(len(files))
         count = min(config.held_out, max(1, len(files) // 10))
-        held_out, train = np.asarray(images[np.sort(order[:count])]), np.sort(order[count:])
+        held_out, train_rows = np.asarray(images[np.sort(order[:count])]), np.sort(order[count:])
     images_sha256 = fingerprint(images, held_out)
-    if begun_with is None:
-        record = {"command": COMMAND, "config": to_dict(config), "images_sha256": images_sha256}
-        write_json(config.out / "config.json", record)
-    elif begun_with != images_sha256:
-        raise InputError(f"{config.out}: this run was begun with other images; give the same ones or another --out")
+    vae = build_vae(config)
+    if earlier is not None and saved_steps(config.out):
+        initial = earlier.get("init_from_fingerprint")  # the checkpoint has what became of it
+    else:
+        initial = None if config.init_from is None else _initialize(vae, config.init_from)
+    settings = {key: value for key, value in to_dict(config).items() if key not in _FREE}
+    identity = {"config": settings, "images_sha256": images_sha256, "init_from_fingerprint": initial}
+    out.begin(identity, config=to_dict(config))
     if (config.out / "manifest.json").exists():
         return config.out
 
-    state = State(config, device)
-    resume(state, config.out)
-    trim_log(config.out / "metrics.jsonl", state.step)
-    parameters = sum(parameter.numel() for parameter in state.vae.parameters())
-    factor = 2 ** (len(config.channels) - 1)
+    parameters = sum(parameter.numel() for parameter in vae.parameters())
+    side = config.size // 2 ** (len(config.channels) - 1)
     print(
-        f"{parameters:,} parameters; {config.size}x{config.size} -> {config.latent_channels}x{config.size // factor}"
-        f"x{config.size // factor}; {len(train)} images, {len(held_out)} held out; {device}, "
-        f"{'bf16 autocast' if half else 'fp32'}" + (f"; going on from step {state.step}" if state.step else ""),
+        f"{parameters:,} parameters; {config.size}x{config.size} -> {config.latent_channels}x{side}x{side}; "
+        f"{len(train_rows)} images, {len(held_out)} held out; {device}, "
+        f"{'bf16 autocast' if use_bf16(config.precision, device) else 'fp32'}",
         file=sys.stderr,
     )
-    bar = tqdm(total=1.0, initial=0.0, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", mininterval=0.5)
-    with graceful_shutdown() as stop, bar, open(config.out / "metrics.jsonl", "a", encoding="utf-8") as log:
-        _train(config, state, images, train, held_out, half, stop, bar, log)
+    fit = train(config, vae.to(device), images, train_rows, held_out)  # type: ignore[arg-type]
 
-    measured = evaluate(state.average, held_out, config.batch_size)
-    state.average.register_to_config(scaling_factor=round(1 / measured["latent_std"], 5))
+    measured = evaluate(vae, held_out, config.batch_size)
+    vae.register_to_config(scaling_factor=round(1 / measured["latent_std"], 5))
     with atomic_directory(config.out / "autoencoder") as temporary:
-        save_vae(state.average, temporary)
-    _write_grid(state.average, held_out, config.out / "reconstructions.png")
+        save_vae(vae, temporary)
+    _write_grid(vae, held_out, config.out / "reconstructions.png")
     spill.unlink(missing_ok=True)
     write_manifest(
         config.out,
@@ -115,141 +104,182 @@ def run(config: TrainAutoencoderConfig) -> Path:
         to_dict(config),
         started=started,
         seed=config.seed,
-        images=len(train),
+        images=len(train_rows),
         images_held_out=len(held_out),
         images_sha256=images_sha256,
         parameters=parameters,
-        steps=state.step,
-        training_seconds=round(state.seconds, 1),
-        precision="bf16" if half else "fp32",
+        steps=fit.step,
+        training_seconds=round(fit.seconds, 1),
+        precision="bf16" if use_bf16(config.precision, device) else "fp32",
         device=str(device),
-        init_from_fingerprint=state.init_from_fingerprint or None,
-        fingerprint=Autoencoder(state.average, reference=str(config.out)).fingerprint,
+        init_from_fingerprint=initial,
+        fingerprint=Autoencoder(vae, reference=str(config.out)).fingerprint,
         **{name: round(value, 4) for name, value in measured.items()},
     )
     return config.out
 
 
-def _train(
-    config: TrainAutoencoderConfig,
-    state: State,
-    images: np.ndarray,
-    train: np.ndarray,
-    held_out: np.ndarray,
-    half: bool,
-    stop: Stop,
-    bar: Any,
-    log: Any,
-) -> None:
-    import torch
+def train(
+    config: TrainAutoencoderConfig, vae: AutoencoderKL, images: np.ndarray, train_rows: np.ndarray, held_out: np.ndarray
+) -> Fit:
+    """Train `vae`, which then has the averaged weights. Resumes from the checkpoints in `config.out`.
 
-    device = state.vae.device
-    steps = config.steps or (None if config.minutes else DEFAULT_STEPS)
-    weights: list[torch.Tensor] = list(state.vae.parameters())
-    averages: list[torch.Tensor] = list(state.average.parameters())
-    began, before, first = time.monotonic(), state.seconds, state.step
-    saved, last_psnr = began, None
-
-    def progress(ahead: int) -> float:
-        by_steps = (state.step + ahead) / steps if steps else 0.0
-        return max(by_steps, state.seconds / (60 * config.minutes) if config.minutes else 0.0)
-
-    begun_at = progress(0)
-    while progress(0) < 1:
-        rate = learning_rate(config.learning_rate, progress(1))
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        rng = np.random.default_rng([config.seed, state.step])
-        batch = train[rng.integers(0, len(train), config.batch_size)]
-        targets = to_tensor(images[batch]).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            posterior = state.vae.encode(targets).latent_dist  # type: ignore[union-attr]
-            mean, logvar = posterior.mean.float(), posterior.logvar.float()
-            noise = torch.from_numpy(rng.standard_normal(mean.shape, np.float32)).to(device)
-            reconstruction = state.vae.decode(mean + (logvar / 2).exp() * noise).sample.float()  # type: ignore[union-attr]
-        terms = loss_terms(reconstruction, targets, mean, logvar, config.error)
-        loss = (
-            terms["pixels"]
-            + config.gradient_weight * terms["gradient"]
-            + config.thumbnail_weight * terms["thumbnail"]
-            + config.kl_weight * terms["kl"]
-        )
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for name, value in (("loss", loss), ("gradient", norm)):
-            if not torch.isfinite(value):
-                raise InputError(
-                    f"the {name} is {value.item()} at step {state.step + 1}; training stopped, the last checkpoint in "
-                    f"{config.out} is kept; try a learning rate below {config.learning_rate:g} or --precision fp32"
-                )
-        state.optimizer.step()
-        state.step += 1
-        decay = min(config.ema, state.step / (state.step + 9))
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, weights, 1 - decay)
-        state.seconds = before + time.monotonic() - began
-
-        done = progress(0) >= 1
-        values = {name: value.item() for name, value in terms.items()}
-        if state.step % config.log_every == 0 or done:
-            line = {"step": state.step, "loss": loss.item(), **values, "psnr": psnr(values["mse"])}
-            line |= {"learning_rate": rate, "gradient_norm": norm.item(), "seconds": round(state.seconds, 2)}
-            log.write(json.dumps(line) + "\n")
-        if state.step % config.evaluate_every == 0 or done:
-            measured = evaluate(state.average, held_out, config.batch_size)
-            last_psnr = measured["held_out_psnr"]
-            log.write(json.dumps({"step": state.step, **measured}) + "\n")
-            state.seconds = before + time.monotonic() - began
-        log.flush()
-        fraction = min(progress(0), 1.0)
-        left = (state.seconds - before) * (1 - fraction) / max(fraction - begun_at, 1e-9)
-        bar.n = fraction
-        bar.set_description_str(
-            f"step {state.step} loss {loss.item():.4f} psnr {psnr(values['mse']):.2f}"
-            + (f" held-out {last_psnr:.2f} dB" if last_psnr is not None else " dB")
-            + f" {(state.step - first) / max(state.seconds - before, 1e-9):.2f} it/s, {left / 60:.1f} min left"
-        )
-        if done or stop.number or time.monotonic() - saved > 60 * config.checkpoint_minutes:
-            save_checkpoint(state, config.out)
-            saved = time.monotonic()
-        if stop.number and not done:
-            print(f"\nstopped at step {state.step}; the same command goes on from there", file=sys.stderr)
-            if stop.number == signal.SIGINT:
-                raise KeyboardInterrupt
-            sys.exit(128 + stop.number)
-
-
-def _check_run(config: TrainAutoencoderConfig) -> str | None:
-    """Make sure that `config.out` is new, or a run of this configuration.
+    Args:
+        config: see there.
+        vae: trained in place, on its device.
+        images: (N, H, W, 3) uint8.
+        train_rows: which of them are trained on.
+        held_out: (M, H, W, 3) uint8, measured on.
 
     Returns:
-        The hash of the images the run was begun with; None for a new run.
+        How many steps and seconds it took.
     """
-    out = config.out
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give a directory to --out")
-    if not (out / "config.json").is_file():
-        if out.is_dir() and any(path.name != "images.u8" for path in out.iterdir()):
-            raise InputError(f"{out}: is not empty and is not a run of {COMMAND}; give another --out")
-        return None
-    record = read_json(out / "config.json")
-    if not isinstance(record, dict) or record.get("command") != COMMAND:
-        raise InputError(f"{out}: is not a run of {COMMAND}; give another --out")
-    for key, mine in to_dict(config).items():
-        if key not in _FREE and record["config"].get(key) != mine:
-            raise InputError(
-                f"{out}: this run was begun with {key} {record['config'].get(key)!r}, not {mine!r}; give the same value "
-                "or another --out"
-            )
-    return record["images_sha256"]
+    device = vae.device
+    # Measured on two Zen 5 cores, batch 48: 0.34 s a step in bf16, 0.60 s in fp32. channels_last made the fp32 step a
+    # little faster (0.50 s) and the bf16 step slower (0.52 s), so it is not used.
+    half = use_bf16(config.precision, device)
+
+    def loss(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([config.seed, step])
+        targets = to_tensor(images[train_rows[rng.integers(0, len(train_rows), config.batch_size)]]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            posterior = vae.encode(targets).latent_dist  # type: ignore[union-attr]
+            mean, logvar = posterior.mean.float(), posterior.logvar.float()
+            noise = torch.from_numpy(rng.standard_normal(mean.shape, np.float32)).to(device)
+            reconstruction = vae.decode(mean + (logvar / 2).exp() * noise).sample.float()  # type: ignore[union-attr]
+        terms = loss_terms(reconstruction, targets, mean, logvar, config.error)
+        return {
+            "loss": terms["pixels"]
+            + config.gradient_weight * terms["gradient"]
+            + config.thumbnail_weight * terms["thumbnail"]
+            + config.kl_weight * terms["kl"],
+            **terms,
+        }
+
+    def log(line: dict[str, float]) -> None:
+        if "mse" in line:
+            line |= {"psnr": psnr(line["mse"])}
+        with open(config.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    ema = EMA(vae, config.ema, ramp=True)
+    fit = Fit(
+        network=vae.train(),
+        optimizer=torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=0.0),
+        loss=loss,
+        learning_rate=config.learning_rate,
+        schedule=lambda _, progress: warmup_cosine(max(progress, 1e-3), warmup=0.05, floor=0.01),
+        clip=1.0,
+        steps=config.steps or (None if config.minutes else DEFAULT_STEPS),
+        minutes=config.minutes,
+        log=log,
+        log_every=config.log_every,
+        ema=ema,
+        evaluate=lambda: evaluate(vae, held_out, config.batch_size),
+        evaluate_every=config.evaluate_every,
+        out=config.out,
+        checkpoint_minutes=config.checkpoint_minutes,
+    )
+    fit.resume()
+    trim_log(config.out / "metrics.jsonl", fit.step)
+    fit.run()
+    with torch.no_grad():
+        for parameter, average in zip(ema.parameters, ema.average, strict=True):
+            parameter.copy_(average)
+    vae.eval()
+    return fit
 
 
-def _write_grid(vae: "AutoencoderKL", images: np.ndarray, path: Path, columns: int = 8, rows: int = 2) -> None:
+def build_vae(config: TrainAutoencoderConfig) -> AutoencoderKL:
+    """A freshly initialized AutoencoderKL; the draw depends on `config.seed`."""
+    levels = len(config.channels)
+    # Groups of at least two channels at the narrowest resolution, as normalizing single channels loses their level.
+    groups = min(32, math.gcd(*config.channels) // 2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]  # diffusers says tuple[str]
+            up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
+            block_out_channels=config.channels,  # type: ignore[arg-type]
+            layers_per_block=config.layers,
+            latent_channels=config.latent_channels,
+            norm_num_groups=groups,
+            sample_size=config.size,
+            mid_block_add_attention=False,
+            force_upcast=False,
+        )
+
+
+def _initialize(vae: AutoencoderKL, source: str) -> str:
+    """Take over the weights of another autoencoder of the same shape, and return its fingerprint."""
+    initial = Autoencoder.from_pretrained(source)
+    try:
+        load_state(vae, initial.vae.state_dict(), where=source)
+    except InputError:
+        raise InputError(
+            f"{source}: an autoencoder of another shape; give its --channels, --layers and --latent-channels"
+        ) from None
+    return initial.fingerprint
+
+
+def loss_terms(reconstruction: Tensor, images: Tensor, mean: Tensor, logvar: Tensor, error: str) -> dict[str, Tensor]:
+    """The unweighted terms, scalars: `pixels` and `gradient` (the mean "squared" or "absolute" error of pixels and of
+    their differences), `thumbnail` (squared error of the first latent channels against the mean color of each cell), `kl`
+    (nats, summed over a latent, mean over the batch), and `mse` (to report)."""
+    difference = reconstruction - images
+    height, width = mean.shape[-2:]
+    thumbnail = adaptive_avg_pool2d(images, (height, width))
+
+    def measure(values: Tensor) -> Tensor:
+        return values.square() if error == "squared" else values.abs()
+
+    return {
+        "pixels": measure(difference).mean(),
+        "gradient": measure(difference.diff(dim=2)).mean() + measure(difference.diff(dim=3)).mean(),
+        "thumbnail": (mean[:, :3] - thumbnail[:, : mean.shape[1]]).square().mean(),
+        "kl": 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean(),
+        "mse": difference.detach().square().mean(),
+    }
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error between images in [-1, 1] (peak to peak 2)."""
+    return 10 * math.log10(4 / max(mse, 1e-12))
+
+
+def evaluate(vae: AutoencoderKL, images: np.ndarray, batch_size: int) -> dict[str, float]:
+    """Reconstruct `images` (N, H, W, 3 uint8) from the posterior's mean, in fp32, rounded to 8 bits.
+
+    Returns:
+        `held_out_psnr`: dB, of the mean squared error over all images; `held_out_psnr_by_image`: mean of the
+        images' own; `latent_std`: standard deviation of posterior samples.
+    """
+    errors: list[Tensor] = []
+    square, total, count = 0.0, 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(images), batch_size):
+            targets = to_tensor(images[start : start + batch_size]).to(vae.device)
+            posterior = vae.encode(targets).latent_dist  # type: ignore[union-attr]
+            errors.append((_round(vae.decode(posterior.mean).sample) - targets).square().mean(dim=(1, 2, 3)).cpu())  # type: ignore[union-attr]
+            # The variance of a sample is the variance of the means plus the mean of the variances: no noise needed.
+            square += float((posterior.mean.square() + posterior.var).double().sum())
+            total += float(posterior.mean.double().sum())
+            count += posterior.mean.numel()
+    error = torch.cat(errors).double()
+    return {
+        "held_out_psnr": psnr(float(error.mean())),
+        "held_out_psnr_by_image": float(np.mean([psnr(float(value)) for value in error])),
+        "latent_std": math.sqrt(square / count - (total / count) ** 2),
+    }
+
+
+def _round(images: Tensor) -> Tensor:
+    """To the nearest of the 256 values an 8-bit image can have."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def _write_grid(vae: AutoencoderKL, images: np.ndarray, path: Path, columns: int = 8, rows: int = 2) -> None:
     """A PNG: pairs of rows, held-out images above their reconstructions."""
-    import torch
-    from PIL import Image
-
     images = np.asarray(images[: columns * rows])
     with torch.no_grad():
         latents = vae.encode(to_tensor(images).to(vae.device)).latent_dist.mean  # type: ignore[union-attr]

@@ -1,7 +1,7 @@
 """How well a model of text-image alignment tells true captions from false ones, on OpenMoji Scenes.
 
-A score is of use only if "two sheep" beats "three sheep" on a picture of two sheep, and "left of" beats "right of". Scenes
-tell what is in them, so this can be measured: by choosing among captions that differ in one thing, and by retrieval, where
+A score is of use only if "two sheep" beats "three sheep" on an image of two sheep, and "left of" beats "right of". What is in
+a scene is known, so this can be measured: by choosing among captions that differ in one thing, and by retrieval, where
 a caption counts as right if it is true of the image, whichever image it was written for.
 """
 
@@ -30,14 +30,14 @@ from ifuvit.utils.errors import InputError
 
 
 class Meaning(NamedTuple):
-    """What a picture shows, or what a caption tells of it."""
+    """What an image shows, or what a caption states about it."""
 
     objects: tuple[str, ...]
     """Names of the kinds: one for every object, the relation's subject first."""
     relation: Relation | None
-    """Of the first object to the second; None if there is none, or the caption does not tell."""
+    """Of the first object to the second; None if there is none, or the caption does not state it."""
     background: str | None
-    """Its name; None if the caption does not tell."""
+    """Its name; None if the caption does not state it."""
 
     def codes(self) -> tuple[int, int, int]:
         """Objects, relation and background as numbers, where equal numbers mean the same: "a bus left of an apple" is
@@ -58,12 +58,12 @@ class Meaning(NamedTuple):
         )
 
 
-# One of these is in every caption of two kinds that tells how they stand.
+# One of these is in every caption of two kinds that states how they stand.
 _PLACE_WORDS = {"left", "right", "above", "over", "below", "under", "top", "bottom"}
 
 
-def told(caption: str, image: Meaning) -> Meaning:
-    """What of a image its own caption tells: always the objects, the relation and the background if it mentions them."""
+def stated(caption: str, image: Meaning) -> Meaning:
+    """What an image's own caption states about it: always the objects, the relation and the background if it mentions them."""
     phrases = {background.name: background.phrase for background in BACKGROUNDS}
     background = image.background if image.background and phrases[image.background] in caption else None
     return Meaning(image.objects, image.relation if _PLACE_WORDS & set(caption.split()) else None, background)
@@ -92,8 +92,8 @@ class Scenes(NamedTuple):
     """(N,) bool, whether the combination occurs in no training image."""
     captions: list[str]
     """U different ones."""
-    told: np.ndarray
-    """(U, 3) codes of what they tell"""
+    stated: np.ndarray
+    """(U, 3) codes of what they state"""
     rows: list[list[int]]
     """Which of `captions` every image has, the plainest first."""
 
@@ -155,7 +155,7 @@ def read_scenes(
         for caption in kept:
             if caption not in places:
                 places[caption] = len(places)
-                codes.append(told(caption, meaning).codes())
+                codes.append(stated(caption, meaning).codes())
         rows.append([places[caption] for caption in kept])
     return Scenes(files, meanings, held_out, list(places), np.array(codes), rows)
 
@@ -267,7 +267,7 @@ def _retrieval(
     scenes: Scenes, images: np.ndarray, captions: np.ndarray, chosen: np.ndarray, size: int, seed: int
 ) -> dict[str, float] | None:
     """R@1 among `size` images and one caption of each, mean over up to 10 disjoint draws: how often the caption
-    nearest to a image is true of it, and the image nearest to a caption is one that it is true of."""
+    nearest to an image is true of it, and the image nearest to a caption is one that it is true of."""
     rng = np.random.default_rng([seed, size])
     order = rng.permutation(chosen)
     draws = [order[start : start + size] for start in range(0, len(order) - size + 1, size)][:10]
@@ -276,7 +276,7 @@ def _retrieval(
     shown, results = scenes.shown, []
     for numbers in draws:
         rows = np.array([scenes.rows[number][int(rng.integers(len(scenes.rows[number])))] for number in numbers])
-        true = describes(scenes.told[rows], shown[numbers])
+        true = describes(scenes.stated[rows], shown[numbers])
         similarity = captions[rows] @ images[numbers].T
         results.append(
             (
@@ -285,7 +285,7 @@ def _retrieval(
             )
         )
     caption, image = np.mean(results, axis=0)
-    return {"draws": len(draws), "caption of a image": float(caption), "image of a caption": float(image)}
+    return {"draws": len(draws), "caption of an image": float(caption), "image of a caption": float(image)}
 
 
 def table(measured: dict[str, Any]) -> str:
@@ -301,7 +301,7 @@ def table(measured: dict[str, Any]) -> str:
     rows: list[tuple[str, list[float | None]]] = [
         (f"{which}, R@1 of {size}", retrieval(size, which))
         for size in (100, 1000)
-        for which in ("caption of a image", "image of a caption")
+        for which in ("caption of an image", "image of a caption")
     ]
     first = next(iter(measured.values()))
     for test in ("count", "kind", "relation"):

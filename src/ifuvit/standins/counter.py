@@ -1,25 +1,36 @@
-"""Training the object counter on drawn scenes, and measuring its error on others.
+"""Training of the object counter on drawn scenes, and its error on others.
 
-Every random draw depends on (seed, step) alone, so the same arguments give the same weights on the same machine.
+It takes minutes on two CPU cores and cannot be resumed: the directory appears when it is whole. Every random draw depends on
+(seed, step) only, so the same command gives the same weights on the same machine.
 """
 
 import functools
-import math
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from ifuvit.data.images import to_tensor
-from ifuvit.data.scenes import KIND_INDEX, KINDS, Relation, read_annotations
+from ifuvit.data.scenes import KIND_INDEX, WrittenScene, read_annotations
+from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig, read_squares
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation
 from ifuvit.metrics.counting.scores import Detection, score
-from ifuvit.standins.optimizer import Descent
+from ifuvit.results import ObjectScores
+from ifuvit.standins.config import TrainCounterConfig
+from ifuvit.standins.disturbances import blur, disturb
+from ifuvit.standins.fit import Fit, rise_and_fall
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.devices import find_device, use_bf16
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import OutputDirectory, now, sha256, write_json, write_manifest
+
+COMMAND = "make-standin counter"
 
 BLUR_PIXELS = 1.0
 NOISE = 0.15
@@ -29,20 +40,63 @@ where black is -1 and white 1."""
 _SPREAD = 0.6
 _POSITIVE = 0.75
 
-# ------------------------------------------------------------------------------------------------------------- scenes
+
+def run(config: TrainCounterConfig) -> Path:
+    """Train a counter, measure its error, and return the directory: config.json, model.safetensors, losses.json,
+    manifest.json.
+
+    Raises:
+        InputError: scenes that are missing or broken, a loss that is not finite, or a place that cannot be written.
+    """
+    started = now()
+    out = OutputDirectory(config.out, COMMAND)
+    out.earlier()
+    device = find_device(config.device)
+    network = ObjectCounterConfig(width=config.width)
+    scenes = read_scenes(config.scenes, "train", size=network.image_size)
+    validation = read_scenes(config.scenes, "val", size=network.image_size)
+    autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device) if config.autoencoder else None
+
+    began, processor = time.monotonic(), time.process_time()
+    counter, losses = train(config, network, scenes, device)
+    seconds, processor = time.monotonic() - began, time.process_time() - processor
+    # What is measured is what is stored: weights in half precision.
+    counter = counter.half().float()
+    errors = counting_errors(
+        counter, validation, seed=config.seed, reconstruct=autoencoder.reconstruct if autoencoder else None
+    )
+    with out.replace() as directory:
+        counter.save_pretrained(directory, dtype=torch.float16)
+        write_json(directory / "losses.json", losses)
+        write_manifest(
+            directory,
+            COMMAND,
+            to_dict(config),
+            started=started,
+            seed=config.seed,
+            data={
+                f"instances_{split}": sha256(config.scenes / "annotations" / f"instances_{split}.json")
+                for split in ("train", "val")
+            },
+            parameters=sum(value.numel() for value in counter.parameters()),
+            precision="bf16" if use_bf16(config.precision, device) else "fp32",
+            threads=torch.get_num_threads(),
+            seconds=round(seconds, 1),
+            processor_seconds=round(processor, 1),
+            disturbances={
+                "blur_pixels": BLUR_PIXELS,
+                "noise": NOISE,
+                "autoencoder": {"reference": autoencoder.reference, "fingerprint": autoencoder.fingerprint}
+                if autoencoder
+                else None,
+            },
+            errors={name: to_dict(scores) for name, scores in errors.items()},
+        )
+    return config.out
 
 
-class Scenes(NamedTuple):
-    """One split of OpenMoji Scenes."""
-
-    files: list[Path]
-    objects: list[list[tuple[int, tuple[float, float, float, float]]]]
-    """(number of the kind, (x, y, width, height)) of every image's objects, the relation's subject first."""
-    relations: list[Relation | None]
-
-
-def read_scenes(directory: Path, split: Literal["train", "val"], *, size: int) -> Scenes:
-    """The annotations of one split.
+def read_scenes(directory: Path, split: Literal["train", "val"], *, size: int) -> list[WrittenScene]:
+    """One split of OpenMoji Scenes.
 
     Raises:
         InputError: missing, broken or empty annotations, or images of another size.
@@ -56,58 +110,75 @@ def read_scenes(directory: Path, split: Literal["train", "val"], *, size: int) -
                 f"{scene.file}: has {scene.size[0]} x {scene.size[1]} pixels; the counter is made for {size} x {size}, "
                 f"draw scenes with --size {size}"
             )
-    return Scenes(
-        files=[scene.file for scene in scenes],
-        objects=[[(KIND_INDEX[kind], box) for kind, box in scene.objects] for scene in scenes],
-        relations=[scene.relation for scene in scenes],
-    )
+    return scenes
 
 
-def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur of (B, 3, H, W), the border repeated."""
-    radius = math.ceil(3 * sigma)
-    weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
-    weights = (weights / weights.sum()).tolist()
-    # Sums of shifted images: several times faster on CPUs than convolutions of one channel.
-    height, width = images.shape[-2:]
-    padded = functional.pad(images, (radius,) * 4, mode="replicate")
-    rows = torch.zeros_like(padded[..., :width])
-    for shift, weight in enumerate(weights):
-        rows.add_(padded[..., shift : shift + width], alpha=weight)
-    blurred = torch.zeros_like(images)
-    for shift, weight in enumerate(weights):
-        blurred.add_(rows[..., shift : shift + height, :], alpha=weight)
-    return blurred
+# ----------------------------------------------------------------------------------------------------------- training
 
 
-def disturb(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """What generated images may differ by from drawn ones, at random strengths image by image: blur (a mixture of
-    the image and its blurred self; half of the images), noise (half of the images, up to 0.2 of the range -1 to
-    1), and changes of each color's contrast (up to 10 %) and brightness (up to 0.08).
+def train(
+    config: TrainCounterConfig, network: ObjectCounterConfig, scenes: Sequence[WrittenScene], device: torch.device
+) -> tuple[ObjectCounter, list[dict[str, float]]]:
+    """Train a counter on disturbed images of scenes.
 
-    Args:
-        images: (B, 3, H, W) in [-1, 1].
-        rng: all draws come from it.
+    Returns:
+        The counter in evaluation mode, and the terms of the loss every 50 steps.
+
+    Raises:
+        InputError: the loss is not finite, or an image is missing or broken.
     """
-    count = len(images)
+    torch.manual_seed(config.seed)
+    # Measured on one Zen 5 core, 64 images, forward and backward: 0.15 s in bf16, 0.29 s in fp32, both in
+    # channels_last; without it 0.24 s and 0.36 s.
+    counter = ObjectCounter(network).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    bf16 = use_bf16(config.precision, device)
 
-    def per_image(*shape: int, low: float, high: float, chance: float = 1.0) -> torch.Tensor:
-        values = rng.uniform(low, high, (count, *shape)) * (rng.random((count, *[1] * len(shape))) < chance)
-        return torch.from_numpy(values.astype(np.float32)).to(images.device)
+    def loss(step: int) -> dict[str, torch.Tensor]:
+        batch = [scenes[index] for index in _batch(config.seed, step, config.batch_size, len(scenes))]
+        images = to_tensor(read_squares([scene.file for scene in batch], network.image_size)).to(device)
+        images = disturb(images, np.random.default_rng([config.seed, step]))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            maps = counter(images.contiguous(memory_format=torch.channels_last))
+        terms = detection_loss(maps, make_targets([_numbered(scene) for scene in batch]))
+        return {"loss": terms["center"] + terms["kind"] + 0.5 * terms["offset"], **terms}
 
-    # One convolution for all images; its strength differs by the mixture.
-    blurred = _blur(images, float(rng.uniform(0.5, 1.5)))
-    images = torch.lerp(images, blurred, per_image(1, 1, 1, low=0.2, high=1.0, chance=0.5))
-    images = images * per_image(3, 1, 1, low=0.9, high=1.1) + per_image(3, 1, 1, low=-0.08, high=0.08)
-    noise = torch.from_numpy(rng.standard_normal(tuple(images.shape), np.float32)).to(images.device)
-    return (images + noise * per_image(1, 1, 1, low=0.0, high=0.2, chance=0.5)).clamp(-1, 1)
+    losses: list[dict[str, float]] = []
+    Fit(
+        network=counter,
+        optimizer=torch.optim.AdamW(counter.parameters(), weight_decay=0.01),
+        loss=loss,
+        learning_rate=config.learning_rate,
+        schedule=rise_and_fall(warmup=config.steps // 10, steps=config.steps),
+        clip=10.0,
+        steps=config.steps,
+        log=losses.append,
+    ).run()
+    return counter.eval(), losses
+
+
+def _numbered(scene: WrittenScene) -> list[tuple[int, tuple[float, float, float, float]]]:
+    return [(KIND_INDEX[kind], box) for kind, box in scene.objects]
+
+
+def _batch(seed: int, step: int, size: int, count: int) -> list[int]:
+    """Numbers of the images of a step: every pass over all images has an order of its own."""
+    numbers: list[int] = []
+    for position in range(step * size, (step + 1) * size):
+        epoch, place = divmod(position, count)
+        numbers.append(int(_order(seed, epoch, count)[place]))
+    return numbers
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, 1, epoch]).permutation(count)
 
 
 # --------------------------------------------------------------------------------------------------------------- loss
 
 
 class Targets(NamedTuple):
-    """Objects of B images, padded to N a image."""
+    """Objects of B images, padded to N an image."""
 
     centers: torch.Tensor
     """(B, N, 2) x and y in pixels; far outside where there is no object."""
@@ -170,89 +241,17 @@ def detection_loss(maps: Maps, targets: Targets) -> dict[str, torch.Tensor]:
     }
 
 
-# ----------------------------------------------------------------------------------------------------------- training
-
-
-def train_counter(
-    config: ObjectCounterConfig,
-    scenes: Scenes,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    bf16: bool,
-    device: torch.device,
-) -> tuple[ObjectCounter, list[dict[str, float]]]:
-    """Train a counter on disturbed images of scenes by AdamW; progress is shown on a terminal.
-
-    Args:
-        config: the network.
-        scenes: of `read_scenes`.
-        steps: of the optimizer.
-        batch_size: images a step.
-        learning_rate: the peak, reached after a tenth of the steps; it falls to 0 along a cosine.
-        seed: of the initial weights, the batches and the disturbances.
-        bf16: compute under bf16 autocast.
-        device: where to compute.
-
-    Returns:
-        The counter in evaluation mode, and {"step", "center", "kind", "offset"}, the terms of the loss, every 50 steps.
-
-    Raises:
-        InputError: the gradient is not finite, or a image is missing or broken.
-    """
-    from tqdm import tqdm
-
-    torch.manual_seed(seed)
-    # Measured on one Zen 5 core, 64 images, forward and backward: 0.15 s in bf16, 0.29 s in fp32, both in
-    # channels_last; without it 0.24 s and 0.36 s.
-    counter = ObjectCounter(config).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    descent = Descent(
-        counter, steps=steps, learning_rate=learning_rate, warmup=steps // 10, clip=10.0, weight_decay=0.01
-    )
-    losses: list[dict[str, float]] = []
-    with tqdm(range(steps), unit="step", desc="training", disable=None) as bar:
-        for step in bar:
-            batch = _batch(seed, step, batch_size, len(scenes.files))
-            images = to_tensor(read_squares([scenes.files[index] for index in batch], config.image_size)).to(device)
-            images = disturb(images, np.random.default_rng([seed, step])).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                maps = counter(images)
-            terms = detection_loss(maps, make_targets([scenes.objects[index] for index in batch]))
-            descent.step(terms["center"] + terms["kind"] + 0.5 * terms["offset"])
-            if step % 50 == 49 or step == steps - 1:
-                values = {name: value.item() for name, value in terms.items()}
-                losses.append({"step": step + 1, **values})
-                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
-    return counter.eval(), losses
-
-
-def _batch(seed: int, step: int, size: int, count: int) -> list[int]:
-    """Numbers of the images of a step: every pass over all images has an order of its own."""
-    numbers: list[int] = []
-    for position in range(step * size, (step + 1) * size):
-        epoch, place = divmod(position, count)
-        numbers.append(int(_order(seed, epoch, count)[place]))
-    return numbers
-
-
-@functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, 1, epoch]).permutation(count)
-
-
 # ---------------------------------------------------------------------------------------------------------- measuring
 
 
-def measure(
+def counting_errors(
     counter: ObjectCounter,
-    scenes: Scenes,
+    scenes: Sequence[WrittenScene],
     *,
     seed: int = 0,
     reconstruct: Callable[[torch.Tensor], torch.Tensor] | None = None,
     batch_size: int = 100,
-) -> dict[str, Any]:
+) -> dict[str, ObjectScores]:
     """A counter's error on scenes whose contents are known, and on the same images disturbed: the scores that it would
     give to a model whose images are all right. Whatever they lack of that is the counter's error.
 
@@ -264,34 +263,33 @@ def measure(
         batch_size: images at a time.
 
     Returns:
-        {"clean", "blurred", "noisy" and, with `reconstruct`, "reconstructed": {"counts", "relations"} of
-        `ifuvit.metrics.counting.scores.score`, but not by object}.
+        Scores, but not by object, of the images "clean", "blurred", "noisy" and, with `reconstruct`, "reconstructed".
     """
     found: dict[str, list[list[Detection]]] = {}
-    for start in range(0, len(scenes.files), batch_size):
-        images = to_tensor(read_squares(scenes.files[start : start + batch_size], counter.config.image_size))
+    for start in range(0, len(scenes), batch_size):
+        files = [scene.file for scene in scenes[start : start + batch_size]]
+        images = to_tensor(read_squares(files, counter.config.image_size))
         rng = np.random.default_rng([seed, 2, start])
         noise = torch.from_numpy(rng.standard_normal(tuple(images.shape), np.float32))
         variants = {
             "clean": images,
-            "blurred": _blur(images, BLUR_PIXELS),
+            "blurred": blur(images, BLUR_PIXELS),
             "noisy": (images + NOISE * noise).clamp(-1, 1),
         }
         if reconstruct is not None:
             variants["reconstructed"] = reconstruct(images)
         for name, variant in variants.items():
             found.setdefault(name, []).extend(counter.detect(variant))
-    shown = [_shown(objects, relation) for objects, relation in zip(scenes.objects, scenes.relations)]
+    shown = [_shown(scene) for scene in scenes]
     errors = {name: score(shown, objects) for name, objects in found.items()}
-    for scores in errors.values():
-        if scores["counts"] is not None:
-            del scores["counts"]["by_object"], scores["counts"]["cells"]  # 42 kinds would drown the rest
-    return errors
+    # 42 kinds would drown the rest.
+    return {
+        name: replace(scores, counts=scores.counts and replace(scores.counts, by_object={}, cells={}))
+        for name, scores in errors.items()
+    }
 
 
-def _shown(
-    objects: Sequence[tuple[int, tuple[float, float, float, float]]], relation: Relation | None
-) -> Asked | AskedRelation:
+def _shown(scene: WrittenScene) -> Asked | AskedRelation:
     """The prompt that a scene is the right image for."""
-    kinds = [KINDS[kind].name for kind, _ in objects]
-    return Asked(kinds[0], len(kinds)) if relation is None else AskedRelation(kinds[0], relation, kinds[1])
+    kinds = [kind for kind, _ in scene.objects]
+    return Asked(kinds[0], len(kinds)) if scene.relation is None else AskedRelation(kinds[0], scene.relation, kinds[1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifuvit.data.images import SUFFIXES, center_crop_resize, load_image
+from ifuvit.data.images import SUFFIXES, center_crop_resize, list_images, load_image
 from ifuvit.utils.errors import InputError
 
 
@@ -19,11 +19,9 @@ def find_images(folders: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder of images")
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        found, _ = list_images(folder)
         if not found:
-            raise InputError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
+            raise InputError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
         files += found
     return files
 
@@ -48,7 +46,7 @@ def load_images(files: list[Path], size: int, memory_gib: float, spill: Path) ->
         spill: written if they take more.
 
     Raises:
-        InputError: a file is no image, or one smaller than `size`.
+        InputError: a file is not an image, or one smaller than `size`.
     """
     from tqdm import tqdm
 

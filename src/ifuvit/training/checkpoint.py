@@ -1,5 +1,6 @@
-"""Checkpoints of a run: one directory a step, safetensors and JSON, written whole or not at all.
+"""The run directory: what a run was begun with, and its checkpoints, written whole or not at all.
 
+    RUN/config.json
     RUN/checkpoints/step-00001000/
         model.safetensors  ema.safetensors  optimizer.safetensors  state.json
 
@@ -9,36 +10,123 @@ on how many processes wrote it or how they had sharded the model.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ifuvit.encoders.normalization import LatentNormalization
+from ifuvit.training.config import TrainConfig
 from ifuvit.training.ema import EMA
+from ifuvit.utils.config import from_dict, set_fields, to_dict
+from ifuvit.utils.devices import use_bf16
+from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, is_full_disk, read_json, write_json
+from ifuvit.utils.files import OutputDirectory, atomic_directory, is_full_disk, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from ifuvit.data.encoded import EncodedDataset
+
+# What a run was begun with.
+
+
+def settle_precision(config: TrainConfig) -> TrainConfig:
+    """`config` with a precision in place of "auto": that of the run in `out`, if there is one, else bf16 if the devices of all
+    processes have instructions for it. All processes of a launch call it together."""
+    if config.recipe.start.precision != "auto":
+        return config
+    processes, device = Processes.init()
+
+    def choose() -> str:
+        run = _directory(config.out).earlier()
+        if run is not None:
+            return run["config"]["recipe"]["start"]["precision"]
+        return "bf16" if use_bf16("auto", device) else "fp32"
+
+    # The smallest common one: processors of one launch may differ.
+    return set_fields(config, precision="bf16" if set(processes.all_gather(choose)) == {"bf16"} else "fp32")
+
+
+def claim(config: TrainConfig, dataset: "EncodedDataset", images: int, normalization: LatentNormalization) -> None:
+    """Make the run directory, or check that the one there belongs to the same recipe and data.
+
+    Args:
+        config: `out` names the directory; a run that is there must have the same recipe, all else may differ.
+        dataset: the training data.
+        images: how many of them are trained on.
+        normalization: of a new run; one that was begun keeps its own.
+
+    Raises:
+        InputError: the directory holds something else, or a run of another recipe or other data.
+    """
+    _directory(config.out).begin(
+        {
+            "config": {"recipe": to_dict(config.recipe)},
+            "dataset_fingerprint": dataset.fingerprint,
+            "training_images": images,
+        },
+        config=to_dict(config),
+        latent_normalization=to_dict(read_normalization(config.out) or normalization),
+    )
+
+
+def read_normalization(run: Path) -> LatentNormalization | None:
+    """The latent normalization of a run; None where there is no run yet.
+
+    Raises:
+        InputError: the directory holds something else.
+    """
+    record = _directory(run).earlier()
+    if record is None:
+        return None
+    where = f"{run / 'config.json'}: latent_normalization"
+    return from_dict(LatentNormalization, record.get("latent_normalization", {}), where=where)
+
+
+def is_finished(config: TrainConfig) -> bool:
+    """Whether `out` holds a run of this recipe that has reached its last step. A precision of "auto" is any."""
+    if not (config.out / "manifest.json").is_file():
+        return False
+    manifest, mine = read_json(config.out / "manifest.json"), to_dict(config.recipe)
+    if manifest.get("command") != "train" or manifest.get("steps") != config.steps:
+        return False
+    theirs = manifest["config"].get("recipe", {})
+    if config.recipe.start.precision == "auto" and theirs:
+        mine["start"]["precision"] = theirs["start"]["precision"]
+    return theirs == mine
+
+
+def _directory(run: Path) -> OutputDirectory:
+    return OutputDirectory(run, "train", record="config.json")
+
+
+# Checkpoints.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a run needs to go on: full tensors on the CPU, and the JSON values of state.json."""
+    """What a run needs to resume: full tensors on the CPU, and the JSON values of state.json."""
 
     model: Mapping[str, Tensor]
     ema: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
-    """Entries "exp_avg.NAME", "exp_avg_sq.NAME" and "step.NAME" for each parameter NAME."""
+    """For each parameter NAME, entries "exp_avg.NAME", "exp_avg_sq.NAME" and "step.NAME" of AdamW, or "momentum_buffer.NAME"
+    of Muon."""
     state: Mapping[str, Any]
 
 
-def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Checkpoint:
+Optimizers = Iterable[torch.optim.Optimizer]
+
+
+def gather(model: nn.Module, ema: EMA, optimizers: Optimizers, state: Mapping[str, Any]) -> Checkpoint:
     """Collect a checkpoint. All processes call it together; the tensors are whole on rank 0."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
-    whole: Any = get_optimizer_state_dict(model, optimizer, options=_whole())
+    whole: Any = get_optimizer_state_dict(model, list(optimizers), options=_whole())
     moments: dict[str, dict[str, Tensor]] = whole.get("state", {})  # empty but on rank 0
     return Checkpoint(
         model=cast(Any, get_model_state_dict(model, options=_whole())),
@@ -64,7 +152,7 @@ def _whole(*, on_cpu: bool = True) -> Any:
     return StateDictOptions(full_state_dict=True, cpu_offload=on_cpu)
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:
+def restore(checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizers: Optimizers) -> None:
     """The inverse of `gather`, on every process.
 
     Raises:
@@ -83,8 +171,9 @@ def restore(checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizer: torch
             for average, parameter in zip(ema.average, ema.parameters, strict=True):
                 average.copy_(parameter)
         set_model_state_dict(model, dict(checkpoint.model), options=options)
-        groups = _named_groups(model, optimizer)
-        set_optimizer_state_dict(model, optimizer, {"state": moments, "param_groups": groups}, options=options)  # type: ignore[dict-item]
+        groups = [group for optimizer in optimizers for group in _named_groups(model, optimizer)]
+        whole: Any = {"state": moments, "param_groups": groups}
+        set_optimizer_state_dict(model, list(optimizers), whole, options=options)
     except (RuntimeError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"the checkpoint does not fit this model: {first}") from None
@@ -105,8 +194,8 @@ def path_of(run: Path, step: int) -> Path:
 
 def saved_steps(run: Path) -> list[int]:
     """Steps of the whole checkpoints in a run, ascending."""
-    found = (run / "checkpoints").glob("step-*/state.json")
-    return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
+    names = [path.parent.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*/state.json")]
+    return sorted(int(name) for name in names if name.isdecimal())  # not copies that somebody made
 
 
 def last_good(run: Path) -> str:
@@ -116,7 +205,7 @@ def last_good(run: Path) -> str:
 
 
 @contextmanager
-def full_disk_told(run: Path, step: Callable[[], int]) -> Iterator[None]:
+def full_disk_as_error(run: Path, step: Callable[[], int]) -> Iterator[None]:
     """Let a full disk in the block end the run with one line that says what is lost and what is kept.
 
     Args:
@@ -131,8 +220,8 @@ def full_disk_told(run: Path, step: Callable[[], int]) -> Iterator[None]:
     except Exception as error:
         if is_full_disk(error):
             raise InputError(
-                f"{run}: the disk is full at step {step()} ({error}); {last_good(run)}. Nothing written before is lost; make room, and the "
-                "same command resumes"
+                f"{run}: the disk is full at step {step()} ({error}); {last_good(run)}. Nothing written before is lost; make "
+                "room, and the same command resumes"
             ) from None
         raise
 
@@ -184,21 +273,20 @@ def read_newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
         else:
             return whole, problems
     if problems:
-        raise InputError(f"no readable checkpoint: {problems[0]}; delete the damaged ones to begin anew")
+        raise InputError(f"no readable checkpoint: {problems[0]}; delete the damaged ones to begin again")
     return None, []
 
 
 def trim_log(path: Path, step: int) -> None:
-    """Cut metrics.jsonl back to what had been logged at `step`, so that a resumed run does not log twice."""
+    """Cut metrics.jsonl back to what had been logged at `step`, so that a resumed run does not log twice. Lines that cannot be
+    read are left out, as half a line from a kill in the middle of a write."""
     if not path.is_file():
         return
-    from ifuvit.utils.files import write_text
-
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            break  # half a line, from a kill in the middle of a write
+                kept.append(line.decode() + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
     write_text(path, "".join(kept))

@@ -1,16 +1,21 @@
-"""What the processes of a run do together: launches that are supported, exchanging gradients, agreeing to stop."""
+"""What surrounds a run: launches that are supported, gradients between processes, signals, and experiment trackers."""
 
+import json
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ifuvit.training.signals import Stop
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor, nn
+
+# Processes.
 
 
 def check_launch(accelerator: "Accelerator") -> None:
@@ -28,7 +33,7 @@ def check_launch(accelerator: "Accelerator") -> None:
         raise InputError(f"this launch asks for {kind.value}; train with plain data parallelism or with FSDP version 2")
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asked and kind != DistributedType.FSDP and accelerator.num_processes > 1:
-        raise InputError("this launch asks for FSDP, which accelerate does on GPUs only; leave out --use_fsdp")
+        raise InputError("this launch asks for FSDP, which accelerate supports on GPUs only; leave out --use_fsdp")
 
 
 @contextmanager
@@ -42,7 +47,7 @@ def sync_gradients(accelerator: "Accelerator", model: "nn.Module", *, last: bool
 
 
 def register_forward_methods(model: "nn.Module") -> None:
-    """Tell FSDP which methods beside `forward` use parameters."""
+    """Tell FSDP which methods besides `forward` use parameters."""
     from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
     for module in model.modules():
@@ -52,13 +57,43 @@ def register_forward_methods(model: "nn.Module") -> None:
                     register_fsdp_forward_method(module, name)
 
 
-def global_norm(norm: Any) -> "Tensor":
+def global_gradient_norm(norm: Any) -> "Tensor":
     """The gradient norm as a plain tensor; under FSDP it is spread over the processes."""
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
+# Signals.
+
+
+class Stop:
+    """The number of the SIGTERM or SIGINT that arrived, if any."""
+
+    number: int | None = None
+
+
+@contextmanager
+def graceful_shutdown() -> Iterator[Stop]:
+    """Record SIGTERM and SIGINT in the block, so that a checkpoint can be written first; a second one takes its usual course.
+    Outside the main thread, where Python does not handle signals, none is recorded."""
+    stop = Stop()
+    before: dict[int, Any] = {}
+
+    def record(number: int, _: Any) -> None:
+        stop.number = number
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, record)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def should_stop(accelerator: "Accelerator", stop: Stop, step: int) -> bool:
-    """Whether any process was asked to stop; all of them come to the same answer (asked at every tenth step)."""
+    """Whether any process was asked to stop; all of them get the same answer (they agree at every tenth step)."""
     if accelerator.num_processes == 1:
         return stop.number is not None
     if step % 10:
@@ -69,3 +104,31 @@ def should_stop(accelerator: "Accelerator", stop: Stop, step: int) -> bool:
     number = int(accelerator.gather(flag).max())  # type: ignore[union-attr]
     stop.number = number or None
     return stop.number is not None
+
+
+# Trackers: TensorBoard and Weights & Biases.
+
+
+def check_installed(trackers: Sequence[str]) -> None:
+    """accelerate would leave out a tracker that is not installed without a word.
+
+    Raises:
+        InputError: which one.
+    """
+    for name in trackers:
+        if find_spec(name) is None:
+            raise InputError(f"--{name}: the package is not installed; pip install {name}")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with "outer/inner" names, which trackers show as groups; lists become strings, and
+    estimates (see `ifuvit.metrics.intervals`) their values."""
+    flattened: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and "value" in value:
+            flattened[prefix + key] = value["value"]
+        elif isinstance(value, Mapping):
+            flattened.update(flat(value, f"{prefix}{key}/"))
+        else:
+            flattened[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+    return flattened

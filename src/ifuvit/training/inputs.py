@@ -1,9 +1,11 @@
-"""What a run is given: features that have to fit the model, their text encoder, and the weights fine-tuning starts from."""
+"""The inputs of a run: data that fit the model, their normalization and encoders, and the weights fine-tuning starts from."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from ifuvit.training.config import TrainConfig
+from ifuvit.encoders.normalization import LatentNormalization
+from ifuvit.model.settings import IFUViTConfig
+from ifuvit.training.config import Recipe, TrainConfig
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -11,41 +13,41 @@ if TYPE_CHECKING:
     import torch
 
     from ifuvit.data.encoded import EncodedDataset
+    from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.model.uvit import IFUViT
     from ifuvit.pipeline import Pipeline
 
 
-def check_features(config: TrainConfig, features: "EncodedDataset", where: Path) -> None:
-    """Refuse features (found at `where`) whose latents or text embeddings are not of the model's shape.
+def check_dataset(model: IFUViTConfig, dataset: "EncodedDataset", where: Path) -> None:
+    """Refuse a data set (found at `where`) whose latents or text embeddings are not of the model's shape.
 
     Raises:
         InputError: both shapes, and what to change.
     """
-    model = config.model
-    channels, size = features.latent_channels, features.latent_size
+    channels, size = dataset.latent_channels, dataset.latent_size
     if (channels, size) != (model.latent_channels, model.latent_size):
         raise InputError(
-            f"{where}: latents are {channels}x{size}x{size}, the model wants {model.latent_channels}x"
+            f"{where}: latents are {channels}x{size}x{size}, the model takes {model.latent_channels}x"
             f"{model.latent_size}x{model.latent_size}; prepare images of another --size, or set --latent-size and "
             "--latent-channels"
         )
-    tokens, width = features.text_encoder["max_tokens"], features.text_encoder["width"]
+    tokens, width = dataset.text_encoder["max_tokens"], dataset.text_encoder["width"]
     if (tokens, width) != (model.text_tokens, model.text_width):
         raise InputError(
-            f"{where}: text embeddings are {tokens}x{width}, the model wants {model.text_tokens}x{model.text_width}; "
+            f"{where}: text embeddings are {tokens}x{width}, the model takes {model.text_tokens}x{model.text_width}; "
             f"prepare with another --text-encoder, or set --text-tokens and --text-width"
         )
 
 
-def check_same_encoders(features: "EncodedDataset", others: "EncodedDataset") -> None:
-    """Refuse features of another autoencoder or text encoder than the training data's.
+def check_same_encoders(dataset: "EncodedDataset", others: "EncodedDataset") -> None:
+    """Refuse a data set of another autoencoder or text encoder than the training data's.
 
     Raises:
         InputError: which of the two differs.
     """
     for name in ("autoencoder", "text_encoder"):
-        mine, theirs = getattr(features, name), getattr(others, name)
+        mine, theirs = getattr(dataset, name), getattr(others, name)
         if mine["fingerprint"] != theirs["fingerprint"]:
             raise InputError(
                 f"{others.directory}: made with {name.replace('_', ' ')} {theirs['reference']!r}, the training data with "
@@ -54,62 +56,91 @@ def check_same_encoders(features: "EncodedDataset", others: "EncodedDataset") ->
 
 
 def split(
-    config: TrainConfig, features: "EncodedDataset", val_features: "EncodedDataset"
+    config: TrainConfig, dataset: "EncodedDataset", val_dataset: "EncodedDataset"
 ) -> "tuple[np.ndarray, np.ndarray]":
-    """Rows for training and for validation, ascending: (N,) and (M,) int64, of `features` and of `val_features`. Where the
+    """Rows for training and for validation, ascending: (N,) and (M,) int64, of `dataset` and of `val_dataset`. Where the
     two are the same, at most one image in twenty is held out for validation; the choice depends on the seed alone."""
     import numpy as np
 
-    if val_features is not features:
-        return np.arange(len(features)), np.arange(min(config.validation_images, len(val_features)))
-    order = np.random.default_rng(config.seed).permutation(len(features))
-    held_out = min(config.validation_images, len(features) // 20)
+    wanted = config.validation.validation_images
+    if val_dataset is not dataset:
+        return np.arange(len(dataset)), np.arange(min(wanted, len(val_dataset)))
+    order = np.random.default_rng(config.recipe.start.seed).permutation(len(dataset))
+    held_out = min(wanted, len(dataset) // 20)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def load_text_encoder(features: "EncodedDataset", device: "torch.device") -> "TextEncoder":
-    """The encoder that made the features' token ids and text embeddings.
+def load_text_encoder(dataset: "EncodedDataset", device: "torch.device") -> "TextEncoder":
+    """The encoder that made the data set's token ids and text embeddings.
 
     Raises:
-        InputError: it is not to be had, or has changed since.
+        InputError: it is not available, or has changed since.
     """
     from ifuvit.encoders.text_encoder import TextEncoder
 
     encoder = TextEncoder.from_pretrained(
-        features.text_encoder["reference"], max_tokens=features.text_encoder["max_tokens"], device=str(device)
+        dataset.text_encoder["reference"], max_tokens=dataset.text_encoder["max_tokens"], device=str(device)
     )
-    if encoder.fingerprint != features.text_encoder["fingerprint"]:
+    if encoder.fingerprint != dataset.text_encoder["fingerprint"]:
         raise InputError(
-            f"{features.directory}: made with another version of the text encoder "
-            f"{features.text_encoder['reference']!r} than the one found here"
+            f"{dataset.directory}: made with another version of the text encoder "
+            f"{dataset.text_encoder['reference']!r} than the one found here"
         )
     return encoder
 
 
-def load_pipeline(config: TrainConfig, features: "EncodedDataset", device: "torch.device") -> "Pipeline":
-    """What draws images while the model trains: the features' own encoders, and a backbone that is given its weights
-    before each use.
+def measured_normalization(kind: Literal["scalar", "channel"], dataset: "EncodedDataset") -> LatentNormalization:
+    """The latent normalization of a data set."""
+    if kind == "scalar":
+        return LatentNormalization(scale=(dataset.latent_scale,))
+    return LatentNormalization(
+        mean=tuple(dataset.latent_mean), scale=tuple(1 / deviation for deviation in dataset.latent_std)
+    )
+
+
+def choose_normalization(recipe: Recipe, dataset: "EncodedDataset") -> tuple[LatentNormalization, str]:
+    """The latent normalization of a new run, and where it is from: that of the model it starts from, if that has one and the
+    recipe does not say otherwise, else the data set's."""
+    start, kind = recipe.start, recipe.batches.latent_normalization
+    if start.init_from is not None and not start.renormalize_latents:
+        from ifuvit.pipeline import find_normalization
+
+        kept = find_normalization(start.init_from)
+        if kept is not None:
+            return kept, f"kept from {start.init_from}"
+    return measured_normalization(kind, dataset), f"{kind}, measured on {dataset.directory}"
+
+
+def load_pipeline(
+    recipe: Recipe,
+    dataset: "EncodedDataset",
+    normalization: LatentNormalization,
+    initial_latents: "InitialLatentsDistribution | None",
+    device: "torch.device",
+) -> "Pipeline":
+    """What generates images while the model trains: the data set's own encoders, and a backbone that gets its weights before
+    each use.
 
     Raises:
-        InputError: an encoder is not to be had here, or has changed since.
+        InputError: an encoder is not available here, or has changed since.
     """
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.model.uvit import IFUViT
     from ifuvit.pipeline import Pipeline
 
-    autoencoder = Autoencoder.from_pretrained(features.autoencoder["reference"], device)
-    if autoencoder.fingerprint != features.autoencoder["fingerprint"]:
+    autoencoder = Autoencoder.from_pretrained(dataset.autoencoder["reference"], device)
+    if autoencoder.fingerprint != dataset.autoencoder["fingerprint"]:
         raise InputError(
-            f"{features.directory}: made with another version of the autoencoder {features.autoencoder['reference']!r} "
+            f"{dataset.directory}: made with another version of the autoencoder {dataset.autoencoder['reference']!r} "
             "than the one found here"
         )
-    text_encoder = load_text_encoder(features, device)
     return Pipeline(
-        IFUViT(config.model),
+        IFUViT(recipe.model),
         autoencoder,
-        text_encoder,
-        latent_scale=features.latent_scale,
-        initial_latents=features.initial_latents_distribution,
+        load_text_encoder(dataset, device),
+        objective=recipe.objective,
+        normalization=normalization,
+        initial_latents=initial_latents,
         device=device,
     )
 

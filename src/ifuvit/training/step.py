@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ifuvit.diffusion import loss as objective
-from ifuvit.training.batches import noisy_latents, text_embeddings
+from ifuvit.training.batches import text_embeddings
 from ifuvit.training.config import TrainConfig, learning_rate_at
-from ifuvit.training.distributed import global_norm, register_forward_methods, sync_gradients
+from ifuvit.training.distributed import global_gradient_norm, register_forward_methods, sync_gradients
 from ifuvit.training.ema import EMA
+from ifuvit.training.optimizer import make_optimizers
 from ifuvit.utils.devices import check_compiler
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ class TrainingStep:
     """Forward, backward, update and average.
 
     Args:
-        config: the recipe.
+        config: its recipe, number of steps and runtime section are used.
         model: the backbone, with the weights that training starts from; it is moved to the accelerator's device.
-        accelerator: of this run. It says how precise, and with which other processes.
+        accelerator: of this run: its precision and its processes.
         text_encoder: for batches that hold token ids.
 
     Raises:
-        InputError: it is to be compiled, and there is no compiler.
+        InputError: it is to be compiled, and there is no compiler; or an optimizer that is not available.
 
     Attributes:
         model: as accelerate prepared it.
-        optimizer: AdamW over all its parameters.
-        ema: their average.
+        optimizers: over its parameters, with their peak learning rates.
+        ema: the average of the parameters.
     """
 
     def __init__(
@@ -46,28 +46,27 @@ class TrainingStep:
         text_encoder: "TextEncoder | None" = None,
     ) -> None:
         self.config, self.accelerator, self.text_encoder = config, accelerator, text_encoder
+        self.objective = config.recipe.objective
         model.to(accelerator.device)
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=accelerator.device.type in ("cpu", "cuda"),
-        )
-        self.model, prepared = accelerator.prepare(model, optimizer)
-        if config.compile:
+        optimizers = make_optimizers(config.recipe.optimizer, model, accelerator.device)
+        self.model, *prepared = accelerator.prepare(model, *optimizers)
+        self.optimizers: dict[torch.optim.Optimizer, float] = {
+            wrapped.optimizer: peak for wrapped, peak in zip(prepared, optimizers.values(), strict=True)
+        }
+        if config.runtime.compile:
             check_compiler(accelerator.device)
             self.model.compile(dynamic=False)
-        self.optimizer: torch.optim.Optimizer = prepared.optimizer
-        self.ema = EMA(self.model, config.ema, ramp=config.ema_ramp)
+        self.ema = EMA(self.model, config.recipe.ema.ema, ramp=config.recipe.ema.ema_ramp)
         self.parameters = list(self.model.parameters())
         register_forward_methods(self.model)
 
     def loss_of(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The loss of a micro-batch; everything the network learns from is in this line and in `denoising_loss`."""
-        noisy, text = noisy_latents(batch), text_embeddings(batch, self.text_encoder)
-        predicted = self.model(noisy, batch["timesteps"], text, batch["text_mask"])
-        return objective.denoising_loss(predicted, batch["noise"], batch["timesteps"], self.config.snr_gamma)
+        """The loss of a micro-batch: everything the network learns from is in these lines and in the objective."""
+        latents, noise = batch["latents"], batch["noise"]
+        times = self.objective.sample_times(batch["uniform"])
+        noisy = self.objective.noisy_latents(latents, noise, times)
+        predicted = self.model(noisy, times, text_embeddings(batch, self.text_encoder), batch["text_mask"])
+        return self.objective.loss(predicted, latents, noise, times)
 
     def __call__(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, Tensor]:
         """Learn from this process's share of a batch.
@@ -80,7 +79,7 @@ class TrainingStep:
             the loss before the update and the norm of its gradient, two scalars on the device.
         """
         # Forward and backward, in parts if memory asks for it.
-        parts = self.config.gradient_accumulation
+        parts = self.config.runtime.gradient_accumulation
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(parts):
             micro = {name: tensor.chunk(parts)[part] for name, tensor in batch.items()}
@@ -90,10 +89,12 @@ class TrainingStep:
             total += loss.detach()
 
         # Update.
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.gradient_clip or math.inf)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.config, step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        recipe = self.config.recipe
+        norm = self.accelerator.clip_grad_norm_(self.parameters, recipe.optimizer.gradient_clip or math.inf)
+        for optimizer, peak in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(peak, recipe.schedule, self.config.steps, step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.ema.update(step)
-        return total, global_norm(norm)
+        return total, global_gradient_norm(norm)

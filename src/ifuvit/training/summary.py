@@ -1,15 +1,18 @@
-"""The screen before the first step: what is trained, on what, and how long it will take."""
+"""The run summary before the first step: what is trained, on what, and how long it will take."""
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from ifuvit.diffusion.objective import DDPM, Flow
+from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model import flops as cost
-from ifuvit.training.config import TrainConfig
+from ifuvit.training.config import Muon, TrainConfig
 from ifuvit.utils.devices import peak_memory
 
 if TYPE_CHECKING:
@@ -55,39 +58,50 @@ def trial(
     }
 
 
-def screen(
+def run_summary(
     config: TrainConfig,
-    features: "EncodedDataset",
+    dataset: "EncodedDataset",
     images: int,
     accelerator: "Accelerator",
     step: int,
     trial: Mapping[str, float],
+    *,
+    normalization: tuple[LatentNormalization, str],
     loaded: Mapping[str, Sequence[str]] | None,
 ) -> str:
-    """The rows of the screen.
+    """The rows of the summary.
 
     Args:
         images: how many are trained on.
         step: steps done before.
         trial: of `trial`.
+        normalization: of the run's latents, and where it is from.
         loaded: of `ifuvit.training.inputs.initialize`, if the run starts from another model.
     """
-    model = config.model
+    recipe, model = config.recipe, config.recipe.model
+    batch_size = recipe.batches.batch_size
     count, flops = cost.parameters(model), cost.forward_flops(model)
     left = config.steps - step
     sharded = ", sharded (FSDP2)" if accelerator.is_fsdp2 else ""
-    state = 20 * count  # fp32 weights, gradients, two moments and the average
+    state = 20 * count  # fp32 weights, gradients, two moments (at most, with Muon) and the average
     if accelerator.is_fsdp2:
         state //= accelerator.num_processes
+    rates = f"{recipe.optimizer.learning_rate:g}"
+    if isinstance(recipe.optimizer, Muon):
+        rates = f"{recipe.optimizer.muon_learning_rate:g} (AdamW {rates})"
+    values, source = normalization
     rows = [
         ("model", f"{model.conditioning}, [n_text, n_image] = [{model.n_text}, {model.n_image}]; {count:,} parameters"),
         ("GFLOPs", f"{flops.layers / 1e9:.2f} a forward pass, {flops.total / 1e9:.2f} with attention products; "
-                   f"{3 * flops.total * config.batch_size / 1e9:,.0f} a training step"),
-        ("data", f"{images:,} images, {features.caption_count:,} distinct captions, {features.text_mode}; "
-                 f"{config.steps * config.batch_size / images:.1f} epochs"),
-        ("steps", f"{step:,} of {config.steps:,} done, {config.batch_size} images each"
-                  f" ({config.steps * config.batch_size:,} samples)"),
-        ("processes", f"{accelerator.num_processes} on {accelerator.device.type}{sharded}, {config.precision}"),
+                   f"{cost.training_flops(model, batch_size) / 1e9:,.0f} a training step"),
+        ("objective", _settings(recipe.objective)),
+        ("optimizer", f"{recipe.optimizer.name}, learning rate {rates}"),
+        ("data", f"{images:,} images, {dataset.caption_count:,} distinct captions, {dataset.text_mode}; "
+                 f"{config.steps * batch_size / images:.1f} epochs"),
+        ("latents", f"mean {_numbers(values.mean)}, scale {_numbers(values.scale)} ({source})"),
+        ("steps", f"{step:,} of {config.steps:,} done, {batch_size} images each"
+                  f" ({config.steps * batch_size:,} samples)"),
+        ("processes", f"{accelerator.num_processes} on {accelerator.device.type}{sharded}, {recipe.start.precision}"),
         ("memory", f"{state / 2**30:.2f} GiB of weights, gradients, optimizer and average; "
                    f"{trial['memory'] / 2**30:.2f} GiB in use at a trial with {trial['images']:.0f} images"),
         ("time", f"about {_duration(trial['seconds'] * left)} for the {left:,} steps left "
@@ -95,9 +109,24 @@ def screen(
         ("out", str(config.out)),
     ]  # fmt: skip
     if loaded is not None:
-        rows.append(("init from", f"{config.init_from}: {len(loaded['loaded'])} tensors loaded; "
+        rows.append(("init from", f"{recipe.start.init_from}: {len(loaded['loaded'])} tensors loaded; "
                                   f"new: {_some(loaded['new'])}; not used: {_some(loaded['unused'])}"))  # fmt: skip
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
+
+
+def _settings(objective: DDPM | Flow) -> str:
+    """Its name, and the settings that are not the default ones."""
+    default = type(objective)()
+    changed = [
+        f"{field.name} {getattr(objective, field.name)}"
+        for field in fields(objective)
+        if getattr(objective, field.name) != getattr(default, field.name)
+    ]
+    return ", ".join([objective.name, *changed])
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -195,10 +195,10 @@ def _metavar(hint: Any, name: str) -> str | None:
     """What stands for a value in the help: the type's name, or the field's if it is positional; None for flags."""
     from tyro.conf import Positional
 
+    shown = _type_name(hint)
     given = [item.metavar for item in getattr(hint, "__metadata__", ()) if getattr(item, "metavar", None)]
     if given:
-        return given[0]
-    shown = _type_name(hint)
+        return f"[{given[0]} ...]" if shown.endswith("...]") and not given[0].startswith("[") else given[0]
     if typing.get_origin(hint) is Annotated and Positional in hint.__metadata__:
         if typing.get_origin(typing.get_args(hint)[0]) is Literal:
             return shown
@@ -224,7 +224,9 @@ def _help(text: str, printed: str) -> str:
     """tyro's help of a configuration, without rules, around what the docstring `text` says."""
     usage, _, options = printed.partition("\n\n")
     options = re.sub(r" *\n +-{9,} *$", "", options, flags=re.MULTILINE)
-    options = re.sub(r"^ (?=\S)(.*?) *$", r"\1:", options, flags=re.MULTILINE)
+    options = re.sub(
+        r"^ (?:[\w-]+\.)*(\w.*?) *$", r"\1:", options, flags=re.MULTILINE
+    )  # titles, without outer sections
     about, _, example = inspect.cleandoc(text).partition("Example:")
     lines = [usage, "", _wrapped(about), "", *(line.rstrip() for line in options.strip().splitlines())]
     if example:

@@ -125,6 +125,30 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "configur
         raise InputError(f"{where}: {error}") from None
 
 
+def set_fields(config: T, **values: Any) -> T:
+    """A copy of a dataclass in which fields of it or of any of its sections have other values. A field is found by its name,
+    which has to be unique among those that are no sections, as on a command line; a section only takes a section."""
+    remaining = dict(values)
+    changed = _set_fields(config, remaining)
+    assert not remaining, f"{type(config).__name__} has no field {', '.join(remaining)}"
+    return changed
+
+
+def _set_fields(config: Any, values: dict[str, Any]) -> Any:
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = new = getattr(config, field.name)
+        if field.name in values and (
+            not dataclasses.is_dataclass(value) or dataclasses.is_dataclass(values[field.name])
+        ):
+            new = values.pop(field.name)
+        if dataclasses.is_dataclass(new):
+            new = _set_fields(new, values)
+        if new is not value:
+            changes[field.name] = new
+    return dataclasses.replace(config, **changes) if changes else config
+
+
 def _to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from tiny_clip import text_config, write_tokenizer
 
-from ifuvit.metrics.alignment.clip import CLIP, AlignmentModel, clip_score, load_alignment_model
+from ifuvit.metrics.alignment.base import AlignmentModel, clip_score
+from ifuvit.metrics.alignment.clip import CLIP, DEFAULT_CLIP
 from ifuvit.utils.errors import InputError
 
 CAPTIONS = ["three sheep on grass", "a bus", "sheep " * 30]
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(folder):
-    return load_alignment_model("clip", weights=folder)
+    return CLIP.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +48,14 @@ def files(tmp_path_factory):
 def test_the_three_scales():
     cosines = np.array([0.3, -0.2, 0.5])
     score = clip_score(cosines)
-    assert score["value"] == pytest.approx(0.2) and score["x100"] == pytest.approx(20)
+    assert score.cosine.value == pytest.approx(0.2) and score.times_100 == pytest.approx(20)
     # The mean of the clamped (Hessel et al.), which is not the clamp of the mean.
-    assert score["x2.5"] == pytest.approx(2.5 * 0.8 / 3)
-    assert score["standard_error"] == pytest.approx(np.std(cosines, ddof=1) / 3**0.5)
-    assert score["n"] == 3 and score["interval"][0] <= score["value"] <= score["interval"][1]
-    assert clip_score([-0.1, -0.3])["x2.5"] == 0
-    assert clip_score([0.25])["standard_error"] is None
+    assert score.clamped == pytest.approx(2.5 * 0.8 / 3)
+    assert score.standard_error == pytest.approx(np.std(cosines, ddof=1) / 3**0.5)
+    assert score.cosine.n == 3 and score.cosine.interval is not None
+    assert score.cosine.interval[0] <= score.cosine.value <= score.cosine.interval[1]
+    assert clip_score([-0.1, -0.3]).clamped == 0
+    assert clip_score([0.25]).standard_error is None
 
 
 def test_agrees_with_the_forward_pass_of_transformers(clip, folder, files):
@@ -103,7 +105,7 @@ def test_agrees_with_torchmetrics(clip, files):
     images = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1) for file in files]
     theirs = functional.clip_score(images, captions, lambda: (_Tensors(clip.model), processor))
     ours = clip_score(clip.cosines(files, captions)[0])
-    assert max(ours["x100"], 0) == pytest.approx(theirs.item(), abs=1e-4)
+    assert max(ours.times_100, 0) == pytest.approx(theirs.item(), abs=1e-4)
     # Were it clamped to 0, the two would agree about nothing.
     assert theirs > 0
 
@@ -139,10 +141,10 @@ def test_size_crops_and_resizes_first(clip, files, tmp_path):
 
 
 def test_the_prefix_stands_before_every_caption(folder, files):
-    with_prefix = load_alignment_model("clip", weights=folder, prefix="a picture of ")
-    plain = load_alignment_model("clip", weights=folder)
-    assert with_prefix.prefix == "a picture of " and plain.prefix == ""
-    told = [f"a picture of {caption}" for caption in CAPTIONS]
+    with_prefix = CLIP.from_pretrained(folder, prefix="an image of ")
+    plain = CLIP.from_pretrained(folder)
+    assert with_prefix.prefix == "an image of " and plain.prefix == ""
+    told = [f"an image of {caption}" for caption in CAPTIONS]
     np.testing.assert_allclose(with_prefix.cosines(files, CAPTIONS)[0], plain.cosines(files, told)[0], atol=1e-7)
 
 
@@ -192,22 +194,20 @@ def test_mistakes_are_told_in_one_line(clip, files, folder, tmp_path):
         clip.cosines(files, ["a bus", " ", "a bus"])
     with pytest.raises(InputError, match=r"gone\.png: no such file"):
         clip.cosines([tmp_path / "gone.png"], ["a bus"])
-    with pytest.raises(InputError, match="the models are two-tower and clip"):
-        load_alignment_model("blip")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no such folder; give a folder or a hub id"):
-        load_alignment_model("clip", weights=tmp_path / "nowhere")
+        CLIP.from_pretrained(tmp_path / "nowhere")
     text_only, no_weights = tmp_path / "text", tmp_path / "bare"
     text_only.mkdir()
     (text_only / "config.json").write_text('{"model_type": "clip_text_model"}')
     with pytest.raises(InputError, match="clip_text_model model, not a whole CLIP model"):
-        load_alignment_model("clip", weights=text_only)
+        CLIP.from_pretrained(text_only)
     shutil.copytree(folder, no_weights)
     (no_weights / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match="CLIP model .*: cannot be loaded"):
-        load_alignment_model("clip", weights=no_weights)
+        CLIP.from_pretrained(no_weights)
     (no_weights / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"no \*\.safetensors"):
-        load_alignment_model("clip", weights=no_weights)
+        CLIP.from_pretrained(no_weights)
 
 
 def test_a_score_that_is_no_number_names_the_file(folder, files):
@@ -226,4 +226,4 @@ def test_without_a_network_the_hub_is_told_of(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(InputError, match="openai/clip-vit-large-patch14.*hf download"):
-        load_alignment_model("clip")
+        CLIP.from_pretrained(DEFAULT_CLIP)

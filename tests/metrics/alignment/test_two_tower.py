@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from ifuvit.data.scenes import draw_scene, prompt_for
-from ifuvit.metrics.alignment.clip import clip_score, load_alignment_model
-from ifuvit.metrics.alignment.two_tower import SHIPPED, ImageMaps, TwoTower, TwoTowerConfig
+from ifuvit.metrics.alignment.base import clip_score
+from ifuvit.metrics.alignment.two_tower import SHIPPED, ImageMaps, TwoTower, TwoTowerAlignment, TwoTowerConfig
 from ifuvit.utils.errors import InputError
 
 pytest.importorskip("efficientnet_lite_pytorch")
@@ -23,7 +23,7 @@ SMALL = TwoTowerConfig(cells=4, cell_features=6, tokens=5, token_width=7, width=
 def model():
     if not (SHIPPED / "model.safetensors").is_file():
         pytest.skip("no two-tower model is shipped")
-    return load_alignment_model("two-tower")
+    return TwoTowerAlignment.from_pretrained()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_true_captions_score_higher(model, drawn):
     scenes, files = drawn
     true, _ = model.cosines(files, [scene.captions[0] for scene in scenes])
     other, _ = model.cosines(files, [scene.captions[0] for scene in scenes[1:] + scenes[:1]])
-    assert clip_score(true)["value"] > clip_score(other)["value"] + 0.3
+    assert clip_score(true).cosine.value > clip_score(other).cosine.value + 0.3
 
 
 def test_it_counts(model, drawn):
@@ -102,8 +102,8 @@ def test_it_counts(model, drawn):
 
 def test_prefix_and_truncation(model, drawn):
     files = drawn[1][:2]
-    prefixed = load_alignment_model("two-tower", prefix="a picture of ")
-    told = [f"a picture of {caption}" for caption in ("a bus", "two sheep")]
+    prefixed = TwoTowerAlignment.from_pretrained(prefix="an image of ")
+    told = [f"an image of {caption}" for caption in ("a bus", "two sheep")]
     np.testing.assert_allclose(
         prefixed.cosines(files, ["a bus", "two sheep"])[0], model.cosines(files, told)[0], atol=1e-6
     )
@@ -112,18 +112,18 @@ def test_prefix_and_truncation(model, drawn):
 
 def test_mistakes_are_told(model, tmp_path):
     with pytest.raises(InputError, match="holds no two-tower model"):
-        load_alignment_model("two-tower", weights=tmp_path)
+        TwoTowerAlignment.from_pretrained(tmp_path)
     other = tmp_path / "other"
     shutil.copytree(SHIPPED, other)
     config = json.loads((other / "config.json").read_text())
     config["frozen"]["minilm"] = "0" * 64
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="trained on another minilm"):
-        load_alignment_model("two-tower", weights=other)
+        TwoTowerAlignment.from_pretrained(other)
     config["towers"]["width"] = 10
     (other / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="no multiple of heads"):
-        load_alignment_model("two-tower", weights=other)
+    with pytest.raises(InputError, match="not a multiple of heads"):
+        TwoTowerAlignment.from_pretrained(other)
     (other / "config.json").write_text("[]")
     with pytest.raises(InputError, match="not a two-tower model's configuration"):
-        load_alignment_model("two-tower", weights=other)
+        TwoTowerAlignment.from_pretrained(other)

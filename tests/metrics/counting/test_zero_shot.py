@@ -10,8 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from ifuvit.commands.count import main as count
-from ifuvit.evaluation.count import CountJudgeConfig
 from ifuvit.metrics.counting.counters import count_images
 from ifuvit.metrics.counting.zero_shot import load_detector, suppress
 from ifuvit.utils.errors import InputError
@@ -122,19 +120,18 @@ def test_suppression_of_few_and_of_flat_boxes():
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("owlv2", 0.1), ("grounding-dino", 0.25)])
-def test_detectors_judge_from_the_command_line(name, threshold, detectors, photographs, tmp_path, capsys):
-    out = tmp_path / "counts.json"
-    folder = detectors / name
-    count(["judge", str(photographs[0]), "--detector", str(folder), "--out", str(out), "--thresholds", "0.5", "0.9"])
-    result = json.loads(out.read_text())
-    assert result["command"] == "count judge" and result["judged"] == 4 and result["relations"] is None
-    assert set(result["counts"]["overall"]) == {"images", "average_error", "match_ratio"}
-    assert set(result["counts"]["by_object"]) == {"dog", "cat", "traffic light"}
-    assert result["not_judged"] == [{"file": "4.png", "prompt": "a dog on a bench"}]
-    assert result["counter"]["architecture"] == name and result["counter"]["threshold"] == threshold
-    assert [one["threshold"] for one in result["sweep"]] == [0.5, 0.9]
-    assert all(one[3] >= threshold for judgment in result["judgments"] for one in judgment["objects"])
-    assert "4 of 5 images judged" in capsys.readouterr().out
+def test_detectors_count_what_a_prompt_names(name, threshold, detectors, photographs):
+    folder, prompts = photographs
+    files, detector = [folder / f"{number}.png" for number in range(5)], load_detector(detectors / name)
+    result = count_images(files, prompts, detector, thresholds=(0.5, 0.9))
+    assert result.counted == 4 and result.relations is None and result.counts is not None
+    assert result.counts.overall.right is None and result.counts.overall.match_ratio is not None
+    assert set(result.counts.by_object) == {"dog", "cat", "traffic light"}
+    assert (result.images[4].prompt, result.images[4].counted) == ("a dog on a bench", None)
+    facts = detector.facts()
+    assert facts.details["architecture"] == name and facts.threshold == threshold
+    assert [one.threshold for one in result.thresholds] == [0.5, 0.9]
+    assert all(one[3] >= threshold for image in result.images for one in image.objects)
 
 
 @pytest.mark.parametrize("name", ["owlv2", "grounding-dino"])
@@ -143,13 +140,13 @@ def test_what_is_found_does_not_depend_on_the_batch(name, detectors, photographs
     files = [folder / f"{number}.png" for number in (1, 2, 3)]
     asked = ["two dogs", "two dogs", "a dog"]
     one, three = (
-        count_images(files, asked, load_detector(detectors / name, batch_size=size, threshold=0.05))["judgments"]
+        count_images(files, asked, load_detector(detectors / name, batch_size=size, threshold=0.05)).images
         for size in (1, 3)
     )
-    assert any(judgment["objects"] for judgment in one)
+    assert any(image.objects for image in one)
     for a, b in zip(one, three):
-        assert len(a["objects"]) == len(b["objects"])
-        for x, y in zip(a["objects"], b["objects"]):
+        assert len(a.objects) == len(b.objects)
+        for x, y in zip(a.objects, b.objects):
             assert x[0] == y[0] == "dog" and x[1:] == pytest.approx(y[1:], abs=0.11)
 
 
@@ -170,26 +167,18 @@ def test_boxes_are_counted_where_the_model_puts_them(detectors, photographs):
     model.device, model.config, model.state_dict = torch.device("cpu"), detector.model.config, dict
     detector.model = model
     result = count_images([photographs[0] / "1.png"], ["two dogs"], detector, thresholds=(0.5, 0.01))
-    assert [one[0] for one in result["judgments"][0]["objects"]] == ["dog", "dog"]
-    assert result["judgments"][0]["objects"][0][1:] == pytest.approx([0.26 * 96, 0.25 * 96, 0.9], abs=0.1)
-    assert [one["counts"]["average_error"]["value"] for one in result["sweep"]] == [1, 1]
+    assert [one[0] for one in result.images[0].objects] == ["dog", "dog"]
+    assert result.images[0].objects[0][1:] == pytest.approx([0.26 * 96, 0.25 * 96, 0.9], abs=0.1)
+    assert [one.counts.average_error.value for one in result.thresholds] == [1, 1]
     words = "".join(detector.processor.tokenizer.convert_ids_to_tokens(asked[0]["input_ids"][0]))
     assert words.startswith("<|startoftext|>a</w>photo</w>of</w>a</w>dog</w>")
 
 
-def test_mistakes_are_told_on_one_line(detectors, photographs, tmp_path):
-    def refused(*arguments):
-        with pytest.raises(InputError) as caught:
-            count(["judge", str(photographs[0]), "--out", str(tmp_path / "r.json"), *map(str, arguments)])
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    assert "no such folder" in refused("--detector", tmp_path / "none")
-    assert "no config.json" in refused("--detector", tmp_path)
-    assert "a counter has its own" in refused("--threshold", 0.3)
-    assert "threshold 1.2" in refused("--detector", detectors / "owlv2", "--threshold", 1.2)
-    with pytest.raises(InputError, match="--thresholds 0"):
-        CountJudgeConfig(images=tmp_path, out=tmp_path / "r.json", thresholds=(0.0,))
+def test_what_is_not_a_detector_is_refused(detectors, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        load_detector(tmp_path / "none")
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load_detector(tmp_path)
     from safetensors.torch import load_file, save_file
 
     weights = load_file(detectors / "owlv2" / "model.safetensors")
@@ -199,4 +188,5 @@ def test_mistakes_are_told_on_one_line(detectors, photographs, tmp_path):
         (broken / file.name).write_bytes(file.read_bytes())
     del weights["class_head.logit_shift.weight"]
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    assert "lack class_head.logit_shift.weight" in refused("--detector", broken)
+    with pytest.raises(InputError, match=r"lack class_head\.logit_shift\.weight"):
+        load_detector(broken)

@@ -15,11 +15,10 @@ from ifuvit.metrics.distances import feature_networks
 from ifuvit.metrics.distances.feature_networks import (
     FeatureNetwork,
     Preparation,
+    extract,
     extract_features,
-    extract_statistics,
     load_feature_network,
 )
-from ifuvit.metrics.distances.frechet import FeatureStatistics
 from ifuvit.utils.errors import InputError
 
 
@@ -62,7 +61,7 @@ def test_effnet_lite0(images):
         assert torch.allclose(whole._fc(features), classes, atol=1e-4)
     one_by_one = torch.cat([network(images[row : row + 1]) for row in range(3)])
     assert torch.allclose(features, one_by_one, atol=1e-4)
-    with pytest.raises(InputError, match="a picture of 40 x 31: the network takes none below 32 pixels"):
+    with pytest.raises(InputError, match="an image of 40 x 31: the network requires at least 32 pixels a side"):
         network(images[:, :, :31])
     assert network(images[:, :, :32, :32]).isfinite().all()
     with pytest.raises(InputError, match="takes images at their own size"):
@@ -244,11 +243,9 @@ def test_features_come_in_the_order_of_the_files(tmp_path, batch_size, workers):
     expected = [means_network()(as_batch(file))[0].numpy() for file in files]
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, expected, atol=1e-5)
-    statistics = extract_statistics(means_network(), files, batch_size=batch_size, workers=workers)
-    assert statistics.count == 11
-    whole = FeatureStatistics.of(features)
-    np.testing.assert_allclose(statistics.mean, whole.mean, atol=1e-6)
-    np.testing.assert_allclose(statistics.covariance, whole.covariance, atol=1e-6)
+    (batches,) = extract(means_network(), files, list, batch_size=batch_size, workers=workers)
+    assert [len(batch) for batch in batches] == [min(batch_size, 11 - start) for start in range(0, 11, batch_size)]
+    np.testing.assert_array_equal(np.concatenate(batches), features)
 
 
 def as_batch(file):
@@ -298,16 +295,15 @@ import numpy as np, torch
 from pathlib import Path
 from test_feature_networks import means_network
 from ifuvit.utils.errors import InputError
-from ifuvit.metrics.distances.feature_networks import extract_features, extract_statistics, load_feature_network
+from ifuvit.metrics.distances.feature_networks import extract, extract_features, load_feature_network
 from ifuvit.utils.distributed import destroy_process_group_at_exit
 torch.distributed.init_process_group("gloo")
 destroy_process_group_at_exit()
 rank = torch.distributed.get_rank()
 files, out = sorted(Path(sys.argv[2]).iterdir()), Path(sys.argv[3])
 network = load_feature_network("effnet-lite0")
-statistics = extract_statistics(network, files, batch_size=4)
-np.savez(out / f"{rank}.npz", features=extract_features(network, files, batch_size=3),
-    mean=statistics.mean, covariance=statistics.covariance, count=statistics.count)
+sums = extract(network, files, lambda batches: sum(len(batch) for batch in batches), batch_size=4)
+np.savez(out / f"{rank}.npz", features=extract_features(network, files, batch_size=3), counts=sums)
 try:
     extract_features(network, [*files[:-1], out / "absent.png"])
 except InputError as error:
@@ -332,12 +328,9 @@ def test_two_processes_give_the_features_of_one(tmp_path):
     assert ended.returncode == 0, ended.stderr
     network = load_feature_network("effnet-lite0")
     features = extract_features(network, files)
-    whole = FeatureStatistics.of(features)
     for rank in range(2):
         with np.load(tmp_path / f"{rank}.npz") as theirs:
             np.testing.assert_allclose(theirs["features"], features, atol=1e-4)
-            assert theirs["count"] == 11
-            np.testing.assert_allclose(theirs["mean"], whole.mean, atol=1e-5)
-            np.testing.assert_allclose(theirs["covariance"], whole.covariance, atol=1e-5)
+            assert theirs["counts"].tolist() == [6, 5]
         # The image of one process is missing; all of them say so.
         assert (tmp_path / f"{rank}.txt").read_text().endswith("absent.png: no such file")

@@ -10,7 +10,11 @@ from ifuvit.utils.files import now, sha256, write_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:
-    """Draw images of 1 to 5 emoji, or of two with a spatial relation, with five captions each."""
+    """Draw images of 1 to 5 emoji, or of two with a spatial relation, with five captions each.
+
+    Example:
+        ifuvit scenes --out scenes --train 2000 --val 200
+    """
 
     out: Path
     """Directory to write: images/, annotations/, held_out.json, ATTRIBUTION.txt, manifest.json."""

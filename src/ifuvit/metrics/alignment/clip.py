@@ -1,26 +1,20 @@
-"""Text-image alignment: how near a image and its caption lie in the common space of a model with two towers.
-
-CLIP score (Hessel et al. 2021, "CLIPScore: A Reference-free Evaluation Metric for Image Captioning") is told in three
-scales, because papers use all of them: the mean cosine, 100 times it, and the mean of 2.5 x max(cosine, 0).
+"""CLIP models of transformers as alignment models.
 
 Shapes: B images or captions, E the width of the common space.
 """
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
-from ifuvit.metrics.intervals import estimate
+from ifuvit.metrics.alignment.base import AlignmentModel
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json, sha256
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
@@ -28,7 +22,7 @@ from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"
 """The paper's."""
 
-# Of OpenAI's models; others tell theirs in preprocessor_config.json.
+# Of OpenAI's models; others have theirs in preprocessor_config.json.
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _SIZES = {768: "B", 1024: "L", 1280: "H", 1664: "bigG"}
@@ -40,141 +34,6 @@ _FILES = (
     "vocab.json",
     "merges.txt",
 )
-
-
-class AlignmentModel(ABC):
-    """A model that puts images and captions into one space."""
-
-    name: str
-    """Of the model, as a result tells it: "CLIP ViT-L/14"."""
-    score_name: str
-    """What the score is called: "CLIP score" is CLIP's alone."""
-    prefix: str
-    """Put before every caption."""
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, over all weights and settings that the score depends on."""
-
-    @abstractmethod
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """An RGB image of any size -> (3, S, S), on the CPU. Called from several threads."""
-
-    @abstractmethod
-    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) preprocessed images -> (B, E) float32 of length 1."""
-
-    @abstractmethod
-    def embed_captions(self, captions: Sequence[str]) -> tuple[torch.Tensor, int]:
-        """Captions (the prefix is put before them here) -> (B, E) float32 of length 1, and how many of them were longer
-        than the model can read and lost their ends."""
-
-    def cosines(
-        self,
-        files: Sequence[ImageSource],
-        captions: Sequence[str],
-        *,
-        size: int | None = None,
-        batch_size: int = 32,
-        workers: int = 4,
-        progress: bool = False,
-    ) -> tuple[np.ndarray, int]:
-        """The cosine of every image with its own caption.
-
-        Args:
-            files: N images.
-            captions: one for each.
-            size: crop to the central square and resize (Lanczos) to this many pixels first, as the images that a
-                model is trained on; None takes them as they are. The model's own preprocessing follows.
-            batch_size: images at once; it does not change the result (beyond rounding).
-            workers: threads that read images ahead.
-            progress: whether to show a bar on standard error.
-
-        Returns:
-            (N,) float64, and how many captions were truncated.
-
-        Raises:
-            InputError: the numbers of images and captions differ, a caption is empty, a file is missing or no image,
-                or a cosine is not a number.
-        """
-        from tqdm import tqdm
-
-        _check_pairs(files, captions)
-
-        def read(file: ImageSource) -> torch.Tensor:
-            image = load_image(file)
-            return self.preprocess(image if size is None else center_crop_resize(image, size))
-
-        cosines = np.empty(len(files), np.float64)
-        truncated = 0
-        images = read_ahead(read, files, workers=workers, ahead=2 * batch_size)
-        with tqdm(total=len(files), desc=self.score_name, unit="image", disable=not progress) as bar:
-            for start in range(0, len(files), batch_size):
-                part = slice(start, start + batch_size)
-                described, shortened = self.embed_captions(captions[part])
-                shown = self.embed_images(torch.stack(list(islice(images, batch_size))))
-                cosines[part] = (shown.double() * described.double()).sum(1).cpu().numpy()
-                truncated += shortened
-                bar.update(len(shown))
-        if not np.isfinite(cosines).all():
-            first = files[int(np.argmin(np.isfinite(cosines)))]
-            raise InputError(f"{first}: its {self.score_name} is not a number; {self.name} may be damaged")
-        return cosines, truncated
-
-
-def _check_pairs(files: Sequence[ImageSource], captions: Sequence[str]) -> None:
-    if len(files) != len(captions):
-        raise InputError(f"{len(files)} images, but {len(captions)} captions; give one caption for each image")
-    for file, caption in zip(files, captions):
-        if not caption.strip():
-            raise InputError(f"{file}: its caption is empty; there is nothing to compare the image with")
-
-
-def load_alignment_model(
-    name: Literal["two-tower", "clip"],
-    *,
-    weights: str | Path | None = None,
-    prefix: str = "",
-    device: str | torch.device = "cpu",
-) -> AlignmentModel:
-    """Load the model of an alignment score.
-
-    Args:
-        name: "clip", or "two-tower", the small stand-in for OpenMoji Scenes that ships with the package.
-        weights: for "clip" a folder or hub id of a transformers CLIP model (default: OpenAI's ViT-L/14 from the hub);
-            for "two-tower" a directory that `ifuvit train-two-tower` wrote (default: the shipped one).
-        prefix: put before every caption. "" by default; Hessel et al. use "A photo depicts ".
-        device: where to compute.
-
-    Raises:
-        InputError: an unknown name, or weights that are missing or broken; tells how to get them.
-    """
-    if name == "clip":
-        return CLIP.from_pretrained(weights or DEFAULT_CLIP, prefix=prefix, device=device)
-    if name == "two-tower":
-        from ifuvit.metrics.alignment.two_tower import TwoTowerAlignment
-
-        return TwoTowerAlignment.from_pretrained(weights or "openmoji", prefix=prefix, device=device)
-    raise InputError(f"unknown alignment model {name!r}; the models are two-tower and clip")
-
-
-def clip_score(cosines: Sequence[float] | np.ndarray) -> dict[str, Any]:
-    """A score of N >= 1 pairs from their cosines.
-
-    Returns:
-        {"value": mean cosine, "interval", "interval_from", "n", "standard_error": of the mean cosine (None for N = 1),
-        "x100": 100 x mean cosine, "x2.5": mean of 2.5 x max(cosine, 0)}. The last is clamped pair by pair, as Hessel et
-        al. define it; torchmetrics clamps the mean instead.
-    """
-    values = np.asarray(cosines, np.float64)
-    result = estimate(values)  # type: ignore[arg-type]
-    return {
-        **result,
-        "standard_error": float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None,
-        "x100": 100 * result["value"],
-        "x2.5": float((2.5 * values.clip(min=0)).mean()),
-    }
 
 
 class CLIP(AlignmentModel):

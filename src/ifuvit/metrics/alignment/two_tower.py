@@ -1,11 +1,11 @@
 """The TwoTower score: text-image alignment for OpenMoji Scenes, where no CLIP model is at hand.
 
-Two small transformers, trained by `ifuvit train-two-tower` on training scenes alone, stand on two frozen networks:
-EfficientNet-Lite0 (ImageNet) gives a map of a image, MiniLM gives the states of a caption. They know drawn objects of
+Two small transformers, trained by `ifuvit make-standin two-tower` on training scenes alone, stand on two frozen networks:
+EfficientNet-Lite0 (ImageNet) gives a map of an image, MiniLM gives the token embeddings of a caption. They know drawn objects of
 42 kinds and how many there are, and nothing else; the shipped model does not tell which of two objects is on the left
-or above (docs/alignment.md). It is not CLIP, and its score is no CLIP score.
+or above (docs/alignment.md). It is not CLIP, and its score is not a CLIP score.
 
-Shapes: B images or captions, P cells of a image's map, F features of a cell, L tokens of a caption, D the width of
+Shapes: B images or captions, P cells of an image's map, F features of a cell, L tokens of a caption, D the width of
 their states, E the width of the common space.
 """
 
@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, normalize, pixel_unshuffle
 
 from ifuvit.encoders.text_encoder import TextEncoder
-from ifuvit.metrics.alignment.clip import AlignmentModel
+from ifuvit.metrics.alignment.base import AlignmentModel
 from ifuvit.metrics.distances.feature_networks import load_feature_network
 from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.config import from_dict, to_dict
@@ -42,7 +42,7 @@ class TwoTowerConfig:
     """The two transformers."""
 
     cells: int = 16
-    """P, cells of a image's map."""
+    """P, cells of an image's map."""
     cell_features: int = 608
     """F, features of a cell."""
     tokens: int = 16
@@ -65,7 +65,7 @@ class TwoTowerConfig:
             if value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
         if self.width % self.heads:
-            raise InputError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise InputError(f"width {self.width} is not a multiple of heads {self.heads}")
 
 
 class _Tower(nn.Module):
@@ -193,7 +193,7 @@ class TwoTowerAlignment(AlignmentModel):
         """Load a model.
 
         Args:
-            reference: "openmoji", which ships with the package, or a directory that `ifuvit train-two-tower` wrote.
+            reference: "openmoji", which ships with the package, or a directory that `ifuvit make-standin two-tower` wrote.
             prefix: put before every caption; the model knows captions without one.
             device: where to compute.
 
@@ -204,7 +204,7 @@ class TwoTowerAlignment(AlignmentModel):
         directory = SHIPPED if str(reference) == "openmoji" else Path(reference)
         if not (directory / "config.json").is_file():
             raise InputError(
-                f"{directory}: holds no two-tower model (no config.json); `ifuvit train-two-tower` makes one"
+                f"{directory}: holds no two-tower model (no config.json); `ifuvit make-standin two-tower` makes one"
             )
         values = read_json(directory / "config.json")
         where = str(directory / "config.json")
@@ -219,7 +219,7 @@ class TwoTowerAlignment(AlignmentModel):
             if values["frozen"].get(name) != fingerprint:
                 raise InputError(
                     f"{where}: trained on another {name} (SHA-256 {str(values['frozen'].get(name))[:12]}…) than the "
-                    f"installed one ({fingerprint[:12]}…); install that version, or train anew"
+                    f"installed one ({fingerprint[:12]}…); install that version, or train again"
                 )
         return model
 

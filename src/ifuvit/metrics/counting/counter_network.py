@@ -176,14 +176,16 @@ class ObjectCounter(nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> "ObjectCounter":
-        """Load a counter that `save_pretrained` or `ifuvit count train` wrote, in evaluation mode.
+        """Load a counter that `save_pretrained` or a training of it wrote, in evaluation mode.
 
         Raises:
             InputError: nothing there, or a damaged or unfitting file.
         """
         directory = Path(directory)
         if not (directory / "config.json").is_file():
-            raise InputError(f"{directory}: holds no object counter (no config.json); `ifuvit count train` makes one")
+            raise InputError(
+                f"{directory}: holds no object counter (no config.json); `ifuvit make-standin counter` makes one"
+            )
         values = read_json(directory / "config.json")
         if not isinstance(values, dict):
             raise InputError(f"{directory / 'config.json'}: not an object counter's configuration")

@@ -1,16 +1,18 @@
 """Scores of images by the objects that were found in them: the paper's counting scores (Eqs. 9 and 10), and relations.
 
-Every mean comes with its bootstrap interval over images, in the form of `ifuvit.metrics.intervals.estimate`.
-docs/counting.md explains every field.
+Every mean has its bootstrap interval over images. docs/counting.md explains every score.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ifuvit.data.scenes import MAX_COUNT, Relation, is_held_out_count, is_held_out_relation
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation
 from ifuvit.metrics.intervals import estimate
+from ifuvit.results import Confusion, Counts, CountScores, ObjectScores, Relations, RelationScores
 from ifuvit.utils.errors import InputError
+
+S = TypeVar("S", CountScores, RelationScores)
 
 
 class Detection(NamedTuple):
@@ -53,22 +55,19 @@ def relation_of(objects: Sequence[Detection], first: str, relation: Relation, se
 
 def count_metrics(
     asked: Sequence[tuple[str, int]], counted: Sequence[int], *, objects: Sequence[int] | None = None
-) -> dict[str, Any]:
-    """The paper's counting scores.
+) -> Counts:
+    """The paper's counting scores (Eqs. 9 and 10).
 
     Args:
         asked: (kind, count) of every image's prompt.
-        counted: how many objects of the asked kind each picture shows.
-        objects: how many objects of any kind of OpenMoji Scenes each picture shows, where they were looked for.
+        counted: how many objects of the asked kind each image shows.
+        objects: how many objects of any kind of OpenMoji Scenes each image shows, where all kinds were looked for.
 
     Returns:
-        {"overall": scores, "by_count": {"1": scores, ...}, "by_object": {kind: scores, ...}, "cells": {kind: {"1":
-        scores, ...}, ...}, "confusion": {"counted": ["0", ..., "more"], "asked": {"1": images by what was counted,
-        ...}}}. Scores are {"images", "average_error": mean |counted - asked| (Eq. 9), "match_ratio": share with counted
-        equal to asked (Eq. 10)}, estimates; None where there are no images. With `objects` the scores also have
-        "right_kind" (there are objects, all of the asked kind), "right_count" (as many objects as asked, of whatever
-        kinds) and "right" (both), but not those of the cells; and "by_combination" tells combinations "in training"
-        scenes from "held out" ones.
+        Scores over all images, by count, by object and by both (cells), and the confusion of asked and counted numbers.
+        Without `objects` only the average error and the match ratio are measured; with them also, in all but the cells,
+        `right_kind` (there are objects, all of the asked kind), `right_count` (as many objects as asked, of whatever
+        kinds) and `right` (both), and combinations "in training" scenes are kept apart from "held out" ones.
 
     Raises:
         InputError: the arguments differ in length.
@@ -83,24 +82,26 @@ def count_metrics(
         values["right_kind"] = [float(0 < number == total) for _, number, total in found]
         values["right_count"] = [float(total == count) for (_, count), _, total in found]
         values["right"] = [float(number == total == count) for (_, count), number, total in found]
-    values["average_error"] = [float(abs(number - count)) for (_, count), number in zip(asked, counted)]
-    values["match_ratio"] = [float(number == count) for (_, count), number in zip(asked, counted)]
-    equations = {name: values[name] for name in ("average_error", "match_ratio")}
-    result: dict[str, Any] = {
-        "overall": _means(values, range(len(asked))),
-        "by_count": _means_by([count for _, count in asked], values),
-        "by_object": _means_by([kind for kind, _ in asked], values),
-        "cells": {
-            kind: _means_by([count if one == kind else None for one, count in asked], equations)
+    equations: dict[str, list[float | None]] = {
+        "average_error": [float(abs(number - count)) for (_, count), number in zip(asked, counted)],
+        "match_ratio": [float(number == count) for (_, count), number in zip(asked, counted)],
+    }
+    values |= equations
+    combinations = [_combination(is_held_out_count(*one)) if objects is not None else None for one in asked]
+    return Counts(
+        overall=_means(CountScores, values, range(len(asked))),
+        by_count=_means_by(CountScores, [count for _, count in asked], values),
+        by_object=_means_by(CountScores, [kind for kind, _ in asked], values),
+        by_combination=_means_by(CountScores, combinations, values),
+        cells={
+            kind: _means_by(CountScores, [count if one == kind else None for one, count in asked], equations)
             for kind in sorted({kind for kind, _ in asked})
         },
-    }
-    if objects is not None:
-        result["by_combination"] = _means_by([_combination(is_held_out_count(*one)) for one in asked], values)
-    return {**result, "confusion": _confusion([count for _, count in asked], counted)}
+        confusion=_confusion([count for _, count in asked], counted),
+    )
 
 
-def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[Detection]]) -> dict[str, Any]:
+def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[Detection]]) -> Relations:
     """Whether images show two objects in the asked relation.
 
     Args:
@@ -108,9 +109,7 @@ def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[De
         found: the objects of whatever kind in each.
 
     Returns:
-        {"overall": scores, "by_relation": {"left of": scores, ...}, "by_combination": {"in training", "held out"}};
-        scores are {"images", "both_kinds", "right_objects", "right", "placed_if_both_kinds"}, estimates; None where
-        there are no images.
+        Shares over all images, by relation, and by combination ("in training" or "held out").
     """
     values: dict[str, list[float | None]] = {}
     for one, objects in zip(asked, found, strict=True):
@@ -121,16 +120,16 @@ def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[De
         row = {"both_kinds": both, "right_objects": exact, "right": exact and placed}
         for name, value in {**row, "placed_if_both_kinds": placed if both else None}.items():
             values.setdefault(name, []).append(None if value is None else float(value))
-    return {
-        "overall": _means(values, range(len(asked))),
-        "by_relation": _means_by([one.relation for one in asked], values),
-        "by_combination": _means_by([_combination(is_held_out_relation(*one)) for one in asked], values),
-    }
+    return Relations(
+        overall=_means(RelationScores, values, range(len(asked))),
+        by_relation=_means_by(RelationScores, [one.relation for one in asked], values),
+        by_combination=_means_by(RelationScores, [_combination(is_held_out_relation(*one)) for one in asked], values),
+    )
 
 
 def score(
     asked: Sequence[Asked | AskedRelation], found: Sequence[Sequence[Detection]], *, every_kind: bool = True
-) -> dict[str, Any]:
+) -> ObjectScores:
     """Scores of images by what was found in them.
 
     Args:
@@ -139,43 +138,44 @@ def score(
         every_kind: whether objects of every kind of OpenMoji Scenes were looked for, not of the asked kind alone.
 
     Returns:
-        {"counts": `count_metrics` of the images of one kind, "relations": `relation_metrics` of those of two}; None
-        where there are none.
+        `count_metrics` of the images of one kind, and `relation_metrics` of those of two; None where there are none.
     """
     singles = [(one, objects) for one, objects in zip(asked, found, strict=True) if isinstance(one, Asked)]
     pairs = [(one, objects) for one, objects in zip(asked, found, strict=True) if isinstance(one, AskedRelation)]
     counted = [sum(thing.kind == one.kind for thing in objects) for one, objects in singles]
     total = [len(objects) for _, objects in singles] if every_kind else None
-    return {
-        "counts": count_metrics([one for one, _ in singles], counted, objects=total) if singles else None,
-        "relations": relation_metrics([one for one, _ in pairs], [objects for _, objects in pairs]) if pairs else None,
-    }
+    return ObjectScores(
+        counts=count_metrics([one for one, _ in singles], counted, objects=total) if singles else None,
+        relations=relation_metrics([one for one, _ in pairs], [objects for _, objects in pairs]) if pairs else None,
+    )
 
 
 def _combination(held_out: bool) -> str:
     return "held out" if held_out else "in training"
 
 
-def _means(values: Mapping[str, Sequence[float | None]], places: Sequence[int]) -> dict[str, Any]:
+def _means(scores: type[S], values: Mapping[str, Sequence[float | None]], places: Sequence[int]) -> S:
     """The estimate of every value over the images at `places`, but those where it is None."""
-    means: dict[str, Any] = {"images": len(places)}
+    means: dict[str, Any] = {}
     for name, of_all in values.items():
         chosen = [value for place in places if (value := of_all[place]) is not None]
         means[name] = estimate(chosen) if chosen else None
-    return means
+    return scores(images=len(places), **means)
 
 
-def _means_by(keys: Sequence[Any], values: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+def _means_by(scores: type[S], keys: Sequence[Any], values: Mapping[str, Sequence[float | None]]) -> dict[str, S]:
     """`_means` of every group of images with the same key; those whose key is None are in none."""
     return {
-        str(key): _means(values, [place for place, one in enumerate(keys) if one == key])
+        str(key): _means(scores, values, [place for place, one in enumerate(keys) if one == key])
         for key in sorted(set(keys) - {None})
     }
 
 
-def _confusion(asked: Sequence[int], counted: Sequence[int]) -> dict[str, Any]:
+def _confusion(asked: Sequence[int], counted: Sequence[int]) -> Confusion:
     most = max([MAX_COUNT, *asked])
     rows = {str(count): [0] * (most + 2) for count in range(1, most + 1)}
     for count, number in zip(asked, counted):
         rows[str(count)][min(number, most + 1)] += 1
-    return {"counted": [*map(str, range(most + 1)), "more"], "asked": rows}
+    return Confusion(
+        counted=(*map(str, range(most + 1)), "more"), asked={count: tuple(row) for count, row in rows.items()}
+    )

@@ -1,75 +1,82 @@
-"""A judgment of counts, and the errors of a counter, as text."""
+"""Scores of object counts, and the errors of a counter, as text."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TypeVar
 
-_COUNT_SCORES = {
-    "right_kind": "right kind, %",
-    "right_count": "right count, %",
-    "right": "both, %",
-    "average_error": "average error",
-    "match_ratio": "match ratio, %",
-}
-_RELATION_SCORES = {
-    "both_kinds": "both kinds, %",
-    "right_objects": "right objects, %",
-    "right": "and relation, %",
-    "placed_if_both_kinds": "relation if both, %",
-}
+from ifuvit.results import (
+    COUNT_SCORES,
+    RELATION_SCORES,
+    CountScores,
+    Estimate,
+    ObjectCounts,
+    ObjectScores,
+    RelationScores,
+    Score,
+)
+
+S = TypeVar("S")
 
 
-def _cell(name: str, estimate: dict[str, Any] | None) -> str:
+def _cell(score: Score, estimate: Estimate | None) -> str:
     if estimate is None:
         return "-"
-    scale, digits = (1, 2) if name == "average_error" else (100, 1)
-    value, low, high = (scale * number for number in (estimate["value"], *estimate["interval"]))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    scale, digits = (100, 1) if score.unit == "share" else (1, 2)
+    text = f"{scale * estimate.value:.{digits}f}"
+    if estimate.interval is None:
+        return text
+    low, high = estimate.interval
+    return f"{text} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
 
 
-def _table(first: str, groups: dict[str, Any], columns: dict[str, str]) -> list[str]:
+def _table(
+    first: str, groups: Mapping[str, CountScores] | Mapping[str, RelationScores], columns: Mapping[str, Score]
+) -> list[str]:
     """One line a group of images; scores that no group has are left out."""
-    columns = {name: head for name, head in columns.items() if any(name in scores for scores in groups.values())}
-    lines = [f"{first:<12} {'images':>8} " + " ".join(f"{head:>20}" for head in columns.values())]
+    columns = {
+        name: score
+        for name, score in columns.items()
+        if any(getattr(scores, name) is not None for scores in groups.values())
+    }
+    heads = [score.title + ", %" * (score.unit == "share") for score in columns.values()]
+    lines = [f"{first:<12} {'images':>8} " + " ".join(f"{head:>20}" for head in heads)]
     for group, scores in groups.items():
-        cells = " ".join(f"{_cell(name, scores[name]):>20}" for name in columns)
-        lines.append(f"{group:<12} {scores['images']:>8} {cells}")
+        cells = " ".join(f"{_cell(score, getattr(scores, name)):>20}" for name, score in columns.items())
+        lines.append(f"{group:<12} {scores.images:>8} {cells}")
     return lines
 
 
-def _groups(scores: dict[str, Any], by: str) -> dict[str, Any]:
-    """All images, those by count or by relation, and the combinations where there are both."""
-    combinations = scores.get("by_combination", {})
-    return {"all": scores["overall"], **scores[by], **(combinations if len(combinations) > 1 else {})}
-
-
-def errors_table(errors: dict[str, Any]) -> str:
+def errors_table(errors: Mapping[str, ObjectScores]) -> str:
     """A counter's errors as text: in percent of the scenes, exactly right."""
 
-    def percent(group: dict[str, Any] | None, name: str) -> str:
-        return f"{100 * group[name]['value']:.2f}" if group else "-"
+    def percent(estimate: Estimate | None) -> str:
+        return "-" if estimate is None else f"{100 * estimate.value:.2f}"
 
     lines = [f"{'exactly right, %':<16} {'one kind':>9} {'two kinds':>10} {'relation':>9}   by count 1 to 5"]
     for variant, scores in errors.items():
-        counts, relations = scores["counts"] or {}, scores["relations"] or {}
-        one_kind = percent(counts.get("overall"), "right")
-        two_kinds, placed = (percent(relations.get("overall"), name) for name in ("right_objects", "right"))
-        by_count = " ".join(percent(group, "right") for group in counts.get("by_count", {}).values())
+        counts, relations = scores.counts, scores.relations and scores.relations.overall
+        one_kind = percent(counts and counts.overall.right)
+        two_kinds, placed = percent(relations and relations.right_objects), percent(relations and relations.right)
+        by_count = " ".join(percent(group.right) for group in counts.by_count.values()) if counts else ""
         lines.append(f"{variant:<16} {one_kind:>9} {two_kinds:>10} {placed:>9}   {by_count}")
     return "\n".join(lines)
 
 
-def result_table(result: dict[str, Any]) -> str:
-    """The main numbers of a judgment as text."""
-    lines = [f"{result['judged']} of {result['images']} images judged (mean [95 % interval])"]
-    if result["counts"]:
-        lines += _table("asked", _groups(result["counts"], "by_count"), _COUNT_SCORES)
-    if result["relations"]:
-        lines += _table("relation", _groups(result["relations"], "by_relation"), _RELATION_SCORES)
-    for part, columns in (("counts", _COUNT_SCORES), ("relations", _RELATION_SCORES)):
-        sweep = {f"{one['threshold']:g}": one[part] for one in result["sweep"] if one[part]}
-        lines += _table("threshold", sweep, columns) if sweep else []
-    if result["not_judged"]:
-        first = result["not_judged"][0]["prompt"]
-        lines.append(f"{len(result['not_judged'])} not judged: not a prompt that the counter can read, as {first!r}")
-    if "errors" in result["counter"]:
-        lines += ["the counter's own errors:", errors_table(result["counter"]["errors"])]
+def counts_table(objects: ObjectCounts) -> str:
+    """The main scores of a set of images as text."""
+    lines = [f"{objects.counted} of {len(objects.images)} images counted (mean [95 % interval])"]
+    if (counts := objects.counts) is not None:
+        groups = {"all": counts.overall, **counts.by_count, **_if_several(counts.by_combination)}
+        lines += _table("asked", groups, COUNT_SCORES)
+    if (relations := objects.relations) is not None:
+        groups = {"all": relations.overall, **relations.by_relation, **_if_several(relations.by_combination)}
+        lines += _table("relation", groups, RELATION_SCORES)
+    for part, columns in (("counts", COUNT_SCORES), ("relations", RELATION_SCORES)):
+        at = {f"{one.threshold:g}": scores for one in objects.thresholds if (scores := getattr(one, part))}
+        lines += _table("threshold", at, columns) if at else []
+    if unread := [one.prompt for one in objects.images if one.counted is None]:
+        lines.append(f"{len(unread)} not counted: prompts that the counter cannot read, such as {unread[0]!r}")
     return "\n".join(lines)
+
+
+def _if_several(groups: Mapping[str, S]) -> Mapping[str, S]:
+    return groups if len(groups) > 1 else {}

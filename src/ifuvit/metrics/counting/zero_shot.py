@@ -14,6 +14,7 @@ import torch
 from ifuvit.data.images import load_image
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_noun_phrase
 from ifuvit.metrics.counting.scores import Detection
+from ifuvit.results import Counter
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.hub import check_whole, find_folder, loading
 
@@ -109,19 +110,21 @@ class ZeroShotCounter:
             found.append([Detection(kind, *one) for one in zip(x, y, scores[kept].tolist())])
         return found
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Counter:
         weights = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             weights.update(name.encode())
             weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return {
-            "name": self.name,
-            "architecture": self.model.config.model_type,
-            "query": self.query,
-            "threshold": self.threshold,
-            "overlap": self.overlap,
-            "sha256": weights.hexdigest(),
-        }
+        return Counter(
+            name=self.name,
+            threshold=self.threshold,
+            sha256=weights.hexdigest(),
+            details={
+                "architecture": self.model.config.model_type,
+                "query": self.query,
+                "overlap": self.overlap,
+            },
+        )
 
 
 def load_detector(

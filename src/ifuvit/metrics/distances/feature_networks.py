@@ -5,22 +5,23 @@ Shapes: B images of H x W pixels, D the width of a network's features.
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
-from ifuvit.metrics.distances.frechet import FeatureStatistics
 from ifuvit.utils.distributed import Processes, in_order
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json, sha256
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
+
+T = TypeVar("T")
 
 NetworkName = Literal["effnet-lite0", "inception", "dinov2", "clip"]
 Resize = Literal["network", "clean"]
@@ -64,7 +65,9 @@ class Preparation:
         """
         height, width = images.shape[-2:]
         if min(height, width) < self.smallest:
-            raise InputError(f"a picture of {width} x {height}: the network takes none below {self.smallest} pixels")
+            raise InputError(
+                f"an image of {width} x {height}: the network requires at least {self.smallest} pixels a side"
+            )
         x = images.float()
         if self.size is not None and (height, width) != (self.size, self.size):
             # In single precision, torch's weights of the antialiased filter are off by up to 1e-4 (of 1).
@@ -368,6 +371,65 @@ def _folder_fingerprint(folder: Path) -> str:
 # --------------------------------------------------------------------------------------------------------- extraction
 
 
+def extract(
+    network: FeatureNetwork,
+    files: Sequence[ImageSource],
+    reduce: Callable[[Iterator[np.ndarray]], T],
+    *,
+    size: int | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    progress: bool = False,
+) -> list[T]:
+    """Run image files through a network, and reduce the features of every process to one value.
+
+    Under several processes (where torch.distributed is initialized) process r of n reads every n-th file. All have to
+    call it; an error in one is raised in all.
+
+    Args:
+        network: gives the features.
+        files: N images; those of different sizes go through the network separately.
+        reduce: takes the features of this process's files, (B, D) float32 a batch.
+        size: crop to the centered square and resize to so many pixels (Lanczos) first; None takes images as they are.
+        batch_size: images at a time.
+        workers: threads that read ahead; by default 4, but none where the network computes on the CPU, whose cores it
+            needs.
+        progress: show a bar on the error stream.
+
+    Returns:
+        What `reduce` returned in every process, by rank.
+
+    Raises:
+        InputError: a file is missing, is no image, or its features are not finite.
+    """
+    from tqdm import tqdm
+
+    processes = Processes.present()
+    mine = processes.share(files)
+    if workers is None:
+        workers = 0 if network.device.type == "cpu" else 4
+    assert batch_size > 0 and workers >= 0
+
+    def read(file: ImageSource) -> np.ndarray:
+        image = load_image(file)
+        return np.asarray(image if size is None else center_crop_resize(image, size))
+
+    def batches() -> Iterator[np.ndarray]:
+        hidden = not (progress and processes.first)
+        images = read_ahead(read, mine, workers=workers, ahead=2 * batch_size) if workers else map(read, mine)
+        with tqdm(total=len(mine), desc=f"features ({network.name})", unit="image", disable=hidden) as bar:
+            for start in range(0, len(mine), batch_size):
+                features = _features(network, list(islice(images, batch_size)))
+                finite = np.isfinite(features).all(axis=1)
+                if not finite.all():
+                    file = mine[start + int(np.argmin(finite))]
+                    raise InputError(f"{file}: its {network.name} features are not finite; check the network's weights")
+                yield features
+                bar.update(len(features))
+
+    return processes.all_gather(lambda: reduce(batches()))
+
+
 def extract_features(
     network: FeatureNetwork,
     files: Sequence[ImageSource],
@@ -377,93 +439,20 @@ def extract_features(
     workers: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Features of image files, (N, D) float32, in the order of `files`.
+    """Features of image files, (N, D) float32, in the order of `files`, in all processes. Arguments and errors as with
+    `extract`."""
 
-    Under several processes (where torch.distributed is initialized) process r of n reads every n-th file, and all of
-    them return the whole. All have to call it; an error in one is raised in all.
+    def keep(batches: Iterator[np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.empty((0, network.width), np.float32), *batches])
 
-    Args:
-        network: gives the features.
-        files: N images; those of different sizes go through the network separately.
-        size: crop to the centered square and resize to so many pixels (Lanczos) first; None takes images as they are.
-        batch_size: images at a time.
-        workers: threads that read ahead; by default 4, but none where the network computes on the CPU, whose cores it needs.
-        progress: show a bar on the error stream.
-
-    Raises:
-        InputError: a file is missing, is no image, or its features are not finite.
-    """
-    processes = Processes.present()
-    mine = processes.share(files)
-
-    def work() -> np.ndarray:
-        features = np.empty((len(mine), network.width), np.float32)
-        start = 0
-        for batch in _stream(network, mine, size, batch_size, workers, progress and processes.first):
-            features[start : start + len(batch)] = batch
-            start += len(batch)
-        return features
-
-    return in_order(processes.all_gather(work))
+    return in_order(extract(network, files, keep, size=size, batch_size=batch_size, workers=workers, progress=progress))
 
 
-def extract_statistics(
-    network: FeatureNetwork,
-    files: Sequence[ImageSource],
-    *,
-    size: int | None = None,
-    batch_size: int = 64,
-    workers: int | None = None,
-    progress: bool = False,
-) -> FeatureStatistics:
-    """Mean and covariance of the features of image files, which are not kept. Arguments, errors and processes as
-    with `extract_features`."""
-    processes = Processes.present()
-    mine = processes.share(files)
-
-    def work() -> FeatureStatistics:
-        statistics = FeatureStatistics(network.width)
-        for batch in _stream(network, mine, size, batch_size, workers, progress and processes.first):
-            statistics.update(batch)
-        return statistics
-
-    whole = FeatureStatistics(network.width)
-    for part in processes.all_gather(work):
-        whole.merge(part)
-    return whole
-
-
-def _stream(
-    network: FeatureNetwork,
-    files: Sequence[ImageSource],
-    size: int | None,
-    batch_size: int,
-    workers: int | None,
-    progress: bool,
-) -> Iterator[np.ndarray]:
-    """Features of `files`, batch by batch, while threads read on."""
-    from tqdm import tqdm
-
-    if workers is None:
-        workers = 0 if network.device.type == "cpu" else 4
-    assert batch_size > 0 and workers >= 0
-
-    def read(file: ImageSource) -> np.ndarray:
-        image = load_image(file)
-        return np.asarray(image if size is None else center_crop_resize(image, size))
-
-    with tqdm(total=len(files), desc=f"features ({network.name})", unit="image", disable=not progress) as bar:
-        images = read_ahead(read, files, workers=workers, ahead=2 * batch_size) if workers else map(read, files)
-        for start in range(0, len(files), batch_size):
-            batch = list(islice(images, batch_size))
-            features = np.empty((len(batch), network.width), np.float32)
-            for shape in {one.shape for one in batch}:
-                rows = [row for row, one in enumerate(batch) if one.shape == shape]
-                stacked = torch.from_numpy(np.stack([batch[row] for row in rows])).permute(0, 3, 1, 2)
-                features[rows] = network(stacked).cpu().numpy()
-            finite = np.isfinite(features).all(axis=1)
-            if not finite.all():
-                file = files[start + int(np.argmin(finite))]
-                raise InputError(f"{file}: its {network.name} features are not finite; check the network's weights")
-            yield features
-            bar.update(len(batch))
+def _features(network: FeatureNetwork, images: Sequence[np.ndarray]) -> np.ndarray:
+    """(B, D) of images (H, W, 3) uint8 of any sizes."""
+    features = np.empty((len(images), network.width), np.float32)
+    for shape in {one.shape for one in images}:
+        rows = [row for row, one in enumerate(images) if one.shape == shape]
+        stacked = torch.from_numpy(np.stack([images[row] for row in rows])).permute(0, 3, 1, 2)
+        features[rows] = network(stacked).cpu().numpy()
+    return features

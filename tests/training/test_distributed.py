@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ifuvit.training.signals import graceful_shutdown
+from ifuvit.training.distributed import graceful_shutdown
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

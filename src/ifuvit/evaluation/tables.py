@@ -1,0 +1,36 @@
+"""The result of an evaluation as text."""
+
+from ifuvit.metrics.counting.tables import counts_table
+from ifuvit.results import Costs, Evaluation, Metric
+
+_COSTS = {
+    "parameters": "parameters",
+    "images_per_second": "images a second",
+    "peak_memory_gib": "peak memory, GiB",
+}
+
+
+def evaluation_table(result: Evaluation) -> str:
+    """The main numbers of a result."""
+    protocol = result.protocol
+    lines = [f"{result.target.name} under protocol {protocol['name']}:"]
+    lines += [_line(metric) for metric in result.metrics]
+    for name, objects in result.objects.items():
+        lines += [f"  {line}" for line in f"{name}: {counts_table(objects)}".split("\n")]
+    if result.costs is not None:
+        lines += _cost_lines(result.costs)
+    return "\n".join(lines)
+
+
+def _line(metric: Metric) -> str:
+    line = f"  {metric.name:<36} {metric.value:>8.4g}"
+    if metric.interval is not None:
+        line += " [{:.4g}, {:.4g}]".format(*metric.interval)
+    if metric.reference is not None:
+        line += f"   ({metric.reference.how}: {metric.reference.value:.4g})"
+    return line
+
+
+def _cost_lines(costs: Costs) -> list[str]:
+    found = {title: getattr(costs, name) for name, title in _COSTS.items()}
+    return [f"  {title:<36} {value:>8,}" for title, value in found.items() if value is not None]
