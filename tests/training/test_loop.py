@@ -827,11 +827,15 @@ def test_launches_that_are_not_supported(data, tmp_path, monkeypatch):
 
     from accelerate.utils import DistributedType
 
-    def launch(kind, fsdp2=False):
-        check_launch(SimpleNamespace(distributed_type=kind, is_fsdp2=fsdp2, num_processes=2))  # type: ignore[arg-type]
+    def launch(kind, fsdp2=False, optimizer="adamw"):
+        accelerator = SimpleNamespace(distributed_type=kind, is_fsdp2=fsdp2, num_processes=2)
+        check_launch(accelerator, optimizer)  # type: ignore[arg-type]
 
     launch(DistributedType.MULTI_CPU)
     launch(DistributedType.FSDP, fsdp2=True)
+    launch(DistributedType.MULTI_CPU, optimizer="muon")
+    with pytest.raises(InputError, match="optimizer muon takes whole matrices"):
+        launch(DistributedType.FSDP, fsdp2=True, optimizer="muon")
     with pytest.raises(InputError, match="version 2"):
         launch(DistributedType.FSDP)
     with pytest.raises(InputError, match="DEEPSPEED"):

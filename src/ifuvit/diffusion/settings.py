@@ -7,7 +7,7 @@ checked here and used in one more place, `sampling.sample` or `Pipeline` (docs/e
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
-from ifuvit.utils.config import Finite, Range, check
+from ifuvit.utils.config import Finite, Fraction, Range, check
 from ifuvit.utils.errors import InputError
 
 Solver = Literal["auto", "dpm++", "dpm++2m", "unipc", "ddim", "euler-a", "heun", "euler"]
@@ -38,6 +38,9 @@ class SamplingSettings:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Guide only the steps with LOW <= n / 1000 <= HIGH, n = 1000 being pure noise (for flow LOW <= t <= HIGH); the other
     steps take half the work (Kynkäänniemi et al. 2024)."""
+    guidance_rescale: Fraction = 0.0
+    """Rescale guided predictions toward the standard deviation of unguided ones, which large scales exceed: phi of Lin et al.
+    2024; 0 is off, 0.7 their choice. A guided step then takes one more branch."""
     initial_latents: InitialLatents = "data-mean"
     """What the solver starts from: noise is pure noise as in the paper; data-mean is noise around a mean color drawn from
     the training images' distribution, where the model has it (docs/sampling.md)."""

@@ -47,10 +47,10 @@ class TrainingSpeed(NamedTuple):
 
 
 def _training_flops(config: "TrainConfig") -> float:
-    from ifuvit.model.flops import forward_flops
+    from ifuvit.model.flops import training_flops
 
     recipe = config.recipe
-    return 3.0 * forward_flops(recipe.model).total * recipe.batches.batch_size * config.steps
+    return float(training_flops(recipe.model, recipe.batches.batch_size) * config.steps)
 
 
 def overview(experiment: Experiment, scale: Scale, seeds: int, stages: Sequence[Stage], speed: TrainingSpeed) -> str:

@@ -198,7 +198,7 @@ def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.PreferenceStudy |
             threshold=config.threshold,
             device=find_device(config.device),
         )
-        automatic, facts = count_items(study, config.study, counter), counter.facts()
+        automatic, facts = count_items(study, config.study, counter), to_dict(counter.facts())
     analysis = analyze_study(
         study,
         answers,
