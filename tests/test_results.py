@@ -32,7 +32,6 @@ from ifuvit.results import (
     GuidedStepGflops,
     Hardware,
     Metric,
-    ObjectCount,
     ObjectCounts,
     ObjectScores,
     Peak,
@@ -86,6 +85,14 @@ COUNTS = Counts(
     confusion=Confusion(counted=("0", "1", "more"), asked={"1": (1, 2, 3)}),
 )
 OBJECTS = ObjectScores(counts=COUNTS, relations=Relations(overall=RelationScores(images=3, right=ONE)))
+COUNTED = ObjectCounts(
+    counts=COUNTS,
+    thresholds=(ScoresAtThreshold(threshold=0.3, counts=SCORES),),
+    images=(
+        CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}, objects=(("bus", 1.0, 2.0, 0.9),)),
+        CountedImage(file="1.png", prompt="a mess"),
+    ),
+)
 COUNTER = Counter(name="openmoji", threshold=0.5, errors={"clean": OBJECTS}, details={"query": "a {}"})
 DATA = ReferenceData(where="scenes", split="val", images=2000, sha256="ab")
 COSTS = Costs(parameters=5, gflops=Gflops(without_attention=1, with_attention=2), peak_memory_gib=0.5)
@@ -131,7 +138,7 @@ def every_kind() -> list[Result]:
             protocol={"name": "quick", "num_images": 1000},
             data=DATA,
             metrics=METRICS,
-            objects={"paper": ObjectCounts(counts=OBJECTS.counts, relations=OBJECTS.relations)},
+            objects={"paper": COUNTED},
             counter=COUNTER,
             costs=COSTS,
             images="m-images",
@@ -141,18 +148,6 @@ def every_kind() -> list[Result]:
             protocol=None,
             points=(SweepPoint(model="m", guidance_scale=1.5, result="a.json", metrics=METRICS),),
             missing=(SweepPoint(model="m", guidance_scale=2.0),),
-        ),
-        ObjectCount(
-            **made("count judge"),
-            directory="images",
-            manifest_sha256="ef",
-            scores=OBJECTS,
-            counter=COUNTER,
-            thresholds=(ScoresAtThreshold(threshold=0.3, counts=SCORES),),
-            images=(
-                CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}, objects=(("bus", 1.0, 2.0, 0.9),)),
-                CountedImage(file="1.png", prompt="a mess"),
-            ),
         ),
         GeneratedImages(
             **made("generate"),

@@ -171,17 +171,23 @@ def generated(value: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def object_count(value: Mapping[str, Any]) -> dict[str, Any]:
+def counted_images(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Counting objects in a directory of images was a command of its own; it is an evaluation of those images."""
     images = [*value["judgments"], *({**one, "counted": None} for one in value["not_judged"])]
     return {
         **made(value),
-        "kind": "object count",
-        "directory": value["generated"]["directory"],
-        "manifest_sha256": value["generated"]["manifest_sha256"],
-        "scores": objects(value["counts"], value["relations"]),
+        "kind": "evaluation",
+        "target": {"name": Path(value["generated"]["directory"]).name, "kind": "images"},
+        "protocol": {"name": "counts of given images", "num_images": value["images"]},
+        "metrics": [],
+        "objects": {
+            "captions": {
+                **objects(value["counts"], value["relations"]),
+                "thresholds": value.get("sweep", []),
+                "images": sorted(images, key=lambda one: one["file"]),
+            }
+        },
         "counter": counter(value["counter"]),
-        "thresholds": value.get("sweep", []),
-        "images": sorted(images, key=lambda one: one["file"]),
     }
 
 
@@ -268,7 +274,7 @@ def converted(value: Mapping[str, Any]) -> dict[str, Any] | None:
     elif command == "generate":
         found = generated(value)
     elif command == "count judge":
-        found = object_count(value)
+        found = counted_images(value)
     elif command == "sweep":
         found = sweep(value)
     elif command == "experiment":

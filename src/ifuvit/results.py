@@ -409,6 +409,19 @@ class Evaluation(Result):
     def __post_init__(self) -> None:
         _check_protocol(self.protocol)
 
+    @property
+    def guidance_scale(self) -> float:
+        """Of the captions' images.
+
+        Raises:
+            InputError: the protocol has none.
+        """
+        sampling = self.protocol.get("sampling")
+        scale = sampling.get("guidance_scale") if isinstance(sampling, Mapping) else None
+        if not isinstance(scale, (int, float)):
+            raise InputError(f"{self.target.name}: its protocol has no guidance scale")
+        return float(scale)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
@@ -441,26 +454,6 @@ class Sweep(Result):
     @property
     def complete(self) -> bool:
         return not self.missing
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectCount(Result):
-    """What a counter or a detector found in a directory of images, of earlier versions; now an `Evaluation`."""
-
-    kind = "object count"
-
-    directory: str
-    """Of the images."""
-    manifest_sha256: str
-    scores: ObjectScores
-    counter: Counter
-    thresholds: tuple[ScoresAtThreshold, ...] = ()
-    images: tuple[CountedImage, ...]
-
-    @property
-    def counted(self) -> int:
-        """How many images have a prompt that the counter can read."""
-        return sum(one.counted is not None for one in self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -719,7 +712,7 @@ class Benchmark(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class SelfConsistency:
-    """How raters judged the same item twice."""
+    """How raters answered the same item twice."""
 
     repeats: int
     same: Estimate | None = None
@@ -1026,7 +1019,6 @@ KINDS: Mapping[str, type[Result]] = {
     for cls in (
         Evaluation,
         Sweep,
-        ObjectCount,
         GeneratedImages,
         ExperimentResult,
         Benchmark,

@@ -1,17 +1,22 @@
 """The command line: exit statuses, one line for a mistake of the user, a traceback for a fault of ours."""
 
 import errno
+import importlib
+import inspect
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.commands import main as cli
+from ifuvit.utils.command_line import Actions, parse
 from ifuvit.utils.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
@@ -60,6 +65,40 @@ def test_help(monkeypatch: pytest.MonkeyPatch, capsys: Capture, arguments: list[
         for name, about in commands.items():
             assert f"  {name} " in out and about in out
     assert max(map(len, out.splitlines())) <= 100
+
+
+def examples(config: object, text: str | None = None) -> Iterator[str]:
+    """The example lines of a command's docstrings."""
+    if isinstance(config, Actions):
+        for name, chosen in config.configs.items():
+            yield from examples(chosen, config.texts.get(name))
+    else:
+        text = inspect.cleandoc(text or config.__doc__ or "").partition("Example:")[2]
+        assert "ifuvit " in text, config
+        yield from (line for line in text.splitlines() if "ifuvit " in line)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_parse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    config = importlib.import_module(f"ifuvit.commands.{name.replace('-', '_')}").CONFIG
+    for line in examples(config):
+        program, command, *arguments = shlex.split(line)
+        assert (program, command) == ("ifuvit", name)
+        parse(config, arguments, prog=f"ifuvit {name}")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="requires bash")
+def test_completion_in_bash(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ifuvit", "--tyro-print-completion", "bash"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "completion").write_text(done.stdout)
+    code = """source completion; complete() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _tyro_ifuvit
+        echo "${COMPREPLY[*]}"; }
+        complete ifuvit pre; complete ifuvit prepare c; complete ifuvit prepare coco --text-e
+        complete ifuvit generate --dt; complete ifuvit generate --dtype b"""
+    done = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["prepare", "coco", "--text-encoder", "--dtype", "bfloat16"], done.stderr
 
 
 def test_help_as_a_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -175,7 +175,12 @@ def test_a_few_results_make_a_page_that_tells_what_is_missing(
     for absent in ("Samples", "Costs", "The paper's tables", "Guidance scales"):
         assert f"\n{absent}\n" not in page.text
     last = page.text[page.text.index("This report would also show") :]
-    for command in ("ifuvit evaluate", "ifuvit experiment table1", "--guidance-scale", "ifuvit costs --json"):
+    for command in (
+        "ifuvit evaluate MODEL",
+        "ifuvit experiment table1",
+        "--guidance-scale 1 2 4",
+        "ifuvit costs --json",
+    ):
         assert command in last
     assert "--metrics counts" not in last
 
@@ -205,7 +210,7 @@ def test_work_that_has_only_begun(tmp_path: Path) -> None:
 def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:
     file = example_results.write_object_count(tmp_path / "counts.json", 0.7)
     result = json.loads(file.read_text())
-    result["directory"] = 'a/<script>alert("x")&'
+    result["target"]["name"] = 'a/<script>alert("x")&'
     file.write_text(json.dumps(result))
     page = Page(run(ReportConfig(directories=(tmp_path,), out=tmp_path / "page.html")).read_text(encoding="utf-8"))
     assert not page.all("script")

@@ -8,6 +8,7 @@ from typing import Annotated
 import pytest
 from tyro.conf import OmitArgPrefixes
 
+from ifuvit.diffusion.objective import DDPM
 from ifuvit.diffusion.settings import DEFAULT_SETTINGS, PAPER_EVALUATION_SETTINGS, PAPER_SETTINGS, SamplingSettings
 from ifuvit.utils.command_line import parse
 from ifuvit.utils.config import from_dict, to_dict
@@ -38,11 +39,12 @@ def test_json_round_trip():
 def test_flags_are_flat():
     arguments = "--solver unipc --steps 7 --guidance-scale 1.5 --guidance-interval 0.2 0.8 --initial-latents noise"
     assert parse(Config, arguments.split(), prog="x").sampling == CHANGED
-    assert parse(Config, [], prog="x", default=Config(sampling=CHANGED)).sampling == CHANGED
+    assert parse(Config(sampling=CHANGED), [], prog="x").sampling == CHANGED
 
 
 def test_the_papers_settings():
-    assert (PAPER_SETTINGS.solver, PAPER_SETTINGS.steps, PAPER_SETTINGS.guidance_scale) == ("dpm++", 50, 4.0)
+    assert (PAPER_SETTINGS.solver, PAPER_SETTINGS.steps, PAPER_SETTINGS.guidance_scale) == ("auto", 50, 4.0)
+    assert DDPM().resolve_solver(PAPER_SETTINGS.solver) == "dpm++"
     assert PAPER_SETTINGS.initial_latents == "noise" and PAPER_SETTINGS.guidance_interval == (0, 1)
     assert PAPER_EVALUATION_SETTINGS == PAPER_SETTINGS.changed(guidance_scale=2.0)
 
@@ -51,6 +53,7 @@ def test_changes_by_keyword():
     assert DEFAULT_SETTINGS.changed(num_inference_steps=7).steps == DEFAULT_SETTINGS.changed(steps=7).steps == 7
     changes = {field.name: getattr(CHANGED, field.name) for field in fields(CHANGED)}
     assert DEFAULT_SETTINGS.changed(**changes) == CHANGED and DEFAULT_SETTINGS.changed() == DEFAULT_SETTINGS
+    assert CHANGED.changed(steps=15).differences(CHANGED) == {"steps": 15} and CHANGED.differences(CHANGED) == {}
     with pytest.raises(
         InputError, match="^unknown sampling setting 'sclae'; the settings are solver, steps, guid[^\n]*$"
     ):
@@ -60,7 +63,7 @@ def test_changes_by_keyword():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"solver": "magic"}, "--solver magic: unknown; the solvers are dpm++, "),
+        ({"solver": "magic"}, "--solver magic: unknown; the solvers are auto, dpm++, "),
         ({"steps": 0}, "--steps 0: must be from 1 to 1000"),
         ({"steps": 1001}, "--steps 1001"),
         ({"guidance_scale": float("nan")}, "--guidance-scale nan: must be a finite number"),

@@ -1,32 +1,56 @@
 """The arithmetic of an experiment's table."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 
 from ifuvit.experiments import EXPERIMENTS
-from ifuvit.experiments.definition import Claim, Experiment, Setting
-from ifuvit.experiments.outcome import agreed, over_seeds, summary, table, verdicts
+from ifuvit.experiments.definition import Claim, Experiment, Quantity, Setting
+from ifuvit.experiments.outcome import agreed, over_seeds, student, summary, table, verdicts
+from ifuvit.results import (
+    Costs,
+    Counts,
+    CountScores,
+    Estimate,
+    Evaluation,
+    Expected,
+    ExperimentResult,
+    Gflops,
+    Metric,
+    ObjectCounts,
+    Reference,
+    ReferenceData,
+    Target,
+    by_name,
+)
 from ifuvit.utils.errors import InputError
 
+FLOOR = Reference(value=3.0, n=9, how="other images")
+GFLOPS = Gflops(without_attention=0.4, with_attention=0.5)
+MADE: dict[str, Any] = {"command": "evaluate", "ifuvit_version": "0.1.0", "config": {}}
 
-def number(value: float, **facts: Any) -> dict[str, Any]:
-    return {"value": value, "interval": [value - 1, value + 1], "interval_from": "subsets", "n": 10, **facts}
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value=value, interval=(value - 1, value + 1), interval_from="subsets", n=10)
 
 
-def result(distance: float, score: float, error: float, *, scale: float = 2.0, speed: float = 2.0) -> dict[str, Any]:
-    return {
-        "target": {"name": "run", "setting": {"n_text": 1, "n_image": 2}},
-        "protocol": {"sampling": {"guidance_scale": scale}},
-        "metrics": {"FD": number(distance, floor={"value": 3.0, "n": 9, "how": "train"}), "score": number(score)},
-        "counts": {"overall": {"average_error": number(error), "images": 20}},
-        "costs": {
-            "parameters": 7,
-            "training_steps_per_second": speed,
-            "gflops": {"with_attention": 0.5},
-            "peak_memory_gib": 1.0,
-        },
-    }
+def metric(name: str, value: float, better: Literal["lower", "higher"] = "lower", **facts: Any) -> Metric:
+    subject = "distance" if better == "lower" else "alignment"
+    return Metric(**vars(estimate(value)), name=name, subject=subject, better=better, **facts)
+
+
+def result(distance: float, score: float, error: float, *, scale: float = 2.0, speed: float = 2.0) -> Evaluation:
+    overall = CountScores(images=20, average_error=estimate(error))
+    return Evaluation(
+        **MADE,
+        target=Target(name="run", kind="ifuvit", model={"conditioning": "concat", "n_text": 1, "n_image": 2}),
+        protocol={"name": "quick", "sampling": {"guidance_scale": scale}},
+        data=ReferenceData(where="scenes", images=9, sha256="ab"),
+        metrics=(metric("FD", distance, reference=FLOOR), metric("score", score, "higher")),
+        objects={"paper": ObjectCounts(counts=Counts(overall=overall, by_count={}))},
+        costs=Costs(parameters=7, training_steps_per_second=speed, gflops=GFLOPS, peak_memory_gib=1.0),
+    )
 
 
 EXPERIMENT = Experiment(
@@ -44,26 +68,50 @@ EXPERIMENT = Experiment(
         Claim(text="counts", better="late", worse="early", by="count error"),
     ),
 )
-HEADLINE = {"distance": "FD", "alignment": "score", "count error": "average error of counts"}
+HEADLINE: dict[Quantity, str] = {"distance": "FD", "alignment": "score", "count error": "average error of counts"}
 
 
 def test_one_run_keeps_its_own_interval() -> None:
-    assert over_seeds([number(4.0, floor=1)]) == number(4.0, floor=1)
+    one = metric("FD", 4.0, reference=FLOOR)
+    assert over_seeds([one]) is one
 
 
 def test_mean_and_interval_over_seeds() -> None:
-    same = {"network": "abc", "floor": {"value": 3.0, "n": 9, "how": "other images"}}
-    values = (1.0, 2.0, 6.0)
     found = over_seeds(
-        [number(v, **same, **{"standard_error": v, "x100": 100 * v, "truncated": int(v)}) for v in values]
+        [
+            metric("FD", value, network={"fingerprint": "abc"}, reference=FLOOR, details=details)
+            for value in (1.0, 2.0, 6.0)
+            for details in [{"standard_error": value, "x100": 100 * value, "truncated": int(value), "prefix": ""}]
+        ]
     )
-    assert found["value"] == pytest.approx(3.0) and found["n"] == 3 and found["values"] == [1.0, 2.0, 6.0]
-    assert found["interval_from"] == "bootstrap over seeds"
-    low, high = found["interval"]
-    assert 1.0 <= low < 3.0 < high <= 6.0
-    assert found["network"] == "abc" and found["floor"] == same["floor"]
-    assert found["x100"] == pytest.approx(300.0)
-    assert "standard_error" not in found  # of one evaluation, not of the mean
+    assert (found.value, found.n, found.values) == (pytest.approx(3.0), 3, (1.0, 2.0, 6.0))
+    assert found.interval_from == "Student's t over seeds"
+    # The standard deviation is sqrt(7), and Student's quantile of two degrees of freedom 4.3027.
+    half = 4.30265 * (7 / 3) ** 0.5
+    assert found.interval == pytest.approx((3 - half, 3 + half), rel=1e-5)
+    assert (found.name, found.better, found.network, found.reference) == ("FD", "lower", {"fingerprint": "abc"}, FLOOR)
+    assert found.details["x100"] == pytest.approx(300.0) and found.details["prefix"] == ""
+    assert "standard_error" not in found.details  # of one evaluation, not of the mean
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_over_seeds_cover_what_they_say(seeds: int) -> None:
+    import numpy as np
+
+    rng, covered = np.random.default_rng(0), 0
+    for values in rng.normal(size=(2000, seeds)):
+        interval = student(values.tolist()).interval
+        assert interval is not None
+        covered += interval[0] <= 0 <= interval[1]
+    assert 0.935 < covered / 2000 < 0.965
+
+
+def test_differences_are_mirror_images() -> None:
+    values = [0.1, -0.4, 0.3]
+    one, other = student(values), student([-value for value in values])
+    assert one.interval is not None and other.interval is not None
+    assert other.value == pytest.approx(-one.value)
+    assert other.interval == pytest.approx((-one.interval[1], -one.interval[0]))
 
 
 def test_agreed() -> None:
@@ -79,30 +127,29 @@ def test_table() -> None:
         "late": {1: [result(9, 0.5, 0.5)], 2: []},
     }
     early, late = table(EXPERIMENT, results)
-    assert (early["setting"], early["conditioning"], early["seeds"]) == ("early", "concat", [1, 2])
-    assert early["metrics"]["FD"]["value"] == 12.0 and early["metrics"]["FD"]["n"] == 2
-    assert early["metrics"]["average error of counts"]["value"] == pytest.approx(0.7)
-    assert early["costs"] == {
-        "parameters": 7,
-        "training_steps_per_second": 3.0,
-        "gflops": {"with_attention": 0.5},
-    }
-    assert late["seeds"] == [1] and late["metrics"]["FD"] == result(9, 0.5, 0.5)["metrics"]["FD"]
-    assert late["n_image"] == 2 and late["in_the_paper"] == [1, 4]
-    assert table(EXPERIMENT, {"early": {1: []}, "late": {1: []}}) == []
+    assert (early.name, early.setting.conditioning, early.seeds) == ("early", "concat", (1, 2))
+    metrics = by_name(early.metrics)
+    assert metrics["FD"].value == 12.0 and metrics["FD"].n == 2
+    assert metrics["average error of counts"].value == pytest.approx(0.7)
+    assert early.costs == Costs(parameters=7, training_steps_per_second=3.0, gflops=GFLOPS)
+    assert late.seeds == (1,) and late.metrics[:2] == result(9, 0.5, 0.5).metrics
+    assert late.setting.n_image == 2 and late.in_the_paper == (1, 4)
+    assert table(EXPERIMENT, {"early": {1: []}, "late": {1: []}}) == ()
 
 
 def test_table_has_a_row_for_every_guidance_scale() -> None:
     points = [result(5, 0.1, 0.1, scale=4.0), result(3, 0.1, 0.1, scale=1.0)]
     rows = table(EXPERIMENT, {"early": {1: points, 2: points[:1]}, "late": {1: [], 2: []}})
-    assert [(row["guidance_scale"], row["seeds"]) for row in rows] == [(1.0, [1]), (4.0, [1, 2])]
+    assert [(row.guidance_scale, row.seeds) for row in rows] == [(1.0, (1,)), (4.0, (1, 2))]
 
 
 def test_results_of_different_networks_do_not_stand_in_one_table() -> None:
-    old, new = result(10, 0.2, 0.6), result(9, 0.2, 0.6)
-    old["metrics"]["FD"]["network"], new["metrics"]["FD"]["network"] = "abc", "def"
+    old, new = (
+        replace(result(10, 0.2, 0.6), metrics=(metric("FD", 1.0, network={"fingerprint": one}),))
+        for one in ("abc", "def")
+    )
     for results in ({"early": {1: [old], 2: [new]}, "late": {}}, {"early": {1: [old]}, "late": {1: [new]}}):
-        with pytest.raises(InputError, match="FD: run and run were judged by different versions"):
+        with pytest.raises(InputError, match="FD: run and run were evaluated by different versions"):
             table(EXPERIMENT, results)
 
 
@@ -112,12 +159,12 @@ def test_verdicts_compare_seed_by_seed() -> None:
         "late": {1: [result(9, 0.5, 0.5)], 2: [result(18, 0.3, 1.0)], 3: []},
     }
     nearer, aligned, counts = verdicts(EXPERIMENT, HEADLINE, results)
-    assert nearer["difference"]["value"] == pytest.approx(-1.5) and nearer["difference"]["n"] == 2
+    assert nearer.difference.value == pytest.approx(-1.5) and nearer.difference.n == 2
     # -1 and -2: Student's interval of two values, 12.706 standard errors to each side.
-    assert nearer["difference"]["interval"] == pytest.approx([-1.5 - 12.706 * 0.5, -1.5 + 12.706 * 0.5], rel=1e-4)
-    assert nearer["holds"] and nearer["clear"] is False
-    assert aligned["difference"]["value"] == pytest.approx(0.1) and aligned["holds"] and not aligned["clear"]
-    assert counts["metric"] == "average error of counts" and not counts["holds"] and counts["clear"] is False
+    assert nearer.difference.interval == pytest.approx((-1.5 - 12.706 * 0.5, -1.5 + 12.706 * 0.5), rel=1e-4)
+    assert nearer.holds and nearer.clear is False
+    assert aligned.difference.value == pytest.approx(0.1) and aligned.holds and not aligned.clear
+    assert counts.metric == "average error of counts" and not counts.holds and counts.clear is False
 
 
 def test_a_verdict_is_clear_when_seeds_agree() -> None:
@@ -126,30 +173,37 @@ def test_a_verdict_is_clear_when_seeds_agree() -> None:
         "late": {seed: [result(9 + seed + 0.1 * seed, 0.2, 0.6)] for seed in range(3)},
     }
     nearer = verdicts(EXPERIMENT, HEADLINE, results)[0]
-    assert nearer["difference"]["value"] == pytest.approx(-0.9) and nearer["holds"] and nearer["clear"] is True
+    assert nearer.difference.value == pytest.approx(-0.9) and nearer.holds and nearer.clear is True
 
 
 def test_verdict_of_one_seed_or_none() -> None:
     results = {"early": {1: [result(10, 0.2, 0.6)]}, "late": {1: [result(9, 0.2, 0.7)]}}
     nearer, aligned, counts = verdicts(EXPERIMENT, HEADLINE, results)
-    assert nearer["holds"] and nearer["clear"] is None and nearer["difference"]["interval"] is None
-    assert not aligned["holds"]  # equal is not better
-    assert not counts["holds"]
-    assert verdicts(EXPERIMENT, {"distance": "FD"}, results) == [nearer]
-    assert verdicts(EXPERIMENT, HEADLINE, {"early": {1: []}, "late": {1: [result(9, 0.2, 0.7)]}}) == []
+    assert nearer.holds and nearer.clear is None and nearer.difference.interval is None
+    assert not aligned.holds  # equal is not better
+    assert not counts.holds
+    assert verdicts(EXPERIMENT, {"distance": "FD"}, results) == (nearer,)
+    assert verdicts(EXPERIMENT, HEADLINE, {"early": {1: []}, "late": {1: [result(9, 0.2, 0.7)]}}) == ()
 
 
 def test_summary() -> None:
     results = {"early": {1: [result(10, 0.2, 0.6)]}, "late": {1: [result(9, 0.2, 0.7)]}}
-    outcome = {
-        "headline": HEADLINE,
-        "table": table(EXPERIMENT, results),
-        "claims": verdicts(EXPERIMENT, HEADLINE, results),
-    }
+    outcome = ExperimentResult(
+        **{**MADE, "command": "experiment"},
+        name="two",
+        title="Two",
+        scale="smoke",
+        seeds=(1,),
+        runs=(),
+        headline={str(quantity): name for quantity, name in HEADLINE.items()},
+        table=table(EXPERIMENT, results),
+        verdicts=verdicts(EXPERIMENT, HEADLINE, results),
+        expected=Expected(source="nowhere", rows={}),
+    )
     text = summary(outcome)
     assert "10 [9, 11]" in text and "nearer: yes, in one seed (FD -1)" in text
     assert "counts: no, in one seed (average error of counts 0.1)" in text
-    assert "early" not in summary({**outcome, "table": [], "claims": []})
+    assert "early" not in summary(replace(outcome, table=(), verdicts=()))
 
 
 def test_expected_numbers_are_json() -> None:

@@ -19,7 +19,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_kinds_are_found(everything: Path) -> None:
     results = collect([everything])
-    assert [one.name for one in results.object_counts] == ["images-of-old"]
+    assert [one.name for one in results.evaluations if not one.result.metrics] == ["images-of-old"]
     assert [one.name for one in results.experiments] == ["ablation", "table1"]
     assert [run.name for run in results.trainings] == ["concat-early", "cross-intermediate"]
     assert [len(run.result.evaluations) for run in results.trainings] == [8, 8]
@@ -31,9 +31,9 @@ def test_all_kinds_are_found(everything: Path) -> None:
 def test_parts_are_told_once(everything: Path) -> None:
     """Of 14 points of a sweep, 12 runs of one experiment and 8 of another: every setting's first seed, once."""
     results = collect([everything, everything / "sweep"])
-    assert [one.name for one in results.alone] == ["openmoji-cross-intermediate"]
-    assert results.evaluations[0] == results.alone[0]
-    assert len(results.evaluations) == len(example_results.ABLATION)
+    assert [one.name for one in results.alone] == ["images-of-old", "openmoji-cross-intermediate"]
+    assert list(results.evaluations[:2]) == results.alone
+    assert len(results.measured) == len(example_results.ABLATION)
     shown = {one.file.parents[1].name for one in results.images if "captions" in one.file.parent.name}
     assert len(shown) == len(example_results.ABLATION)
 
@@ -59,7 +59,7 @@ def test_an_experiment_over_guidance_scales_is_a_curve(tmp_path: Path) -> None:
 
 
 def test_metrics(everything: Path) -> None:
-    metrics = by_name(collect([everything / "shipped"]).evaluations[0].result.metrics)
+    metrics = by_name(collect([everything / "shipped"]).measured[0].result.metrics)
     distance, score = metrics["KID-EffNetLite0"], metrics["TwoTower score"]
     assert distance.interval == pytest.approx((0.0379, 0.0461))
     assert distance.reference is not None and distance.reference.value == 0.00021
@@ -125,12 +125,6 @@ def test_truncated_manifest_of_images(tmp_path: Path) -> None:
         collect([tmp_path])
 
 
-def test_counts_have_the_name_of_their_images_model(tmp_path: Path) -> None:
-    directory = example_results.write_generated(tmp_path / "images", "runs/mine", 100)
-    example_results.write_object_count(tmp_path / "counts.json", 0.5, images=directory)
-    assert [one.name for one in collect([tmp_path]).object_counts] == ["mine (images)"]
-
-
 @pytest.mark.parametrize("command", ["evaluate", "sweep", "count judge", "bench train", "generate", "study analyze"])
 def test_results_without_a_schema_are_not_left_out_in_silence(command: str, tmp_path: Path) -> None:
     example_results.write_costs(tmp_path / "costs.json")
@@ -144,5 +138,5 @@ def test_results_without_a_schema_are_not_left_out_in_silence(command: str, tmp_
 def test_everything_stored_is_read() -> None:
     """The results that are kept with the code are in the present schema, and the report finds something in each kind."""
     found = collect([Path(__file__).parents[2] / "results"])
-    assert found.evaluations and found.object_counts and found.experiments
+    assert found.measured and len(found.evaluations) > len(found.measured) and found.experiments
     assert found.trainings and found.costs and found.benchmarks

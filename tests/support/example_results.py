@@ -30,7 +30,6 @@ from ifuvit.results import (
     GuidedStepGflops,
     Hardware,
     Metric,
-    ObjectCount,
     ObjectCounts,
     ObjectScores,
     Peak,
@@ -56,7 +55,6 @@ from ifuvit.results import (
 )
 from ifuvit.studies.analysis import analyze_study
 from ifuvit.utils.config import to_dict
-from ifuvit.utils.files import sha256
 
 SETTINGS = {
     "concat-early": ("concat", 0, 0),
@@ -263,20 +261,24 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
     )
 
 
-def write_object_count(file: Path, quality: float, images: Path = Path("elsewhere/images-of-old")) -> Path:
-    manifest = images / "manifest.json"
+def write_object_count(file: Path, quality: float, name: str = "images-of-old") -> Path:
+    """An evaluation of a directory of images whose objects were counted, and nothing else."""
+    scores = ObjectCounts(
+        counts=counts(quality),
+        thresholds=tuple(
+            ScoresAtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
+        ),
+        images=(CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
+    )
     return write(
         file,
-        ObjectCount(
-            **made("count judge"),
-            directory=str(images),
-            manifest_sha256=sha256(manifest) if manifest.is_file() else "",
-            scores=ObjectScores(counts=counts(quality)),
+        Evaluation(
+            **made("evaluate"),
+            target=Target(name=name, kind="images"),
+            protocol=PROTOCOL,
+            metrics=(),
+            objects={"captions": scores},
             counter=COUNTER,
-            thresholds=tuple(
-                ScoresAtThreshold(threshold=threshold, counts=counts(quality).overall) for threshold in (0.1, 0.3)
-            ),
-            images=(CountedImage(file="0.png", prompt="a bus", counted={"bus": 1}),) * 200,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Signals are noted once, outside the main thread not at all, and handlers come back."""
+"""Signals are noted once, outside the main thread not at all, and handlers come back; what trackers are given."""
 
 import os
 import signal
@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
-from ifuvit.training.distributed import graceful_shutdown
+from ifuvit.results import Metric
+from ifuvit.training.distributed import flat, graceful_shutdown
+from ifuvit.utils.config import to_dict
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -45,3 +47,10 @@ def test_in_another_thread_nothing_is_noted():
     thread.start()
     thread.join()
     assert seen == [(None, signal.getsignal(signal.SIGTERM))]
+
+
+def test_trackers_get_metrics_by_name():
+    metric = to_dict(Metric(value=0.5, name="KID", subject="distance", better="lower"))
+    line = {"step": 7, "evaluation": {"images": 8, "metrics": [metric]}, "betas": [0.9, 0.95]}
+    logged = {"step": 7, "evaluation/images": 8, "evaluation/metrics/KID": 0.5, "betas": "[0.9, 0.95]"}
+    assert flat(line) == logged

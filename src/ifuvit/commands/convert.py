@@ -43,10 +43,13 @@ class ConvertConfig:
         check(self)
 
 
+CONFIG = ConvertConfig
+
+
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
     started = now()
-    config = parse(ConvertConfig, arguments, prog="ifuvit convert")
+    config = parse(CONFIG, arguments, prog="ifuvit convert")
     out = OutputDirectory(config.out, "convert")
     out.earlier()
 

@@ -1,10 +1,11 @@
 """`ifuvit experiment`."""
 
+from ifuvit import results
+from ifuvit.experiments.config import ExperimentConfig
 from ifuvit.experiments.outcome import summary
-from ifuvit.experiments.run import ExperimentConfig, run
+from ifuvit.experiments.run import run
 from ifuvit.utils.command_line import parse
 from ifuvit.utils.distributed import Processes
-from ifuvit.utils.files import read_json
 
 CONFIG = ExperimentConfig
 
@@ -14,5 +15,5 @@ def main(arguments: list[str]) -> None:
     config = parse(CONFIG, arguments, prog="ifuvit experiment")
     out = run(config)
     if not config.dry_run and Processes.init()[0].first:
-        print(summary(read_json(out / "experiment.json")))
+        print(summary(results.from_file(out / "experiment.json", results.ExperimentResult)))
         print(f"{out / 'experiment.json'}: written; `ifuvit report {out} --out report.html` shows it")

@@ -1,17 +1,19 @@
-"""The command line. A command is a module with `main(arguments)`, imported only when that command runs."""
+"""The command line. A command is a module, imported only when that command runs: `CONFIG` is what it parses into, and
+`main(arguments)` parses, calls and prints."""
 
 import errno
 import importlib
 import os
 import sys
+from typing import Any
 
-from ifuvit.utils.command_line import check_word
+from ifuvit.utils.command_line import check_word, completion
 from ifuvit.utils.devices import keep_freed_memory
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import is_full_disk, package_version
 
 COMMANDS = {
-    "use a model": {"generate": "draw images from prompts"},
+    "use a model": {"generate": "generate images from prompts"},
     "data": {
         "scenes": "draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout",
         "prepare": "encode images and captions for training",
@@ -45,7 +47,7 @@ def usage() -> str:
     """The text of `ifuvit --help`."""
     lines = ["usage: ifuvit COMMAND [OPTIONS]", "", "Text-to-image diffusion with an intermediate fusion ViT.", ""]
     for title, commands in COMMANDS.items():
-        lines += [f"{title}:", *(f"  {name:<17} {about}" for name, about in commands.items()), ""]
+        lines += [f"{title}:", *(f"  {name:<13} {about}" for name, about in commands.items()), ""]
     return "\n".join(
         [
             *lines,
@@ -70,12 +72,15 @@ def main() -> None:
     if command == "--version":
         print(package_version())
         return
+    names = [name for commands in COMMANDS.values() for name in commands]
     try:
-        check_word(command, [name for commands in COMMANDS.values() for name in commands], what="command")
+        if command == "--tyro-print-completion":
+            completion({name: _module(name).CONFIG for name in names}, arguments)
+        check_word(command, names, what="command")
         keep_freed_memory()
         if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
             sys.meta_path.insert(0, _LoadingLine())
-        importlib.import_module(f"ifuvit.commands.{command.replace('-', '_')}").main(rest)
+        _module(command).main(rest)
     except InputError as error:
         sys.exit(_fail(str(error)))
     except BrokenPipeError:
@@ -91,6 +96,10 @@ def main() -> None:
         if is_full_disk(error):
             sys.exit(_fail(f"{error}; what was written before is kept"))
         raise
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"ifuvit.commands.{command.replace('-', '_')}")
 
 
 class _LoadingLine:

@@ -1,43 +1,56 @@
 """`ifuvit train`."""
 
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import tyro
 
 from ifuvit.diffusion.objective import OBJECTIVES
 from ifuvit.model.presets import presets
 from ifuvit.training.config import OPTIMIZERS, TrainConfig, default_config
-from ifuvit.training.loop import train
-from ifuvit.utils.command_line import parse
+from ifuvit.utils.command_line import Actions, parse
 from ifuvit.utils.config import set_fields
 from ifuvit.utils.errors import InputError
 
-_SYNOPSIS = "ifuvit train PRESET --data DATA --out RUN"
+CONFIG = Actions(
+    word="preset",
+    about="Train a model on an encoded data set, with the recipe of a preset and what the options change. The same command "
+    "again resumes where the run stopped.",
+    configs={name: default_config(name, data=tyro.MISSING, out=tyro.MISSING) for name in presets},
+    texts={
+        name: f"{'Intermediate' if c.n_text or c.n_image else 'Early'} fusion, {c.conditioning}; depth {c.depth}, width "
+        f"{c.embed_dim}.\n\n{TrainConfig.__doc__}"
+        for name, c in presets.items()
+    },
+)
 
 
 def main(arguments: list[str]) -> None:
-    preset, rest = "cross-intermediate", arguments
-    if arguments and not arguments[0].startswith("-"):
-        preset, rest = arguments[0], arguments[1:]
-    elif not {"-h", "--help"} & set(arguments):
-        raise InputError(f"name a preset first: {_SYNOPSIS}; one of {', '.join(presets)}")
-    # Flags of an objective or an optimizer are those of the chosen one, so the choice is read first.
-    default = default_config(preset, data=tyro.MISSING, out=tyro.MISSING)
-    for section, kinds in (("objective", OBJECTIVES), ("optimizer", OPTIMIZERS)):
-        name, before = _value_of(f"--{section}", rest), getattr(default.recipe, section)
-        if name is not None and name not in kinds:
-            raise InputError(f"--{section} {name}: choose {' or '.join(kinds)}")
-        chosen = type(before) if name is None else kinds[name]
-        if not isinstance(before, chosen):
-            shared = {f.name for f in fields(chosen)} & {f.name for f in fields(before)} - {"name"}
-            default = set_fields(default, **{section: chosen(**{name: getattr(before, name) for name in shared})})
-    config = parse(
-        TrainConfig, rest, prog=f"ifuvit train {preset if rest is not arguments else 'PRESET'}", default=default
-    )
+    """Entry point of the command."""
+    commands = CONFIG
+    if arguments and arguments[0] in presets:
+        preset, *options = arguments
+        commands = replace(CONFIG, configs={preset: _with_chosen_kinds(CONFIG.configs[preset], options)})
+    config = parse(commands, arguments, prog="ifuvit train")
+    from ifuvit.training.loop import train
+
     directory = train(config)
     if not config.dry_run and int(os.environ.get("RANK", "0")) == 0:
         print(f'{directory}: trained; generate images with `ifuvit generate "PROMPT" --model {directory}`')
+
+
+def _with_chosen_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:
+    """The defaults with the objective and the optimizer that the options name: the other options are those of the chosen
+    kind, so the choice is read first."""
+    for section, kinds in (("objective", OBJECTIVES), ("optimizer", OPTIMIZERS)):
+        name, before = _value_of(f"--{section}", options), getattr(config.recipe, section)
+        if name is not None and name not in kinds:
+            raise InputError(f"--{section} {name}: must be {' or '.join(kinds)}")
+        chosen = type(before) if name is None else kinds[name]
+        if not isinstance(before, chosen):
+            shared = {f.name for f in fields(chosen)} & {f.name for f in fields(before)} - {"name"}
+            config = set_fields(config, **{section: chosen(**{name: getattr(before, name) for name in shared})})
+    return config
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

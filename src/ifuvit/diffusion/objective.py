@@ -35,7 +35,7 @@ NUM_TIMESTEPS = 1000
 MIN_CLEAN_TIME = 0.05
 """Flow time below which errors of predicted latents weigh no more (Li and He 2025, arXiv:2511.13720)."""
 
-_NAMES = tyro.conf.arg(name="objective", metavar="{ddpm,flow}")
+_NAMES = tyro.conf.arg(name="objective", metavar="ddpm|flow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +247,7 @@ class Flow(Objective):
         }
 
 
+AnyObjective = DDPM | Flow
 OBJECTIVES: Mapping[str, type[DDPM] | type[Flow]] = {"ddpm": DDPM, "flow": Flow}
 
 

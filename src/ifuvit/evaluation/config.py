@@ -1,7 +1,7 @@
 """The configuration of an evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,11 +162,7 @@ class EvaluateConfig:
         """The protocol with this configuration's changes, which are added to its name."""
         base = protocols[self.protocol]
         sampling = self.sampling or base.sampling
-        changes = {
-            field.name: value
-            for field in fields(sampling)
-            if (value := getattr(sampling, field.name)) != getattr(base.sampling, field.name)
-        }
+        changes = sampling.differences(base.sampling)
         own: dict[str, Any] = {"num_images": self.num_images, "seed": self.seed}
         own = {name: value for name, value in own.items() if value not in (None, getattr(base, name))}
         said = [f"{name}={value}" for name, value in (changes | own).items()]

@@ -1,49 +1,93 @@
 """What an experiment's results say together: means over seeds, and whether the paper's claims hold."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ifuvit.experiments.definition import Experiment, Quantity
-from ifuvit.metrics.intervals import estimate
+from ifuvit.results import (
+    COUNT_SCORES,
+    Costs,
+    Estimate,
+    Evaluation,
+    ExperimentResult,
+    ExperimentRow,
+    Metric,
+    Metrics,
+    Reference,
+    Verdict,
+    by_name,
+)
+from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 
-Results = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
-"""Finished results of `ifuvit evaluate` by setting and seed."""
+Evaluations = Mapping[str, Mapping[int, Sequence[Evaluation]]]
+"""Finished evaluations by setting and seed."""
 
-_OF_THE_ESTIMATE = ("value", "interval", "interval_from", "n")
-# Facts about one evaluation's own sampling; over seeds another interval takes their place.
-_OF_ONE_EVALUATION = ("standard_error",)
-
-# Memory is that of the process, which has done more here than one evaluation.
-_OF_THE_PROCESS = ("peak_memory_gib",)
-
-# A judgment's overall scores that stand in the table beside the distances, and their names there.
+# The counting scores that stand in the table next to the distances, and their names there.
 _COUNTS = {
     "right": "right kind and count",
     "match_ratio": "match ratio of counts",
     "average_error": "average error of counts",
 }
 
-
-def metrics_of(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """All estimates of one result of `ifuvit evaluate` by name, the overall object counts among them."""
-    overall = (result.get("counts") or {}).get("overall", {})
-    return {**result["metrics"], **{name: overall[key] for key, name in _COUNTS.items() if key in overall}}
+# Facts about one evaluation's own sampling; over seeds another interval takes their place.
+_OF_ONE_EVALUATION = ("standard_error",)
 
 
-def over_seeds(estimates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One estimate of one quantity from N >= 1 runs that differ in their seed.
+def metrics_of(evaluation: Evaluation) -> Metrics:
+    """All metrics of an evaluation, with the overall scores of the paper's counting prompts among them."""
+    objects = evaluation.objects.get("paper")
+    if objects is None or objects.counts is None:
+        return evaluation.metrics
+    scores = objects.counts.overall
+    counted = [
+        Metric(**vars(one), name=name, subject="counts", unit=COUNT_SCORES[key].unit, better=COUNT_SCORES[key].better)
+        for key, name in _COUNTS.items()
+        if (one := getattr(scores, key)) is not None
+    ]
+    return (*evaluation.metrics, *counted)
 
-    One run's estimate stays as it is. Of several: the mean, with an interval from the bootstrap over seeds; "values" has the
-    single ones. Further facts are kept if all runs agree on them, and averaged if they are numbers.
+
+# ------------------------------------------------------------------------------------------------------------ statistics
+
+
+def student(values: Sequence[float]) -> Estimate:
+    """The mean of N >= 1 seeds with Student's 95 % interval; one seed has none. (A bootstrap's interval would be far too
+    narrow for the two to five seeds that one can afford: its 95 % are 51 % for two and 85 % for five.)"""
+    from scipy.stats import t
+
+    count, mean = len(values), float(np.mean(values))
+    if count == 1:
+        return Estimate(value=mean, interval_from="one seed", n=1)
+    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5)
+    return Estimate(value=mean, interval=(mean - half, mean + half), interval_from="Student's t over seeds", n=count)
+
+
+def over_seeds(metrics: Sequence[Metric]) -> Metric:
+    """One metric from N >= 1 runs that differ in their seed.
+
+    One run's stays as it is. Of several: the mean with `student`'s interval; `values` has the single ones. Details are kept
+    if all runs agree on them, and averaged if they are numbers.
     """
-    if len(estimates) == 1:
-        return dict(estimates[0])
-    values = [float(one["value"]) for one in estimates]
-    facts = [{k: v for k, v in one.items() if k not in (*_OF_THE_ESTIMATE, *_OF_ONE_EVALUATION)} for one in estimates]
-    return {**estimate(values, over="seeds"), "values": values, **agreed(facts)}
+    if len(metrics) == 1:
+        return metrics[0]
+    details = agreed([one.details for one in metrics])
+    return replace(
+        metrics[0],
+        **vars(student([one.value for one in metrics])),
+        values=tuple(one.value for one in metrics),
+        reference=_reference([one.reference for one in metrics]),
+        details={name: value for name, value in details.items() if name not in _OF_ONE_EVALUATION},
+    )
+
+
+def _reference(references: Sequence[Reference | None]) -> Reference | None:
+    """The real images' value, which is the same for all seeds but for rounding; their mean."""
+    known = [one for one in references if one is not None]
+    return replace(known[0], value=float(np.mean([one.value for one in known]))) if known else None
 
 
 def agreed(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -61,132 +105,108 @@ def agreed(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_networks(results: Results) -> None:
-    first: dict[str, tuple[str, Any]] = {}
-    for result in (one for by_seed in results.values() for of_seed in by_seed.values() for one in of_seed):
-        for metric, number in result["metrics"].items():
-            name, network = first.setdefault(metric, (result["target"]["name"], number.get("network")))
-            if number.get("network") != network:
-                raise InputError(
-                    f"{metric}: {name} and {result['target']['name']} were judged by different versions of its network; "
-                    "delete the older results to have them judged again"
-                )
+# ------------------------------------------------------------------------------------------------------ table and claims
 
 
-def _costs(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in (result["costs"] or {}).items() if name not in _OF_THE_PROCESS}
-
-
-def table(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
+def table(experiment: Experiment, evaluations: Evaluations) -> tuple[ExperimentRow, ...]:
     """A row for every setting and guidance scale of which there is a result; means over the seeds that are there.
 
     Raises:
-        InputError: results of different versions of a judging network, whose numbers cannot stand in one table.
+        InputError: results of different versions of an evaluation network, whose numbers cannot stand in one table.
     """
-    _check_networks(results)
+    _check_networks(evaluations)
     rows = []
     for setting in experiment.settings:
-        found = [(seed, result) for seed, of_seed in results[setting.name].items() for result in of_seed]
-        for scale in sorted({result["protocol"]["sampling"]["guidance_scale"] for _, result in found}):
-            here = [
-                (seed, result) for seed, result in found if result["protocol"]["sampling"]["guidance_scale"] == scale
-            ]
-            metrics = [metrics_of(result) for _, result in here]
-            model = here[0][1]["target"]["setting"]
+        found = [(seed, one) for seed, of_seed in evaluations[setting.name].items() for one in of_seed]
+        for scale in sorted({one.guidance_scale for _, one in found}):
+            here = [(seed, one) for seed, one in found if one.guidance_scale == scale]
+            several = [by_name(metrics_of(one)) for _, one in here]
+            trained = here[0][1].target.setting
+            assert isinstance(setting.n_image, int) and trained is not None
             rows.append(
-                {
-                    "setting": setting.name,
-                    "conditioning": setting.conditioning,
-                    "n_text": model["n_text"],
-                    "n_image": model["n_image"],
-                    "in_the_paper": [setting.n_text, setting.n_image],
-                    "guidance_scale": scale,
-                    "seeds": [seed for seed, _ in here],
-                    "metrics": {name: over_seeds([one[name] for one in metrics]) for name in metrics[0]},
-                    "costs": agreed([_costs(result) for _, result in here]),
-                }
+                ExperimentRow(
+                    name=setting.name,
+                    setting=trained,
+                    in_the_paper=(setting.n_text, setting.n_image),
+                    guidance_scale=scale,
+                    seeds=tuple(seed for seed, _ in here),
+                    metrics=tuple(over_seeds([one[name] for one in several]) for name in several[0]),
+                    costs=_costs([one.costs or Costs() for _, one in here]),
+                )
             )
-    return rows
+    return tuple(rows)
 
 
-def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], results: Results) -> list[dict[str, Any]]:
-    """What the results say of the experiment's claims; those for which results or the number are missing are left out.
+def _costs(costs: Sequence[Costs]) -> Costs:
+    """The memory is that of a process that has done more here than one evaluation, so it is left out."""
+    return replace(from_dict(Costs, agreed([to_dict(one) for one in costs])), peak_memory_gib=None)
 
-    Each is {"claim", "better", "worse", "metric", "difference": better - worse as an estimate over the seeds that both have,
-    "holds": whether its sign is the claimed one, "clear": whether its interval leaves out 0 (None for one seed, which has
-    no interval)}.
-    """
+
+def _check_networks(evaluations: Evaluations) -> None:
+    first: dict[str, tuple[str, Any]] = {}
+    for one in (one for by_seed in evaluations.values() for of_seed in by_seed.values() for one in of_seed):
+        for metric in one.metrics:
+            name, network = first.setdefault(metric.name, (one.target.name, metric.network))
+            if metric.network != network:
+                raise InputError(
+                    f"{metric.name}: {name} and {one.target.name} were evaluated by different versions of its network; "
+                    "delete the older results to evaluate them again"
+                )
+
+
+def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], evaluations: Evaluations) -> tuple[Verdict, ...]:
+    """What the results say of the experiment's claims, seed by seed; claims for which results or the number are missing are
+    left out."""
     found = []
     for claim in experiment.claims:
         metric = headline.get(claim.by)
         better, worse = (
             {
-                seed: metrics[metric]["value"]
-                for seed, of_seed in results[name].items()
-                if of_seed and metric in (metrics := metrics_of(of_seed[0]))
+                seed: metrics[metric]
+                for seed, of_seed in evaluations[name].items()
+                if of_seed and metric in (metrics := by_name(metrics_of(of_seed[0])))
             }
             for name in (claim.better, claim.worse)
         )
-        differences = [better[seed] - worse[seed] for seed in better if seed in worse]
-        if not differences:
+        both = [(better[seed], worse[seed]) for seed in better if seed in worse]
+        if metric is None or not both:
             continue
-        difference = _mean_difference(differences)
-        interval = difference["interval"]
+        difference = student([one.value - other.value for one, other in both])
+        interval = difference.interval
         found.append(
-            {
-                "claim": claim.text,
-                "better": claim.better,
-                "worse": claim.worse,
-                "metric": metric,
-                "difference": difference,
-                "holds": difference["value"] > 0 if claim.by == "alignment" else difference["value"] < 0,
-                "clear": None if interval is None else interval[0] > 0 or interval[1] < 0,
-            }
+            Verdict(
+                claim=claim.text,
+                better=claim.better,
+                worse=claim.worse,
+                metric=metric,
+                difference=difference,
+                holds=difference.value > 0 if both[0][0].better == "higher" else difference.value < 0,
+                clear=None if interval is None else interval[0] > 0 or interval[1] < 0,
+            )
         )
-    return found
+    return tuple(found)
 
 
-def _mean_difference(differences: Sequence[float]) -> dict[str, Any]:
-    """A mean of N >= 1 paired differences. The interval is Student's: the bootstrap's would be far too narrow for a claim
-    from the two or three seeds that one can afford."""
-    from scipy.stats import t
-
-    count = len(differences)
-    mean = float(np.mean(differences))
-    if count == 1:
-        return {"value": mean, "interval": None, "interval_from": "one seed", "n": 1}
-    half = float(t.ppf(0.975, count - 1) * np.std(differences, ddof=1) / count**0.5)
-    return {
-        "value": mean,
-        "interval": [mean - half, mean + half],
-        "interval_from": "Student's t over seeds",
-        "n": count,
-    }
-
-
-def summary(outcome: Mapping[str, Any]) -> str:
-    """The main numbers of an experiment.json's table and its claims, as text."""
-    columns = list(outcome["headline"].values())
-    scales = {row["guidance_scale"] for row in outcome["table"]}
-    lines = [["setting", *columns]] + [
-        [
-            row["setting"] + (f", w = {row['guidance_scale']:g}" if len(scales) > 1 else ""),
-            *(_cell(row["metrics"].get(column)) for column in columns),
-        ]
-        for row in outcome["table"]
-    ]
+def summary(result: ExperimentResult) -> str:
+    """The main numbers of an experiment's table and its verdicts, as text."""
+    columns = list(result.headline.values())
+    lines = [["setting", *columns]]
+    for row in result.table:
+        metrics = by_name(row.metrics)
+        scale = f", w = {row.guidance_scale:g}" if result.points else ""
+        lines.append([f"{row.name}{scale}", *(_cell(metrics.get(column)) for column in columns)])
     widths = [max(map(len, column)) for column in zip(*lines)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
-    for entry in outcome["claims"]:
-        found = "yes" if entry["holds"] else "no"
-        if entry["clear"] is not True:
-            found += ", in one seed" if entry["clear"] is None else ", within what seeds differ by"
-        lines.append(f"{entry['claim']}: {found} ({entry['metric']} {_cell(entry['difference'])})")
-    return "\n".join(lines)
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    for verdict in result.verdicts:
+        found = "yes" if verdict.holds else "no"
+        if verdict.clear is not True:
+            found += ", in one seed" if verdict.clear is None else ", within what seeds differ by"
+        text.append(f"{verdict.claim}: {found} ({verdict.metric} {_cell(verdict.difference)})")
+    return "\n".join(text)
 
 
-def _cell(number: Mapping[str, Any] | None) -> str:
+def _cell(number: Estimate | None) -> str:
     if number is None:
         return ""
-    interval = number.get("interval")
-    return f"{number['value']:.4g}" + ("" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]")
+    interval = number.interval
+    return f"{number.value:.4g}" + ("" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]")

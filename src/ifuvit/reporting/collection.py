@@ -16,7 +16,6 @@ from ifuvit.results import (
     Evaluation,
     ExperimentResult,
     GeneratedImages,
-    ObjectCount,
     PreferenceStudy,
     ReferenceData,
     Result,
@@ -24,7 +23,7 @@ from ifuvit.results import (
     TrainingRecord,
 )
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.files import read_json
 
 T = TypeVar("T")
 
@@ -51,7 +50,6 @@ class Collection:
     """All results of a report."""
 
     evaluations: tuple[Item[Evaluation], ...] = ()
-    object_counts: tuple[Item[ObjectCount], ...] = ()
     studies: tuple[Item[PreferenceStudy | CountStudy], ...] = ()
     sweeps: tuple[Item[Sweep], ...] = ()
     experiments: tuple[Item[ExperimentResult], ...] = ()
@@ -65,6 +63,11 @@ class Collection:
         """Evaluations that are not part of an experiment."""
         inside = {(one.file.parent / run.result).resolve() for one in self.experiments for run in one.result.runs}
         return [one for one in self.evaluations if one.file.resolve() not in inside]
+
+    @property
+    def measured(self) -> "list[Item[Evaluation]]":
+        """Evaluations with metrics; the others have only counted objects."""
+        return [one for one in self.evaluations if one.result.metrics]
 
 
 def collect(directories: Sequence[Path]) -> Collection:
@@ -87,7 +90,6 @@ def collect(directories: Sequence[Path]) -> Collection:
     return _without_parts(
         Collection(
             evaluations=of(Evaluation),
-            object_counts=of(ObjectCount),
             studies=of(PreferenceStudy, CountStudy),
             sweeps=of(Sweep),
             experiments=of(ExperimentResult),
@@ -128,19 +130,12 @@ def _without_parts(found: Collection) -> Collection:
             one = replace(one, name=f"{one.name} ({_place(one.file, one.name)})")
         evaluations.append(one)
     later_seeds = parts - shown
-    models = {sha256(one.file): one.name for one in found.images}
     unseen = {
         (one.file.parent / one.result.images).resolve().parent for one in left_out if one.result.images is not None
     }
     return replace(
         found,
         evaluations=tuple(evaluations),
-        object_counts=tuple(
-            replace(one, name=f"{models[one.result.manifest_sha256]} ({one.name})")
-            if one.result.manifest_sha256 in models
-            else one
-            for one in found.object_counts
-        ),
         sweeps=tuple(one for one in found.sweeps if one.file.resolve() not in parts),
         experiments=_told_apart(found.experiments, lambda one: (one.result.name, one.result.scale), "experiment"),
         trainings=tuple(one for one in found.trainings if one.file.resolve().parent not in later_seeds),
@@ -219,8 +214,6 @@ def _name(file: Path, result: Result) -> str:
     match result:
         case Evaluation():
             return result.target.name
-        case ObjectCount():
-            return Path(result.directory).name
         case GeneratedImages():
             return Path(result.model).name
         case PreferenceStudy() | CountStudy() | ExperimentResult():

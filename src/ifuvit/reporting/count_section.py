@@ -1,7 +1,7 @@
 """Tables and plots of object counts and spatial relations: the paper's Figure 5 (right)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ifuvit.reporting.collection import Collection, Item
@@ -16,10 +16,8 @@ from ifuvit.results import (
     CountScores,
     Evaluation,
     ObjectCounts,
-    ObjectScores,
     Relations,
     RelationScores,
-    ScoresAtThreshold,
 )
 
 _SCORES = {"counts": COUNT_SCORES, "relations": RELATION_SCORES}
@@ -34,9 +32,8 @@ class Counted:
 
     file: Path
     name: str
-    scores: ObjectScores
+    scores: ObjectCounts
     counter: Counter | None = None
-    thresholds: tuple[ScoresAtThreshold, ...] = ()
     part: str = ""
     """Which prompts, where there are several sets of them."""
 
@@ -46,13 +43,9 @@ class Counted:
 
 
 def counted(found: Collection) -> list[Counted]:
-    """Counts and relations of evaluations; an evaluation may have several sets of prompts."""
-    every = [part for one in found.evaluations for part in of_evaluation(one)]
-    for one in found.object_counts:
-        own = one.result
-        every.append(
-            Counted(file=one.file, name=one.name, scores=own.scores, counter=own.counter, thresholds=own.thresholds)
-        )
+    """Counts and relations of evaluations, which may have several sets of prompts; last those that measured nothing else."""
+    ordered = sorted(found.evaluations, key=lambda one: not one.result.metrics)
+    every = [part for one in ordered for part in of_evaluation(one)]
     return [one for one in every if one.scores.counts or one.scores.relations]
 
 
@@ -60,10 +53,9 @@ def of_evaluation(one: Item[Evaluation]) -> list[Counted]:
     """The paper's counting prompts with the relations, or a directory's captions; then each further set of prompts."""
     sets = one.result.objects
     main = sets.get("paper") or sets.get("captions") or ObjectCounts()
-    pairs = sets.get("relations", ObjectScores())
-    both = ObjectScores(counts=main.counts, relations=pairs.relations or main.relations)
-    counter = one.result.counter
-    parts = [Counted(file=one.file, name=one.name, scores=both, counter=counter, thresholds=main.thresholds)]
+    pairs = sets.get("relations") or ObjectCounts()
+    both = replace(main, relations=pairs.relations or main.relations)
+    parts = [Counted(file=one.file, name=one.name, scores=both, counter=one.result.counter)]
     parts += [
         Counted(file=one.file, name=one.name, scores=scores, part=_PARTS.get(name, name))
         for name, scores in sets.items()
@@ -141,8 +133,8 @@ def count_tables(one: Counted) -> list[Table]:
             for name, scores in one.counter.errors.items()
         }
         tables.append(_side_by_side("counter", "The counter's own error on real images", errors, one))
-    if one.thresholds:
-        rows = {f"{at.threshold:g}": {"counts": at.counts, "relations": at.relations} for at in one.thresholds}
+    if one.scores.thresholds:
+        rows = {f"{at.threshold:g}": {"counts": at.counts, "relations": at.relations} for at in one.scores.thresholds}
         tables.append(_side_by_side("thresholds", "By the detector's threshold", rows, one))
     return tables
 

@@ -128,7 +128,7 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
     curves = found.sweeps or any(one.result.points for one in found.experiments)
     wishes = [
         (
-            not found.evaluations,
+            not found.measured,
             "distances, alignment and Table 2",
             "ifuvit evaluate MODEL --data DIR --out RESULT.json",
         ),
@@ -141,7 +141,7 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
         (
             not curves,
             "the curve over guidance scales",
-            "ifuvit evaluate RUN... --guidance-scale 1 2 4 --data DIR --out DIR",
+            "ifuvit evaluate RUN... --guidance-scales 1 2 4 --data DIR --out DIR",
         ),
         (
             not any(run.result.evaluations for run in found.trainings),
@@ -182,7 +182,7 @@ def all_tables(found: Collection) -> list[Table]:
         *cost_section.measured_table(found),
         *speed_section.comparison_tables(found),
         *speed_section.scaling_tables(found),
-        *map(experiment_section.evaluation_table, found.evaluations),
+        *map(experiment_section.evaluation_table, found.measured),
     ]
     taken: dict[str, int] = {}
     for position, table in enumerate(every):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifuvit.reporting import paper
+from ifuvit import paper
 from ifuvit.reporting.collection import Collection, Item
 from ifuvit.reporting.tables import Cell, Column, Table, bare, metric_column
 from ifuvit.results import Costs, Evaluation, Metric, Metrics, Setting, by_name, distinct, in_common
@@ -119,7 +119,8 @@ def _real_images(metrics: Sequence[Metric], sets: Sequence[Metrics]) -> list[Cel
 
 def table_2(found: Collection) -> list[Table]:
     """The paper's Table 2, and a row for each model evaluated; experiments have theirs in their own tables."""
-    chosen = found.alone or found.evaluations
+    alone = found.alone
+    chosen = [one for one in found.measured if one in alone] or found.measured
     if not chosen:
         return []
     sets = [one.result.metrics for one in chosen]

@@ -1,7 +1,7 @@
 """Where the report's numbers come from: every result file with its protocol and all its choices."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ def sources(found: Collection) -> list[Source]:
     """Every file that numbers of the report come from."""
     return [
         *_evaluations(found),
-        *_object_counts(found),
         *_studies(found),
         *_sweeps(found),
         *_experiments(found),
@@ -46,27 +45,17 @@ def _evaluations(found: Collection) -> Iterator[Source]:
         target = to_dict(result.target)
         yield Source(
             file=one.file,
-            what=f"Evaluation of {one.name}",
+            what=f"Evaluation of {one.name}" if result.metrics else f"Objects counted in {one.name}",
             protocol=_sentence(result.protocol, result.data),
             facts=_facts(
                 protocol=result.protocol,
                 data=_data(result.data),
                 target={key: value for key, value in target.items() if key != "model"},
                 model=result.target.model or {},
+                counter={} if result.counter is None else to_dict(replace(result.counter, errors={})),
                 run={"device": result.device, "finished": result.finished},
             ),
-            table=evaluation_table(one),
-        )
-
-
-def _object_counts(found: Collection) -> Iterator[Source]:
-    for one in found.object_counts:
-        counter = to_dict(one.result.counter)
-        yield Source(
-            file=one.file,
-            what=f"Objects counted in {one.name}",
-            protocol=f"{one.result.counted:,} of {len(one.result.images):,} images counted",
-            facts=_facts(counter={key: value for key, value in counter.items() if key != "errors"}),
+            table=evaluation_table(one) if result.metrics else None,
         )
 
 

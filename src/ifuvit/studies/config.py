@@ -151,7 +151,7 @@ class StudyAnalyzeConfig:
     out: Path | None = None
     """JSON file to write, with plots next to it. Default: analysis.json in the study."""
     counter: str | None = None
-    """Of a count: compare with this automatic counter, a name or a directory as of `ifuvit count judge`; "openmoji" is the
+    """Of a count: compare with this automatic counter, a name, or a directory of `ifuvit make-standin counter`; "openmoji" is the
     shipped one."""
     detector: str | None = None
     """Of a count of photographs: compare with this zero-shot detector instead, a folder or a name on the hub."""

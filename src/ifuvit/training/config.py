@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ifuvit.diffusion.objective import DDPM, Flow
+from ifuvit.diffusion.objective import DDPM, AnyObjective
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.command_line import read_weights
@@ -19,7 +19,7 @@ from ifuvit.utils.config import Finite, Fraction, NonNegative, Positive, Range, 
 from ifuvit.utils.errors import InputError
 
 _Decay = Annotated[float, Range(least=0, below=1)]
-_OPTIMIZER = tyro.conf.arg(name="optimizer", metavar="{adamw,muon}")
+_OPTIMIZER = tyro.conf.arg(name="optimizer", metavar="adamw|muon")
 
 
 class _Section:
@@ -125,7 +125,7 @@ class Recipe:
     """What defines the weights, given the data and the number of steps."""
 
     model: IFUViTConfig = presets["cross-intermediate"]
-    objective: DDPM | Flow = DDPM()
+    objective: AnyObjective = DDPM()
     optimizer: AdamW | Muon = AdamW()
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EMAConfig = EMAConfig()
@@ -230,7 +230,11 @@ class RuntimeConfig(_Section):
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Section):
-    """Train a backbone on an encoded data set. The same command again resumes where the run stopped; --steps may grow."""
+    """Train a model on an encoded data set. The same command again resumes where the run stopped; --steps may grow.
+
+    Example:
+        ifuvit train openmoji-cross-intermediate --data data --out run --steps 3000
+    """
 
     out: Path
     """Run directory."""

@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 # Processes.
 
 
-def check_launch(accelerator: "Accelerator") -> None:
-    """Refuse launches under which the average of the weights would not be right.
+def check_launch(accelerator: "Accelerator", optimizer: str = "adamw") -> None:
+    """Refuse launches under which the weights or their average would not be right.
 
     Raises:
-        InputError: FSDP version 1 or without GPUs, DeepSpeed, Megatron.
+        InputError: FSDP version 1 or without GPUs, DeepSpeed, Megatron; or FSDP with Muon.
     """
     from accelerate.utils import DistributedType
 
     kind = accelerator.distributed_type
     if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise InputError("this launch asks for FSDP version 1; ask for version 2 (accelerate launch --fsdp_version 2)")
+    if kind == DistributedType.FSDP and optimizer == "muon":
+        raise InputError(
+            "optimizer muon takes whole matrices, and this launch shards them (FSDP); train with plain data parallelism "
+            "or with --optimizer adamw"
+        )
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise InputError(f"this launch asks for {kind.value}; train with plain data parallelism or with FSDP version 2")
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
@@ -121,14 +126,14 @@ def check_installed(trackers: Sequence[str]) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with "outer/inner" names, which trackers show as groups; lists become strings, and
-    estimates (see `ifuvit.metrics.intervals`) their values."""
+    """Nested dictionaries as one with "outer/inner" names, which trackers show as groups. Metrics (see `ifuvit.results`)
+    become their values under their names, other lists strings."""
     flattened: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and "value" in value:
-            flattened[prefix + key] = value["value"]
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             flattened.update(flat(value, f"{prefix}{key}/"))
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) and "value" in one for one in value):
+            flattened.update({f"{prefix}{key}/{one['name']}": one["value"] for one in value})
         else:
             flattened[prefix + key] = json.dumps(value) if isinstance(value, list) else value
     return flattened

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ifuvit.diffusion.objective import DDPM, Flow
+from ifuvit.diffusion.objective import AnyObjective
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model import flops as cost
 from ifuvit.training.config import Muon, TrainConfig
@@ -114,7 +114,7 @@ def run_summary(
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
 
 
-def _settings(objective: DDPM | Flow) -> str:
+def _settings(objective: AnyObjective) -> str:
     """Its name, and the settings that are not the default ones."""
     default = type(objective)()
     changed = [

@@ -37,7 +37,7 @@ class Actions:
     """What the help says in place of their docstrings, by word."""
 
 
-def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = None) -> Any:
+def parse(config: Any, arguments: Sequence[str], *, prog: str) -> Any:
     """Parse `arguments` into the dataclass `config`, an instance of one that has the defaults, or one of its `Actions`.
 
     Asked for help, it prints that and leaves with SystemExit, status 0.
@@ -46,7 +46,7 @@ def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = No
         InputError: arguments that do not parse, on one line.
     """
     if not isinstance(config, Actions):
-        return _parse(default or config, arguments, prog, config.__doc__)
+        return _parse(config, arguments, prog, config.__doc__)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help_of_actions(config, prog))
         raise SystemExit(0)
@@ -54,16 +54,6 @@ def parse(config: Any, arguments: Sequence[str], *, prog: str, default: Any = No
     check_word(word, config.configs, what=config.word)
     chosen = config.configs[word]
     return _parse(chosen, rest, f"{prog} {word}", config.texts.get(word) or chosen.__doc__)
-
-
-def parse_action(
-    actions: Mapping[str, Any], arguments: Sequence[str], *, command: str, text: str, what: str = "action"
-) -> Any:
-    """`parse` for commands that still print a help of their own."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(text)
-        return None
-    return parse(Actions(word=what, about="", configs=actions), arguments, prog=f"ifuvit {command}")
 
 
 def check_word(word: str, known: Iterable[str], *, what: str) -> None:
@@ -241,13 +231,19 @@ def _help_of_actions(actions: Actions, prog: str) -> str:
     for name, config in actions.configs.items():
         about = inspect.cleandoc(actions.texts.get(name) or config.__doc__ or "").partition("Example:")[0]
         first = re.match(r".*?[.:](?=\s|$)|.*", " ".join(about.split()))
-        lines.append(f"  {name:{width}}  {first[0].rstrip('.:') if first else ''}".rstrip())
+        indent = " " * (width + 4)
+        lines += textwrap.wrap(
+            f"  {name:{width}}  {first[0].rstrip('.:') if first else ''}", _width(), subsequent_indent=indent
+        )
     return "\n".join([*lines, "", f"`{prog} {word.upper()} --help` lists the options of one."])
 
 
 def _wrapped(text: str) -> str:
-    width = min(shutil.get_terminal_size().columns, 100)
-    return "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in text.strip().split("\n\n"))
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), _width()) for part in text.strip().split("\n\n"))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 100)
 
 
 def _message(box: str, options: Mapping[str, str]) -> str:
@@ -282,5 +278,5 @@ def _message(box: str, options: Mapping[str, str]) -> str:
         value = listed[1].replace("', '", " ") if listed else text.rsplit(": ", 1)[-1].strip("'")
         allowed = options.get(option, "something else")
     else:
-        return re.sub(r"^Error parsing \w+: ", "", text)  # the name of a class tells a user nothing
+        return re.sub(r"^Error parsing [\w.]+: ", "", text)  # the name of a class tells a user nothing
     return f"{option} {value}: must be {allowed.replace('|', ' or ')}"
