@@ -233,7 +233,7 @@ def test_a_run_trained_further_is_judged_anew(commands: Verbs, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"name": "ablation"}, "holds an experiment with name table1, not ablation"),
+        ({"name": "ablation"}, "was begun with name table1, not ablation"),
         ({"scale": "openmoji"}, "scale smoke, not openmoji"),
         ({"steps": 7}, "steps None, not 7"),
         ({"images": 3}, "images None, not 3"),
@@ -261,10 +261,10 @@ def test_shared_runs_are_not_trained_to_another_length(commands: Verbs, tmp_path
 
 def test_a_directory_of_something_else(commands: Verbs, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="is no experiment"):
+    with pytest.raises(InputError, match="holds something else already"):
         experiment.run(smoke(tmp_path))
     (tmp_path / "experiment.json").write_text("[]")
-    with pytest.raises(InputError, match="is no experiment"):
+    with pytest.raises(InputError, match="holds something else already"):
         experiment.run(smoke(tmp_path))
     assert commands.did == []
 

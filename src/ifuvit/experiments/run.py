@@ -29,7 +29,7 @@ from ifuvit.experiments.outcome import table, verdicts
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import manifest, now, read_json, write_json
+from ifuvit.utils.files import OutputDirectory, manifest, now, read_json, write_json
 
 if TYPE_CHECKING:
     from ifuvit.model.settings import IFUViTConfig
@@ -413,25 +413,12 @@ def _write(plan: Plan, started: str) -> None:
 
 def _check(config: ExperimentConfig) -> None:
     """Refuse a directory that holds something else, or another plan."""
-    record = config.out / "experiment.json"
-    if not record.is_file():
-        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-            raise InputError(f"{config.out}: exists and is no experiment; give another --out")
-        return
-    before = read_json(record)
-    if not (isinstance(before, dict) and before.get("command") == "experiment"):
-        raise InputError(f"{record}: is no experiment; give another --out")
-    was, mine = before["config"], to_dict(config)
-    for field in ("name", "scale", "steps", "images", "autoencoder", "text_encoder", "detector"):
-        if was.get(field) != mine[field]:
-            raise InputError(
-                f"{config.out}: holds an experiment with {field} {was.get(field)}, not {mine[field]}; give another --out"
-            )
-    if was["seeds"] > config.seeds:
-        raise InputError(
-            f"{config.out}: holds an experiment with {was['seeds']} seeds; give --seeds {was['seeds']} or more, or another "
-            "--out"
-        )
+    directory = OutputDirectory(config.out, "experiment", record="experiment.json")
+    mine, fields = to_dict(config), ("name", "scale", "steps", "images", "autoencoder", "text_encoder", "detector")
+    directory.matches({"config": {field: mine[field] for field in fields}})
+    earlier = directory.earlier()
+    if earlier is not None and (seeds := earlier["config"]["seeds"]) > config.seeds:
+        raise InputError(f"--out {config.out}: holds {seeds} seeds; give --seeds {seeds} or more, or another --out")
 
 
 def _made(directory: Path, command: str, config: dict[str, Any], *, free: Collection[str]) -> bool:
