@@ -5,7 +5,7 @@
 
 Everything goes through `python -m ifuvit` in subprocesses, so that it outlives changes of the Python interface; where a
 file has its numbers is told by the functions under "What the program writes". Values are compared to the last bit: they
-hold for one kind of processor and one version of torch, which the file names. Elsewhere, record anew from the old
+hold for one kind of processor and one version of torch, which the file names. Elsewhere, record again from the old
 checkout. It takes minutes on two cores; nothing but FILE is written.
 """
 
@@ -35,6 +35,7 @@ PROMPTS = (
     *("a bus", "three apples", "five sheep", "two people on a pink background"),
     *("an apple left of a bus", "a sheep below a star", "four robots", "something that no scene shows"),
 )
+COUNT_SCORES = ("right_kind", "right_count", "right", "average_error", "match_ratio")
 PRESETS = tuple(f"openmoji-{how}-{fusion}" for how in ("concat", "cross") for fusion in ("early", "intermediate"))
 PARITY = ("test_concat_early_is_uvit", "test_patch_size_four", "test_output_is_uvits")  # against U-ViT restated
 
@@ -55,24 +56,25 @@ def training_values(run: Path) -> dict[str, Any]:
 
 def evaluation_values(result: dict[str, Any]) -> dict[str, float]:
     """The estimates in the result of an evaluation."""
-    metrics, counts = result["metrics"], result["counts"]["overall"]
+    metrics = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    counts = result["objects"]["paper"]["counts"]["overall"]
     return {
-        "KID": metrics["KID-EffNetLite0"]["value"],
-        "FD": metrics["FD-EffNetLite0"]["value"],
-        "precision": metrics["precision-EffNetLite0"]["value"],
-        "recall": metrics["recall-EffNetLite0"]["value"],
-        "alignment": metrics["TwoTower score"]["value"],
-        **{name: number["value"] for name, number in counts.items() if name != "pictures"},
+        "KID": metrics["KID-EffNetLite0"],
+        "FD": metrics["FD-EffNetLite0"],
+        "precision": metrics["precision-EffNetLite0"],
+        "recall": metrics["recall-EffNetLite0"],
+        "alignment": metrics["TwoTower score"],
+        **{name: counts[name]["value"] for name in COUNT_SCORES},
     }
 
 
-def picture_files(out: Path) -> list[Path]:
-    """The pictures of a directory of `ifuvit generate`, in order, without the grid."""
+def image_files(out: Path) -> list[Path]:
+    """The images of a directory of `ifuvit generate`, in order, without the grid."""
     return sorted(out.glob("[0-9]*.png"))
 
 
 def feature_values(features: Path) -> dict[str, str]:
-    """Hashes of prepared features: all arrays by their files' names, and the texts beside them."""
+    """Hashes of prepared features: all arrays by their files' names, and the texts next to them."""
     arrays = {file: array_bytes(np.load(file)) for file in features.rglob("*.npy")}
     texts = {features / name: (features / name).read_bytes() for name in ("captions.jsonl", "images.jsonl")}
     return {str(file.relative_to(features)): sha256(data) for file, data in sorted((arrays | texts).items())}
@@ -129,13 +131,13 @@ def images(program: Program) -> dict[str, Any]:
     for number, (name, options) in enumerate(runs.items()):
         out = program.scratch / f"images-{number}"
         program.ifuvit("generate", *PROMPTS, "--seed", "0", *options, "--out", out)
-        values[name] = {prompt: pixels(file) for prompt, file in zip(PROMPTS, picture_files(out), strict=True)}
+        values[name] = {prompt: pixels(file) for prompt, file in zip(PROMPTS, image_files(out), strict=True)}
     return values
 
 
 def data(program: Program) -> dict[str, Any]:
     drawn = sorted(program.scenes().rglob("*.png"))
-    prepared = {f"text {text}": feature_values(program.features(text)) for text in ("states", "tokens")}
+    prepared = {f"text {text}": feature_values(program.features(text)) for text in ("embeddings", "tokens")}
     return {"scenes": sha256(*(pixels(file).encode() for file in drawn)), **prepared}
 
 
@@ -145,7 +147,7 @@ def training(program: Program) -> dict[str, Any]:
     values = {}
     for preset in PRESETS:
         out = program.scratch / preset
-        program.ifuvit("train", preset, "--data", program.features("states"), "--out", out, *options.split())
+        program.ifuvit("train", preset, "--data", program.features("embeddings"), "--out", out, *options.split())
         values[preset] = training_values(out)
     return values
 
@@ -155,7 +157,7 @@ def costs(program: Program) -> dict[str, Any]:
 
 
 def evaluation(program: Program) -> dict[str, float]:
-    options = "--images 100 --steps 10 --count-prompts paper=2 --metrics distances alignment counts"
+    options = "--num-images 100 --steps 10 --count-prompts paper=2 --metrics distances alignment counts"
     out = program.scratch / "evaluation.json"
     program.ifuvit("evaluate", MODELS[0], "--data", program.scenes(), "--out", out, *options.split())
     return evaluation_values(json.loads(out.read_text()))
@@ -190,13 +192,13 @@ def array_bytes(array: np.ndarray) -> bytes:
 
 
 def pixels(file: Path) -> str:
-    """The hash of a picture's decoded pixels."""
+    """The hash of an image's decoded pixels."""
     with Image.open(file) as image:
         return sha256(array_bytes(np.asarray(image.convert("RGB"))))
 
 
 def entries(values: Any, name: str) -> Iterator[tuple[str, str]]:
-    """The single values of nested dictionaries, each with its path, as text that tells every bit."""
+    """The single values of nested dictionaries, each with its path, as text to the last bit."""
     if isinstance(values, dict):
         for key, value in values.items():
             yield from entries(value, f"{name}/{key}")

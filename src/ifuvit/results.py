@@ -302,6 +302,8 @@ class Target:
     """Of the backbone's weights."""
     fingerprint: str | None = None
     """SHA-256 over all that decides what a model generates: weights, autoencoder, text encoder, latent scale."""
+    solver: str | None = None
+    """The solver that "auto" in the protocol's sampling settings stands for."""
     model: Values | None = None
     """The backbone's configuration, where it is of this package."""
     training: TrainingFacts | None = None

@@ -191,7 +191,7 @@ def test_a_solver_of_the_other_objective_is_one_clear_line() -> None:
         Flow().make_scheduler("dpm++", 5)
     with pytest.raises(InputError, match="unknown solver 'magic'"):
         Flow().make_scheduler("magic", 5)
-    assert DDPM().resolve_solver("auto", 5) == "dpm++" and Flow().resolve_solver("auto", 5) == "dpm++2m"
+    assert DDPM().resolve_solver("auto") == "dpm++" and Flow().resolve_solver("auto") == "dpm++2m"
 
 
 def test_configurations_need_no_torch() -> None:

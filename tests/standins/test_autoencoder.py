@@ -299,7 +299,7 @@ def test_nan_stops_names_the_step_and_keeps_the_checkpoint(tmp_path, images, mon
 
 def test_a_run_of_another_configuration(tmp_path, images):
     module.run(configure(images, tmp_path / "run", steps=2))
-    for change, words in [({"batch_size": 5}, "batch_size 4, not 5"), ({"channels": (8, 16)}, "channels")]:
+    for change, words in [({"batch_size": 5}, "batch size 4, not 5"), ({"channels": (8, 16)}, "channels")]:
         with pytest.raises(InputError, match=words):
             module.run(configure(images, tmp_path / "run", **{"steps": 2, **change}))
     with pytest.raises(InputError, match="other images"):

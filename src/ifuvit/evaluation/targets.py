@@ -54,6 +54,8 @@ class Target:
     """Of the backbone's weights."""
     fingerprint: str | None = None
     """SHA-256 over all that decides what a model generates."""
+    solver: str | None = None
+    """The solver that "auto" stands for."""
     model: dict[str, Any] | None = None
     """The backbone's configuration."""
     training: dict[str, Any] | None = None
@@ -74,6 +76,7 @@ class Target:
             kind=self.kind,
             sha256=self.sha256,
             fingerprint=self.fingerprint,
+            solver=self.solver,
             model=self.model,
             training=training,
         )
@@ -124,6 +127,7 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         kind="ifuvit",
         sha256=sha256(directory / "transformer" / "model.safetensors"),
         fingerprint=fingerprint_of_pipeline(directory),
+        solver=pipeline.objective.resolve_solver("auto"),
         model=to_dict(pipeline.model.config),
         training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
         generator=pipeline,
