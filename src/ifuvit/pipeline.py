@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ifuvit.data.images import to_images
 from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
-from ifuvit.diffusion.objective import DDPM, OBJECTIVES, Flow
+from ifuvit.diffusion.objective import DDPM, OBJECTIVES, AnyObjective
 from ifuvit.diffusion.sampling import image_generators, initial_latents, sample
 from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.encoders.normalization import LatentNormalization
@@ -61,7 +61,7 @@ class Pipeline:
         text_encoder: "TextEncoder",
         *,
         normalization: LatentNormalization,
-        objective: DDPM | Flow = _DDPM,
+        objective: AnyObjective = _DDPM,
         initial_latents: InitialLatentsDistribution | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -286,7 +286,7 @@ def write_pipeline(
     autoencoder: Mapping[str, Any],
     text_encoder: Mapping[str, Any],
     normalization: LatentNormalization,
-    objective: DDPM | Flow = _DDPM,
+    objective: AnyObjective = _DDPM,
     initial_latents: InitialLatentsDistribution | None = None,
     vae: "Autoencoder | None" = None,
     training: Mapping[str, Any] | None = None,
@@ -364,7 +364,7 @@ def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return index, text
 
 
-def _objective(index: Mapping[str, Any], directory: Path) -> DDPM | Flow:
+def _objective(index: Mapping[str, Any], directory: Path) -> AnyObjective:
     """The objective of a pipeline; one without an entry is of before there were others."""
     values, where = index.get("objective", {"name": "ddpm"}), f"{directory / 'model_index.json'}: objective"
     name = values.get("name") if isinstance(values, dict) else None

@@ -712,7 +712,7 @@ class Benchmark(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class SelfConsistency:
-    """How raters judged the same item twice."""
+    """How raters answered the same item twice."""
 
     repeats: int
     same: Estimate | None = None

@@ -14,7 +14,7 @@ from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.commands import generate
 from ifuvit.commands import main as cli
-from ifuvit.diffusion.settings import PAPER_SETTINGS
+from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
 from ifuvit.evaluation import generation
 from ifuvit.evaluation.generate import GenerateConfig, all_prompts, file_name
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
@@ -54,9 +54,10 @@ def test_what_is_written(model, tmp_path, capsys):
         assert image.size == (8, 8) and image.mode == "RGB"
         facts = dict(image.text)
     facts.pop("Software")
+    settings = to_dict(SamplingSettings(steps=2, guidance_scale=2.5))
     assert facts == {
-        "prompt": odd, "negative_prompt": "grass", "seed": "5", "index": "1", "model": model, "steps": "2",
-        "guidance_scale": "2.5", "guidance_interval": "[0.0, 1.0]", "solver": "dpm++", "initial_latents": "data-mean",
+        "prompt": odd, "negative_prompt": "grass", "seed": "5", "index": "1", "model": model,
+        **{name: str(value) for name, value in settings.items()},
     }  # fmt: skip
 
     page = (out / "index.html").read_text()

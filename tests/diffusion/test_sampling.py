@@ -194,6 +194,30 @@ def test_guidance_beside_its_interval_is_none(network):
     assert not torch.equal(alone, everywhere)
 
 
+def test_guidance_rescale_is_diffusers():
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    class Linear:
+        def __init__(self, rescale: float) -> None:
+            self.rescale, self.scales = rescale, []
+
+        def guided(self, latents, timesteps, text, null_text, *, guidance_scale):
+            self.scales.append(guidance_scale)
+            unguided, null = latents * text, latents * null_text
+            guided = null + guidance_scale * (unguided - null)
+            return rescale_noise_cfg(guided, unguided, self.rescale) if self.rescale else guided
+
+    noise, text, null_text = initial_noise((4, 8, 8), 0, range(3)), *torch.randn(2, 3, 4, 8, 8)
+    draw = partial(sample, noise=noise, text=text, null_text=null_text, num_inference_steps=3, guidance_scale=4.0)
+    plain = Linear(0.0)
+    expected, rescaled = draw(Linear(0.7)), draw(plain, guidance_rescale=0.7)
+    assert torch.allclose(rescaled, expected, rtol=1e-4, atol=1e-5) and plain.scales == [4.0, 1.0] * 3
+    assert not torch.allclose(rescaled, draw(Linear(0.0)), rtol=0.1)
+    plain.scales.clear()
+    draw(plain, guidance_rescale=0.7, guidance_interval=(0.0, 0.5))
+    assert plain.scales.count(4.0) < 3 and plain.scales.count(1.0) == 3  # unguided steps have nothing to rescale
+
+
 @pytest.mark.parametrize(
     "change",
     [

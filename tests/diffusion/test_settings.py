@@ -53,6 +53,7 @@ def test_changes_by_keyword():
     assert DEFAULT_SETTINGS.changed(num_inference_steps=7).steps == DEFAULT_SETTINGS.changed(steps=7).steps == 7
     changes = {field.name: getattr(CHANGED, field.name) for field in fields(CHANGED)}
     assert DEFAULT_SETTINGS.changed(**changes) == CHANGED and DEFAULT_SETTINGS.changed() == DEFAULT_SETTINGS
+    assert CHANGED.changed(steps=15).differences(CHANGED) == {"steps": 15} and CHANGED.differences(CHANGED) == {}
     with pytest.raises(
         InputError, match="^unknown sampling setting 'sclae'; the settings are solver, steps, guid[^\n]*$"
     ):

@@ -10,6 +10,7 @@ from evaluation_stub import Evaluations, write_model
 from ifuvit import results
 from ifuvit.commands import evaluate as command
 from ifuvit.data.scenes import write_scenes
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation import run
 from ifuvit.evaluation.config import EvaluateConfig, labels
 from ifuvit.evaluation.scales import evaluate_scales
@@ -35,6 +36,9 @@ def config(tmp_path: Path, data: Path) -> EvaluateConfig:
     return EvaluateConfig(
         targets=tuple(map(str, models)), data=data, out=tmp_path / "out", guidance_scales=(1.0, 2.5), num_images=4
     )
+
+
+SEVEN = SamplingSettings(steps=7)
 
 
 def changed(config: EvaluateConfig, **fields: Any) -> EvaluateConfig:
@@ -93,10 +97,10 @@ def test_another_model_protocol_or_data_is_evaluated_again(
     evaluate_scales(config)
     changes = (
         {},
-        {"steps": 7},
-        {"steps": 7, "num_images": 3},
-        {"steps": 7, "num_images": 3, "data": write_scenes(tmp_path / "other", size=32, train=1, val=5)},
-        {"steps": 7, "num_images": 3, "data": tmp_path / "other", "batch_size": 2, "device": "cpu"},
+        {"sampling": SEVEN},
+        {"sampling": SEVEN, "num_images": 3},
+        {"sampling": SEVEN, "num_images": 3, "data": write_scenes(tmp_path / "other", size=32, train=1, val=5)},
+        {"sampling": SEVEN, "num_images": 3, "data": tmp_path / "other", "batch_size": 2, "device": "cpu"},
     )
     counts = []
     for change in changes:
@@ -143,6 +147,11 @@ def test_other_networks_and_counters_are_evaluated_again(
         assert len(evaluations.asked) == 4, part
 
 
+def test_one_scale_is_a_point_too(config: EvaluateConfig, evaluations: Evaluations) -> None:
+    evaluate_scales(changed(config, targets=config.targets[:1], guidance_scales=(3.0,)))
+    assert evaluations.asked == ["early-w3.json"] and sweep_of(config).points[0].guidance_scale == 3
+
+
 def test_a_moved_sweep_is_not_done_again(config: EvaluateConfig, evaluations: Evaluations, tmp_path: Path) -> None:
     evaluate_scales(config)
     assert config.out is not None
@@ -155,7 +164,6 @@ def test_a_moved_sweep_is_not_done_again(config: EvaluateConfig, evaluations: Ev
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"targets": ()}, "give TARGET and --out together"),
         ({"images_dir": Path("images")}, "--images-dir is for one model at one guidance scale"),
         ({"metrics": ("beauty",)}, "--metrics beauty: unknown; the metrics are distances, alignment"),
         ({"guidance_scales": (1.0, 2.0, 1.0)}, "1.0 is given twice"),
@@ -191,7 +199,7 @@ def test_labels() -> None:
 
 
 def test_command_line(config: EvaluateConfig, evaluations: Evaluations, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*config.targets, "--guidance-scale", "1", "1.5", "--data", str(config.data), "--out", str(config.out)]
+    arguments = [*config.targets, "--guidance-scales", "1", "1.5", "--data", str(config.data), "--out", str(config.out)]
     command.main([*arguments, "--num-images", "4"])
     assert capsys.readouterr().out == f"{config.out / 'sweep.json'}: 4 results\n"
     assert evaluations.asked == ["early-w1.json", "early-w1.5.json", "late-w1.json", "late-w1.5.json"]

@@ -121,5 +121,8 @@ def test_a_diffusers_pipeline(tmp_path):
     settings = SamplingSettings(steps=2, guidance_scale=2.0)
     three = target.generator(["a", "a", "a"], settings, seed=0, first_index=0, batch_size=2)
     again = target.generator(["a"], settings, seed=0, first_index=2, batch_size=1)
+    with pytest.raises(InputError, match="samples without --guidance-interval"):
+        options = {"seed": 0, "first_index": 0, "batch_size": 1}
+        target.generator(["a"], settings.changed(guidance_interval=(0.2, 0.8)), **options)
     assert len(target.fingerprint or "") == 64
     assert three[2].tobytes() == again[0].tobytes() and three[0].tobytes() != three[2].tobytes()

@@ -5,20 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_stub import Evaluations, write_model, write_result
+from evaluation_stub import write_model, write_result
 
+from ifuvit import results
 from ifuvit.commands import main as cli
 from ifuvit.data import prepare
 from ifuvit.data.config import PrepareConfig
 from ifuvit.data.scenes import config as scenes
 from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation import run as evaluate
-from ifuvit.evaluation.evaluators import Evaluators
-from ifuvit.evaluation.run import EvaluateConfig
+from ifuvit.evaluation.config import EvaluateConfig
+from ifuvit.evaluation.evaluators.alignment import Alignment
+from ifuvit.evaluation.evaluators.distances import Distances
 from ifuvit.experiments import EXPERIMENTS, SCALES
+from ifuvit.experiments import config as experiment_config
+from ifuvit.experiments import plan as experiment_plan
 from ifuvit.experiments import run as experiment
-from ifuvit.experiments.run import ExperimentConfig, Plan
+from ifuvit.experiments.config import ExperimentConfig
+from ifuvit.experiments.plan import Plan
 from ifuvit.model.presets import presets
+from ifuvit.results import ExperimentResult
 from ifuvit.training import loop as train
 from ifuvit.training.config import TrainConfig
 from ifuvit.utils.config import to_dict
@@ -33,19 +39,20 @@ class Kill(BaseException):
     """A process that ends at once."""
 
 
-class Verbs:
+class Commands:
     """Stand-ins for the commands, which leave on the disk what an experiment looks for. `did` tells which were called."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.did: list[str] = []
         self.kill_before: str | None = None
-        self.evaluations = Evaluations()
-        monkeypatch.setattr(experiment, "SCALES", {**SCALES, "smoke": TINY})
+        for module in (experiment_config, experiment_plan):
+            monkeypatch.setattr(module, "SCALES", {**SCALES, "smoke": TINY})
         monkeypatch.setattr(scenes, "run", self.scenes)
         monkeypatch.setattr(prepare, "run", self.prepare)
-        monkeypatch.setattr(Evaluators, "load", self.look)
+        monkeypatch.setattr(Distances, "prepare", lambda _: self.note("look"))
+        monkeypatch.setattr(Alignment, "prepare", lambda _: None)
         monkeypatch.setattr(train, "train", self.train)
-        monkeypatch.setattr(evaluate, "run", self.evaluate)
+        monkeypatch.setattr(evaluate, "evaluate", self.evaluate)
 
     def note(self, what: str) -> None:
         if what == self.kill_before:
@@ -64,12 +71,6 @@ class Verbs:
         config.out.mkdir(parents=True)
         write_manifest(config.out, "prepare", to_dict(config), started=now(), fingerprint="f")
 
-    def look(self, protocol: Any, real: Any, *, cache: Path, **_: Any) -> None:
-        self.note("look")
-        assert protocol.num_images == TINY.images and len(real) == 4
-        cache.mkdir(parents=True, exist_ok=True)
-        (cache / "features.npy").touch()
-
     def train(self, config: TrainConfig) -> None:
         self.note(f"train {config.out.name}")
         assert config.out.name.endswith(f"-seed-{config.recipe.start.seed}")
@@ -79,9 +80,10 @@ class Verbs:
         )
 
     def evaluate(self, config: EvaluateConfig) -> Path:
+        assert config.out is not None
         self.note(f"evaluate {config.out.stem}")
         # Seeds differ by 1, settings by 10; so the means are known.
-        name, seed = Path(config.target).name.rsplit("-seed-", 1)
+        name, seed = Path(config.targets[0]).name.rsplit("-seed-", 1)
         value = 10.0 * SETTINGS.index(name) + int(seed) - 1234 if name in SETTINGS else 0.0
         setting = next(one for one in EXPERIMENTS["ablation"].settings if one.name == name)
         model = setting.at(replace(presets[TINY.preset], **TINY.model))
@@ -89,8 +91,8 @@ class Verbs:
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> Verbs:
-    return Verbs(monkeypatch)
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(monkeypatch)
 
 
 def smoke(out: Path, **fields: Any) -> ExperimentConfig:
@@ -104,61 +106,59 @@ def of_seed(seed: int, *settings: str) -> list[str]:
 BEFORE = ["scenes", "prepare train", "prepare val", "look"]
 
 
-def test_a_whole_table(commands: Verbs, tmp_path: Path) -> None:
+def test_a_whole_table(commands: Commands, tmp_path: Path) -> None:
     out = experiment.run(smoke(tmp_path / "out", seeds=2))
     assert commands.did == BEFORE + of_seed(1234) + of_seed(1235)
     found = read_json(out / "experiment.json")
     assert (found["command"], found["name"], found["scale"]) == ("experiment", "table1", "smoke")
-    assert found["seeds"] == [1234, 1235] and found["complete"] is True
-    assert [row["setting"] for row in found["table"]] == list(SETTINGS)
+    assert found["seeds"] == [1234, 1235] and results.from_file(out / "experiment.json", ExperimentResult).complete
+    assert [row["name"] for row in found["table"]] == list(SETTINGS)
     for number, row in enumerate(found["table"]):
-        kid = row["metrics"]["KID-EffNetLite0"]
-        assert kid["value"] == 10 * number + 0.5 and kid["interval_from"] == "bootstrap over seeds" and kid["n"] == 2
+        kid = row["metrics"][0]
+        assert (kid["name"], kid["interval_from"]) == ("KID-EffNetLite0", "Student's t over seeds")
+        assert kid["value"] == 10 * number + 0.5 and kid["n"] == 2
         assert row["costs"]["parameters"] == 7
     late = found["table"][3]
-    assert (late["conditioning"], late["n_text"], late["n_image"], late["in_the_paper"]) == ("cross", 1, 2, [1, 4])
+    assert late["setting"] == {"conditioning": "cross", "n_text": 1, "n_image": 2} and late["in_the_paper"] == [1, 4]
     assert found["expected"]["rows"]["cross-intermediate"]["FID-30K"] == 5.68
     assert {entry["status"] for entry in found["runs"]} == {"done"} and len(found["runs"]) == 8
     for entry in found["runs"]:
         assert (out / entry["run"] / "pipeline").is_dir()
         assert read_json(out / entry["result"])["target"]["name"] == Path(entry["run"]).name
     # In the stand-in's numbers every setting is 10 worse than the one before it.
-    assert len(found["claims"]) == 6
-    for claim in found["claims"]:
+    assert len(found["verdicts"]) == 6
+    for claim in found["verdicts"]:
         assert claim["holds"] is False
         assert abs(claim["difference"]["value"]) == (0 if "counts" in claim["metric"] else 10)
 
 
-def test_one_seed_keeps_the_evaluations_interval(commands: Verbs, tmp_path: Path) -> None:
-    found = read_json(experiment.run(smoke(tmp_path / "out")) / "experiment.json")
-    assert found["table"][1]["metrics"]["KID-EffNetLite0"] == {
-        "value": 10.0,
-        "interval": [9.0, 11.0],
-        "interval_from": "bootstrap over images",
-        "n": 9,
-    }
+def test_one_seed_keeps_the_evaluations_interval(commands: Commands, tmp_path: Path) -> None:
+    out = experiment.run(smoke(tmp_path / "out"))
+    kid = results.from_file(out / "experiment.json", ExperimentResult).table[1].metrics[0]
+    assert (kid.name, kid.value, kid.interval) == ("KID-EffNetLite0", 10.0, (9.0, 11.0))
+    assert (kid.interval_from, kid.n) == ("bootstrap over images", 9)
 
 
 STAGES = BEFORE + of_seed(1234, "concat-early", "cross-early")
 
 
 @pytest.mark.parametrize("kill_before", STAGES)
-def test_goes_on_where_it_was_killed(commands: Verbs, tmp_path: Path, kill_before: str) -> None:
+def test_goes_on_where_it_was_killed(commands: Commands, tmp_path: Path, kill_before: str) -> None:
     config = smoke(tmp_path / "out", only=("concat-early", "cross-early"))
     commands.kill_before = kill_before
     with pytest.raises(Kill):
         experiment.run(config)
     assert commands.did == STAGES[: STAGES.index(kill_before)]
-    partial = read_json(config.out / "experiment.json")
-    assert partial["complete"] is False
-    assert len(partial["table"]) == sum(name.startswith("evaluate") for name in commands.did)
+    partial = results.from_file(config.out / "experiment.json", ExperimentResult)
+    assert not partial.complete
+    assert len(partial.table) == sum(name.startswith("evaluate") for name in commands.did)
     experiment.run(config)
     assert commands.did == STAGES  # each exactly once
     experiment.run(config)
     assert commands.did == STAGES
 
 
-def test_more_seeds_later(commands: Verbs, tmp_path: Path) -> None:
+def test_more_seeds_later(commands: Commands, tmp_path: Path) -> None:
     config = smoke(tmp_path / "out")
     experiment.run(config)
     commands.did.clear()
@@ -168,19 +168,19 @@ def test_more_seeds_later(commands: Verbs, tmp_path: Path) -> None:
         experiment.run(config)
 
 
-def test_only(commands: Verbs, tmp_path: Path) -> None:
+def test_only(commands: Commands, tmp_path: Path) -> None:
     config = smoke(tmp_path / "out")
     experiment.run(replace(config, only=("cross-early",)))
     assert commands.did == BEFORE + of_seed(1234, "cross-early")
     found = read_json(config.out / "experiment.json")
-    assert [row["setting"] for row in found["table"]] == ["cross-early"] and not found["complete"]
+    assert [row["name"] for row in found["table"]] == ["cross-early"]
     assert [entry["status"] for entry in found["runs"]] == ["missing", "missing", "done", "missing"]
     commands.did.clear()
     experiment.run(config)
     assert commands.did == of_seed(1234, "concat-early", "concat-intermediate", "cross-intermediate")
 
 
-def test_experiments_share_runs(commands: Verbs, tmp_path: Path) -> None:
+def test_experiments_share_runs(commands: Commands, tmp_path: Path) -> None:
     experiment.run(smoke(tmp_path / "table1", runs=tmp_path / "runs"))
     commands.did.clear()
     out = experiment.run(smoke(tmp_path / "ablation", name="ablation", runs=tmp_path / "runs"))
@@ -189,15 +189,18 @@ def test_experiments_share_runs(commands: Verbs, tmp_path: Path) -> None:
     assert trained == [f"train {name}-seed-1234" for name in alone]
     assert len(commands.did) == 4 + 8  # all are judged for this experiment, nothing is drawn or prepared again
     rows = read_json(out / "experiment.json")["table"]
-    assert [(row["n_text"], row["n_image"]) for row in rows] == [(0, 0), (1, 0), (0, 2), (1, 2)] * 2
+    assert [(row["setting"]["n_text"], row["setting"]["n_image"]) for row in rows] == [
+        (0, 0),
+        (1, 0),
+        (0, 2),
+        (1, 2),
+    ] * 2
 
 
-def test_guidance_sweep(commands: Verbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        experiment,
-        "EXPERIMENTS",
-        {"guidance_sweep": replace(EXPERIMENTS["guidance_sweep"], guidance_scales=(1.0, 3.0))},
-    )
+def test_guidance_sweep(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = {"guidance_sweep": replace(EXPERIMENTS["guidance_sweep"], guidance_scales=(1.0, 3.0))}
+    for module in (experiment_config, experiment_plan):
+        monkeypatch.setattr(module, "EXPERIMENTS", short)
     config = smoke(tmp_path / "out", name="guidance_sweep", seeds=2)
     commands.kill_before = "evaluate concat-intermediate-seed-1234-w3"
     with pytest.raises(Kill):
@@ -208,19 +211,19 @@ def test_guidance_sweep(commands: Verbs, tmp_path: Path, monkeypatch: pytest.Mon
     experiment.run(config)
     assert len(commands.did) == len(set(commands.did)) == 4 + 8 + 16
     found = read_json(config.out / "experiment.json")
-    assert found["complete"] and found["claims"] == []
-    assert [(row["setting"], row["guidance_scale"]) for row in found["table"]] == [
+    assert {run["status"] for run in found["runs"]} == {"done"} and found["verdicts"] == []
+    assert [(row["name"], row["guidance_scale"]) for row in found["table"]] == [
         (setting, scale) for setting in SETTINGS for scale in (1.0, 3.0)
     ]
     for entry in found["runs"]:
         curve = read_json(config.out / entry["result"])
-        assert curve["command"] == "sweep" and curve["complete"] and len(curve["points"]) == 8
+        assert curve["kind"] == "sweep" and not curve["missing"] and len(curve["points"]) == 8
     # A call for one setting alone leaves the others' points in the file.
     experiment.run(replace(config, only=SETTINGS[:1]))
     assert len(read_json(config.out / "sweeps" / "seed-1235" / "sweep.json")["points"]) == 8
 
 
-def test_a_run_trained_further_is_judged_anew(commands: Verbs, tmp_path: Path) -> None:
+def test_a_run_trained_further_is_evaluated_again(commands: Commands, tmp_path: Path) -> None:
     config = smoke(tmp_path / "out", only=("cross-early",))
     experiment.run(config)
     weights = config.out / "runs" / "cross-early-seed-1234" / "pipeline" / "transformer" / "model.safetensors"
@@ -233,13 +236,15 @@ def test_a_run_trained_further_is_judged_anew(commands: Verbs, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"name": "ablation"}, "was begun with name table1, not ablation"),
+        ({"name": "ablation"}, "holds an experiment with name table1, not ablation"),
         ({"scale": "openmoji"}, "scale smoke, not openmoji"),
         ({"steps": 7}, "steps None, not 7"),
         ({"images": 3}, "images None, not 3"),
     ],
 )
-def test_a_directory_belongs_to_one_plan(commands: Verbs, tmp_path: Path, other: dict[str, Any], message: str) -> None:
+def test_a_directory_belongs_to_one_plan(
+    commands: Commands, tmp_path: Path, other: dict[str, Any], message: str
+) -> None:
     config = smoke(tmp_path / "out", only=("cross-early",))
     experiment.run(config)
     commands.did.clear()
@@ -248,7 +253,7 @@ def test_a_directory_belongs_to_one_plan(commands: Verbs, tmp_path: Path, other:
     assert commands.did == []
 
 
-def test_shared_runs_are_not_trained_to_another_length(commands: Verbs, tmp_path: Path) -> None:
+def test_shared_runs_are_not_trained_to_another_length(commands: Commands, tmp_path: Path) -> None:
     from ifuvit.utils.files import write_json
 
     config = smoke(tmp_path / "out", only=("cross-early",), runs=tmp_path / "runs", steps=5)
@@ -259,7 +264,7 @@ def test_shared_runs_are_not_trained_to_another_length(commands: Verbs, tmp_path
         experiment.run(config)
 
 
-def test_a_directory_of_something_else(commands: Verbs, tmp_path: Path) -> None:
+def test_a_directory_of_something_else(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else already"):
         experiment.run(smoke(tmp_path))
@@ -285,7 +290,7 @@ def test_impossible_requests(tmp_path: Path, fields: dict[str, Any], message: st
         smoke(tmp_path, **fields)
 
 
-def test_dry_run_tells_and_does_nothing(commands: Verbs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_tells_and_does_nothing(commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = smoke(tmp_path / "out", only=("concat-early", "cross-early"))
     experiment.run(replace(config, dry_run=True))
     told = capsys.readouterr().out
@@ -307,7 +312,7 @@ def test_dry_run_tells_and_does_nothing(commands: Verbs, tmp_path: Path, capsys:
     assert capsys.readouterr().out.endswith("nothing is missing\n")
 
 
-def test_predictions_follow_the_runs_that_are_finished(commands: Verbs, tmp_path: Path) -> None:
+def test_predictions_follow_the_runs_that_are_finished(commands: Commands, tmp_path: Path) -> None:
     """The stand-in's training takes 10 seconds: then so does a setting of the same cost, and a dearer one longer."""
     config = smoke(tmp_path / "out")
     experiment.run(replace(config, only=("cross-early",)))
@@ -326,14 +331,14 @@ def test_paper_scale_takes_the_papers_recipe(tmp_path: Path) -> None:
     assert recipe.model.embed_dim == 512 and recipe.model.n_image == 4
     features = plan.prepare_config("val")
     assert features.source.images == tmp_path / "coco" / "val2014" and features.text == "tokens"
-    assert features.captions == tmp_path / "coco" / "annotations" / "captions_val2014.json"
+    assert features.source.captions == tmp_path / "coco" / "annotations" / "captions_val2014.json"
     judged = plan.evaluate_config(setting, 1234)
     assert judged.resolved_protocol().name == "paper" and judged.data == tmp_path / "coco"
-    assert plan.drawn() and "scenes" not in plan.stages()[0].what
+    assert plan.scenes_done() and "scenes" not in plan.stages()[0].what
 
 
 def test_command_line(
-    commands: Verbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import sys
 
@@ -351,7 +356,7 @@ def test_command_line(
 
 
 @pytest.mark.slow
-def test_the_real_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing stands in for anything: one setting of a few steps, interrupted in training, and once more for nothing."""
     import signal
 
@@ -359,7 +364,8 @@ def test_the_real_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     small = {"steps": 6, "save_every": 2, "validate_every": 0, "evaluate_every": 0, "warmup_steps": 2, "batch_size": 4}
     scale = replace(SCALES["smoke"], recipe=small, scenes=(32, 40), images=20, sampling=SCALES["smoke"].sampling)
-    monkeypatch.setattr(experiment, "SCALES", {"smoke": scale})
+    for module in (experiment_config, experiment_plan):
+        monkeypatch.setattr(module, "SCALES", {"smoke": scale})
     write, written = checkpoint.write, []
 
     def write_and_terminate(*arguments: Any, **keywords: Any) -> Path:
@@ -377,9 +383,9 @@ def test_the_real_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     experiment.run(config)
     found = read_json(config.out / "experiment.json")
     (row,) = found["table"]
-    assert row["setting"] == "cross-intermediate" and row["n_image"] == 2 and row["costs"]["parameters"] > 0
-    assert set(found["headline"].values()) <= set(row["metrics"])
-    assert row["metrics"]["KID-EffNetLite0"]["floor"]["n"] == 20
+    assert row["name"] == "cross-intermediate" and row["setting"]["n_image"] == 2 and row["costs"]["parameters"] > 0
+    assert set(found["headline"].values()) <= {one["name"] for one in row["metrics"]}
+    assert row["metrics"][0]["reference"]["n"] == 20
     before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
     experiment.run(config)
     after = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}

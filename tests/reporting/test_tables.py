@@ -2,8 +2,8 @@
 
 import pytest
 
+from ifuvit import paper
 from ifuvit.experiments import EXPERIMENTS
-from ifuvit.reporting import paper
 from ifuvit.reporting.tables import Column, Table, as_csv, as_markdown, metric_column, plain
 from ifuvit.results import Estimate, Metric
 

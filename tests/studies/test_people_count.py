@@ -56,7 +56,7 @@ def test_both_equations_by_hand() -> None:
 
 
 def test_the_same_numbers_as_of_counted_images() -> None:
-    """With one rater a image the scores are those of `count judge`."""
+    """With one rater an image the scores are those of `count judge`."""
     study, answers, _ = simulate_count({"x": 0.7}, raters=5, raters_per_item=1, how=RaterModel(), seed=3)
     found = counts(study, [one for one in answers if one.purpose == "rating"])
     expected = count_metrics(list(zip(found.kind.tolist(), found.asked.tolist())), found.counted.tolist())

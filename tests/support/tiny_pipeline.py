@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ifuvit.diffusion.objective import DDPM, AnyObjective
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
@@ -63,7 +64,7 @@ def tiny_model(config: IFUViTConfig = MODEL) -> IFUViT:
     return model
 
 
-def write_tiny_pipeline(directory: Path) -> Path:
+def write_tiny_pipeline(directory: Path, objective: AnyObjective = DDPM()) -> Path:  # noqa: B008
     """The pipeline at `directory`/pipeline, its encoders beside it; as in a run directory."""
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
@@ -80,5 +81,6 @@ def write_tiny_pipeline(directory: Path) -> Path:
             "max_tokens": TOKENS,
         },
         normalization=LatentNormalization(scale=(0.5,)),
+        objective=objective,
     )
     return directory

@@ -34,7 +34,7 @@ def compare_models(
         models: their configurations.
         precision: "fp32" or "bf16".
         training: whether there is a backward pass.
-        differences: what else the result tells.
+        differences: what else the result holds.
     """
     images = cases[0].items
     chosen = products(models, images, training=training)

@@ -95,7 +95,7 @@ def step_memory(config: TrainConfig) -> StepMemory:
     model = IFUViT(recipe.model).to(META).train()
     model.gradient_checkpointing = config.runtime.gradient_checkpointing
     held = LiveStorages()
-    with held, _AsOnGpu("fp32" if recipe.start.precision == "fp32" else "bf16") as gpu:  # of itself a GPU takes bf16
+    with held, _AsOnGpu("fp32" if recipe.start.precision == "fp32" else "bf16") as gpu:  # "auto" is bf16 on a GPU
         for parameter in model.parameters():
             held.add(parameter)
         weights = held.bytes

@@ -1,8 +1,9 @@
 """`ifuvit experiment`."""
 
 from ifuvit import results
+from ifuvit.experiments.config import ExperimentConfig
 from ifuvit.experiments.outcome import summary
-from ifuvit.experiments.run import ExperimentConfig, run
+from ifuvit.experiments.run import run
 from ifuvit.utils.command_line import parse
 from ifuvit.utils.distributed import Processes
 

@@ -155,7 +155,7 @@ class EncodedDatasetWriter:
 
 class EncodedDataset:
     """A finished encoded data set, memory-mapped: opening is cheap, and rows are read when asked for. Needs numpy
-    only. Can be pickled (data loading processes open the files anew).
+    only. Can be pickled (data loading processes open the files again).
 
     Attributes:
         directory: where it lies.

@@ -29,7 +29,7 @@ def read_dataset(
 ) -> list[CaptionedImage]:
     """The rows of a data set in their order; images stay encoded and on disk until they are asked for.
 
-    The library converts WebDataset and parquet files to Arrow files in its cache (HF_HOME tells where), once.
+    The library converts WebDataset and parquet files to Arrow files in its cache (in HF_HOME), once.
 
     Args:
         sources: files ending in .tar or .parquet (patterns with * are understood), or one name or directory of a data

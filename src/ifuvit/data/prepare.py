@@ -243,7 +243,7 @@ def _announce(plan: Plan, sizes: dict[str, int], text: str, out: Path) -> None:
 
 def _check_disk(out: Path, needed: int) -> None:
     written = sum(path.stat().st_size for path in out.rglob("*.npy")) if out.is_dir() else 0
-    # The tables of ids and captions are small beside the rest.
+    # The tables of ids and captions are small next to the rest.
     missing = int(1.02 * needed) + 2**20 - written
     if missing > _free(out):
         raise InputError(

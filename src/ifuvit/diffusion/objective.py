@@ -247,6 +247,7 @@ class Flow(Objective):
         }
 
 
+AnyObjective = DDPM | Flow
 OBJECTIVES: Mapping[str, type[DDPM] | type[Flow]] = {"ddpm": DDPM, "flow": Flow}
 
 

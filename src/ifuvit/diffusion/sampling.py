@@ -79,6 +79,13 @@ def _guidance_scales(settings: SamplingSettings, times: Sequence[float], stages:
     return scales
 
 
+def _rescale_guidance(guided: Tensor, unguided: Tensor, phi: float) -> Tensor:
+    """Lin et al. 2024 (arXiv 2305.08891), equations 15 and 16: an image's prediction, (B, C, H, W), is scaled to the standard
+    deviation of the unguided one, by a share of phi."""
+    deviations = [prediction.std((1, 2, 3), keepdim=True) for prediction in (unguided, guided)]
+    return guided * (phi * deviations[0] / deviations[1] + 1 - phi)
+
+
 @torch.no_grad()
 def sample(
     model: Any,
@@ -130,7 +137,11 @@ def sample(
     scales = _guidance_scales(settings, levels, scheduler.stages)
     for step, (t, time, level, scale) in enumerate(zip(scheduler.timesteps, times, levels, scales, strict=True)):
         state = scheduler.scale_model_input(latents, t) if solver == "euler-a" else latents
-        predicted = model.guided(state, time.expand(len(latents)), text, null_text, guidance_scale=scale).float()
+        inputs = (state, time.expand(len(latents)), text, null_text)
+        predicted = model.guided(*inputs, guidance_scale=scale).float()
+        if settings.guidance_rescale and scale != 1:
+            unguided = model.guided(*inputs, guidance_scale=1.0).float()
+            predicted = _rescale_guidance(predicted, unguided, settings.guidance_rescale)
         predicted = objective.for_solver(predicted, latents, level)
         latents = scheduler.step(predicted, t, latents, return_dict=False, **draws)[0]
         if callback is not None:

@@ -7,7 +7,7 @@ checked here and used in one more place, `sampling.sample` or `Pipeline` (docs/e
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
-from ifuvit.utils.config import Finite, Range, check
+from ifuvit.utils.config import Finite, Fraction, Range, check
 from ifuvit.utils.errors import InputError
 
 Solver = Literal["auto", "dpm++", "dpm++2m", "unipc", "ddim", "euler-a", "heun", "euler"]
@@ -36,8 +36,11 @@ class SamplingSettings:
     """Classifier-free guidance, the standard w: uncond + w (cond - uncond); 1 is no guidance. The paper counts
     s = w - 1: its images have w = 4, its evaluation w = 2."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Guide only the steps with LOW <= n / 1000 <= HIGH, n = 1000 being pure noise (t instead of n / 1000 for flow) (Kynkäänniemi et al. 2024); the other
-    steps take half the work."""
+    """Guide only the steps with LOW <= n / 1000 <= HIGH, n = 1000 being pure noise (for flow LOW <= t <= HIGH); the other
+    steps take half the work (Kynkäänniemi et al. 2024)."""
+    guidance_rescale: Fraction = 0.0
+    """Rescale guided predictions toward the standard deviation of unguided ones, which large scales exceed: phi of Lin et al.
+    2024; 0 is off, 0.7 their choice. A guided step then takes one more branch."""
     initial_latents: InitialLatents = "data-mean"
     """What the solver starts from: noise is pure noise as in the paper; data-mean is noise around a mean color drawn from
     the training images' distribution, where the model has it (docs/sampling.md)."""
@@ -58,6 +61,11 @@ class SamplingSettings:
         """The guidance scale of a step at a noise level, 0 to 1; 1, no guidance, outside the interval."""
         low, high = self.guidance_interval
         return self.guidance_scale if low <= level <= high else 1.0
+
+    def differences(self, other: "SamplingSettings") -> dict[str, Any]:
+        """The fields whose values differ from those of `other`."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in own.items() if value != getattr(other, name)}
 
     def changed(self, **changes: Any) -> "SamplingSettings":
         """These settings with some fields changed. `steps` may also be given by diffusers' name, `num_inference_steps`.

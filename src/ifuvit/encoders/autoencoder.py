@@ -5,7 +5,7 @@ which is trained on OpenMoji Scenes by `ifuvit make-standin autoencoder` and shi
 (3x64x64 <-> 4x16x16).
 
 Latents here are unscaled: the factor that brings them to unit variance belongs to the data set (the prepared features
-measure it, pipelines record it) and is applied by whoever trains or samples.
+measure it, pipelines record it) and is applied in training and sampling.
 """
 
 import hashlib
@@ -137,7 +137,7 @@ class Autoencoder:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the images it was trained on, as its config tells (diffusers' "sample_size")."""
+        """Side in pixels of the images it was trained on, as its config says (diffusers' "sample_size")."""
         return int(self.vae.config["sample_size"])
 
     @cached_property
@@ -206,7 +206,7 @@ def save_vae(vae: "AutoencoderKL", directory: str | Path, *, dtype: torch.dtype 
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    # "_name_or_path" tells where on this machine the weights were found.
+    # "_name_or_path" says where on this machine the weights were found.
     config = {key: value for key, value in json.loads(vae.to_json_string()).items() if key != "_name_or_path"}
     write_json(directory / "config.json", config)
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in vae.state_dict().items()}

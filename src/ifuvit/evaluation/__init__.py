@@ -1,1 +1,1 @@
-"""What `ifuvit evaluate` does: the protocol, the real images, the images that are judged, and the evaluators."""
+"""What `ifuvit evaluate` does: protocols, reference images, the images to evaluate, and the evaluators."""

@@ -1,7 +1,7 @@
 """The configuration of an evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -110,10 +110,8 @@ class EvaluateConfig:
         if self.images_dir is not None and self.several:
             raise InputError("--images-dir is for one model at one guidance scale; several are kept under --out")
         read_weights(self.weights)
-        for point in self.points() if self.several else ():
-            point.resolved_protocol()
-        if not self.several:
-            self.resolved_protocol()  # refuses impossible values
+        for point in self.points() if self.targets and self.out else (self,):
+            point.resolved_protocol()  # refuses impossible values
 
     def check_complete(self) -> None:
         """Refuse a command line that asks for nothing.
@@ -128,8 +126,8 @@ class EvaluateConfig:
 
     @property
     def several(self) -> bool:
-        """Whether there are several models or guidance scales, with a result each."""
-        return len(self.targets) > 1 or len(self.guidance_scales) > 1
+        """Whether there are several models, or --guidance-scales, with a result each."""
+        return len(self.targets) > 1 or bool(self.guidance_scales)
 
     def points(self) -> "list[EvaluateConfig]":
         """The evaluations of every model at every guidance scale, one each."""
@@ -156,17 +154,13 @@ class EvaluateConfig:
     def resolved_metrics(self) -> tuple[str, ...]:
         """The names of the evaluators."""
         default = ("distances", "alignment")
-        return self.metrics or (default if len(self.guidance_scales) > 1 else (*default, "counts", "costs"))
+        return self.metrics or (default if self.guidance_scales else (*default, "counts", "costs"))
 
     def resolved_protocol(self) -> Protocol:
         """The protocol with this configuration's changes, which are added to its name."""
         base = protocols[self.protocol]
         sampling = self.sampling or base.sampling
-        changes = {
-            field.name: value
-            for field in fields(sampling)
-            if (value := getattr(sampling, field.name)) != getattr(base.sampling, field.name)
-        }
+        changes = sampling.differences(base.sampling)
         own: dict[str, Any] = {"num_images": self.num_images, "seed": self.seed}
         own = {name: value for name, value in own.items() if value not in (None, getattr(base, name))}
         said = [f"{name}={value}" for name, value in (changes | own).items()]

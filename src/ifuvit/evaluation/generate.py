@@ -4,7 +4,7 @@ import re
 import sys
 import unicodedata
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -180,9 +180,8 @@ def _next_directory() -> Path:
 
 def _check_exact(config: GenerateConfig) -> None:
     """Refuse what --exact excludes."""
-    for name in (field.name for field in fields(PAPER_SETTINGS)):
-        differs = getattr(config.sampling, name) != getattr(PAPER_SETTINGS, name)
-        if differs and name not in ("solver", "steps", "guidance_scale"):
+    for name in config.sampling.differences(PAPER_SETTINGS):
+        if name not in ("solver", "steps", "guidance_scale"):
             raise InputError(f"--exact samples as the paper does; leave out --{name.replace('_', '-')}")
     if config.dtype != "float32":
         raise InputError(f"--exact is float32; leave out --dtype {config.dtype}")

@@ -13,7 +13,7 @@ from ifuvit import results
 from ifuvit.data.folder import read_folder
 from ifuvit.data.images import SUFFIXES, ImageSource
 from ifuvit.data.prompts import read_lines
-from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
+from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.shipped import find, names
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
@@ -157,7 +157,7 @@ def _reconstruct(pipeline: "Pipeline", files: Sequence[ImageSource]) -> "list[Im
 
 
 def _diffusers(target: str, device: "torch.device") -> Target:
-    """A text-to-image pipeline of diffusers, with its own scheduler."""
+    """A text-to-image pipeline of diffusers, with its own scheduler and initial latents."""
     import torch
     from diffusers import DiffusionPipeline
 
@@ -180,8 +180,11 @@ def _diffusers(target: str, device: "torch.device") -> Target:
         first_index: int,
         callback: Callable[[int], None] | None = None,
     ) -> "list[Image]":
-        if settings.guidance_interval != PAPER_SETTINGS.guidance_interval:
-            raise InputError(f"{target}: diffusers guides all steps; leave out --guidance-interval")
+        for name in settings.differences(DEFAULT_SETTINGS):
+            if name not in ("solver", "steps", "guidance_scale", "initial_latents"):
+                raise InputError(
+                    f"{target}: a diffusers pipeline samples without --{name.replace('_', '-')}; leave it out"
+                )
         images: list[Image] = []
         for start in range(0, len(prompts), batch_size):
             batch = list(prompts[start : start + batch_size])

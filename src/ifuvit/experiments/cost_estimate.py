@@ -1,4 +1,4 @@
-"""What is left of an experiment, and how long that will take."""
+"""Cost estimate: what is left of an experiment, and how long that takes."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,9 +17,9 @@ class Stage(NamedTuple):
     done: Callable[[], bool]
     """Whether its result is on the disk."""
     work: Callable[[], None]
-    """Does it, or goes on with it."""
+    """Does it, or resumes it."""
     seconds: float
-    """What is predicted to be left of it."""
+    """Estimated time left."""
 
 
 class TrainingSpeed(NamedTuple):
@@ -31,7 +31,7 @@ class TrainingSpeed(NamedTuple):
 
     @classmethod
     def of(cls, scale: Scale, finished: "Sequence[TrainConfig]") -> "TrainingSpeed":
-        """That of finished runs, or without any what was measured for the scale."""
+        """Of finished runs; without any, as measured for the scale."""
         seconds = sum(read_json(config.out / "manifest.json")["training_seconds"] for config in finished)
         if not seconds:
             return cls(scale.training_gflops_per_second * 1e9, scale.machine)
@@ -47,14 +47,14 @@ class TrainingSpeed(NamedTuple):
 
 
 def _training_flops(config: "TrainConfig") -> float:
-    from ifuvit.model.flops import forward_flops
+    from ifuvit.model.flops import training_flops
 
     recipe = config.recipe
-    return 3.0 * forward_flops(recipe.model).total * recipe.batches.batch_size * config.steps
+    return float(training_flops(recipe.model, recipe.batches.batch_size) * config.steps)
 
 
 def overview(experiment: Experiment, scale: Scale, seeds: int, stages: Sequence[Stage], speed: TrainingSpeed) -> str:
-    """Every stage with whether it is done, or about how long it will take."""
+    """Every stage with its estimated time, if it is not done."""
     lines = [
         f"{experiment.name}: {experiment.title} ({len(experiment.settings)} settings x {seeds} seeds)",
         f"scale {scale.name}: {scale.about}",
@@ -67,7 +67,7 @@ def overview(experiment: Experiment, scale: Scale, seeds: int, stages: Sequence[
         lines.append(
             f"  {'done' if done else 'missing':<8} {stage.what:<72} {'' if done else _duration(stage.seconds):>9}".rstrip()
         )
-    told = f"missing: about {_duration(left)}; training as fast as on {speed.source}, all else estimated"
+    told = f"missing: about {_duration(left)}; training speed of {speed.source}, all else estimated"
     return "\n".join([*lines, "", told if left else "nothing is missing"])
 
 

@@ -46,13 +46,13 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Settings trained alike, with every seed, and judged alike."""
+    """Settings trained and evaluated alike, with every seed."""
 
     name: str
     title: str
     settings: tuple[Setting, ...]
     guidance_scales: tuple[float, ...] = ()
-    """The standard w at which every run is judged; empty: the protocol's, once."""
+    """The standard w at which every run is evaluated; empty: the protocol's, once."""
     source: str
     """Where the paper's numbers stand."""
     expected: Mapping[str, Mapping[str, float]]
@@ -62,36 +62,36 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Data, size and recipe of all runs of an experiment, and what they cost."""
+    """Data, size and recipe of all runs of an experiment, and their costs."""
 
     name: str
     about: str
     preset: str
-    """Its size and recipe are taken; the settings replace how text enters."""
+    """Gives size and recipe; the settings replace how text enters."""
     model: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the backbone that differ from the preset's."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the training that differ from the preset's recipe."""
     scenes: tuple[int, int] | None
-    """Training and validation scenes to draw; None: MS-COCO, which has to be given."""
+    """Training and validation scenes to draw; None: MS-COCO, which the user gives."""
     autoencoder: str = "openmoji"
     text_encoder: str = "minilm"
     text: Literal["embeddings", "tokens"] = "embeddings"
-    """Whether the features hold text embeddings or token ids."""
+    """Whether the encoded data set holds text embeddings or token ids."""
     protocol: Literal["quick", "paper", "clean"] = "quick"
     """Of the evaluation."""
     images: int | None = None
-    """Images judged instead of the protocol's."""
+    """Images per evaluation, instead of the protocol's."""
     sampling: SamplingSettings | None = None
     """Instead of the protocol's."""
     count_prompts: tuple[str, ...] = ()
     """Sets of counting prompts instead of the protocol's, as for `ifuvit evaluate`."""
     headline: Mapping[Quantity, str]
-    """What a result calls the numbers that claims compare."""
+    """The metrics' names of the quantities that claims compare."""
     training_gflops_per_second: float
     """Training speed, counting 3 forward passes a step with attention products, for predictions."""
     preparation_seconds: float
-    """Of scenes, features and the real side; an estimate."""
+    """Of scenes, encoded data sets and reference features; an estimate."""
     evaluation_seconds: float
     """Of one evaluation of one run; an estimate."""
     machine: str

@@ -18,7 +18,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
         for scale in (
             Scale(
                 name="smoke",
-                about="the whole machinery in minutes on a CPU; its numbers mean nothing",
+                about="all commands in minutes on a CPU; its numbers mean nothing",
                 preset="openmoji-cross-intermediate",
                 model={"embed_dim": 48, "num_heads": 2},
                 recipe={

@@ -12,12 +12,12 @@ Cost:
     for the others, and an evaluation of about ten minutes each: 4 to 5 hours a seed.
     paper: 101 to 153 hours a run by the paper's iterations per second, on hardware it does not name.
 
-Expected: the paper's numbers (`ifuvit.reporting.paper`). At the openmoji scale feature network and alignment model are
+Expected: the paper's numbers (`ifuvit.paper`). At the openmoji scale feature network and alignment model are
 others, and so are distances and scores; only the order of the settings can be compared.
 """
 
+from ifuvit import paper
 from ifuvit.experiments.definition import Claim, Experiment, Quantity, Setting
-from ifuvit.reporting import paper
 
 CONCAT_EARLY, CONCAT_INTERMEDIATE, CROSS_EARLY, CROSS_INTERMEDIATE = (
     Setting(

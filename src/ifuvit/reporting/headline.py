@@ -17,7 +17,7 @@ class Tile:
     value: str
     interval: str = ""
     interval_from: str = ""
-    beside: str = ""
+    note: str = ""
     """What to compare it with."""
 
 
@@ -99,10 +99,10 @@ def _of_experiment(experiment: Item[ExperimentResult]) -> Headline | None:
 def _metric_tiles(metrics: Metrics) -> list[Tile]:
     """The first distance and the first alignment score."""
     tiles = []
-    for subject, beside in (("distance", "real against real images"), ("alignment", "real pairs")):
+    for subject, note in (("distance", "real against real images"), ("alignment", "real pairs")):
         if metric := next((one for one in distinct([metrics]) if one.subject == subject), None):
             real = metric.reference
-            told = "" if real is None else f"{beside}: {tables.number(real.value, tables.digits_of(metric))}"
+            told = "" if real is None else f"{note}: {tables.number(real.value, tables.digits_of(metric))}"
             tiles.append(_tile(tables.metric_column(metric), metric, told))
     return tiles
 
@@ -114,14 +114,14 @@ def _count_tiles(counts: Counts | None) -> list[Tile]:
     return [_tile(column, counts.overall.right, f"of {counts.overall.images:,} images")]
 
 
-def _tile(column: tables.Column, estimate: Estimate, beside: str) -> Tile:
+def _tile(column: tables.Column, estimate: Estimate, note: str) -> Tile:
     value, _, interval = tables.plain(estimate, column).partition(" ")
     return Tile(
         label=f"{column.title}, {column.better} is better" if column.better else column.title,
         value=value,
         interval=interval,
         interval_from=(estimate.interval_from or "") if interval else "",
-        beside=beside,
+        note=note,
     )
 
 
@@ -135,6 +135,6 @@ def _cost_tiles(costs: Costs, setting: Setting | None) -> list[Tile]:
             label="GFLOPs a guided sampling step",
             value=f"{own.shared:,.4g}",
             interval=f"{100 * (own.shared / early.shared - 1):+.0f} %".replace("-", "−"),
-            beside=f"early fusion by concatenation (U-ViT): {early.shared:,.4g}",
+            note=f"early fusion by concatenation (U-ViT): {early.shared:,.4g}",
         )
     ]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifuvit.reporting import paper
+from ifuvit import paper
 from ifuvit.reporting.collection import Collection, Item
 from ifuvit.reporting.tables import Cell, Column, Table, bare, metric_column
 from ifuvit.results import Costs, Evaluation, Metric, Metrics, Setting, by_name, distinct, in_common

@@ -1,4 +1,4 @@
-"""How well a model of text-image alignment tells true captions from false ones, on OpenMoji Scenes.
+"""How well a model of text-image alignment distinguishes true captions from false ones, on OpenMoji Scenes.
 
 A score is of use only if "two sheep" beats "three sheep" on an image of two sheep, and "left of" beats "right of". What is in
 a scene is known, so this can be measured: by choosing among captions that differ in one thing, and by retrieval, where

@@ -2,7 +2,7 @@
 
 Both frozen networks see every image and caption once; the two transformers on top of them are then trained by the
 symmetric contrastive loss of CLIP (Radford et al. 2021) with two changes. A batch is made of small groups of images
-that show the same kinds of objects, so that only the count, the relation or the background tells an image from its
+that show the same kinds of objects, so that only the count, the relation or the background distinguishes an image from its
 neighbors. And a caption that also describes another image of the batch is no counterexample there.
 
 Generated images come out of an autoencoder, whose slight faults change the features of a network trained on photographs

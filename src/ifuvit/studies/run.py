@@ -181,7 +181,7 @@ def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.PreferenceStudy |
     Raises:
         InputError: a study that is missing or broken, too few answers, or a counter that does not fit.
     """
-    from ifuvit.metrics.counting.counters import open_counter
+    from ifuvit.evaluation.networks import open_counter
 
     if find_spec("krippendorff") is None:
         raise InputError("analysis requires more packages (krippendorff): pip install 'ifuvit[study]'")
@@ -198,7 +198,7 @@ def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.PreferenceStudy |
             threshold=config.threshold,
             device=find_device(config.device),
         )
-        automatic, facts = count_items(study, config.study, counter), counter.facts()
+        automatic, facts = count_items(study, config.study, counter), to_dict(counter.facts())
     analysis = analyze_study(
         study,
         answers,

@@ -210,7 +210,7 @@ def full_disk_as_error(run: Path, step: Callable[[], int]) -> Iterator[None]:
 
     Args:
         run: the run directory.
-        step: tells the present step.
+        step: returns the current step.
 
     Raises:
         InputError: in place of the error that a writer raised.

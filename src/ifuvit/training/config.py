@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ifuvit.diffusion.objective import DDPM, Flow
+from ifuvit.diffusion.objective import DDPM, AnyObjective
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.command_line import read_weights
@@ -125,7 +125,7 @@ class Recipe:
     """What defines the weights, given the data and the number of steps."""
 
     model: IFUViTConfig = presets["cross-intermediate"]
-    objective: DDPM | Flow = DDPM()
+    objective: AnyObjective = DDPM()
     optimizer: AdamW | Muon = AdamW()
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EMAConfig = EMAConfig()

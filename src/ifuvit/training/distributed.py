@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 # Processes.
 
 
-def check_launch(accelerator: "Accelerator") -> None:
-    """Refuse launches under which the average of the weights would not be right.
+def check_launch(accelerator: "Accelerator", optimizer: str = "adamw") -> None:
+    """Refuse launches under which the weights or their average would not be right.
 
     Raises:
-        InputError: FSDP version 1 or without GPUs, DeepSpeed, Megatron.
+        InputError: FSDP version 1 or without GPUs, DeepSpeed, Megatron; or FSDP with Muon.
     """
     from accelerate.utils import DistributedType
 
     kind = accelerator.distributed_type
     if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise InputError("this launch asks for FSDP version 1; ask for version 2 (accelerate launch --fsdp_version 2)")
+    if kind == DistributedType.FSDP and optimizer == "muon":
+        raise InputError(
+            "optimizer muon takes whole matrices, and this launch shards them (FSDP); train with plain data parallelism "
+            "or with --optimizer adamw"
+        )
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise InputError(f"this launch asks for {kind.value}; train with plain data parallelism or with FSDP version 2")
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

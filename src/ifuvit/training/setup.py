@@ -119,7 +119,7 @@ class Run:
         )
         destroy_process_group_at_exit()
         self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
-        check_launch(self.accelerator)
+        check_launch(self.accelerator, self.recipe.optimizer.name)
         processes, parts = self.accelerator.num_processes, config.runtime.gradient_accumulation
         batch_size = self.recipe.batches.batch_size
         if batch_size % (processes * parts):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ifuvit.diffusion.objective import DDPM, Flow
+from ifuvit.diffusion.objective import AnyObjective
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model import flops as cost
 from ifuvit.training.config import Muon, TrainConfig
@@ -93,7 +93,7 @@ def run_summary(
     rows = [
         ("model", f"{model.conditioning}, [n_text, n_image] = [{model.n_text}, {model.n_image}]; {count:,} parameters"),
         ("GFLOPs", f"{flops.layers / 1e9:.2f} a forward pass, {flops.total / 1e9:.2f} with attention products; "
-                   f"{3 * flops.total * batch_size / 1e9:,.0f} a training step"),
+                   f"{cost.training_flops(model, batch_size) / 1e9:,.0f} a training step"),
         ("objective", _settings(recipe.objective)),
         ("optimizer", f"{recipe.optimizer.name}, learning rate {rates}"),
         ("data", f"{images:,} images, {dataset.caption_count:,} distinct captions, {dataset.text_mode}; "
@@ -114,7 +114,7 @@ def run_summary(
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
 
 
-def _settings(objective: DDPM | Flow) -> str:
+def _settings(objective: AnyObjective) -> str:
     """Its name, and the settings that are not the default ones."""
     default = type(objective)()
     changed = [

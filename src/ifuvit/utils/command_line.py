@@ -163,7 +163,7 @@ def _registry() -> Any:
         finally:
             inside = False
         if not isinstance(spec, StructConstructorSpec):
-            return spec
+            return spec  # type: ignore[return-value]  # what it is about, tyro says
         return replace(spec, fields=tuple(map(described, spec.fields)))
 
     return registry

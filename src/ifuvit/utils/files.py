@@ -246,7 +246,7 @@ def check_writable(directory: Path, *, flag: str = "--out") -> None:
 
 @dataclass(frozen=True)
 class OutputDirectory:
-    """The directory a command writes, and the one place that tells whether it may.
+    """The directory a command writes, and the one place that decides whether it may.
 
     It is the command's own if its record says so: a JSON object with the name of the command. A directory that is written
     step by step gets the record first (`begin`); one that appears as a whole has it inside (`write_manifest`, `replace`). A

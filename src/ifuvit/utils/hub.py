@@ -18,7 +18,7 @@ def find_folder(
         reference: a folder or a hub id.
         what: what the model is, for errors: "text encoder".
         advice: what to give instead of something that is neither, for errors.
-        files: names or patterns that are needed beside config.json and the safetensors.
+        files: names or patterns that are needed next to config.json and the safetensors.
         hub_id: what `reference` is called on the hub, if it is another name there.
         fetch: whether it may be downloaded; otherwise only what an earlier download left on this machine is taken.
 

@@ -106,7 +106,7 @@ def _held_out_counts() -> frozenset[tuple[int, int]]:
 
 @functools.cache
 def _is_held_out_pair(first: int, relation: str, second: int) -> bool:
-    # "a left of b" and "b right of a" are one image: both are judged by their "left of" or "above" form.
+    # "a left of b" and "b right of a" are one image: both are counted by their "left of" or "above" form.
     if relation in ("right of", "below"):
         first, relation, second = second, INVERSE[relation], first
     return zlib.crc32(f"{KINDS[first].name} {relation} {KINDS[second].name}".encode()) % 10 == 0

@@ -18,9 +18,9 @@ def write_scenes(
     """Write a data set in MS-COCO's layout: images/{train,val}/*.png, annotations/captions_{train,val}.json,
     annotations/instances_{train,val}.json, held_out.json, ATTRIBUTION.txt.
 
-    An image's number in the file name, its `id` and its index for `draw_scene` are the same. Beside COCO's fields an
+    An image's number in the file name, its `id` and its index for `draw_scene` are the same. Next to COCO's fields an
     image's record has `held_out`, `background`, and `relation`. Every file takes its name when it is whole, annotations
-    follow images, and everything is drawn anew at each call, so a call after an interrupted one completes the set.
+    follow images, and everything is drawn again at each call, so a call after an interrupted one completes the set.
 
     Args:
         out: the directory; new, empty, or of an earlier call with the same size and seed and not more images.

@@ -156,7 +156,7 @@ def load_detector(
     advice = (
         "give a folder or hub id of a zero-shot detector with its processor, such as google/owlv2-base-patch16-ensemble"
     )
-    # Whatever lies beside the weights: processors are spread over files of many names.
+    # Whatever lies next to the weights: processors are spread over files of many names.
     folder = find_folder(str(reference), what="detector", advice=advice, files=["*.json", "*.txt"])
     with loading(f"detector {reference}"):
         processor = library.AutoProcessor.from_pretrained(folder)
