@@ -6,7 +6,7 @@ prints a summary and keeps every number of a scenario in DIRECTORY/SCENARIO.json
 files are not there yet.
 
 200 studies of each kind. Preferences: the paper's 100 captions and four models, five raters a caption. Counts: the paper's 20
-prompts, ten images each of two models, three raters a image, and an automatic counter that is wrong in one of ten.
+prompts, ten images each of two models, three raters an image, and an automatic counter that is wrong in one of ten.
 """
 
 import sys

@@ -123,7 +123,7 @@ def simulate_preference(
 
 
 def _ranks(utility: np.ndarray, tie_below: float) -> np.ndarray:
-    """(..., M) ranks, 1 is best; a image closer than `tie_below` to the one before is tied with it, and the ranks after
+    """(..., M) ranks, 1 is best; an image closer than `tie_below` to the one before is tied with it, and the ranks after
     them are left out."""
     order = np.argsort(-utility, axis=-1)
     falling = np.take_along_axis(utility, order, axis=-1)

@@ -178,7 +178,7 @@ def test_a_few_results_make_a_page_that_tells_what_is_missing(
     for command in (
         "ifuvit evaluate MODEL",
         "ifuvit experiment table1",
-        "--guidance-scale 1 2 4",
+        "--guidance-scales 1 2 4",
         "ifuvit costs --json",
     ):
         assert command in last

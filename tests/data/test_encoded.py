@@ -151,13 +151,13 @@ def test_writer_refuses_other_settings(tmp_path):
     writer = EncodedDatasetWriter(tmp_path / "f")
     writer.begin(SETTINGS)
     assert writer.check(SETTINGS)
-    with pytest.raises(InputError, match="encoded with size 8, not 16"):
+    with pytest.raises(InputError, match="was begun with size 8, not 16"):
         writer.check({**SETTINGS, "size": 16})
     with pytest.raises(InputError, match="autoencoder aaaaaaaaaaaa, not cccccccccccc"):
         writer.check({**SETTINGS, "autoencoder": "c" * 64})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")
-    with pytest.raises(InputError, match="holds no encoded data set"):
+    with pytest.raises(InputError, match="holds something else already"):
         EncodedDatasetWriter(tmp_path / "other").check(SETTINGS)
     with pytest.raises(InputError, match="is a file"):
         EncodedDatasetWriter(tmp_path / "other" / "thesis.txt").check(SETTINGS)

@@ -51,7 +51,7 @@ def test_camera_rotation_is_applied(tmp_path):
 
 def test_broken_images_are_named(tmp_path):
     whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)))
-    for name, content in {"text.png": b"not a image", "half.png": whole[: len(whole) // 2], "empty.png": b""}.items():
+    for name, content in {"text.png": b"not an image", "half.png": whole[: len(whole) // 2], "empty.png": b""}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name):
             load_image(tmp_path / name)

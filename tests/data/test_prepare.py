@@ -73,7 +73,7 @@ def coco(tmp_path):
         images.append({"id": index, "file_name": name})
         annotations.append({"image_id": index, "caption": f"cap {index % 7}"})
         annotations.append({"image_id": index, "caption": f" longer  than\n8: {index}"})
-    (tmp_path / "images" / "5.png").write_bytes(b"this is not a image")
+    (tmp_path / "images" / "5.png").write_bytes(b"this is not an image")
     (tmp_path / "images" / "12.png").unlink()
     annotations.append({"image_id": 1, "caption": "  "})
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))

@@ -429,15 +429,19 @@ def test_a_longer_set_begins_with_the_shorter_one(tmp_path):
 def test_other_settings_or_a_foreign_directory_are_refused(tmp_path):
     out = write_scenes(tmp_path / "set", train=3, val=0)
     before = content(out)
-    for change in ({"seed": 1}, {"size": 32}, {"train": 2}):
-        with pytest.raises(InputError, match="other settings"):
+    for change, words in (
+        ({"seed": 1}, "was begun with seed 0, not 1"),
+        ({"size": 32}, "was begun with size 64, not 32"),
+        ({"train": 2}, "holds 3 scenes of train; give --train 3 or more"),
+    ):
+        with pytest.raises(InputError, match=words):
             write_scenes(out, **{"train": 3, "val": 0, **change})
     assert content(out) == before
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for name in ("foreign", "file"):
-        with pytest.raises(InputError, match="choose another"):
+    for name, words in (("foreign", "holds something else"), ("file", "is a file; give a directory")):
+        with pytest.raises(InputError, match=words):
             write_scenes(tmp_path / name, train=1, val=0)
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
 

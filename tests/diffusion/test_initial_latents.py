@@ -40,7 +40,7 @@ def test_json_and_what_is_not_that():
 
 
 def test_the_start_is_what_diffusion_leaves_of_such_colors():
-    """Over the places of a image noise averages out; what is left has the mean and the spread of training's."""
+    """Over the places of an image noise averages out; what is left has the mean and the spread of training's."""
     latents = initial_latents((2, 16, 16), 0, range(4_000), COLOR).mean((2, 3)).double().numpy()
     a = float(alphas_cumprod()[-1])
     assert np.allclose(latents.mean(0), np.sqrt(a) * np.array(COLOR.mean), atol=0.01)

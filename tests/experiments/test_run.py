@@ -236,7 +236,7 @@ def test_a_run_trained_further_is_evaluated_again(commands: Commands, tmp_path: 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"name": "ablation"}, "holds an experiment with name table1, not ablation"),
+        ({"name": "ablation"}, "was begun with name table1, not ablation"),
         ({"scale": "openmoji"}, "scale smoke, not openmoji"),
         ({"steps": 7}, "steps None, not 7"),
         ({"images": 3}, "images None, not 3"),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ifuvit.metrics.intervals import bootstrap_interval, estimate
+from ifuvit.metrics.intervals import bootstrap_interval, estimate, share
 
 
 def test_bootstrap_interval():
@@ -24,3 +24,14 @@ def test_estimate():
     made = estimate(values, over="seeds")
     assert made.value == 0.75 and made.n == 4 and made.interval_from == "bootstrap over seeds"
     assert made.interval == bootstrap_interval(values)
+
+
+def test_shares_of_0_and_1_have_wilsons_interval():
+    assert share([0.0, 1.0, 1.0, 1.0]) == estimate([0.0, 1.0, 1.0, 1.0])
+    z = 1.959964
+    for count in (2, 20, 1000):
+        every, none = share([1.0] * count), share([0.0] * count)
+        assert every.value == 1.0 and every.interval == pytest.approx((count / (count + z**2), 1.0))
+        assert none.value == 0.0 and none.interval == pytest.approx((0.0, z**2 / (count + z**2)))
+        assert every.n == count and every.interval_from == "Wilson's over images"
+    assert share([1.0]).interval is None and share([0.0], over="scenes").interval_from == "one of the scenes"

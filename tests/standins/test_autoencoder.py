@@ -351,7 +351,7 @@ def test_images_that_cannot_be_used(tmp_path, images):
     draw(tmp_path / "small", count=2, size=15)
     draw(tmp_path / "single", count=1)
     draw(tmp_path / "broken", count=2)
-    (tmp_path / "broken" / "001.png").write_bytes(b"not a image")
+    (tmp_path / "broken" / "001.png").write_bytes(b"not an image")
     for name, words in [
         ("absent", "no such folder"),
         ("empty", "holds no images"),

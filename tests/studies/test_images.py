@@ -12,7 +12,7 @@ from ifuvit.utils.errors import InputError
 
 
 def telling_image(path: Path, *, size: tuple[int, int] = (12, 12), seed: int = 0) -> np.ndarray:
-    """A image whose file says who drew it, in every way that PNG has."""
+    """An image whose file says who drew it, in every way that PNG has."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     info = PngInfo()
     info.add_text("model", "secret-model")

@@ -53,20 +53,23 @@ def test_both_equations_by_hand() -> None:
     assert numbers["cells_won"]["x"]["y"]["match_ratio"] == {"won": 0, "tied": 1, "lost": 1, "cells": 2}
     assert numbers["cells_won"]["y"]["x"]["average_error"] == {"won": 1, "tied": 1, "lost": 0, "cells": 2}
     assert numbers["differences"]["x"]["y"]["average_error"]["value"] == pytest.approx(3 / 4 - 1 / 3)
+    for score, one in numbers["differences"]["x"]["y"].items():
+        other = numbers["differences"]["y"]["x"][score]
+        assert other["value"] == -one["value"]
+        assert other["interval"] == (one["interval"] and [-one["interval"][1], -one["interval"][0]])
 
 
 def test_the_same_numbers_as_of_counted_images() -> None:
-    """With one rater a image the scores are those of `count judge`."""
+    """With one rater per image the scores are those of `ifuvit evaluate`."""
     study, answers, _ = simulate_count({"x": 0.7}, raters=5, raters_per_item=1, how=RaterModel(), seed=3)
     found = counts(study, [one for one in answers if one.purpose == "rating"])
     expected = count_metrics(list(zip(found.kind.tolist(), found.asked.tolist())), found.counted.tolist())
     numbers = count_numbers(found, samples=100)["models"]["x"]
     for key in ("average_error", "match_ratio"):
-        assert numbers["overall"][key]["value"] == pytest.approx(expected["overall"][key]["value"])
-        assert numbers["cells"]["sheep"]["4"][key]["value"] == pytest.approx(
-            expected["cells"]["sheep"]["4"][key]["value"]
-        )
-    assert list(numbers["by_count"]) == list(expected["by_count"])
+        overall, cell = getattr(expected.overall, key), getattr(expected.cells["sheep"]["4"], key)
+        assert numbers["overall"][key]["value"] == pytest.approx(overall.value)
+        assert numbers["cells"]["sheep"]["4"][key]["value"] == pytest.approx(cell.value)
+    assert list(numbers["by_count"]) == list(expected.by_count)
 
 
 def test_cells_of_the_paper() -> None:

@@ -173,7 +173,7 @@ def rank_by_keys(page: Any) -> None:
 
 
 def drag_by_touch(page: Any, held: Any, place: Any) -> None:
-    """What a finger does that takes a image by its name."""
+    """What a finger does that takes an image by its name."""
     place.scroll_into_view_if_needed()
     (x0, y0), (x1, y1) = (
         (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

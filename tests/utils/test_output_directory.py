@@ -88,7 +88,29 @@ def test_going_on_needs_the_same_identity(tmp_path: Path) -> None:
         inner[last] = value
         with pytest.raises(InputError, match=f"--run .*: was begun with {words}"):
             out.begin(other)
-    assert out.begin(identity)
+        with pytest.raises(InputError, match=words):
+            out.matches(other)
+    assert out.begin(identity) and out.matches(identity)
+
+
+def test_a_hash_is_shortened() -> None:
+    from ifuvit.utils.files import _difference
+
+    assert (
+        _difference({"autoencoder": "ab" * 32}, {"autoencoder": "cd" * 32}) == f"autoencoder {'cd' * 6}, not {'ab' * 6}"
+    )
+    assert _difference({"vae": {"fingerprint": "1"}}, {"vae": {"fingerprint": "2"}}) == "other vae"
+
+
+def test_a_record_whose_name_is_the_commands_alone_need_not_name_it(tmp_path: Path) -> None:
+    out = output(tmp_path, record="plan.json", signed=False)
+    assert not out.matches({"size": 64}) and not (tmp_path / "plan.json").exists()
+    assert not out.begin({"size": 64})
+    assert json.loads((tmp_path / "plan.json").read_text()) == {"size": 64}
+    assert out.begin({"size": 64})
+    write_json(tmp_path / "plan.json", [1])
+    with pytest.raises(InputError, match="holds something else"):
+        out.earlier()
 
 
 def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ import numpy as np
 from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, sha256, write_json, write_manifest, write_text
+from ifuvit.utils.files import OutputDirectory, atomic_path, read_json, sha256, write_json, write_manifest, write_text
 
 FORMAT = 2
 """Version of the layout above; a change that readers must know of raises it."""
@@ -56,6 +56,7 @@ class EncodedDatasetWriter:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
+        self._output = OutputDirectory(self.directory, "prepare", record="plan.json", signed=False)
 
     @property
     def finished(self) -> bool:
@@ -68,28 +69,12 @@ class EncodedDatasetWriter:
         Raises:
             InputError: the directory holds something else, or a data set encoded with other settings.
         """
-        if not self.directory.exists():
-            return False
-        if not self.directory.is_dir():
-            raise InputError(f"{self.directory}: is a file; --out must name a directory")
-        if not (self.directory / "plan.json").exists():
-            if any(not entry.name.startswith(".") for entry in self.directory.iterdir()):
-                raise InputError(f"{self.directory}: is not empty and holds no encoded data set; give another --out")
-            return False
-        old = read_json(self.directory / "plan.json")
-        for key in [*settings, *old]:
-            if old.get(key) != settings.get(key):
-                raise InputError(
-                    f"{self.directory}: was encoded with {key.replace('_', ' ')} {_short(old.get(key))}, "
-                    f"not {_short(settings.get(key))}; give another --out, or delete it to prepare it again"
-                )
-        return True
+        return self._output.matches(settings)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write plan.json, unless the same preparation was begun before (see `check`)."""
         if not self.check(settings):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            write_json(self.directory / "plan.json", dict(settings))
+            self._output.begin(settings)
 
     def done(self, kind: str, shard: int) -> dict[str, Any] | None:
         """The facts of a finished shard, or None if it is yet to be made."""

@@ -3,7 +3,6 @@
 Shapes: B captions, L tokens (fixed for an encoder), D the width of the model's states.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.files import fingerprint, read_json
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 
 if TYPE_CHECKING:
@@ -119,8 +118,7 @@ class TextEncoder:
         length: features made by encoders of one fingerprint are interchangeable."""
         names = sorted(path.name for path in self.folder.iterdir() if path.suffix == ".safetensors")
         names += [name for name in (*_TOKENIZER_FILES, *_OTHER_FILES) if (self.folder / name).is_file()]
-        lines = [f"{name} {sha256(self.folder / name)}\n" for name in names] + [f"max_tokens {self.max_tokens}\n"]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return fingerprint((self.folder / name for name in names), f"max_tokens {self.max_tokens}")
 
     def tokenize(self, captions: Sequence[str]) -> Tokens:
         """Token ids of `captions` (B strings; "" is the null caption), on the CPU. A caption over the limit loses its

@@ -1,6 +1,7 @@
-"""How sure a number is: percentile bootstrap intervals of means, and intervals from random halves."""
+"""How sure a number is: bootstrap intervals of means, Wilson's of shares of 0 or 1, and intervals from random halves."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from ifuvit.results import Estimate
 
 HALVES = 20
 """Random halves of the generated images from which the interval of a distance is made."""
+# The normal distribution's 97.5 % quantile.
+_Z = 1.959964
 _DRAWS = 10_000_000
 """How many binomial draws an interval may take: about a second."""
 
@@ -46,6 +49,24 @@ def estimate(values: Sequence[float] | np.ndarray, *, over: str = "images") -> E
         interval_from=f"bootstrap over {over}",
         n=len(values),
     )
+
+
+def share(values: Sequence[float] | np.ndarray, *, over: str = "images") -> Estimate:
+    """A share with its 95 % interval: `estimate`, but Wilson's interval where all values are equal, for there the bootstrap's
+    has no width; none from a single value.
+
+    Args:
+        values: 0 or 1 for each of N >= 1 `over`.
+        over: what is resampled in the bootstrap.
+    """
+    found, count = estimate(values, over=over), len(values)
+    if 0 < found.value < 1:
+        return found
+    if count == 1:
+        return replace(found, interval=None, interval_from=f"one of the {over}")
+    beyond = _Z**2 / (count + _Z**2)
+    interval = (0.0, beyond) if found.value == 0 else (1 - beyond, 1.0)
+    return replace(found, interval=interval, interval_from=f"Wilson's over {over}")
 
 
 def estimate_from_halves(distance: Callable[[np.ndarray], float], features: np.ndarray, *, seed: int = 0) -> Estimate:

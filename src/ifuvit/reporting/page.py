@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ifuvit import paper
 from ifuvit.reporting import (
     cost_section,
     count_section,
     experiment_section,
-    paper,
     paper_section,
     speed_section,
     study_section,

@@ -81,7 +81,7 @@ class Fit:
         for problem in problems:
             print(f"{problem}; an older checkpoint is used", file=sys.stderr)
         if checkpoint is not None:
-            restore(checkpoint, self.network, self.ema, self.optimizer)
+            restore(checkpoint, self.network, self.ema, [self.optimizer])
             self.step, self.seconds = checkpoint.state["step"], checkpoint.state["seconds"]
             print(f"resuming from step {self.step}", file=sys.stderr)
 
@@ -155,7 +155,7 @@ class Fit:
     def _save(self, run: Path) -> None:
         assert self.ema is not None
         state = {"step": self.step, "seconds": self.seconds}
-        write(run, self.step, gather(self.network, self.ema, self.optimizer, state), keep=2)
+        write(run, self.step, gather(self.network, self.ema, [self.optimizer], state), keep=2)
 
 
 def _end(number: int, step: int) -> None:

@@ -60,7 +60,7 @@ def passed(task: Assignment, answer: Answer) -> bool | None:
 
 
 def competition_ranks(ranks: Sequence[float]) -> tuple[float, ...]:
-    """The same order in the one way that answers are kept: a image's rank is one more than how many are better."""
+    """The same order in the one way that answers are kept: an image's rank is one more than how many are better."""
     return tuple(float(1 + sum(other < rank for other in ranks)) for rank in ranks)
 
 

@@ -92,13 +92,14 @@ def count_numbers(table: Counts, *, samples: int, seed: int = 0) -> dict[str, An
                 for kind, row in cells.items()
             },
         }
-    pairs = list(itertools.permutations(range(len(table.models)), 2))
     differences: dict[str, Any] = {name: {} for name in table.models}
     won: dict[str, Any] = {name: {} for name in table.models}
-    for a, b in pairs:
+    for a, b in itertools.combinations(range(len(table.models)), 2):
         one, other = table.models[a], table.models[b]
         differences[one][other] = difference(table, a, b, samples=samples, seed=seed)
-        won[one][other] = {score: cells_won(models[one]["cells"], models[other]["cells"], score) for score in SCORES}
+        differences[other][one] = {score: mirrored(found) for score, found in differences[one][other].items()}
+        for x, y in ((one, other), (other, one)):
+            won[x][y] = {score: cells_won(models[x]["cells"], models[y]["cells"], score) for score in SCORES}
     return {"answers": len(table.counted), "models": models, "differences": differences, "cells_won": won}
 
 
@@ -156,6 +157,18 @@ def difference(table: Counts, a: int, b: int, *, samples: int, seed: int = 0) ->
         seed=seed,
     )
     return dict(zip(SCORES, estimates))
+
+
+def mirrored(estimate: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The estimate of the opposite difference: B - A from A - B."""
+    if estimate is None:
+        return None
+    interval = estimate["interval"]
+    return {
+        **estimate,
+        "value": -estimate["value"],
+        "interval": None if interval is None else [-interval[1], -interval[0]],
+    }
 
 
 def cells_won(cells: Mapping[str, Any], others: Mapping[str, Any], score: str) -> dict[str, int]:

@@ -45,7 +45,7 @@ def common_size(files: list[Path]) -> int:
 
 
 def blind(source: Path, target: Path, *, size: int) -> None:
-    """Write a image's pixels, cropped and scaled where it has another size, and nothing else of it.
+    """Write an image's pixels, cropped and scaled where it has another size, and nothing else of it.
 
     Raises:
         InputError: it is not a readable image.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A place where a image stands."""
+    """A place where an image stands."""
 
     number: int
     name: str
@@ -50,7 +50,7 @@ def view_task(study: Study, rater: Rater, number: int, given: list[Entry], sourc
 
     Args:
         given: the rater's answers to it so far.
-        source: the address of a image by its file name.
+        source: the address of an image by its file name.
     """
     task = rater.tasks[number]
     item = study.item(task.item)

@@ -89,7 +89,7 @@ def draw(
     from ifuvit.evaluation.generation import draw as draw_into
     from ifuvit.utils.distributed import Processes
 
-    facts = {"model": target.describe(), "settings": {"sampling": to_dict(settings), "seed": seed}}
+    facts = {"model": to_dict(target.describe()), "settings": {"sampling": to_dict(settings), "seed": seed}}
     part = directory / hashlib.sha256(json.dumps([facts, prompts]).encode()).hexdigest()[:16]
     files, _ = draw_into(
         target, prompts, part, settings, seed=seed, batch_size=batch_size, processes=Processes(), label=model

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -261,6 +262,8 @@ class OutputDirectory:
     """Name of the file that holds the record."""
     own: tuple[str, ...] = ()
     """Names, or patterns of names, that the command may leave before there is a record."""
+    signed: bool = True
+    """Whether the record names the command. One under a name that no other command uses need not."""
     flag: str = "--out"
     """Where the user gave the directory, for errors."""
 
@@ -275,7 +278,7 @@ class OutputDirectory:
         file = self.path / self.record
         if file.is_file():
             record = read_json(file)
-            if isinstance(record, dict) and record.get("command") == self.command:
+            if isinstance(record, dict) and (not self.signed or record.get("command") == self.command):
                 return record
             raise self._foreign(self.record)
         names = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
@@ -283,15 +286,11 @@ class OutputDirectory:
             raise self._foreign(foreign[0])
         return None
 
-    def begin(self, identity: Mapping[str, Any], **further: Any) -> bool:
-        """Make the directory and write the record, or go on with what was begun here.
+    def matches(self, identity: Mapping[str, Any]) -> bool:
+        """Whether the command began the same here before; False if the directory is new.
 
         Args:
             identity: JSON values that must be equal to those of the earlier record; mappings are compared item by item.
-            further: JSON values that are recorded and may differ. They replace values of `identity` of the same names.
-
-        Returns:
-            Whether the same was begun here before.
 
         Raises:
             InputError: as `earlier`, or the earlier record differs: the first difference is named.
@@ -299,8 +298,25 @@ class OutputDirectory:
         earlier = self.earlier()
         if earlier is not None and (difference := _difference(identity, earlier)):
             raise InputError(f"{self.flag} {self.path}: was begun with {difference}; give another {self.flag}")
-        write_json(self.path / self.record, {"command": self.command, **identity, **further})
         return earlier is not None
+
+    def begin(self, identity: Mapping[str, Any], **further: Any) -> bool:
+        """Make the directory and write the record, or go on with what was begun here.
+
+        Args:
+            identity: as `matches`.
+            further: JSON values that are recorded and may differ. They replace values of `identity` of the same names.
+
+        Returns:
+            Whether the same was begun here before.
+
+        Raises:
+            InputError: as `matches`.
+        """
+        begun = self.matches(identity)
+        signature = {"command": self.command} if self.signed else {}
+        write_json(self.path / self.record, {**signature, **identity, **further})
+        return begun
 
     @contextmanager
     def replace(self) -> Iterator[Path]:
@@ -322,15 +338,17 @@ class OutputDirectory:
 
 def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> str | None:
     """The first difference in words: "steps 3, not 4"."""
+
+    def short(value: Any) -> str:
+        return value[:12] if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else str(value)
+
     for key, value in mine.items():
-        was = theirs.get(key)
+        was, name = theirs.get(key), prefix + key
         if isinstance(value, Mapping) and isinstance(was, Mapping):
-            if difference := _difference(value, was, "" if key == "config" else f"{prefix}{key}."):
+            if difference := _difference(value, was, "" if key == "config" else f"{name}."):
                 return difference
         elif was != value:
-            name = prefix + key
-            for ending in ("_sha256", "_fingerprint"):
-                if name.endswith(ending):  # nobody reads hashes
-                    return f"other {name.removesuffix(ending).replace('_', ' ')}"
-            return f"{name} {was}, not {value}"
+            if hashed := re.fullmatch(r"(.+)[._](sha256|fingerprint)", name):
+                return f"other {hashed[1].replace('_', ' ')}"
+            return f"{name.replace('_', ' ')} {short(was)}, not {short(value)}"
     return None

@@ -103,7 +103,7 @@ def test_kernel_distance_of_unequal_sides_and_in_blocks(monkeypatch):
     blocks = frechet._blocks
     monkeypatch.setattr(frechet, "_blocks", lambda length: blocks(length, 7))
     assert kernel_distance(x, y).value == pytest.approx(found.value, rel=1e-12)
-    # Also of a set with itself, where the pairs of a image with itself count between the sides only.
+    # Also of a set with itself, where the pairs of an image with itself count between the sides only.
     assert kernel_distance(x, x).value == pytest.approx(
         2 * within[0] - 2 * np.mean([kernel(a, b) for a in x for b in x])
     )

@@ -9,7 +9,7 @@ from ifuvit.data.scenes.captions import prompt_for, relation_prompt_for
 from ifuvit.data.scenes.contents import KIND_INDEX, KINDS, count_combinations, relation_combinations
 from ifuvit.data.scenes.drawing import Split, check_seed_and_size, draw_scene, openmoji_version
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, write_json, write_text
+from ifuvit.utils.files import OutputDirectory, atomic_path, write_json, write_text
 
 
 def write_scenes(
@@ -82,21 +82,16 @@ def _attribution() -> str:
 
 def _begin(out: Path, settings: dict[str, Any]) -> None:
     """Refuse a directory that holds something else, so that no image of another data set stays among these."""
-    marker = out / "scenes.json"
-    if marker.exists():
-        before = read_json(marker)
-        same = isinstance(before, dict) and all(
-            before.get(name) == settings[name] for name in ("format", "size", "seed", "openmoji")
-        )
-        if not (same and before.get("train", 0) <= settings["train"] and before.get("val", 0) <= settings["val"]):
+    directory = OutputDirectory(out, "scenes", record="scenes.json", signed=False)
+    counts = {split: settings[split] for split in ("train", "val")}
+    before = directory.earlier() or {}
+    for split, count in counts.items():
+        if before.get(split, 0) > count:
             raise InputError(
-                f"{out} holds scenes drawn with other settings ({json.dumps(before)}); "
-                "give them again (more images are fine), choose another directory, or delete it"
+                f"--out {out}: holds {before[split]} scenes of {split}; give --{split} {before[split]} or more"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not a directory of scenes; choose another one")
+    directory.begin({name: value for name, value in settings.items() if name not in counts}, **counts)
     (out / "manifest.json").unlink(missing_ok=True)
-    write_json(marker, settings)
 
 
 def _write_split(out: Path, split: Split, count: int, size: int, seed: int, progress: bool) -> None:

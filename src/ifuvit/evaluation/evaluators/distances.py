@@ -20,7 +20,7 @@ from ifuvit.metrics.distances.frechet import (
     root_of_features,
 )
 from ifuvit.metrics.distances.statistics import FeatureStatistics, check_widths
-from ifuvit.metrics.intervals import estimate, estimate_from_halves
+from ifuvit.metrics.intervals import estimate_from_halves, share
 from ifuvit.results import Estimate, Metric, Reference
 from ifuvit.utils.distributed import in_order
 from ifuvit.utils.errors import InputError
@@ -280,8 +280,8 @@ def distances(
         metric(
             _frechet(generated, root_of_features(real), seed=seed), network.distance, frechet_floor, how, decimals=2
         ),
-        metric(estimate(lies_among(generated, real)), f"precision{network.suffix}", precision, how, coverage=True),
-        metric(estimate(lies_among(real, generated)), f"recall{network.suffix}", recall, how, coverage=True),
+        metric(share(lies_among(generated, real)), f"precision{network.suffix}", precision, how, coverage=True),
+        metric(share(lies_among(real, generated)), f"recall{network.suffix}", recall, how, coverage=True),
     ]
 
 

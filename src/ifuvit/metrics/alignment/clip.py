@@ -3,7 +3,6 @@
 Shapes: B images or captions, E the width of the common space.
 """
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.nn.functional import normalize
 
 from ifuvit.metrics.alignment.base import AlignmentModel
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.files import fingerprint, read_json
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"
@@ -97,7 +96,7 @@ class CLIP(AlignmentModel):
         """SHA-256 over the contents of weights, configuration and tokenizer."""
         names = sorted(path.name for path in self.folder.glob("*.safetensors"))
         names += [name for name in _FILES if (self.folder / name).is_file()]
-        return hashlib.sha256("".join(f"{n} {sha256(self.folder / n)}\n" for n in names).encode()).hexdigest()
+        return fingerprint(self.folder / name for name in names)
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         """An RGB image as OpenAI's CLIP gets it: the shorter side resized to S (bicubic), the central square, scaled

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ifuvit.data.scenes import MAX_COUNT, Relation, is_held_out_count, is_held_out_relation
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation
-from ifuvit.metrics.intervals import estimate
+from ifuvit.metrics.intervals import estimate, share
 from ifuvit.results import Confusion, Counts, CountScores, ObjectScores, Relations, RelationScores
 from ifuvit.utils.errors import InputError
 
@@ -159,7 +159,8 @@ def _means(scores: type[S], values: Mapping[str, Sequence[float | None]], places
     means: dict[str, Any] = {}
     for name, of_all in values.items():
         chosen = [value for place in places if (value := of_all[place]) is not None]
-        means[name] = estimate(chosen) if chosen else None
+        of = estimate if name == "average_error" else share
+        means[name] = of(chosen) if chosen else None
     return scores(images=len(places), **means)
 
 

@@ -3,7 +3,6 @@
 Shapes: B images of H x W pixels, D the width of a network's features.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
 from ifuvit.utils.distributed import Processes, in_order
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.files import fingerprint, read_json, sha256
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
+from ifuvit.utils.weights import load_state, read_torch_file
 
 T = TypeVar("T")
 
@@ -264,25 +264,11 @@ def _find_inception(weights: str | Path | None) -> Path:
 
 def _load_state(module: nn.Module, file: Path, network: str) -> None:
     """Load a state dict into `module`, without running anything that the file may hold."""
-    if not file.is_file():
-        raise InputError(f"{file}: no such file of weights for {network}")
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling a file of any other kind gives errors of every class
-        raise InputError(f"{file}: not weights that torch can load ({type(error).__name__})") from None
+    state = read_torch_file(file)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{file}: holds no state dict of tensors for {network}")
-    expected = module.state_dict()
-    for name, value in expected.items():
-        # Counts of training batches, which old files lack.
-        if name not in state and not name.endswith("num_batches_tracked"):
-            raise InputError(f"{file}: not weights of {network}: {name} is missing")
-        if name in state and state[name].shape != value.shape:
-            shapes = f"{tuple(state[name].shape)}, not {tuple(value.shape)}"
-            raise InputError(f"{file}: not weights of {network}: {name} has the shape {shapes}")
-    if unknown := sorted(set(state) - set(expected)):
-        raise InputError(f"{file}: not weights of {network}: {unknown[0]} is not of that network")
-    module.load_state_dict(state, strict=False)
+    # Old files have no counts of training batches.
+    load_state(module, state, where=f"{file}: not weights of {network}", optional=("num_batches_tracked",))
 
 
 # ------------------------------------------------------------------------------------------------------- transformers
@@ -333,7 +319,7 @@ def _load_transformer(
         name=called,
         distance=distance,
         width=width,
-        fingerprint=_folder_fingerprint(folder),
+        fingerprint=fingerprint([folder / "config.json", *sorted(folder.glob("*.safetensors"))]),
         device=device,
     )
 
@@ -361,11 +347,6 @@ def _from_pretrained(name: NetworkName, folder: Path) -> Any:
         )
     check_whole(report, what=f"{name} weights {folder}")
     return model.float()
-
-
-def _folder_fingerprint(folder: Path) -> str:
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
 
 
 # --------------------------------------------------------------------------------------------------------- extraction
