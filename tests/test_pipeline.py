@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_pipeline import MODEL, tiny_model, write_text_encoder, write_tiny_pipeline, write_vae
+from tiny_pipeline import MODEL, tiny_model, write_text_encoder, write_vae
 
 import ifuvit
 from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
@@ -24,21 +24,16 @@ UNIT = LatentNormalization(scale=(1.0,))
 PROMPTS = ["two sheep", "a bus", "two sheep", "three apples on grass", "a red bus"]
 
 
-@pytest.fixture(scope="module")
-def run_directory(tmp_path_factory):
-    return write_tiny_pipeline(tmp_path_factory.mktemp("run"))
-
-
 @pytest.fixture
-def copy(run_directory, tmp_path):
+def copy(tiny_run, tmp_path):
     """A run directory to spoil."""
-    shutil.copytree(run_directory / "pipeline", tmp_path / "run" / "pipeline")
+    shutil.copytree(tiny_run / "pipeline", tmp_path / "run" / "pipeline")
     return tmp_path / "run"
 
 
 @pytest.fixture(scope="module")
-def pipeline(run_directory):
-    return Pipeline.from_pretrained(run_directory)
+def pipeline(tiny_run):
+    return Pipeline.from_pretrained(tiny_run)
 
 
 def pixels(images):
@@ -149,8 +144,8 @@ def test_long_prompts_are_counted(pipeline):
         pipeline(["a bus"], num_inference_steps=1)
 
 
-def test_precision(pipeline, run_directory):
-    half = Pipeline.from_pretrained(run_directory, dtype=torch.bfloat16)
+def test_precision(pipeline, tiny_run):
+    half = Pipeline.from_pretrained(tiny_run, dtype=torch.bfloat16)
     difference = pixels(half(PROMPTS, num_inference_steps=4)) - pixels(pipeline(PROMPTS, num_inference_steps=4))
     assert 0 < np.abs(difference).mean() < 6
 
@@ -231,8 +226,8 @@ def test_decode_undoes_the_latent_scale(pipeline):
         pipeline.decode(latents * float("nan"))
 
 
-def test_layout(run_directory):
-    directory = run_directory / "pipeline"
+def test_layout(tiny_run):
+    directory = tiny_run / "pipeline"
     index = json.loads((directory / "model_index.json").read_text())
     assert index["latent_normalization"] == {"mean": [0.0], "scale": [0.5]} and index["time_offset"] == 1
     assert index["objective"] == {"name": "ddpm", "snr_gamma": None}

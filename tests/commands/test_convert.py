@@ -2,14 +2,12 @@
 
 import json
 import pickle
-import sys
 
 import pytest
 import reference_uvit
 import torch
 
 from ifuvit import IFUViT
-from ifuvit.commands import main as cli
 from ifuvit.utils.command_line import parse
 
 
@@ -19,15 +17,9 @@ def checkpoint(tmp_path):
     return tmp_path / "uvit.pth"
 
 
-def convert(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["ifuvit", "convert", *map(str, arguments)])
-    cli.main()
-
-
-def test_convert(checkpoint, tmp_path, monkeypatch, capsys):
+def test_convert(ifuvit, checkpoint, tmp_path):
     out = tmp_path / "out"
-    convert(monkeypatch, "uvit", checkpoint, out, "--heads", 4)
-    printed = capsys.readouterr().out
+    printed = ifuvit("convert", "uvit", checkpoint, out, "--heads", 4).out
     assert printed.startswith(f"{out}: U-ViT with") and "depth 4, 4 heads" in printed and "7 text tokens" in printed
     model, state = IFUViT.from_pretrained(out), torch.load(checkpoint)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
@@ -38,7 +30,7 @@ def test_convert(checkpoint, tmp_path, monkeypatch, capsys):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["command"] == "convert" and manifest["backbone"]["num_heads"] == 4
 
-    convert(monkeypatch, "uvit", checkpoint, out, "--heads", 2, "--text-tokens", 22)  # replaces the first
+    ifuvit("convert", "uvit", checkpoint, out, "--heads", 2, "--text-tokens", 22)  # replaces the first
     c = IFUViT.from_pretrained(out).config
     assert (c.num_heads, c.text_tokens, c.latent_size) == (2, 22, 2)
 
@@ -64,12 +56,9 @@ def pickled(path):
         (lambda path: path.unlink(), "no such file"),
     ],
 )
-def test_bad_checkpoints_get_one_line(checkpoint, tmp_path, monkeypatch, capsys, spoil, message):
+def test_bad_checkpoints_get_one_line(refusal, checkpoint, tmp_path, spoil, message):
     spoil(checkpoint)
-    with pytest.raises(SystemExit) as stop:
-        convert(monkeypatch, "uvit", checkpoint, tmp_path / "out", "--heads", 4)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+    assert message in refusal("convert", "uvit", checkpoint, tmp_path / "out", "--heads", 4)
     assert not (tmp_path / "out").exists()
 
 
@@ -86,22 +75,18 @@ def test_bad_checkpoints_get_one_line(checkpoint, tmp_path, monkeypatch, capsys,
         (["uvit", "{checkpoint}", "{out}", "--heads", "4", "--text-tokens", "9"], "--text-tokens 9"),
     ],
 )
-def test_mistakes_get_one_line(checkpoint, tmp_path, monkeypatch, capsys, arguments, message):
+def test_mistakes_get_one_line(refusal, checkpoint, tmp_path, arguments, message):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "holiday.png").touch()
     paths = {"checkpoint": checkpoint, "out": tmp_path / "out", "photos": photos}
-    with pytest.raises(SystemExit) as stop:
-        convert(monkeypatch, *[argument.format(**paths) for argument in arguments])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+    assert message in refusal("convert", *[argument.format(**paths) for argument in arguments])
     assert list(photos.iterdir()) == [photos / "holiday.png"]
 
 
-def test_a_model_of_others_is_not_replaced(checkpoint, tmp_path, monkeypatch, capsys):
+def test_a_model_of_others_is_not_replaced(refusal, checkpoint, tmp_path):
     """A directory that a training wrote has a model_index.json too."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model_index.json").write_text("{}")
-    with pytest.raises(SystemExit):
-        convert(monkeypatch, "uvit", checkpoint, tmp_path / "out", "--heads", 4)
-    assert "holds something else already (model_index.json)" in capsys.readouterr().err
+    message = refusal("convert", "uvit", checkpoint, tmp_path / "out", "--heads", 4)
+    assert "holds something else already (model_index.json)" in message

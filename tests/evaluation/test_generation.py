@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.generation import draw
@@ -19,8 +18,8 @@ PROMPTS = ["a bus", "two sheep", "three apples", "a bus", "one sheep"]
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    return open_target(str(write_tiny_pipeline(tmp_path_factory.mktemp("run"))), device=torch.device("cpu"))
+def target(tiny_run):
+    return open_target(str(tiny_run), device=torch.device("cpu"))
 
 
 def generate_images(

@@ -32,8 +32,8 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(write_tiny_pipeline(tmp_path_factory.mktemp("run")))
+def model(tiny_run):
+    return str(tiny_run)
 
 
 def measured(target, scenes, out, *arguments) -> results.Evaluation:

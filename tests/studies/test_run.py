@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from PIL import Image
 from tiny_pipeline import write_tiny_pipeline
 from tiny_study import MODELS, PROMPTS, make_study, write_images
 
-from ifuvit.commands import main as cli
 from ifuvit.commands import study as command
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.studies.answers import read_answers
@@ -268,19 +268,10 @@ def test_forms_go_out_and_answers_come_in(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_get_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
+    refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ifuvit", "study", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    captured = capsys.readouterr()
-    assert stop.value.code == 2
-    assert captured.err.startswith("ifuvit: ") and captured.err.count("\n") == 1 and message in captured.err
+    assert message in refusal("study", *arguments)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import MODEL, MODEL_FLAGS, TOKENS, tiny, write_features
 
-from ifuvit.commands import main as cli
 from ifuvit.data.encoded import EncodedDataset
 from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.encoders.normalization import LatentNormalization
@@ -848,31 +847,19 @@ def test_launches_that_are_not_supported(data, tmp_path, monkeypatch):
 # Bad input.
 
 
-def command(monkeypatch, capsys, *arguments):
-    """`ifuvit train …` in this process: exit status and what stood on stderr's last line."""
-    monkeypatch.setattr(sys, "argv", ["ifuvit", "train", *map(str, arguments)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    return status, capsys.readouterr().err.strip().splitlines()
-
-
 PRESET = "openmoji-cross-intermediate"
 
 
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ([], "name a preset first"),
         (
             ["cross-sideways", "--data", "f", "--out", "r"],
             "unknown preset 'cross-sideways'; the presets are concat-early",
         ),
-        ([PRESET, "--out", "r"], "--data PATH"),
-        ([PRESET, "--data", "f", "--out", "r", "--objective", "magic"], "--objective magic: choose ddpm or flow"),
-        ([PRESET, "--data", "f", "--out", "r", "--optimizer=sgd"], "--optimizer sgd: choose adamw or muon"),
+        ([PRESET, "--out", "r"], "--data is required"),
+        ([PRESET, "--data", "f", "--out", "r", "--objective", "magic"], "--objective magic: must be ddpm or flow"),
+        ([PRESET, "--data", "f", "--out", "r", "--optimizer=sgd"], "--optimizer sgd: must be adamw or muon"),
         ([PRESET, "--data", "f", "--out", "r", "--objective", "flow", "--snr-gamma", "5"], "--snr-gamma"),
         ([PRESET, "--data", "f", "--out", "r", "--shift", "3"], "--shift"),
         ([PRESET, "--data", "f", "--out", "r", "--gradient-clip", "nan"], "--gradient-clip nan: must be above 0"),
@@ -889,19 +876,17 @@ PRESET = "openmoji-cross-intermediate"
         ([PRESET, "--data", "nowhere", "--out", "r"], "nowhere: no such encoded data set"),
     ],
 )
-def test_one_line_for_bad_arguments(monkeypatch, capsys, tmp_path, arguments, says):
+def test_one_line_for_bad_arguments(refusal, monkeypatch, tmp_path, arguments, says):
     monkeypatch.chdir(tmp_path)
-    status, lines = command(monkeypatch, capsys, *arguments)
-    assert status == 2 and len(lines) == 1 and lines[0].startswith("ifuvit: ") and says in lines[0]
+    assert says in refusal("train", *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_line_for_data_that_do_not_fit(monkeypatch, capsys, tmp_path, data):
+def test_one_line_for_data_that_do_not_fit(refusal, tmp_path, data):
     def fails(*arguments):
-        status, lines = command(monkeypatch, capsys, PRESET, *MODEL_FLAGS, "--out", tmp_path / "run", *arguments)
-        assert status == 2 and len(lines) == 1
+        line = refusal("train", PRESET, *MODEL_FLAGS, "--out", tmp_path / "run", *arguments)
         assert not (tmp_path / "run").exists()
-        return lines[0]
+        return line
 
     larger = write_features(tmp_path / "larger", size=64)
     assert "latents are 4x16x16, the model takes 4x8x8" in fails("--data", larger)
@@ -921,17 +906,16 @@ def test_one_line_for_data_that_do_not_fit(monkeypatch, capsys, tmp_path, data):
     assert "no model 'nothing'" in fails("--data", data, "--init-from", "nothing")
 
 
-def test_one_line_for_directories_that_are_not_this_run(monkeypatch, capsys, tmp_path, data):
+def test_one_line_for_directories_that_are_not_this_run(ifuvit, refusal, tmp_path, data):
     out = tmp_path / "run"
     flags = [*MODEL_FLAGS, "--batch-size=4", "--steps=3", "--sample-every=0", "--precision=fp32", "--warmup-steps=0"]
-    assert command(monkeypatch, capsys, PRESET, *flags, "--data", data, "--out", out)[0] == 0
+    assert ifuvit("train", PRESET, *flags, "--data", data, "--out", out).status == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
     def fails(*arguments, preset=PRESET):
-        status, lines = command(monkeypatch, capsys, preset, *flags, "--data", data, "--out", out, *arguments)
-        assert status == 2 and len(lines) == 1
+        line = refusal("train", preset, *flags, "--data", data, "--out", out, *arguments)
         assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-        return lines[0]
+        return line
 
     assert "begun with recipe.optimizer.learning_rate 0.0015, not 0.1" in fails("--learning-rate", "0.1")
     assert "begun with recipe.model.n_text 1, not 2" in fails("--n-text", "2")
@@ -948,13 +932,13 @@ def test_one_line_for_directories_that_are_not_this_run(monkeypatch, capsys, tmp
     assert sorted(path.name for path in (tmp_path / "precious").iterdir()) == ["thesis.txt"]
 
 
-def test_full_disk(data, tmp_path, monkeypatch, capsys):
+def test_full_disk(ifuvit, data, tmp_path, monkeypatch):
     from safetensors import SafetensorError
 
     out = tmp_path / "run"
     flags = [*MODEL_FLAGS, "--batch-size=4", "--save-every=2", "--sample-every=0", "--precision=fp32"]
-    arguments = [PRESET, *flags, "--data", data, "--out", out]
-    assert command(monkeypatch, capsys, *arguments, "--steps=2")[0] == 0
+    arguments = ["train", PRESET, *flags, "--data", data, "--out", out]
+    assert ifuvit(*arguments, "--steps=2").status == 0
 
     def contents():
         return {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()}
@@ -972,11 +956,12 @@ def test_full_disk(data, tmp_path, monkeypatch, capsys):
     ):
         with monkeypatch.context() as patch:
             patch.setattr(place, error)
-            status, lines = command(patch, capsys, *arguments, "--steps=4", "--log-every=3")
-        assert status == 2 and lines[-1].startswith(f"ifuvit: {out}: the disk is full at step {at} (")
-        assert "No space left on device" in lines[-1] and "the last good checkpoint is step 2." in lines[-1]
+            status, _, err = ifuvit(*arguments, "--steps=4", "--log-every=3")
+        line = err.splitlines()[-1]
+        assert status == 2 and line.startswith(f"ifuvit: {out}: the disk is full at step {at} (")
+        assert "No space left on device" in line and "the last good checkpoint is step 2." in line
         assert contents() == before
-    assert command(monkeypatch, capsys, *arguments, "--steps=4")[0] == 0
+    assert ifuvit(*arguments, "--steps=4").status == 0
     assert checkpoint.saved_steps(out) == [2, 4]
 
 
