@@ -97,10 +97,12 @@ class Distances:
             )
         size, mine = self.setup.protocol.size, self.setup.processes.share(files)
 
+        reconstruct = target.reconstruct
+
         def work() -> np.ndarray:
             features = [np.empty((0, network.width), np.float32)]
             for start in range(0, len(mine), 32):
-                decoded = target.reconstruct(mine[start : start + 32])
+                decoded = reconstruct(mine[start : start + 32])
                 resized = decoded if size is None else [center_crop_resize(image, size) for image in decoded]
                 pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized])).permute(0, 3, 1, 2)
                 features.append(network(pixels).cpu().numpy())

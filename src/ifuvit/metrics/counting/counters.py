@@ -6,10 +6,9 @@ own error is known, since the contents of scenes are; for photographs a zero-sho
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
-from ifuvit.data.images import to_tensor
+from ifuvit.data.images import ImageSource, to_tensor
 from ifuvit.metrics.counting.counter_network import ObjectCounter, read_squares
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
 from ifuvit.metrics.counting.scores import Detection, counts, score
@@ -33,7 +32,7 @@ class ImageCounter(Protocol):
         ...
 
     def find(
-        self, files: Sequence[Path], asked: Sequence[Asked | AskedRelation], *, threshold: float
+        self, files: Sequence[ImageSource], asked: Sequence[Asked | AskedRelation], *, threshold: float
     ) -> list[list[Detection]]:
         """The objects in every image with at least this score, the surest first. What a higher threshold finds is a
         part of what a lower one finds."""
@@ -57,7 +56,7 @@ class SceneCounter:
         return parse_prompt(prompt)
 
     def find(
-        self, files: Sequence[Path], asked: Sequence[Asked | AskedRelation], *, threshold: float
+        self, files: Sequence[ImageSource], asked: Sequence[Asked | AskedRelation], *, threshold: float
     ) -> list[list[Detection]]:
         found: list[list[Detection]] = []
         for start in range(0, len(files), _BATCH_SIZE):
@@ -70,7 +69,7 @@ class SceneCounter:
 
 
 def count_images(
-    files: Sequence[Path],
+    files: Sequence[ImageSource],
     prompts: Sequence[str],
     counter: ImageCounter,
     *,
@@ -124,7 +123,7 @@ def count_images(
     )
 
 
-def _counted(file: Path, prompt: str, objects: Sequence[Detection]) -> CountedImage:
+def _counted(file: ImageSource, prompt: str, objects: Sequence[Detection]) -> CountedImage:
     return CountedImage(
         file=file.name,
         prompt=prompt,

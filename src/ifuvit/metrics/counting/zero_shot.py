@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ifuvit.data.images import load_image
+from ifuvit.data.images import ImageSource, load_image
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_noun_phrase
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.results import Counter
@@ -76,7 +76,7 @@ class ZeroShotCounter:
 
     @torch.no_grad()
     def find(
-        self, files: Sequence[Path], asked: Sequence[Asked | AskedRelation], *, threshold: float
+        self, files: Sequence[ImageSource], asked: Sequence[Asked | AskedRelation], *, threshold: float
     ) -> list[list[Detection]]:
         from tqdm import tqdm
 
@@ -95,7 +95,7 @@ class ZeroShotCounter:
                     bar.update(len(batch))
         return found
 
-    def _detect(self, files: Sequence[Path], kind: str, threshold: float) -> list[list[Detection]]:
+    def _detect(self, files: Sequence[ImageSource], kind: str, threshold: float) -> list[list[Detection]]:
         images = [load_image(file) for file in files]
         texts = [[self.query.format(kind)]] * len(images)
         inputs = self.processor(text=texts, images=images, return_tensors="pt").to(self.model.device)
