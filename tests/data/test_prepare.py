@@ -217,7 +217,7 @@ def test_token_ids_instead_of_states(coco):
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"size": 32}, "encoded with size 16, not 32"),
+        ({"size": 32}, "begun with size 16, not 32"),
         ({"shard_size": 6}, "shard size"),
         ({"captions": None}, "images and captions"),
     ],
@@ -239,7 +239,7 @@ def test_features_of_another_encoder_are_refused(coco):
     prepare(coco)
     other = FakeTextEncoder()
     other.fingerprint = "c" * 64
-    with pytest.raises(InputError, match="encoded with text encoder bbbbbbbbbbbb, not cccccccccccc"):
+    with pytest.raises(InputError, match="begun with text encoder bbbbbbbbbbbb, not cccccccccccc"):
         prepare(coco, text_encoder=other)
 
 

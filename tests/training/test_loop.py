@@ -855,7 +855,7 @@ PRESET = "openmoji-cross-intermediate"
     [
         (
             ["cross-sideways", "--data", "f", "--out", "r"],
-            "unknown preset 'cross-sideways'; the presets are concat-early",
+            "unknown preset 'cross-sideways'; did you mean cross-early?",
         ),
         ([PRESET, "--out", "r"], "--data is required"),
         ([PRESET, "--data", "f", "--out", "r", "--objective", "magic"], "--objective magic: must be ddpm or flow"),
@@ -922,7 +922,7 @@ def test_one_line_for_directories_that_are_not_this_run(ifuvit, refusal, tmp_pat
     assert "begun with recipe.objective.name ddpm, not flow" in fails("--objective", "flow")
     assert "begun with recipe.optimizer.name adamw, not muon" in fails("--optimizer", "muon")
     assert "begun with other dataset" in fails("--data", write_features(tmp_path / "f", seed=3))
-    assert "begun with training_images 19, not 20" in fails("--validation-images", "0")
+    assert "begun with training images 19, not 20" in fails("--validation-images", "0")
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("…")
     assert "holds something else already (thesis.txt)" in fails("--out", tmp_path / "precious")

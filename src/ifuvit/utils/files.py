@@ -350,5 +350,6 @@ def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
         elif was != value:
             if hashed := re.fullmatch(r"(.+)[._](sha256|fingerprint)", name):
                 return f"other {hashed[1].replace('_', ' ')}"
-            return f"{name.replace('_', ' ')} {short(was)}, not {short(value)}"
+            said = name if "." in name else name.replace("_", " ")  # a path of sections is what a file has
+            return f"{said} {short(was)}, not {short(value)}"
     return None

@@ -144,7 +144,7 @@ def test_weights_of_something_else(tmp_path, inception_file):
     torch.save({**state, "fc.weight": torch.zeros(1000, 2048)}, tmp_path / "classes.pth")
     with pytest.raises(InputError, match=r"fc.weight has shape \(1000, 2048\), the model has \(1008, 2048\)"):
         load_feature_network("inception", weights=tmp_path / "classes.pth")
-    with pytest.raises(InputError, match="not weights of effnet-lite0: .* is missing"):
+    with pytest.raises(InputError, match="not weights of effnet-lite0: tensor .* is not in the model"):
         load_feature_network("effnet-lite0", weights=inception_file)
     with pytest.raises(InputError, match="feature network 'vgg': unknown; .* effnet-lite0"):
         load_feature_network("vgg")  # type: ignore[arg-type]
