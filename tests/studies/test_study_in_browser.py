@@ -293,7 +293,7 @@ def test_what_a_screen_reader_is_told(browser: Any, tmp_path: Path, kind: str) -
         assert page.evaluate("document.documentElement.lang") == "en"
         assert page.locator("h1").count() == 1
         if kind == "preference":
-            assert tree.count('group "CaptionedImage') == 4 and tree.count('radio "rank') == 16
+            assert tree.count('group "Image') == 4 and tree.count('radio "rank') == 16
             page.keyboard.press("2")
             assert page.get_by_role("status").text_content() == "Image A: rank 2. 3 left to rank."
         # By the tabulator alone one gets to every control.
