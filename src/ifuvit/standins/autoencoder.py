@@ -78,6 +78,9 @@ def run(config: TrainAutoencoderConfig) -> Path:
         initial = earlier.get("init_from_fingerprint")  # the checkpoint has what became of it
     else:
         initial = None if config.init_from is None else _initialize(vae, config.init_from)
+    if config.decoder_only:
+        for module in (vae.encoder, vae.quant_conv):
+            module.requires_grad_(False)  # type: ignore[union-attr]
     settings = {key: value for key, value in to_dict(config).items() if key not in _FREE}
     identity = {"config": settings, "images_sha256": images_sha256, "init_from_fingerprint": initial}
     out.begin(identity, config=to_dict(config))
@@ -146,7 +149,8 @@ def train(
         rng = np.random.default_rng([config.seed, step])
         targets = to_tensor(images[train_rows[rng.integers(0, len(train_rows), config.batch_size)]]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            posterior = vae.encode(targets).latent_dist  # type: ignore[union-attr]
+            with torch.set_grad_enabled(not config.decoder_only):
+                posterior = vae.encode(targets).latent_dist  # type: ignore[union-attr]
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             noise = torch.from_numpy(rng.standard_normal(mean.shape, np.float32)).to(device)
             reconstruction = vae.decode(mean + (logvar / 2).exp() * noise).sample.float()  # type: ignore[union-attr]
@@ -196,11 +200,12 @@ def train(
 
 def _optimizers(vae: AutoencoderKL, config: TrainAutoencoderConfig) -> dict[torch.optim.Optimizer, float]:
     """AdamW; with Muon for the kernels between the first layer and the last where the configuration asks for it."""
+    trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
     kernels: list[nn.Parameter] = []
     if config.optimizer == "muon":
-        kernels = [parameter for parameter in vae.parameters() if parameter.ndim == 4 and min(parameter.shape[:2]) > 3]
+        kernels = [parameter for parameter in trained if parameter.ndim == 4 and min(parameter.shape[:2]) > 3]
     chosen = set(kernels)
-    rest = [parameter for parameter in vae.parameters() if parameter not in chosen and parameter.requires_grad]
+    rest = [parameter for parameter in trained if parameter not in chosen]
     optimizers: dict[torch.optim.Optimizer, float] = {
         torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.0): config.learning_rate
     }

@@ -58,6 +58,8 @@ class TrainAutoencoderConfig:
     fade to gray."""
     init_from: str | None = None
     """Start from the weights of this autoencoder (a run, a diffusers folder, or a shipped name)."""
+    decoder_only: bool = False
+    """With --init-from: keep its encoder, so that latents, and models trained on them, stay valid."""
     ema: Annotated[float, Range(least=0, below=1)] = 0.995
     """Decay of the averaged weights, which are what is measured and saved; ramped up from the start."""
     seed: NonNegative[int] = 0
@@ -79,6 +81,8 @@ class TrainAutoencoderConfig:
         check(self)
         if not self.images:
             raise InputError("--images: no folder of images given; give at least one")
+        if self.decoder_only and self.init_from is None:
+            raise InputError("--decoder-only: requires --init-from, the autoencoder whose encoder is kept")
         if not self.channels or any(channels < 4 or channels % 4 for channels in self.channels):
             raise InputError(
                 f"--channels {' '.join(map(str, self.channels))}: give multiples of 4, one for each resolution"
