@@ -101,7 +101,7 @@ def completion(commands: Mapping[str, Any], arguments: Sequence[str]) -> None:
             members.append(Annotated[cls, tyro.conf.subcommand(name, default=default, prefix_name=False)])
         return Union[tuple(members)]  # noqa: UP007
 
-    tyro.cli(choice(commands), prog="ifuvit", args=arguments, config=_options(), registry=_registry())
+    tyro.cli(choice(commands), prog="ifuvit", args=arguments, config=_options(), registry=_registry(all_kinds=True))
 
 
 def _parse(config: Any, arguments: Sequence[str], prog: str, text: str | None) -> Any:
@@ -140,15 +140,22 @@ def _options() -> tuple[Any, ...]:
     return (FlagCreatePairsOff,)
 
 
-def _registry() -> Any:
-    """tyro's rules, with plain names of types, whole sentences, and only those defaults that say something."""
+def _registry(*, all_kinds: bool = False) -> Any:
+    """tyro's rules, with plain names of types, whole sentences, and only those defaults that say something.
+
+    Args:
+        all_kinds: a section that may be of several kinds has the options of all of them, not those of its default's kind.
+    """
     from tyro.conf import arg
     from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
     registry = ConstructorRegistry()
     inside = False
+    kinds: dict[Any, list[Any]] = {}
 
     def described(spec: StructFieldSpec) -> StructFieldSpec:
+        if all_kinds and typing.get_origin(spec.type) in (Union, types.UnionType):
+            kinds[type(spec.default)] = [kind for kind in typing.get_args(spec.type) if dataclasses.is_dataclass(kind)]
         shown = arg(metavar=_metavar(spec.type, spec.name), help_behavior_hint=_default_hint)
         return replace(spec, type=Annotated[spec.type, shown], helptext=partial(_one_line, spec.helptext))
 
@@ -160,13 +167,30 @@ def _registry() -> Any:
         inside = True
         try:
             spec = ConstructorRegistry.get_struct_spec(info)  # as it is without this rule
+            others = [
+                ConstructorRegistry.get_struct_spec(replace(info, type=kind, default=kind()))
+                for kind in kinds.get(info.type, ())
+                if kind is not info.type
+            ]
         finally:
             inside = False
         if not isinstance(spec, StructConstructorSpec):
             return spec  # type: ignore[return-value]  # what it is about, tyro says
-        return replace(spec, fields=tuple(map(described, spec.fields)))
+        merged = {field.name: field for field in spec.fields}
+        for field in (field for other in others for field in other.fields):  # type: ignore[union-attr]
+            known = merged.setdefault(field.name, field)
+            merged[field.name] = replace(known, type=_either(known.type, field.type))
+        return replace(spec, fields=tuple(map(described, merged.values())))
 
     return registry
+
+
+def _either(hint: Any, other: Any) -> Any:
+    """Annotated `hint`, with the choices of `other` too where both are literals."""
+    if typing.get_origin(hint) is not Annotated or hint == other:
+        return hint
+    (one, *metadata), (two, *_) = typing.get_args(hint), typing.get_args(other)
+    return Annotated[(Literal[*typing.get_args(one), *typing.get_args(two)], *metadata)]
 
 
 def _one_line(text: Any) -> str | None:
