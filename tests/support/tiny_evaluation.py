@@ -9,6 +9,7 @@ from PIL import Image
 from tiny_pipeline import TOKENS, write_text_encoder, write_vae
 from tiny_training import MODEL, write_features
 
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.text_encoder import TextEncoder
 from ifuvit.evaluation.evaluators.base import Findings, Setup
@@ -21,7 +22,7 @@ SETTINGS = {
     "model": replace(MODEL, text_width=16, text_tokens=TOKENS),
     "evaluate_every": 8,
     "evaluate_images": 5,
-    "evaluate_steps": 2,
+    "evaluate_sampling": SamplingSettings(steps=2, guidance_scale=2.0),
 }
 """Fields for `tiny_training.tiny`, beside `evaluate_data`."""
 

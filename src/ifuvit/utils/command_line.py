@@ -37,6 +37,14 @@ class Actions:
     """What the help says in place of their docstrings, by word."""
 
 
+@dataclass(frozen=True)
+class Inline:
+    """Annotates a field that holds a section: its options stand among those of the configuration that has the field, and
+    begin with `prefix`. Where that configuration has an option of the same name, the section keeps its default."""
+
+    prefix: str = ""
+
+
 def parse(config: Any, arguments: Sequence[str], *, prog: str) -> Any:
     """Parse `arguments` into the dataclass `config`, an instance of one that has the defaults, or one of its `Actions`.
 
@@ -176,13 +184,46 @@ def _registry(*, all_kinds: bool = False) -> Any:
             inside = False
         if not isinstance(spec, StructConstructorSpec):
             return spec  # type: ignore[return-value]  # what it is about, tyro says
-        merged = {field.name: field for field in spec.fields}
-        for field in (field for other in others for field in other.fields):  # type: ignore[union-attr]
-            known = merged.setdefault(field.name, field)
-            merged[field.name] = replace(known, type=_either(known.type, field.type))
+        spec = _inlined(spec)
+        merged = {one.name: one for one in spec.fields}
+        for one in (one for other in others for one in other.fields):  # type: ignore[union-attr]
+            known = merged.setdefault(one.name, one)
+            merged[one.name] = replace(known, type=_either(known.type, one.type))
         return replace(spec, fields=tuple(map(described, merged.values())))
 
     return registry
+
+
+def _inlined(spec: Any) -> Any:
+    """A specification with the fields of its `Inline` sections in place of these."""
+    from tyro.constructors import ConstructorRegistry, StructTypeInfo
+
+    def prefix_of(field: Any) -> str | None:
+        marks = [mark for mark in getattr(field.type, "__metadata__", ()) if isinstance(mark, Inline)]
+        return marks[0].prefix if marks and _is_instance(field.default) else None
+
+    sections = {
+        field.name: (field.default, prefix) for field in spec.fields if (prefix := prefix_of(field)) is not None
+    }
+    own = [field for field in spec.fields if field.name not in sections]
+    names: dict[str, dict[str, str]] = {}
+    for section, (default, prefix) in sections.items():
+        inner = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(type(default), default, in_union_context=False))
+        taken = {field.name for field in own}
+        new = {prefix + field.name: field for field in inner.fields if prefix + field.name not in taken}  # type: ignore[union-attr]
+        own += [replace(field, name=name) for name, field in new.items()]
+        names[section] = {name: field.name for name, field in new.items()}
+
+    def instantiate(**values: Any) -> Any:
+        for section, (default, prefix) in sections.items():
+            changes = {inner: values.pop(name) for name, inner in names[section].items()}
+            try:
+                values[section] = replace(default, **changes)
+            except InputError as error:
+                raise InputError(str(error).replace("--", f"--{prefix.replace('_', '-')}", 1)) from None
+        return spec.instantiate(**values)
+
+    return replace(spec, fields=tuple(own), instantiate=instantiate) if sections else spec
 
 
 def _either(hint: Any, other: Any) -> Any:
