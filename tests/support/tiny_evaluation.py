@@ -15,7 +15,7 @@ from ifuvit.encoders.text_encoder import TextEncoder
 from ifuvit.evaluation.evaluators.base import Findings, Setup
 from ifuvit.results import Metric
 from ifuvit.training import evaluation
-from ifuvit.utils.distributed import in_order
+from ifuvit.utils.distributed import merge_shares
 
 PIXELS = 16
 SETTINGS = {
@@ -78,7 +78,7 @@ class Brightness:
         def look():
             return np.array([np.asarray(Image.open(file)).mean() for file in self.processes.share(files)])
 
-        brightness = in_order(self.processes.all_gather(look))
+        brightness = merge_shares(self.processes.all_gather(look))
         metric = Metric(value=float(brightness.mean()), name="brightness", subject="distance", better=None)
         return Findings(metrics=(metric,))
 

@@ -44,7 +44,7 @@ def find_folder(
     except Exception as error:  # every fault of the network and of the hub, whose classes vary with versions
         # A set HF_HUB_OFFLINE, no network, an unknown id, a gated model: the way out is the same.
         why = (
-            f"it cannot be had from the Hugging Face hub ({type(error).__name__})"
+            f"it could not be downloaded from the Hugging Face hub ({type(error).__name__})"
             if fetch
             else "it is not on this machine"
         )

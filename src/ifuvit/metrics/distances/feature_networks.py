@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
-from ifuvit.utils.distributed import Processes, in_order
+from ifuvit.utils.distributed import Processes, merge_shares
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import fingerprint, read_json, sha256
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
@@ -385,7 +385,7 @@ def extract(
     """
     from tqdm import tqdm
 
-    processes = Processes.present()
+    processes = Processes.current()
     mine = processes.share(files)
     if workers is None:
         workers = 0 if network.device.type == "cpu" else 4
@@ -426,7 +426,9 @@ def extract_features(
     def keep(batches: Iterator[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.empty((0, network.width), np.float32), *batches])
 
-    return in_order(extract(network, files, keep, size=size, batch_size=batch_size, workers=workers, progress=progress))
+    return merge_shares(
+        extract(network, files, keep, size=size, batch_size=batch_size, workers=workers, progress=progress)
+    )
 
 
 def _features(network: FeatureNetwork, images: Sequence[np.ndarray]) -> np.ndarray:
