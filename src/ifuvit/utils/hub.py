@@ -67,6 +67,28 @@ def check_weights(folder: Path, *, what: str) -> None:
         raise InputError(f"{what} {folder}: no *.safetensors in it; save the model with save_pretrained")
 
 
+def load_model(class_name: str, folder: Path, *, what: str, config: Any = None) -> Any:
+    """Load a class of transformers from a folder: all of its weights, in fp32, from safetensors alone.
+
+    Args:
+        what: what the model is, for errors.
+        config: instead of the folder's own.
+
+    Raises:
+        InputError: no weights, files that are broken, or weights that are missing.
+    """
+    check_weights(folder, what=what)
+    import transformers
+
+    with loading(f"{what} {folder}"):
+        # By name: transformers resolves its names at run time, where type checkers do not see them.
+        model, report = getattr(transformers, class_name).from_pretrained(
+            folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    check_whole(report, what=f"{what} {folder}")
+    return model.float()
+
+
 @contextmanager
 def loading(what: str) -> Iterator[None]:
     """A block in which transformers loads something: without progress bars and news of weights that are not used, and
