@@ -46,9 +46,9 @@ def main(arguments: list[str]) -> None:
 def _with_chosen_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:
     """The defaults with the objective, the optimizer and the evaluation protocol that the options name, which are read
     first: the others are those of the chosen kind, or have its defaults."""
-    protocol = _value_of("--evaluate-protocol", options)
-    if protocol in protocols:
-        config = set_fields(config, evaluate_sampling=protocols[protocol].sampling)
+    protocol = protocols.get(_value_of("--evaluate-protocol", options) or "")
+    if protocol is not None:
+        config = set_fields(config, evaluate_sampling=protocol.sampling)
     for section, kinds in (("objective", OBJECTIVES), ("optimizer", OPTIMIZERS)):
         name, before = _value_of(f"--{section}", options), getattr(config.recipe, section)
         if name is not None and name not in kinds:

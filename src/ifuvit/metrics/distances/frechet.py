@@ -133,9 +133,9 @@ def _kernel_means(
     return sums / (numbers * (numbers - 1 if others is None else chosen_second.sum(axis=1)))
 
 
-def _blocks(length: int) -> Iterator[slice]:
+def _blocks(length: int, size: int = 2048) -> Iterator[slice]:
     """Rows in portions, so that a matrix of all pairs is never in memory at once."""
-    return (slice(start, min(start + 2048, length)) for start in range(0, length, 2048))
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 def cmmd(x: np.ndarray, y: np.ndarray) -> float:
