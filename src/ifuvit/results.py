@@ -250,11 +250,16 @@ class Counter:
 # -------------------------------------------------------------------------------------------- models, data and their costs
 
 
+Conditioning = Literal["concat", "cross"]
+CONDITIONINGS: Mapping[Conditioning, str] = {"concat": "concatenation", "cross": "cross-attention"}
+"""How text enters a fused block, and what a sentence calls it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """Where and how text enters a backbone."""
 
-    conditioning: Literal["concat", "cross"]
+    conditioning: Conditioning
     n_text: int
     n_image: int | tuple[int, int]
 
@@ -269,9 +274,8 @@ class Setting:
     @property
     def words(self) -> str:
         """In a sentence: "cross-attention, intermediate fusion [1, 2]"."""
-        conditioning = {"concat": "concatenation", "cross": "cross-attention"}[self.conditioning]
         fusion = f"{self.fusion} fusion" if self.fusion in ("early", "intermediate") else self.fusion
-        return f"{conditioning}, {fusion} {self._numbers}"
+        return f"{CONDITIONINGS[self.conditioning]}, {fusion} {self._numbers}"
 
     def __str__(self) -> str:
         return f"{self.conditioning}, {self.fusion} {self._numbers}"

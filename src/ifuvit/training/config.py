@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ifuvit.diffusion.objective import DDPM, AnyObjective, Flow
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.utils.command_line import read_weights
-from ifuvit.utils.config import Finite, Fraction, NonNegative, Positive, Range, check, set_fields
+from ifuvit.utils.command_line import Inline, read_weights
+from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, set_fields
 from ifuvit.utils.errors import InputError
 
 _Decay = Annotated[float, Range(least=0, below=1)]
@@ -194,12 +195,10 @@ class EvaluationConfig(_Section):
     """Reference images with captions: a directory of `ifuvit scenes`, MS-COCO unpacked, or a captioned folder."""
     evaluate_images: Positive[int] = 200
     """Images to generate, always for the same captions from the same noise."""
-    evaluate_guidance_scale: Finite = 2.0
-    """The standard w of these images; the paper evaluates with its s = w - 1 = 1."""
-    evaluate_steps: Positive[int] = 25
-    """Solver steps of these images."""
     evaluate_protocol: Literal["quick", "paper", "clean"] = "quick"
-    """The protocol whose networks evaluate them: quick has the embedded ones; see docs/evaluation.md."""
+    """The protocol whose sampling settings and networks are used: quick has the embedded ones; see docs/evaluation.md."""
+    evaluate_sampling: Annotated[SamplingSettings | None, Inline("evaluate_")] = None
+    """Instead of the protocol's, which is None."""
     evaluate_weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH")] = ()
     """Weights of networks that are not embedded, as `inception=FILE.pth`."""
 

@@ -22,7 +22,7 @@ from ifuvit.metrics.distances.frechet import (
 from ifuvit.metrics.distances.statistics import FeatureStatistics, check_widths
 from ifuvit.metrics.intervals import estimate_from_halves, share
 from ifuvit.results import Estimate, Metric, Reference
-from ifuvit.utils.distributed import in_order
+from ifuvit.utils.distributed import merge_shares
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, sha256
 
@@ -108,7 +108,7 @@ class Distances:
                 features.append(network(pixels).cpu().numpy())
             return np.concatenate(features)
 
-        return in_order(self.setup.processes.all_gather(work))
+        return merge_shares(self.setup.processes.all_gather(work))
 
     def statistics_of_reference(self, *, keep_features: bool) -> FeatureStatistics:
         """Statistics of the only network's features of the reference images, with the features themselves if asked for.

@@ -13,7 +13,7 @@ from ifuvit.metrics.counting.counter_network import ObjectCounter, read_squares
 from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
 from ifuvit.metrics.counting.scores import Detection, counts, score
 from ifuvit.results import CountedImage, Counter, ObjectCounts, ObjectScores, ScoresAtThreshold
-from ifuvit.utils.distributed import Processes, in_order
+from ifuvit.utils.distributed import Processes, merge_shares
 from ifuvit.utils.errors import InputError
 
 _BATCH_SIZE = 100
@@ -97,7 +97,7 @@ def count_images(
     processes = processes or Processes()
     shown, wanted = processes.share(scored), processes.share(asked)
     least = min([counter.threshold, *thresholds])
-    every = in_order(processes.all_gather(lambda: counter.find(shown, wanted, threshold=least)))
+    every = merge_shares(processes.all_gather(lambda: counter.find(shown, wanted, threshold=least)))
 
     def at(threshold: float) -> list[list[Detection]]:
         return [[one for one in objects if one.score >= threshold] for objects in every]
