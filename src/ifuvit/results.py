@@ -70,6 +70,9 @@ class Metric(Estimate):
     decimals: int = 3
     """Worth showing where there is no interval."""
     reference: Reference | None = None
+    decoded_reference: Reference | None = None
+    """Of a distance: what the same real images get when the model's own autoencoder has encoded and decoded them, which a
+    perfect backbone would reach. None where no autoencoder is known."""
     network: Values | None = None
     """{"name", "fingerprint", ...} of the network that it comes from."""
     values: tuple[float, ...] = ()
@@ -94,9 +97,11 @@ def distinct(sets: Iterable[Iterable[Metric]]) -> list[Metric]:
     return sorted(found.values(), key=lambda one: get_args(Subject).index(one.subject))
 
 
-def in_common(sets: Iterable[Iterable[Metric]], name: str) -> float | None:
-    """The number of real images by a metric, where all sets that have it agree but for rounding; None otherwise."""
-    known = [one.reference.value for metrics in sets for one in metrics if one.name == name and one.reference]
+def in_common(sets: Iterable[Iterable[Metric]], name: str, *, decoded: bool = False) -> float | None:
+    """The number of real images by a metric, where all sets that have it agree but for rounding; None otherwise. With
+    `decoded`, of real images that the models' autoencoder has encoded and decoded."""
+    found = [one.decoded_reference if decoded else one.reference for of in sets for one in of if one.name == name]
+    known = [one.value for one in found if one is not None]
     return known[0] if known and all(math.isclose(value, known[0], rel_tol=1e-6) for value in known) else None
 
 

@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -156,7 +155,7 @@ def test_killed_and_run_again(model, scenes, tmp_path, monkeypatch, capsys):
     assert not out.exists() and first.is_file()
     again = measured(model, scenes, out, *arguments)
     assert first.stat().st_mtime_ns == before and again.metrics == whole.metrics
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # the reference, other real images, and these decoded
 
 
 def test_images_of_another_model_are_replaced(model, scenes, tmp_path):
@@ -177,20 +176,20 @@ def test_images_of_another_model_are_replaced(model, scenes, tmp_path):
         measured(other, scenes, tmp_path / "r.json", *arguments, "--images-dir", str(tmp_path / "mine"))
 
 
-def test_the_floor_of_the_models_own_autoencoder(model, scenes, tmp_path):
-    """Off by default, and then part of nothing; real images through an untrained autoencoder are far from real ones."""
-    found = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances", "--reconstruction-floor")
-    plain = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances")
-    assert [replace(metric, details={}) for metric in found.metrics] == list(plain.metrics)
-    floor = results.by_name(found.metrics)["KID-EffNetLite0"].details["reconstructed"]
-    reference = results.by_name(plain.metrics)["KID-EffNetLite0"].reference
-    assert reference is not None and floor["value"] > reference.value + 1 and floor["n"] == 8
-    with pytest.raises(InputError, match="bare has no autoencoder of this package"):
-        folder = tmp_path / "bare"
-        folder.mkdir()
-        for index in range(8):
-            Image.new("RGB", (64, 64)).save(folder / f"{index}.png")
-        measured(folder, scenes, tmp_path / "b.json", "--metrics", "distances", "--reconstruction-floor")
+def test_the_floor_of_the_models_own_autoencoder(model, scenes, tmp_path, capsys):
+    """In every evaluation of a model: real images through an untrained autoencoder are far from real ones. A folder of
+    images has no autoencoder, and the floor of real images alone."""
+    found = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances")
+    kid = results.by_name(found.metrics)["KID-EffNetLite0"]
+    assert kid.reference is not None and kid.decoded_reference is not None
+    assert kid.decoded_reference.value > kid.reference.value + 1 and kid.decoded_reference.n == kid.reference.n == 8
+    assert f"real images {kid.reference.value:.4g}, decoded by its autoencoder" in capsys.readouterr().out
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for index in range(8):
+        Image.new("RGB", (64, 64)).save(folder / f"{index}.png")
+    bare = measured(folder, scenes, tmp_path / "b.json", "--metrics", "distances").metrics[0]
+    assert bare.reference is not None and bare.decoded_reference is None
 
 
 @pytest.fixture

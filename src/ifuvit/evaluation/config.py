@@ -67,9 +67,6 @@ class EvaluateConfig:
     """Write the statistics of the reference images' features, in pytorch-fid's form."""
     keep_features: bool = False
     """Keep the features in --write-statistics too, so that KID, precision and recall can be computed from the file."""
-    reconstruction_floor: bool = False
-    """Also measure the distances of other real images that the model's own autoencoder has encoded and decoded: what a
-    perfect backbone would reach."""
     weights: Annotated[tuple[str, ...], arg(metavar="NAME=PATH")] = ()
     """Where the weights of networks lie that are not embedded, as `inception=FILE.pth` or `clip=FOLDER`."""
     counter: str = "openmoji"

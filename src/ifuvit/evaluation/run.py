@@ -105,7 +105,6 @@ def setup_of(config: EvaluateConfig) -> "Setup":
         weights=read_weights(config.weights),
         statistics=config.statistics,
         cache=config.cache,
-        reconstruction_floor=config.reconstruction_floor,
         counter=config.counter,
         detector=config.detector,
         threshold=config.threshold,

@@ -26,9 +26,9 @@ def _line(metric: Metric) -> str:
     line = f"  {metric.name:<36} {metric.value:>8.4g}"
     if metric.interval is not None:
         line += " [{:.4g}, {:.4g}]".format(*metric.interval)
-    if metric.reference is not None:
-        line += f"   ({metric.reference.how}: {metric.reference.value:.4g})"
-    return line
+    floors = {"real images": metric.reference, "decoded by its autoencoder": metric.decoded_reference}
+    told = ", ".join(f"{name} {one.value:.4g}" for name, one in floors.items() if one is not None)
+    return f"{line:<64} {told}".rstrip()
 
 
 def _cost_lines(costs: Costs) -> list[str]:

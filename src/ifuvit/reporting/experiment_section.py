@@ -15,10 +15,13 @@ def cells(metrics: Metrics, columns: Iterable[Metric]) -> tuple[Cell, ...]:
     return tuple(numbers.get(metric.name) for metric in columns)
 
 
-def reference(sets: Iterable[Metrics], metric: Metric) -> tuple[str, float] | None:
-    """What a plot of a metric has as the value of real images."""
-    real = in_common(sets, metric.name)
-    return None if real is None else ("real images", real)
+def references(sets: Sequence[Metrics], metric: Metric) -> list[tuple[str, float]]:
+    """What a plot of a metric has as the values of real images."""
+    told = {
+        "real images": in_common(sets, metric.name),
+        "real images, decoded": in_common(sets, metric.name, decoded=True),
+    }
+    return [(name, value) for name, value in told.items() if value is not None]
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -88,13 +91,13 @@ def sweep_tables(found: Collection) -> list[Table]:
 
 
 def evaluation_table(one: Item[Evaluation]) -> Table:
-    """Every number of an evaluation with where its interval and the value of real images come from."""
+    """Every number of an evaluation with where its interval and the values of real images come from."""
     return Table(
         name=f"evaluation-{slug(one.name)}",
         title=one.name,
         columns=tuple(
             Column(title=title, text=title in ("metric", "interval from", "how"))
-            for title in ("metric", "value", "n", "interval from", "real images", "how")
+            for title in ("metric", "value", "n", "interval from", "real images", "how", "decoded real images")
         ),
         rows=tuple(
             (
@@ -104,6 +107,7 @@ def evaluation_table(one: Item[Evaluation]) -> Table:
                 metric.interval_from,
                 bare(metric.reference and metric.reference.value),
                 metric.reference and metric.reference.how,
+                bare(metric.decoded_reference and metric.decoded_reference.value),
             )
             for metric in distinct([one.result.metrics])
         ),
@@ -156,14 +160,12 @@ def _curves(sweep_points: Sequence[SweepPoint], score: str, distance: str) -> li
 
 def experiment_plots(result: ExperimentResult) -> list[Plot]:
     """Curves if there are several guidance scales; otherwise bars by setting (Fig. 7 for the ablation), a plot for every
-    metric but precision and recall."""
+    metric."""
     if result.points:
         return sweep_plots(result.points)
     plots = []
     sets = [row.metrics for row in result.table]
     for metric in distinct(sets):
-        if metric.subject == "coverage":
-            continue
         bars = [
             Bar(name=str(row.setting), estimate=own, color=("concat", "cross").index(row.setting.conditioning))
             for row in result.table
@@ -171,5 +173,5 @@ def experiment_plots(result: ExperimentResult) -> list[Plot]:
         ]
         column = metric_column(metric)
         title = f"{column.title}, {column.better} is better" if column.better else column.title
-        plots.append(bar_plot(bars, title=title, reference=reference(sets, metric), percent=column.percent))
+        plots.append(bar_plot(bars, title=title, references=references(sets, metric), percent=column.percent))
     return plots

@@ -8,7 +8,7 @@ from ifuvit.evaluation.evaluators.base import Findings, Images, Setup
 from ifuvit.evaluation.generation import generate_images, image_files
 from ifuvit.evaluation.protocols import protocols
 from ifuvit.evaluation.reference_images import ReferenceImages
-from ifuvit.evaluation.targets import Target
+from ifuvit.evaluation.targets import ImageDecoder, Target
 from ifuvit.results import TrainingEvaluation
 from ifuvit.training.config import TrainConfig
 from ifuvit.utils.command_line import read_weights
@@ -52,7 +52,12 @@ class Evaluation:
         real = ReferenceImages.open(wanted.evaluate_data, split=self.protocol.split)
         self.prompts = [caption for _, caption in real.choose(self.protocol.num_images, self.protocol.caption_seed)]
         self.files = image_files(config.out / "evaluation", len(self.prompts))
-        self.target = Target(name=config.out.name, kind="ifuvit", generator=pipeline)
+        self.target = Target(
+            name=config.out.name,
+            kind="ifuvit",
+            generator=pipeline,
+            decoder=ImageDecoder(autoencoder=pipeline.autoencoder, size=pipeline.image_size),
+        )
         setup = Setup(
             protocol=self.protocol,
             reference=real,

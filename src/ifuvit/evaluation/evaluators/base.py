@@ -31,8 +31,6 @@ class Setup:
     """A .npz file that takes the place of the reference images' features."""
     cache: Path | None = None
     """Directory that keeps the features of reference images."""
-    reconstruction_floor: bool = False
-    """Whether distances also measure reference images that the target's own autoencoder has encoded and decoded."""
     counter: str = "openmoji"
     detector: str | None = None
     threshold: float | None = None
