@@ -120,12 +120,14 @@ COUNT_SCORES: Mapping[str, Score] = {
     "right": Score(title="both", unit="share", better="higher"),
     "average_error": Score(title="average error", unit="objects", better="lower"),
     "match_ratio": Score(title="match ratio", unit="share", better="higher"),
+    "right_ground": Score(title="right ground", unit="share", better="higher"),
 }
 RELATION_SCORES: Mapping[str, Score] = {
     "both_kinds": Score(title="both kinds", unit="share", better="higher"),
     "right_objects": Score(title="right objects", unit="share", better="higher"),
     "right": Score(title="and relation", unit="share", better="higher"),
     "placed_if_both_kinds": Score(title="relation if both kinds", unit="share", better="higher"),
+    "right_ground": Score(title="right ground", unit="share", better="higher"),
 }
 
 
@@ -143,6 +145,8 @@ class CountScores:
     """Mean |counted - asked| (the paper's Eq. 9)."""
     match_ratio: Estimate | None = None
     """Share with counted = asked (Eq. 10)."""
+    right_ground: Estimate | None = None
+    """Of the images whose prompt names a ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +190,8 @@ class RelationScores:
     right_objects: Estimate | None = None
     right: Estimate | None = None
     placed_if_both_kinds: Estimate | None = None
+    right_ground: Estimate | None = None
+    """Of the images whose prompt names a ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +221,10 @@ class CountedImage:
     """Objects by kind; None where the counter cannot read the prompt."""
     objects: tuple[tuple[str, float, float, float], ...] = ()
     """(kind, x, y, score)."""
+    right: bool | None = None
+    """Whether these are exactly the objects that the prompt asks for, in its relation."""
+    ground: str | None = None
+    """Which ground it has, where the prompt names one; "other" for none of the known ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +260,20 @@ class Counter:
     """Its own scores on real images whose contents are known, by what was done to them."""
     details: Values = field(default_factory=dict)
     """Further facts of a detector."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondCount:
+    """What another counter found in the same images, and how far both agree; by set of counting prompts."""
+
+    counter: Counter
+    scores: Mapping[str, ObjectScores]
+    same_verdict: Mapping[str, Estimate]
+    """Share of images that are right to both counters or to none."""
+    same_objects: Mapping[str, Estimate]
+    """Share of images in which both find the same numbers of the same kinds."""
+    difference: Mapping[str, Estimate]
+    """The share of right images by the first counter less that by this one, image by image."""
 
 
 # -------------------------------------------------------------------------------------------- models, data and their costs
@@ -403,8 +427,10 @@ class Evaluation(Result):
     """None where nothing was compared with reference images."""
     metrics: Metrics
     objects: Mapping[str, ObjectCounts] = field(default_factory=dict)
-    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"; of a directory's images, "captions"."""
+    """By set of counting prompts (`ifuvit.metrics.counting.prompts`); of a directory's images, "captions"."""
     counter: Counter | None = None
+    second_counts: tuple[SecondCount, ...] = ()
+    """What further counters found in the same images."""
     costs: Costs | None = None
     evaluators: Mapping[str, Values] = field(default_factory=dict)
     """What decided the numbers, by evaluator: networks with their hashes."""

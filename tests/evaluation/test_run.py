@@ -20,6 +20,7 @@ from ifuvit.diffusion.objective import Flow
 from ifuvit.evaluation.config import EvaluateConfig
 from ifuvit.evaluation.reference_images import ReferenceImages
 from ifuvit.evaluation.run import evaluate
+from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.errors import InputError
 
 FEW = ["--num-images", "8", "--steps", "2", "--device", "cpu"]
@@ -43,7 +44,7 @@ def measured(target, scenes, out, *arguments) -> results.Evaluation:
 @pytest.fixture(scope="module")
 def result(model, scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / "result.json"
-    measured(model, scenes, out, "--count-prompts", "paper=1", "held-out=1")
+    measured(model, scenes, out, "--count-prompts", "paper=1", "held-out-counts=1")
     return out
 
 
@@ -52,7 +53,7 @@ def test_a_result_has_every_choice(result, scenes):
     assert found.command == "evaluate" and found.target.kind == "ifuvit"
     assert len(found.target.sha256 or "") == len(found.target.fingerprint or "") == 64
     protocol = found.protocol
-    assert protocol["name"] == "quick, changed: steps=2, num_images=8, paper=1, held-out=1"
+    assert protocol["name"] == "quick, changed: steps=2, num_images=8, paper=1, held-out-counts=1"
     assert (protocol["num_images"], protocol["sampling"]["steps"]) == (8, 2)
     assert found.data is not None and found.data.images == 16 and found.data.split == "val"
     assert [metric.name for metric in found.metrics] == [
@@ -62,11 +63,10 @@ def test_a_result_has_every_choice(result, scenes):
         assert metric.interval is not None and metric.reference is not None and metric.network is not None
         low, high = metric.interval
         assert low <= metric.value <= high and metric.n == metric.reference.n == 8, metric.name
-    assert list(found.objects) == ["paper", "held-out"]
-    paper, held_out = found.objects["paper"], found.objects["held-out"]
+    assert list(found.objects) == ["paper", "held-out-counts"]
+    paper, held_out = found.objects["paper"], found.objects["held-out-counts"]
     assert paper.counts is not None and paper.counts.overall.images == 20 and paper.relations is None
-    assert held_out.counts is not None and held_out.relations is not None
-    assert held_out.counts.overall.images + held_out.relations.overall.images == 99
+    assert held_out.counts is not None and held_out.counts.overall.images == 19
     assert found.counter is not None and found.counter.errors
     assert list(found.evaluators) == ["distances", "alignment", "counts", "costs"]
     assert found.evaluators["counts"]["sha256"] == found.counter.sha256
@@ -88,10 +88,10 @@ def test_a_protocols_sampling_reaches_the_images(result):
     kept = result.with_name("result-images")
     settings = {
         name: results.from_file(kept / name / "manifest.json", results.GeneratedImages).sampling
-        for name in ("captions", "paper", "held-out")
+        for name in ("captions", "paper", "held-out-counts")
     }
     assert {name: one["guidance_scale"] for name, one in settings.items()} == {
-        "captions": 2.0, "paper": 4.0, "held-out": 4.0,
+        "captions": 2.0, "paper": 4.0, "held-out-counts": 4.0,
     }  # fmt: skip
     assert all(
         (one["initial_latents"], one["steps"], one["solver"]) == ("data-mean", 2, "auto") for one in settings.values()
@@ -224,6 +224,21 @@ def test_counting_in_images_requires_no_data(generated, tmp_path, capsys):
     assert [one.threshold for one in objects.thresholds] == [0.3]
     printed = capsys.readouterr().out
     assert "2 of 3 images counted" in printed and "'an astronaut on a horse'" in printed and str(out) in printed
+
+
+def test_a_second_counter_counts_the_same_images(generated, tmp_path, capsys):
+    copy = shutil.copytree(DIRECTORY / "counter-openmoji", tmp_path / "second")
+    out = tmp_path / "counts.json"
+    command.main([str(generated), "--metrics", "counts", "--counter", "openmoji", str(copy), "--out", str(out)])
+    found = results.from_file(out, results.Evaluation)
+    (second,) = found.second_counts
+    assert found.counter is not None and (found.counter.name, second.counter.name) == ("openmoji", str(copy))
+    assert second.same_verdict["captions"].value == 1 and second.difference["captions"].value == 0
+    assert (
+        second.same_verdict["captions"].n == 2 and second.scores["captions"].counts == found.objects["captions"].counts
+    )
+    assert found.evaluators["counts"]["second_counters"] == [found.counter.sha256]
+    assert "100.0 %   +0.0 points" in capsys.readouterr().out
 
 
 def test_a_new_evaluator_is_a_file_and_a_line(generated, tmp_path):

@@ -87,7 +87,7 @@ PROTOCOL = {
     "prefix": "",
     "sampling": SAMPLING,
     "seed": 0,
-    "count_prompts": [["paper", 10], ["relations", 1], ["held-out", 1]],
+    "count_prompts": [["paper", 10], ["relations", 1], ["held-out-counts", 5], ["held-out-relations", 1]],
     "counts_scenes": True,
     "count_guidance_scale": 4.0,
 }
@@ -267,7 +267,8 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             objects={
                 "paper": ObjectCounts(counts=counts(quality)),
                 "relations": ObjectCounts(relations=relations(quality)),
-                "held-out": ObjectCounts(counts=counts(quality / 2), relations=relations(quality / 2)),
+                "held-out-counts": ObjectCounts(counts=counts(quality / 2)),
+                "held-out-relations": ObjectCounts(relations=relations(quality / 2)),
             },
             counter=COUNTER,
             costs=replace(costs(setting), training_steps_per_second=2.88, images_per_second=3.4, peak_memory_gib=1.31),

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ifuvit.experiments.definition import Experiment, Quantity
+from ifuvit.metrics.counting.skills import skill_metrics
 from ifuvit.results import (
-    COUNT_SCORES,
     Costs,
     Estimate,
     Evaluation,
@@ -26,29 +26,13 @@ from ifuvit.utils.errors import InputError
 Evaluations = Mapping[str, Mapping[int, Sequence[Evaluation]]]
 """Finished evaluations by setting and seed."""
 
-# The counting scores that stand in the table next to the distances, and their names there.
-_COUNTS = {
-    "right": "right kind and count",
-    "match_ratio": "match ratio of counts",
-    "average_error": "average error of counts",
-}
-
 # Facts about one evaluation's own sampling; over seeds another interval takes their place.
 _OF_ONE_EVALUATION = ("standard_error",)
 
 
 def metrics_of(evaluation: Evaluation) -> Metrics:
-    """All metrics of an evaluation, with the overall scores of the paper's counting prompts among them."""
-    objects = evaluation.objects.get("paper")
-    if objects is None or objects.counts is None:
-        return evaluation.metrics
-    scores = objects.counts.overall
-    counted = [
-        Metric(**vars(one), name=name, subject="counts", unit=COUNT_SCORES[key].unit, better=COUNT_SCORES[key].better)
-        for key, name in _COUNTS.items()
-        if (one := getattr(scores, key)) is not None
-    ]
-    return (*evaluation.metrics, *counted)
+    """All metrics of an evaluation, its skills among them."""
+    return (*evaluation.metrics, *skill_metrics(evaluation.objects))
 
 
 # ------------------------------------------------------------------------------------------------------------ statistics
