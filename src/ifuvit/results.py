@@ -289,8 +289,10 @@ class Setting:
 
     @property
     def fusion(self) -> str:
-        """As the paper calls it; its ablations (Figure 7) have names of their own."""
+        """As the paper calls it; its ablations (Figure 7) and other places have names of their own."""
         image_only = self.n_image not in (0, (0, 0))
+        if image_only and isinstance(self.n_image, tuple) and 0 in self.n_image:
+            return "first blocks only" if self.n_image[0] == 0 else "last blocks only"
         if self.n_text and image_only:
             return "intermediate"
         return "text block only" if self.n_text else "middle only" if image_only else "early"
@@ -527,7 +529,9 @@ class ExperimentRun:
     seed: int
     run: str
     result: str
-    status: Literal["done", "missing"]
+    status: Literal["done", "missing", "failed"]
+    reason: str | None = None
+    """Why it failed, when it was last tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -536,7 +540,7 @@ class ExperimentRow:
 
     name: str
     setting: Setting
-    in_the_paper: tuple[int, int]
+    in_the_paper: tuple[int, int | tuple[int, int]]
     """[N_text, N_image] at the paper's depth."""
     guidance_scale: float
     seeds: tuple[int, ...]
@@ -554,11 +558,24 @@ class Verdict:
     worse: str
     metric: str
     difference: Estimate
-    """better - worse."""
-    holds: bool
-    """Whether its sign is the claimed one."""
-    clear: bool | None
-    """Whether its interval leaves out 0; None for one seed, which has none."""
+    """better - worse, seed by seed: the mean with Student's interval; one seed has none."""
+    differences: tuple[float, ...] = ()
+    """By seed, where there are several."""
+    verdict: Literal["holds", "does not hold", "undecided"]
+    """Holds: the interval has the claimed sign throughout; does not hold: the other one; else undecided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elbow:
+    """Where a curve of distance against alignment over guidance scales bends most."""
+
+    setting: str
+    guidance_scale: float | None
+    """Of the means over seeds; None if the curve does not bend toward low distances."""
+    by_seed: tuple[float | None, ...]
+    in_the_paper: float
+    verdict: Literal["holds", "does not hold", "undecided"]
+    """Of the paper's: it holds if all of three seeds or more have it, and does not if none of them has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -578,6 +595,8 @@ class ExperimentResult(Result):
     name: str
     title: str
     scale: str
+    recipe: str = ""
+    """Which training recipe: "modern" or "paper"; "" in files from before there were two."""
     seeds: tuple[int, ...]
     protocol: Values | None = None
     data: ReferenceData | None = None
@@ -586,6 +605,7 @@ class ExperimentResult(Result):
     """The metric's name for each quantity that claims compare."""
     table: tuple[ExperimentRow, ...]
     verdicts: tuple[Verdict, ...] = ()
+    elbows: tuple[Elbow, ...] = ()
     expected: Expected
 
     def __post_init__(self) -> None:

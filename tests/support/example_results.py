@@ -362,10 +362,10 @@ def write_experiment(directory: Path, name: str, seeds: tuple[int, ...] = (1234,
             worse=f"{conditioning}-early",
             metric="KID-EffNetLite0",
             difference=estimate(-0.0135, 0.004, "Student's t over seeds", len(seeds)),
-            holds=True,
-            clear=clear,
+            differences=(-0.012, -0.015),
+            verdict=verdict,
         )
-        for conditioning, clear in (("concat", True), ("cross", False))
+        for conditioning, verdict in (("concat", "holds"), ("cross", "undecided"))
     )
     parts = {"protocol": PROTOCOL, "data": DATA, "runs": tuple(runs), "table": tuple(table), "verdicts": verdicts}
     return write(directory / "experiment.json", experiment(name, seeds, **parts))

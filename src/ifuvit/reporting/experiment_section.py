@@ -33,7 +33,7 @@ def experiment_table(one: Item[ExperimentResult]) -> Table:
     metrics = distinct(row.metrics for row in result.table)
     return Table(
         name=f"experiment-{slug(result.name)}-{slug(result.scale)}",
-        title=f"{result.title}, scale {result.scale}{one.apart}",
+        title=f"{result.title}, scale {result.scale}{_recipe(result)}{one.apart}",
         columns=(Column(title="setting", text=True), *map(metric_column, metrics), *costs_columns()),
         rows=tuple(
             (
@@ -47,28 +47,72 @@ def experiment_table(one: Item[ExperimentResult]) -> Table:
     )
 
 
-def claims_table(one: Item[ExperimentResult]) -> list[Table]:
-    """What the paper claims, and what came out; nothing if the experiment has no verdicts."""
-    if not one.result.verdicts:
-        return []
-    words = {True: "yes", False: "yes, not clearly", None: "yes, with one seed"}
-    rows = []
-    for verdict in one.result.verdicts:
-        word = words[verdict.clear]
-        word = word if verdict.holds else word.replace("yes", "no")
-        rows.append((verdict.claim, word, verdict.metric, verdict.difference))
-    return [
-        Table(
-            name=f"claims-{slug(one.result.name)}-{slug(one.result.scale)}",
-            title="The paper's claims here",
-            columns=tuple(
-                Column(title=title, text=title != "difference") for title in ("claim", "holds", "by", "difference")
-            ),
-            rows=tuple(rows),
-            notes=("Clearly: the 95 % interval of the difference over seeds leaves out 0.",),
-            sources=(one.file,),
+def _recipe(result: ExperimentResult) -> str:
+    return f", {result.recipe} recipe" if result.recipe else ""
+
+
+def claims_tables(one: Item[ExperimentResult]) -> list[Table]:
+    """What the paper claims and what came out, the elbows of curves, and the runs that failed; each if there are any."""
+    result, name = one.result, f"{slug(one.result.name)}-{slug(one.result.scale)}"
+    tables = []
+    if result.verdicts:
+        tables.append(
+            Table(
+                name=f"claims-{name}",
+                title="The paper's claims here",
+                columns=(
+                    *(Column(title=title, text=True) for title in ("claim", "verdict", "by")),
+                    Column(title="difference"),
+                    Column(title="seeds"),
+                ),
+                rows=tuple(
+                    (told.claim, told.verdict, told.metric, told.difference, told.difference.n)
+                    for told in result.verdicts
+                ),
+                notes=(
+                    "Holds, does not hold: the 95 % interval of the difference, seed by seed, has the claimed sign or the "
+                    "other one throughout (Student's t). Else undecided, as all claims are with one seed.",
+                ),
+                sources=(one.file,),
+            )
         )
-    ]
+    if result.elbows:
+        tables.append(
+            Table(
+                name=f"elbows-{name}",
+                title="Elbow of the curve over guidance scales",
+                columns=(
+                    Column(title="setting", text=True),
+                    *(Column(title=title) for title in ("w", "the paper's w")),
+                    *(Column(title=title, text=True) for title in ("by seed", "verdict")),
+                ),
+                rows=tuple(
+                    (told.setting, told.guidance_scale, told.in_the_paper, _several(told.by_seed), told.verdict)
+                    for told in result.elbows
+                ),
+                notes=(
+                    "The scale whose point lies farthest below the line from the first scale to the last, both axes from 0 "
+                    "to 1. The paper's holds if all of three seeds or more have it, and does not if none has.",
+                ),
+                sources=(one.file,),
+            )
+        )
+    if failed := [run for run in result.runs if run.status == "failed"]:
+        tables.append(
+            Table(
+                name=f"failed-{name}",
+                title="Runs that failed",
+                columns=tuple(Column(title=title, text=title != "seed") for title in ("setting", "seed", "reason")),
+                rows=tuple((run.setting, str(run.seed), run.reason) for run in failed),
+                notes=("They are not in the numbers above.",),
+                sources=(one.file,),
+            )
+        )
+    return tables
+
+
+def _several(values: Sequence[float | None]) -> str:
+    return ", ".join("none" if value is None else f"{value:g}" for value in values)
 
 
 def sweep_tables(found: Collection) -> list[Table]:
