@@ -175,9 +175,7 @@ def every_kind() -> list[Result]:
                     costs=COSTS,
                 ),
             ),
-            verdicts=(
-                Verdict(claim="c", better="a", worse="b", metric="KID-X", difference=ONE, holds=True, clear=None),
-            ),
+            verdicts=(Verdict(claim="c", better="a", worse="b", metric="KID-X", difference=ONE, verdict="undecided"),),
             expected=Expected(source="arXiv", rows={"cross-early": {"FID-30K": 5.0}}),
         ),
         Benchmark(

@@ -12,7 +12,7 @@ from tiny_training import MODEL, write_features
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.text_encoder import TextEncoder
-from ifuvit.evaluation.evaluators.base import Findings, Setup
+from ifuvit.evaluation.evaluators.base import Findings, Setup, captions
 from ifuvit.results import Metric
 from ifuvit.training import evaluation
 from ifuvit.utils.distributed import merge_shares
@@ -60,13 +60,13 @@ class Brightness:
     requires_reference = requires_captions = False
 
     def __init__(self, setup: Setup) -> None:
-        self.processes = setup.processes
+        self.setup, self.processes = setup, setup.processes
 
     def facts(self):
         return {}
 
     def image_sets(self):
-        return []
+        return [captions(self.setup)]
 
     def prepare(self):
         pass

@@ -6,7 +6,17 @@ from typing import Literal
 
 from ifuvit.utils.errors import InputError
 
-PromptSet = Literal["paper", "all-kinds", "relations", "held-out", "coco"]
+PromptSet = Literal[
+    "paper",
+    "all-kinds",
+    "relations",
+    "grounds",
+    "held-out-counts",
+    "held-out-relations",
+    "paraphrases",
+    "relation-paraphrases",
+    "coco",
+]
 """See `ifuvit.metrics.counting.prompts.PROMPT_SETS`."""
 
 

@@ -10,6 +10,8 @@ _EMBEDDED: Mapping[Quantity, str] = {
     "distance": "KID-EffNetLite0",
     "alignment": "TwoTower score",
     "count error": "average error of counts",
+    "counts": "right kind and count",
+    "relations": "relation",
 }
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
@@ -36,7 +38,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 scenes=(128, 96),
                 images=48,
                 sampling=SamplingSettings(steps=4, guidance_scale=2.0),
-                count_prompts=("paper=1",),
+                count_prompts=("paper=1", "relations=1"),
                 headline=_EMBEDDED,
                 training_gflops_per_second=40,
                 preparation_seconds=20,
@@ -45,7 +47,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             ),
             Scale(
                 name="openmoji",
-                about="OpenMoji Scenes, 64x64, the recipe of the shipped models; hours on two CPU cores",
+                about="OpenMoji Scenes, 64x64; hours on two CPU cores",
                 preset="openmoji-cross-intermediate",
                 recipe={"evaluate_every": 1_000},
                 scenes=(40_000, 2_000),
