@@ -18,6 +18,8 @@ from ifuvit.results import Estimate, Finding, Measurement
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path
 
+LEAST_FOR_VERDICT = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzedModel:
@@ -161,8 +163,10 @@ def finding(
 
 
 def verdict_of(difference: Estimate) -> Literal["held", "not held", "undecided"]:
-    """Held if the whole interval is above 0, not held if it is below, undecided if it contains 0 or there is none."""
-    if difference.interval is None or difference.interval[0] <= 0 <= difference.interval[1]:
+    """Held if the whole interval is above 0, not held if it is below, undecided if it contains 0 or comes from fewer than
+    `LEAST_FOR_VERDICT` values, of which a bootstrap is too sure."""
+    few = difference.n is None or difference.n < LEAST_FOR_VERDICT
+    if few or difference.interval is None or difference.interval[0] <= 0 <= difference.interval[1]:
         return "undecided"
     return "held" if difference.interval[0] > 0 else "not held"
 

@@ -275,11 +275,17 @@ def _random(given: Logits, config: IFUViTConfig, seeds: Sequence[tuple[int, ...]
         draws = np.stack([one.standard_normal((heads, queries + keys, width), np.float32) for one in generators])
         q, k = torch.from_numpy(draws).to(own.device).split([queries, keys], 2)
         hidden = own.isinf()
-        spread = own.masked_fill(hidden, math.nan).flatten(2)
-        deviation = (spread - spread.nanmean(-1, keepdim=True)).square().nanmean(-1).sqrt()[..., None, None]
-        return (q @ k.transpose(-2, -1) / math.sqrt(width) * deviation).masked_fill(hidden, -math.inf)
+        products = q @ k.transpose(-2, -1)
+        scale = _deviation(own, hidden) / _deviation(products, hidden).clamp(min=1e-12)
+        return (products * scale).masked_fill(hidden, -math.inf)
 
     return Logits(like(given.every), None if given.text is None else like(given.text))
+
+
+def _deviation(logits: Tensor, hidden: Tensor) -> Tensor:
+    """Standard deviation over all queries and seen keys: (B, h, Q, K) -> (B, h, 1, 1)."""
+    seen = logits.masked_fill(hidden, math.nan).flatten(2)
+    return (seen - seen.nanmean(-1, keepdim=True)).square().nanmean(-1).sqrt()[..., None, None]
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
@@ -343,7 +349,7 @@ def findings(models: Sequence[tuple[AnalyzedModel, Spectra]]) -> list[Finding]:
                 f"Smaller at the ends than in the middle: {quantity}, {rows}, {tokens}.",
                 difference(OWN),
                 model=model.name,
-                text="In the middle more by {difference}: {verdict}."
+                text="The middle blocks less those at the ends: {difference}: {verdict}."
                 + _about_controls(difference(OWN), {c: difference(c) for c in spectra.conditions[1:]}),
             )
     for early, of_early in models:
@@ -361,7 +367,7 @@ def findings(models: Sequence[tuple[AnalyzedModel, Spectra]]) -> list[Finding]:
                     f"Larger than in {early.name}: {quantity}, {rows}, {tokens}.",
                     values[0] - values[1],
                     model=other.name,
-                    text="On average over the fused blocks larger by {difference}: {verdict}.",
+                    text="Means over the fused blocks differ by {difference}: {verdict}.",
                 )
     return found
 
