@@ -279,11 +279,16 @@ class SecondCount:
 # -------------------------------------------------------------------------------------------- models, data and their costs
 
 
+Conditioning = Literal["concat", "cross"]
+CONDITIONINGS: Mapping[Conditioning, str] = {"concat": "concatenation", "cross": "cross-attention"}
+"""How text enters a fused block, and what a sentence calls it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """Where and how text enters a backbone."""
 
-    conditioning: Literal["concat", "cross"]
+    conditioning: Conditioning
     n_text: int
     n_image: int | tuple[int, int]
 
@@ -300,9 +305,8 @@ class Setting:
     @property
     def words(self) -> str:
         """In a sentence: "cross-attention, intermediate fusion [1, 2]"."""
-        conditioning = {"concat": "concatenation", "cross": "cross-attention"}[self.conditioning]
         fusion = f"{self.fusion} fusion" if self.fusion in ("early", "intermediate") else self.fusion
-        return f"{conditioning}, {fusion} {self._numbers}"
+        return f"{CONDITIONINGS[self.conditioning]}, {fusion} {self._numbers}"
 
     def __str__(self) -> str:
         return f"{self.conditioning}, {self.fusion} {self._numbers}"
@@ -1156,6 +1160,68 @@ def read_costs(file: Path) -> dict[str, CountedCosts]:
     return {str(name): from_dict(CountedCosts, row, where=f"{file}: {name}") for name, row in value.items()}
 
 
+# -------------------------------------------------------------------------------------------------------------- analyses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Estimate):
+    """One number of an analysis: of a model, and where they matter of a block and of noise levels."""
+
+    model: str
+    quantity: str
+    """What was measured, as "attention share"."""
+    of: str = ""
+    """Of what, or under which condition, as "content" or "shuffled captions"."""
+    block: str | None = None
+    """None for a number of the whole model."""
+    levels: tuple[float, float] | None = None
+    """The band of noise levels; None for all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A sentence that an analysis tests, and what came out."""
+
+    model: str
+    claim: str
+    verdict: Literal["held", "not held", "undecided"]
+    difference: Estimate
+    """What decides: above 0 if the claim holds. Undecided where its interval contains 0."""
+    text: str
+    """The numbers in a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Result):
+    """Why a model does what it does: one action of `ifuvit analyze` on one or several models."""
+
+    kind = "analysis"
+
+    action: Literal["attention", "rank", "ablate", "probe", "information"]
+    models: tuple[Target, ...]
+    blocks: Mapping[str, tuple[str, ...]]
+    """The analyzed blocks of each model in their order."""
+    bands: tuple[tuple[float, float], ...]
+    """Of noise levels; 1 is pure noise."""
+    prompts: tuple[str, ...] = ()
+    measurements: tuple[Measurement, ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Rules that decided the numbers, as which tokens are sinks."""
+    arrays: Mapping[str, str] = field(default_factory=dict)
+    """The .npz file with the raw arrays of each model, relative to this file."""
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The image files of each model, one for each prompt, relative to this file."""
+
+    def of(self, quantity: str, **fields: Any) -> list[Measurement]:
+        """The measurements of a quantity whose fields have these values, in order."""
+        return [
+            one
+            for one in self.measurements
+            if one.quantity == quantity and all(getattr(one, name) == value for name, value in fields.items())
+        ]
+
+
 # -------------------------------------------------------------------------------------------------------- files in and out
 
 KINDS: Mapping[str, type[Result]] = {
@@ -1169,6 +1235,7 @@ KINDS: Mapping[str, type[Result]] = {
         LearningCurves,
         PreferenceStudy,
         CountStudy,
+        Analysis,
     )
 }
 

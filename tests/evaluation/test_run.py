@@ -31,11 +31,6 @@ def scenes(tmp_path_factory):
     return write_scenes(tmp_path_factory.mktemp("drawn") / "scenes", train=10, val=16)
 
 
-@pytest.fixture(scope="module")
-def model(tiny_run):
-    return str(tiny_run)
-
-
 def measured(target, scenes, out, *arguments) -> results.Evaluation:
     command.main([str(target), "--data", str(scenes), "--out", str(out), *FEW, *arguments])
     return results.from_file(out, results.Evaluation)

@@ -27,7 +27,7 @@ class Protocol:
     caption_seed: int = 0
     """Of the choice of images and captions."""
     reference: Literal["captioned", "all"] = "captioned"
-    """Real side of the distances: the images whose captions are drawn, or the whole split."""
+    """Reference images of the distances: those whose captions are generated, or the whole split."""
     size: int | None
     """Real and drawn images are cropped to the centered square and resized to so many pixels (Lanczos) before anything
     else; images of that size already stay as they are."""

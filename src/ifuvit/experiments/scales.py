@@ -33,7 +33,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                     "sample_every": 0,
                     "evaluate_every": 15,
                     "evaluate_images": 16,
-                    "evaluate_steps": 2,
+                    "evaluate_sampling": SamplingSettings(steps=2, guidance_scale=2.0),
                 },
                 scenes=(128, 96),
                 images=48,
@@ -64,7 +64,6 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 recipe={
                     "evaluate_every": 50_000,
                     "evaluate_images": 2_000,
-                    "evaluate_steps": 50,
                 },
                 scenes=None,
                 autoencoder="stabilityai/sd-vae-ft-ema",

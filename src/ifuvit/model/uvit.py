@@ -10,7 +10,6 @@ Shapes:
     h  heads                 d = D / h                                     F  fused blocks
 """
 
-import json
 import math
 import zlib
 from collections.abc import Iterator
@@ -27,8 +26,8 @@ from ifuvit.model.kernels import Linear, attend, linear
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, write_text
-from ifuvit.utils.weights import load_weights
+from ifuvit.utils.files import read_json
+from ifuvit.utils.weights import load_weights, save_model
 
 
 class EncodedText(NamedTuple):
@@ -400,14 +399,7 @@ class IFUViT(nn.Module):
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write `config.json` and `model.safetensors`; `dtype` stores the weights in less precision."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / "config.json", json.dumps(to_dict(self.config), indent=2) + "\n")
-        tensors = {name: t.detach().to(dtype=dtype).cpu().contiguous() for name, t in self.state_dict().items()}
-        with atomic_path(directory / "model.safetensors") as path:
-            save_file(tensors, path)
+        save_model(directory, self, to_dict(self.config), dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, directory_or_name: str | Path, *, device: str | torch.device = "cpu") -> "IFUViT":

@@ -6,7 +6,17 @@ from ifuvit.reporting.collection import Collection, Item
 from ifuvit.reporting.cost_section import costs_cells, costs_columns
 from ifuvit.reporting.plots import Bar, Plot, Point, Series, bar_plot, line_plot
 from ifuvit.reporting.tables import Cell, Column, Table, bare, metric_column, slug
-from ifuvit.results import Evaluation, ExperimentResult, Metric, Metrics, SweepPoint, by_name, distinct, in_common
+from ifuvit.results import (
+    CONDITIONINGS,
+    Evaluation,
+    ExperimentResult,
+    Metric,
+    Metrics,
+    SweepPoint,
+    by_name,
+    distinct,
+    in_common,
+)
 
 
 def cells(metrics: Metrics, columns: Iterable[Metric]) -> tuple[Cell, ...]:
@@ -213,7 +223,7 @@ def experiment_plots(result: ExperimentResult) -> list[Plot]:
         if metric.subject == "counts" and metric.name not in result.headline.values():
             continue
         bars = [
-            Bar(name=str(row.setting), estimate=own, color=("concat", "cross").index(row.setting.conditioning))
+            Bar(name=str(row.setting), estimate=own, color=list(CONDITIONINGS).index(row.setting.conditioning))
             for row in result.table
             if (own := by_name(row.metrics).get(metric.name)) is not None
         ]

@@ -19,6 +19,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 26, 40
 # Distinct in shape as well as in color; the style sheet has as many colors.
 _MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-5L5 4H-5z", "M0-5.4L5 0L0 5.4L-5 0z")
 COLORS = 6
+_TICKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +78,17 @@ class _Axis:
             part = math.log(value / self.low) / math.log(self.high / self.low)
         return round(self.start + part * (self.end - self.start), 2)
 
-    def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
+    def ticks(self) -> list[tuple[float, str]]:
         """(coordinate, label)."""
         if self.log and self.high > 5 * self.low:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for leading in ((1, 2, 5), (1, 3), (1,)):
                 values = [k * 10.0**power for power in powers for k in leading]
                 values = [value for value in values if self.low <= value <= self.high]
-                if len(values) <= wanted + 1:
+                if len(values) <= _TICKS + 1:
                     break
             return [(self(value), f"{value:,.10g}") for value in values]
-        rough = (self.high - self.low) / wanted
+        rough = (self.high - self.low) / _TICKS
         power = 10.0 ** math.floor(math.log10(rough))
         step = power * next(k for k in (1, 2, 2.5, 5, 10) if k * power >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
@@ -267,7 +268,6 @@ def bar_plot(
     title: str,
     references: Sequence[tuple[str, float]] = (),
     percent: bool = False,
-    note: str = "",
 ) -> Plot:
     """Bars from zero with whiskers for 95 % intervals; names and numbers stand above them. `references` are labels and
     places of dashed vertical lines."""
@@ -307,4 +307,4 @@ def bar_plot(
             _text(x(scale * value), top + row * len(bars) + 11 + 14 * index, label, anchor=anchor, name="quiet")
         )
     about = "; ".join(f"{bar.name} {plain(bar.estimate)}" for bar in bars)
-    return Plot(title=title, svg=_figure(parts, title=title, about=about, height=height), note=note)
+    return Plot(title=title, svg=_figure(parts, title=title, about=about, height=height))

@@ -52,9 +52,7 @@ class Evaluation:
             num_images=wanted.evaluate_images,
             reference="captioned",
             size=pipeline.image_size,
-            sampling=protocol.sampling.changed(
-                steps=wanted.evaluate_steps, guidance_scale=wanted.evaluate_guidance_scale
-            ),
+            sampling=wanted.evaluate_sampling or protocol.sampling,
             count_prompts=COUNTS_WHILE_TRAINING if counted else (),
         )
         real = ReferenceImages.open(wanted.evaluate_data, split=self.protocol.split)

@@ -21,7 +21,7 @@ from ifuvit.metrics.distances.frechet import (
 from ifuvit.metrics.distances.statistics import FeatureStatistics, check_widths
 from ifuvit.metrics.intervals import estimate_from_halves, share
 from ifuvit.results import Estimate, Metric, Reference
-from ifuvit.utils.distributed import in_order
+from ifuvit.utils.distributed import merge_shares
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, sha256
 
@@ -190,7 +190,7 @@ class Distances:
                     bar.update(len(images))
             return np.concatenate(features)
 
-        return in_order(self.setup.processes.all_gather(work))
+        return merge_shares(self.setup.processes.all_gather(work))
 
 
 def load_statistics(file: Path, *, size: int | None) -> FeatureStatistics:

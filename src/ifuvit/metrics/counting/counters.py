@@ -17,7 +17,7 @@ from ifuvit.metrics.counting.parsing import Asked, AskedRelation, parse_prompt
 from ifuvit.metrics.counting.scores import Detection, counts, is_right, score
 from ifuvit.metrics.intervals import estimate, share
 from ifuvit.results import CountedImage, Counter, ObjectCounts, ObjectScores, ScoresAtThreshold, SecondCount
-from ifuvit.utils.distributed import Processes, in_order
+from ifuvit.utils.distributed import Processes, merge_shares
 from ifuvit.utils.errors import InputError
 
 _BATCH_SIZE = 100
@@ -101,8 +101,8 @@ def count_images(
     processes = processes or Processes()
     shown, wanted = processes.share(scored), processes.share(asked)
     least = min([counter.threshold, *thresholds])
-    every = in_order(processes.all_gather(lambda: counter.find(shown, wanted, threshold=least)))
-    grounds = in_order(processes.all_gather(lambda: list(map(_ground, shown, wanted))))
+    every = merge_shares(processes.all_gather(lambda: counter.find(shown, wanted, threshold=least)))
+    grounds = merge_shares(processes.all_gather(lambda: list(map(_ground, shown, wanted))))
 
     def at(threshold: float) -> list[list[Detection]]:
         return [[one for one in objects if one.score >= threshold] for objects in every]
