@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 from study_simulation import RaterModel, simulate_count, simulate_preference
 
 from ifuvit import results
+from ifuvit.benchmarks.config import BenchQualityConfig
+from ifuvit.benchmarks.quality import bench_quality
 from ifuvit.results import (
     Benchmark,
     Comparison,
@@ -19,6 +21,7 @@ from ifuvit.results import (
     Counter,
     Counts,
     CountScores,
+    Elbow,
     Estimate,
     Evaluation,
     Expected,
@@ -42,6 +45,7 @@ from ifuvit.results import (
     ScalingPoint,
     ScalingSeries,
     ScoresAtThreshold,
+    SecondCount,
     Seconds,
     Setting,
     Speedup,
@@ -243,6 +247,20 @@ def generated(command: str, model: str, **sampling: Any) -> GeneratedImages:
     )
 
 
+def images_of(share: float) -> tuple[CountedImage, ...]:
+    """200 images of which a share is right."""
+    return tuple(
+        CountedImage(file=f"{place}.png", prompt="a bus", counted={"bus": 1}, right=place < 200 * share)
+        for place in range(200)
+    )
+
+
+def grounds(quality: float) -> Counts:
+    """Of prompts that name a ground."""
+    of = counts(quality)
+    return replace(of, overall=replace(of.overall, right_ground=estimate(0.9 + quality / 10, 0.03, n=126)))
+
+
 def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 1234, images: bool = True) -> Path:
     conditioning, n_text, n_image = ABLATION[setting]
     name = f"openmoji-{setting}"
@@ -265,12 +283,23 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             data=DATA,
             metrics=metrics(quality),
             objects={
-                "paper": ObjectCounts(counts=counts(quality)),
+                "paper": ObjectCounts(counts=counts(quality), images=images_of(quality)),
+                "grounds": ObjectCounts(counts=grounds(quality)),
+                "paraphrases": ObjectCounts(counts=counts(quality - 0.1), images=images_of(quality - 0.1)),
                 "relations": ObjectCounts(relations=relations(quality)),
                 "held-out-counts": ObjectCounts(counts=counts(quality / 2)),
                 "held-out-relations": ObjectCounts(relations=relations(quality / 2)),
             },
             counter=COUNTER,
+            second_counts=(
+                SecondCount(
+                    counter=Counter(name="counter-of-another-seed"),
+                    scores={"paper": ObjectScores(counts=counts(quality))},
+                    same_verdict={"paper": estimate(0.985, 0.02, "Wilson's over images", 200)},
+                    same_objects={"paper": estimate(0.98, 0.02, "Wilson's over images", 200)},
+                    difference={"paper": estimate(0.005, 0.01, n=200)},
+                ),
+            ),
             costs=replace(costs(setting), training_steps_per_second=2.88, images_per_second=3.4, peak_memory_gib=1.31),
             images=f"{kept.name}/captions" if images else None,
             device="cpu",
@@ -322,7 +351,7 @@ def experiment(name: str, seeds: tuple[int, ...], **parts: Any) -> ExperimentRes
         title=titles.get(name, "Curve"),
         scale="openmoji",
         seeds=seeds,
-        headline={"distance": "KID-EffNetLite0"},
+        headline={"distance": "KID-EffNetLite0", "counts": "right kind and count"},
         expected=Expected(source="arXiv", rows={}),
         **parts,
     )
@@ -388,7 +417,22 @@ def write_guidance_experiment(directory: Path) -> Path:
     run = ExperimentRun(
         setting="cross-intermediate", seed=1234, run="r", result="sweeps/seed-1234/sweep.json", status="done"
     )
-    return write(directory / "experiment.json", experiment("guidance_sweep", (1234,), runs=(run,), table=table))
+    failed = ExperimentRun(
+        setting="cross-early", seed=1234, run="q", result="q.json", status="failed", reason="the loss is not a number"
+    )
+    bend = Elbow(
+        setting="cross-intermediate", guidance_scale=4.0, by_seed=(4.0,), in_the_paper=4.0, verdict="undecided"
+    )
+    parts = {"runs": (run, failed), "table": table, "elbows": (bend,)}
+    return write(directory / "experiment.json", experiment("guidance_sweep", (1234,), **parts))
+
+
+def learning(share: float) -> tuple[Metric, ...]:
+    """What an evaluation of scenes counts."""
+    return tuple(
+        Metric(**vars(estimate(value, 0.04, n=100)), name=name, subject="counts", unit="share", better="higher")
+        for name, value in (("right kind and count", 0.1 + 0.85 * share), ("relation", 0.9 * share**3))
+    )
 
 
 def write_training(directory: Path, level: float) -> Path:
@@ -397,7 +441,8 @@ def write_training(directory: Path, level: float) -> Path:
         lines.append({"step": step, "loss": level * (0.02 + 0.9 / (1 + step / 60)), "steps_per_second": 2.9})
         if step % 1000 == 0:
             lines.append({"step": step, "validation_loss": level * (0.021 + 0.9 / (1 + step / 60))})
-            numbers = metrics(step / 8000 / level)
+            learned = step / 8000 / level
+            numbers = (*metrics(learned), *learning(learned))
             told = TrainingEvaluation(images=200, guidance_scale=2.0, steps=25, metrics=numbers)
             lines.append({"step": step, "evaluation": to_dict(told)})
     file = directory / "metrics.jsonl"
@@ -524,8 +569,11 @@ def write_all(root: Path) -> Path:
     write_sweep(root / "sweep")
     write_experiment(root / "table1", "table1")
     write_experiment(root / "ablation", "ablation", (1234,))
+    write_guidance_experiment(root / "guidance")
     write_training(root / "runs" / "concat-early", 1.2)
     write_training(root / "runs" / "cross-intermediate", 1.0)
+    runs = (root / "runs" / "concat-early", root / "runs" / "cross-intermediate")
+    bench_quality(BenchQualityConfig(runs=runs, out=root / "quality.json"))
     write_costs(root / "costs.json")
     write_benches(root / "bench")
     write_studies(root / "studies")

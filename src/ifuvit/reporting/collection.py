@@ -16,6 +16,7 @@ from ifuvit.results import (
     Evaluation,
     ExperimentResult,
     GeneratedImages,
+    LearningCurves,
     PreferenceStudy,
     ReferenceData,
     Result,
@@ -56,6 +57,7 @@ class Collection:
     trainings: tuple[Item[TrainingRecord], ...] = ()
     costs: tuple[Item[dict[str, CountedCosts]], ...] = ()
     benchmarks: tuple[Item[Benchmark], ...] = ()
+    curves: tuple[Item[LearningCurves], ...] = ()
     images: tuple[Item[GeneratedImages], ...] = ()
 
     @property
@@ -96,6 +98,7 @@ def collect(directories: Sequence[Path]) -> Collection:
             trainings=of(TrainingRecord),
             costs=of(dict),
             benchmarks=of(Benchmark),
+            curves=of(LearningCurves),
             images=of(GeneratedImages),
         )
     )

@@ -11,6 +11,7 @@ from ifuvit.reporting import (
     count_section,
     experiment_section,
     paper_section,
+    quality_section,
     speed_section,
     study_section,
     tables,
@@ -94,6 +95,10 @@ def render(found: Collection, *, title: str) -> str:
             "plots": training_section.training_plots(found),
             "tables": training_section.training_tables(found),
         },
+        "quality": {
+            "plots": quality_section.quality_plots(found),
+            "tables": quality_section.quality_tables(found),
+        },
         "grids": drawn,
         "counts": {
             "plots": count_section.count_plots(found),
@@ -148,6 +153,11 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
             "distance and score during training",
             "ifuvit train ... --evaluate-every N --evaluate-data DIR",
         ),
+        (
+            not found.curves,
+            "how long training takes until images are right",
+            "ifuvit bench quality RUN... --out RESULT.json",
+        ),
         (not found.trainings, "losses", "ifuvit train ..., whose metrics.jsonl is read"),
         (
             not count_section.counted(found),
@@ -175,6 +185,7 @@ def all_tables(found: Collection) -> list[Table]:
         *(table for one in found.experiments for table in experiment_section.claims_tables(one)),
         *experiment_section.sweep_tables(found),
         *training_section.training_tables(found),
+        *quality_section.quality_tables(found),
         *count_section.overview(found),
         *(table for one in count_section.counted(found) for table in count_section.count_tables(one)),
         *(table for one in found.studies for table in study_section.study_tables(one)),
