@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from ifuvit import results
 from ifuvit.results import (
+    Analysis,
     Benchmark,
     CountedCosts,
     CountStudy,
@@ -57,6 +58,7 @@ class Collection:
     costs: tuple[Item[dict[str, CountedCosts]], ...] = ()
     benchmarks: tuple[Item[Benchmark], ...] = ()
     images: tuple[Item[GeneratedImages], ...] = ()
+    analyses: tuple[Item[Analysis], ...] = ()
 
     @property
     def alone(self) -> list[Item[Evaluation]]:
@@ -97,6 +99,7 @@ def collect(directories: Sequence[Path]) -> Collection:
             costs=of(dict),
             benchmarks=of(Benchmark),
             images=of(GeneratedImages),
+            analyses=of(Analysis),
         )
     )
 
@@ -140,6 +143,7 @@ def _without_parts(found: Collection) -> Collection:
         experiments=_told_apart(found.experiments, lambda one: (one.result.name, one.result.scale), "experiment"),
         trainings=tuple(one for one in found.trainings if one.file.resolve().parent not in later_seeds),
         benchmarks=_told_apart(found.benchmarks, lambda one: one.result.action),
+        analyses=_told_apart(found.analyses, lambda one: one.result.action),
         images=tuple(one for one in found.images if one.file.resolve().parent.parent not in unseen),
     )
 
@@ -218,7 +222,7 @@ def _name(file: Path, result: Result) -> str:
             return Path(result.model).name
         case PreferenceStudy() | CountStudy() | ExperimentResult():
             return result.name
-        case Benchmark():
+        case Benchmark() | Analysis():
             return result.action
         case _:
             return file.stem
