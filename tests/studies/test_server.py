@@ -252,7 +252,11 @@ def test_practice_comes_first_and_is_told(made: Path, tmp_path: Path) -> None:
 def test_pages_speak_the_studys_language(made: Path, tmp_path: Path) -> None:
     served = Served(shutil.copytree(made / "choice", tmp_path / "choice"), agreed=False)
     start = served.client.get(served.link()).text
-    assert '<html lang="de">' in start and "Zustimmen und beginnen" in start and "etwa 2 Minuten" in start
+    assert (
+        '<html lang="de">' in start
+        and "Zustimmen und beginnen" in start
+        and "etwa 1 min. Am Anfang 2 zur Übung" in start
+    )
     served.store.agree("r01", "2026-01-01T00:00:00+00:00")
     for page in (start, served.client.get(served.link(0)).text, served.client.get("/nowhere").text):
         words = set(re.findall(r"[A-Za-z]+", re.sub(r"<[^>]*>", " ", page.partition("<body")[2].partition(">")[2])))
@@ -267,7 +271,7 @@ def test_before_the_first_task_it_says_what_is_asked(made: Path, tmp_path: Path)
     ):
         served = Served(shutil.copytree(made / kind, tmp_path / kind), agreed=False)
         start = served.client.get(served.link()).text
-        assert words in start and re.search(rf"{len(served.rater.tasks)} tasks, one a page: about \d+ minutes", start)
+        assert words in start and re.search(rf"{len(served.rater.tasks)} tasks, one a page: about \d+ min", start)
 
 
 # ------------------------------------------------------------------------------------------------------------ blinding

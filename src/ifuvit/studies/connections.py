@@ -68,7 +68,18 @@ class Protocol(H11Protocol):
 def run(app: Any, listening: socket.socket) -> None:
     """Serve an application on a listening socket until interrupted."""
     Protocol.max_connections = min(MAX_CONNECTIONS, _descriptors() - SPARE_DESCRIPTORS)
-    # No log of requests: they have the tokens in them. No date of the server's software.
+    server = make_server(app)
+
+    async def serve() -> None:
+        asyncio.get_running_loop().set_exception_handler(quietly())
+        await server.serve(sockets=[listening])
+
+    asyncio.run(serve())
+
+
+def make_server(app: Any) -> uvicorn.Server:
+    """The server of an application."""
+    # No log of requests: they have the tokens in them.
     settings = uvicorn.Config(
         app,
         http=Protocol,
@@ -79,13 +90,7 @@ def run(app: Any, listening: socket.socket) -> None:
         backlog=128,
         timeout_graceful_shutdown=10,
     )
-    server = uvicorn.Server(settings)
-
-    async def serve() -> None:
-        asyncio.get_running_loop().set_exception_handler(quietly())
-        await server.serve(sockets=[listening])
-
-    asyncio.run(serve())
+    return uvicorn.Server(settings)
 
 
 def quietly() -> Any:
