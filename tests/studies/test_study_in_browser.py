@@ -278,7 +278,7 @@ def test_ranking(browser: Any, tmp_path: Path) -> None:
             for letter, rank in (("A", 1), ("C", 2), ("D", 3)):
                 page.get_by_role("group", name=f"Image {letter}").get_by_label(f"rank {rank}").check(force=True)
             assert page.locator(".shelf li span").all_text_contents() == ["A = B", "C", "D", ""]
-            assert "All ranked" in page.get_by_role("status").text_content()
+            assert "All ranked" in page.locator(".task [role=status]").text_content()
             look(page, "preference-ties-desk")
             page.keyboard.press("Enter")
             at_task(page, 3)
@@ -684,7 +684,15 @@ OVERLAP = """() => {
 
 def test_small_screens(browser: Any, tmp_path: Path) -> None:
     """At 200 % zoom and on a phone held sideways nothing covers an image; on a phone images fill the screen, and no key is named."""
-    ranked = make_study(tmp_path, "preference", prompts=("two sheep", "a bus"), images_per_prompt=1, size=64, raters=4)
+    ranked = make_study(
+        tmp_path,
+        "preference",
+        prompts=("two sheep", "a bus"),
+        images_per_prompt=1,
+        size=64,
+        raters=4,
+        raters_per_item=4,
+    )
     study = read_study(ranked)
     sizes = {
         "zoom200": {"viewport": {"width": 600, "height": 425}},
@@ -752,7 +760,7 @@ def test_the_owner_copies_links_names_raters_and_is_asked(browser: Any, counts: 
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.goto(f"{address}/owner/{study.owner_token}/")
         page.get_by_role("button", name="Copy the link of r02").click()
-        page.get_by_text("Copied").wait_for()
+        page.get_by_text("Copied", exact=True).wait_for()
         link = page.evaluate("navigator.clipboard.readText()")
         assert link == f"{address}/r/{study.raters[1].token}/"
         page.get_by_label("Name of r02").fill("Bärbel")
@@ -763,7 +771,7 @@ def test_the_owner_copies_links_names_raters_and_is_asked(browser: Any, counts: 
             "() => { Object.defineProperty(navigator, 'clipboard', { value: undefined }); }"
         )  # a page of a LAN
         page.get_by_role("button", name="Copy the link of r03").click()
-        page.get_by_text("Copied").wait_for()
+        page.get_by_text("Copied", exact=True).wait_for()
         look(page, "owner-desk")
         with page.expect_download() as download:
             page.get_by_role("link", name="All links as CSV").click()

@@ -11,7 +11,7 @@ from ifuvit.data.scenes import KINDS, draw_scene
 from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, parse_noun_phrase, parse_prompt
 from ifuvit.studies.design import IMAGES, Item, Kind
 from ifuvit.studies.images import blind, blind_name, common_size, spoil, write_blind
-from ifuvit.studies.sources import Drawn
+from ifuvit.studies.sources import ModelImages
 from ifuvit.utils.errors import InputError
 
 _SCENES_SEED = 90_001
@@ -30,12 +30,19 @@ class Made:
 
 
 def make_items(
-    kind: Kind, drawn: Sequence[Drawn], directory: Path, *, checks: int, practice: int, seed: int, size: int | None
+    kind: Kind,
+    sources: Sequence[ModelImages],
+    directory: Path,
+    *,
+    checks: int,
+    practice: int,
+    seed: int,
+    size: int | None,
 ) -> Made:
     """Write blinded images into `directory`/images.
 
     Args:
-        drawn: every model's images, of the same prompts.
+        sources: every model's images, of the same prompts.
         checks: how many items with a known answer to make.
         practice: how many items for practice to make, of the same sort as checks.
         size: pixels of the images' sides; None for what they have.
@@ -43,9 +50,9 @@ def make_items(
     Raises:
         InputError: images that do not match, cannot be read or are of different sizes, or prompts that ask for no count.
     """
-    keys = list(drawn[0].files)
-    for one in drawn[1:]:
-        for here, there in ((drawn[0], one), (one, drawn[0])):
+    keys = list(sources[0].files)
+    for one in sources[1:]:
+        for here, there in ((sources[0], one), (one, sources[0])):
             if missing := next((key for key in here.files if key not in there.files), None):
                 prompt, number = missing
                 raise InputError(
@@ -53,16 +60,16 @@ def make_items(
                 )
     asked = {prompt: parse_count(prompt) for prompt, _ in keys} if kind == "count" else {}
     if size is None:
-        size = common_size([file for one in drawn for file in one.files.values()])
+        size = common_size([file for one in sources for file in one.files.values()])
 
     images = directory / IMAGES
     images.mkdir(parents=True)
-    names = {(model, key): blind_name() for model in range(len(drawn)) for key in keys}
+    names = {(model, key): blind_name() for model in range(len(sources)) for key in keys}
     # In an order that reveals nothing, for files have dates.
     for (model, key), name in sorted(names.items(), key=lambda pair: pair[1]):
-        blind(drawn[model].files[key], images / name, size=size)
+        blind(sources[model].files[key], images / name, size=size)
 
-    models = range(len(drawn))
+    models = range(len(sources))
     if kind == "preference":
         items = [
             Item(id=f"i{number:04d}", prompt=prompt, images=tuple(names[model, (prompt, index)] for model in models), index=index)
@@ -86,7 +93,7 @@ def make_items(
         kinds = list(dict.fromkeys(one.kind for one in asked.values()))
         known = _scenes(kinds, images, number=checks + practice, seed=seed, size=size)
     else:
-        known = _spoiled_items(items, len(drawn), images, number=checks + practice, seed=seed)
+        known = _spoiled_items(items, len(sources), images, number=checks + practice, seed=seed)
     return Made(
         items=tuple(items),
         checks=tuple(replace(item, id=f"c{number:04d}") for number, item in enumerate(known[:checks])),

@@ -29,7 +29,7 @@ from ifuvit.studies.form import read_returned, write_forms
 from ifuvit.studies.making import make_items, parse_count, scene_captions
 from ifuvit.studies.people import add_raters, known_rater, mark_withdrawn
 from ifuvit.studies.progress import links_csv
-from ifuvit.studies.sources import Drawn, draw, open_models, take
+from ifuvit.studies.sources import ModelImages, generate_images, open_models, read_images
 from ifuvit.studies.store import DATABASE, Closed, Entry, Store
 from ifuvit.studies.texts import read_texts
 from ifuvit.utils.config import to_dict
@@ -63,11 +63,11 @@ def make(config: StudyMakeConfig) -> Study:
     texts = read_texts(config.language, config.texts)
     consent = texts["consent"] if config.consent is None else _read_text(config.consent, "--consent")
     drawings = config.out.with_name(f"{config.out.name}.drawings")
-    drawn = _images(config, drawings)
+    sources = _images(config, drawings)
     with atomic_directory(config.out, private=(STUDY_FILE,)) as directory:
         made = make_items(
             config.kind,
-            drawn,
+            sources,
             directory,
             checks=config.checks,
             practice=config.practice,
@@ -111,13 +111,13 @@ def make(config: StudyMakeConfig) -> Study:
         )
         write_study(directory, study)
         write_manifest(
-            directory, MAKE, to_dict(config), started=started, seed=config.seed, sources=[one.source for one in drawn]
+            directory, MAKE, to_dict(config), started=started, seed=config.seed, sources=[one.source for one in sources]
         )
     shutil.rmtree(drawings, ignore_errors=True)
     return study
 
 
-def _images(config: StudyMakeConfig, drawings: Path) -> list[Drawn]:
+def _images(config: StudyMakeConfig, drawings: Path) -> list[ModelImages]:
     """Every model's images; generated into `drawings`, unless they are there."""
     device = find_device(config.device)
     targets = open_models(config.models, captions=config.captions, device=device)
@@ -127,11 +127,11 @@ def _images(config: StudyMakeConfig, drawings: Path) -> list[Drawn]:
                 "--prompts-file and --images-per-prompt are for models that generate; images have their prompts"
             )
         given = zip(targets, config.model_names, config.models)
-        return [take(target, name, Path(model)) for target, name, model in given]
+        return [read_images(target, name, Path(model)) for target, name, model in given]
     prompts = _prompts(config)
     batch_size = config.batch_size or (8 if device.type == "cpu" else 64)
     return [
-        draw(target, name, prompts, drawings, config.sampling, seed=config.seed, batch_size=batch_size)
+        generate_images(target, name, prompts, drawings, config.sampling, seed=config.seed, batch_size=batch_size)
         for target, name in zip(targets, config.model_names)
     ]
 

@@ -2,13 +2,17 @@
 
 from typing import Any
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")
 
 
 def guarded(value: Any) -> Any:
     """A cell's value that no spreadsheet takes for a formula: a text that begins as one gets an apostrophe in front, which
-    spreadsheets do not show. Numbers are left alone."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    spreadsheets do not show. All line breaks become "\\n", because the csv module leaves a lone carriage return unquoted.
+    Numbers are left alone."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def unguarded(text: str) -> str:
