@@ -5,7 +5,7 @@ A pipeline directory follows diffusers' layout:
     model_index.json                    objective, latent normalization, distribution of initial latents, the autoencoder
     transformer/                        config.json, model.safetensors: the backbone
     scheduler/scheduler_config.json     the objective and its default solver, in diffusers' words
-    text_encoder.json                   the text encoder: reference, fingerprint, max_tokens
+    text_encoder.json                   the text encoder: reference, fingerprint, max_tokens, layers
     vae/                                a diffusers autoencoder; absent where the reference leads to one
     training.json                       steps, batch size, seed and seconds of the training; absent where unknown
 
@@ -131,7 +131,9 @@ class Pipeline:
             str(inside.resolve()) if inside.is_dir() else index["vae"]["reference"], device
         )
         _check_fingerprint("autoencoder", autoencoder, index["vae"], directory)
-        text_encoder = TextEncoder.from_pretrained(text["reference"], max_tokens=text["max_tokens"], device=device)
+        text_encoder = TextEncoder.from_pretrained(
+            text["reference"], max_tokens=text["max_tokens"], layers=text.get("layers"), device=device
+        )
         _check_fingerprint("text encoder", text_encoder, text, directory)
         distribution = index.get("initial_latents")
         if distribution is not None:
@@ -156,11 +158,7 @@ class Pipeline:
             directory,
             self.model,
             autoencoder={"reference": reference, "fingerprint": self.autoencoder.fingerprint},
-            text_encoder={
-                "reference": self.text_encoder.reference,
-                "fingerprint": self.text_encoder.fingerprint,
-                "max_tokens": self.text_encoder.max_tokens,
-            },
+            text_encoder=self.text_encoder.facts,
             normalization=self.normalization,
             objective=self.objective,
             initial_latents=self.initial_latents,
@@ -177,6 +175,7 @@ class Pipeline:
         batch_size: int = 16,
         first_index: int = 0,
         callback: Callable[[int], None] | None = None,
+        denoiser: Any = None,
         **changes: Any,
     ) -> list["Image"]:
         """Generate one image per prompt.
@@ -190,6 +189,8 @@ class Pipeline:
             batch_size: images per batch; it does not change them (beyond rounding, at most 1/255).
             first_index: index of the first image.
             callback: called after every solver step with the number of images in the batch.
+            denoiser: takes the backbone's place in `sample`, as one that observes it or changes what it reads
+                (`ifuvit.analysis`).
             changes: fields of `settings` by keyword, as `guidance_scale=4.0, num_inference_steps=50`.
 
         Returns:
@@ -228,7 +229,7 @@ class Pipeline:
                         callback(size)
 
                 latents = sample(
-                    self.model,
+                    self.model if denoiser is None else denoiser,
                     initial_latents(shape, seed, indices, distribution).to(self.device),
                     text.rows(torch.tensor([row[prompt] for prompt in batch], device=self.device)),
                     null_text,
@@ -298,7 +299,7 @@ def write_pipeline(
         model: the backbone.
         autoencoder: {"reference", "fingerprint"}; a fingerprint of None is not checked on loading. Further items are
             not kept.
-        text_encoder: {"reference", "fingerprint", "max_tokens"}, likewise.
+        text_encoder: {"reference", "fingerprint", "max_tokens", "layers"}, likewise.
         normalization: of the latents in training.
         objective: of the training.
         initial_latents: the distribution of initial latents that fits the training images, where it is known.
@@ -313,7 +314,7 @@ def write_pipeline(
             fingerprint = vae.fingerprint
         write_json(
             path / "text_encoder.json",
-            {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens")},
+            {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens", "layers")},
         )
         if training is not None:
             write_json(path / "training.json", dict(training))

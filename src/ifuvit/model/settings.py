@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ifuvit.results import CONDITIONINGS, Conditioning
 from ifuvit.utils.errors import InputError
 
 
@@ -29,7 +30,7 @@ class IFUViTConfig:
     """Width of the text encoder's hidden states."""
     text_tokens: int = 77
     """Text tokens L of every caption, padding included."""
-    conditioning: Literal["concat", "cross"] = "cross"
+    conditioning: Conditioning = "cross"
     """How text enters a fused block: as further tokens of the sequence, or as further keys and values."""
     n_text: int = 1
     """Trainable transformer blocks on the text alone."""
@@ -39,6 +40,14 @@ class IFUViTConfig:
     """Two softmaxes whose outputs are summed, or one softmax over image and text keys; only read by "cross"."""
     mask_padding: bool = False
     """Whether padded text tokens are hidden from attention (U-ViT shows them)."""
+    text_norm: Literal["none", "standardize"] = "none"
+    """Text embeddings as they are, or each feature centered and scaled by its mean and deviation over captions of the
+    training data: shared offsets and large features otherwise hide what tells one caption from another."""
+    layout_kinds: int = 0
+    """Kinds of objects that a head on the middle block tells apart in training, by their places; 0 for no head, as in the
+    paper. Images are generated without it."""
+    position_std: float = 0.02
+    """Deviation of the position embeddings before training (U-ViT: 0.02)."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -60,12 +69,17 @@ class IFUViTConfig:
             raise InputError(f"depth={self.depth!r}: must be even and at least 2 (as many out-blocks as in-blocks)")
         if not 1 <= self.embed_dim * self.mlp_ratio < math.inf:
             raise InputError(f"mlp_ratio={self.mlp_ratio}: must be positive, and embed_dim x mlp_ratio at least 1")
-        if self.conditioning not in ("concat", "cross"):
-            raise InputError(f"conditioning={self.conditioning!r}: choose 'concat' or 'cross'")
+        if self.conditioning not in CONDITIONINGS:
+            raise InputError(f"conditioning={self.conditioning!r}: choose {' or '.join(map(repr, CONDITIONINGS))}")
         if self.cross_attention not in ("added", "joint"):
             raise InputError(f"cross_attention={self.cross_attention!r}: choose 'added' or 'joint'")
-        if not _is_count(self.n_text):
-            raise InputError(f"n_text={self.n_text!r}: must be a whole number, not negative")
+        if self.text_norm not in ("none", "standardize"):
+            raise InputError(f"text_norm={self.text_norm!r}: choose 'none' or 'standardize'")
+        if not 0 < self.position_std < math.inf:
+            raise InputError(f"position_std={self.position_std}: must be positive")
+        for name in ("n_text", "layout_kinds"):
+            if not _is_count(getattr(self, name)):
+                raise InputError(f"{name}={getattr(self, name)!r}: must be a whole number, not negative")
         if len(self.image_only) != 2 or not all(_is_count(n) and n <= self.depth // 2 for n in self.image_only):
             raise InputError(
                 f"n_image={self.n_image!r}: one number, or (front, back), each in 0 … depth/2 = {self.depth // 2}"
@@ -89,7 +103,9 @@ class IFUViTConfig:
 
 def as_uvit(config: IFUViTConfig) -> IFUViTConfig:
     """The setting of the same size that is U-ViT."""
-    return replace(config, conditioning="concat", n_text=0, n_image=0, mask_padding=False)
+    return replace(
+        config, conditioning="concat", n_text=0, n_image=0, mask_padding=False, text_norm="none", layout_kinds=0
+    )
 
 
 def _is_count(value: object, at_least: int = 0) -> bool:

@@ -19,7 +19,7 @@ from ifuvit.data.images import to_tensor
 from ifuvit.data.scenes import KIND_INDEX, WrittenScene, read_annotations
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig, read_squares
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation
 from ifuvit.metrics.counting.scores import Detection, score
 from ifuvit.results import ObjectScores
 from ifuvit.standins.config import TrainCounterConfig
@@ -145,9 +145,8 @@ def train(
     losses: list[dict[str, float]] = []
     Fit(
         network=counter,
-        optimizer=torch.optim.AdamW(counter.parameters(), weight_decay=0.01),
+        optimizers={torch.optim.AdamW(counter.parameters(), weight_decay=0.01): config.learning_rate},
         loss=loss,
-        learning_rate=config.learning_rate,
         schedule=rise_and_fall(warmup=config.steps // 10, steps=config.steps),
         clip=10.0,
         steps=config.steps,
