@@ -1180,11 +1180,8 @@ KINDS: Mapping[str, type[Result]] = {
         Benchmark,
         PreferenceStudy,
         CountStudy,
-<<<<<<< HEAD
         RatingStudy,
-=======
         Analysis,
->>>>>>> main
     )
 }
 

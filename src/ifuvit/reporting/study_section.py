@@ -25,8 +25,8 @@ from ifuvit.results import (
 
 _SCORES = ("match_ratio", "average_error")
 
-Analysis = PreferenceStudy | CountStudy | RatingStudy
-Study = Item[Analysis]
+StudyResult = PreferenceStudy | CountStudy | RatingStudy
+Study = Item[StudyResult]
 
 
 def study_tables(study: Study) -> list[Table]:
@@ -51,7 +51,7 @@ def study_tables(study: Study) -> list[Table]:
     return [*found, _agreement(study), _raters(study)]
 
 
-def study_plots(study: Analysis) -> list[Plot]:
+def study_plots(study: StudyResult) -> list[Plot]:
     """Mean points and strengths (the paper's Fig. 6), both scores by count and by object (Fig. 5), or mean ratings, of all
     raters."""
     match study:
@@ -63,7 +63,7 @@ def study_plots(study: Analysis) -> list[Plot]:
             return _rating_plots(study)
 
 
-def parts(study: Analysis) -> dict[str, Any]:
+def parts(study: StudyResult) -> dict[str, Any]:
     """The sets of numbers by title."""
     named = {"all raters": study.everyone, "without flagged raters": study.without_flagged}
     return {title: numbers for title, numbers in named.items() if numbers is not None}
