@@ -715,7 +715,9 @@ def test_a_killed_server_loses_no_answer_that_it_acknowledged(tmp_path: Path) ->
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
         try:
-            assert process.stdout is not None and study.owner_token in process.stdout.readline()
+            assert process.stdout is not None
+            assert f"http://127.0.0.1:{port}\n" in process.stdout.readline()
+            assert study.owner_token in process.stdout.readline()
             wait_for(port)
             threads = [threading.Thread(target=answer, args=(rater,)) for rater in study.raters]
             for thread in threads:

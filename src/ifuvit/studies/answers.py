@@ -153,10 +153,13 @@ def read_answers(directory: Path) -> list[Answer]:
         finally:
             store.close()
     if (file := directory / "answers.json").is_file():
-        return [from_dict(Answer, value, where=f"{file}: answer {n}") for n, value in enumerate(_list(file))]
-    if (file := directory / "answers.csv").is_file():
-        return _from_csv(file)
-    raise InputError(f"{directory}: no answers yet; `ifuvit study serve {directory}` collects them")
+        found = [from_dict(Answer, value, where=f"{file}: answer {n}") for n, value in enumerate(_list(file))]
+    elif (file := directory / "answers.csv").is_file():
+        found = _from_csv(file)
+    else:
+        raise InputError(f"{directory}: no answers yet; `ifuvit study serve {directory}` collects them")
+    here = {rater.id for rater in study.active}  # a file may be older than a withdrawal
+    return [answer for answer in found if answer.rater in here]
 
 
 def _list(file: Path) -> list[Any]:

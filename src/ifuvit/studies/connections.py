@@ -67,7 +67,7 @@ class Protocol(H11Protocol):
 
 def run(app: Any, listening: socket.socket) -> None:
     """Serve an application on a listening socket until interrupted."""
-    Protocol.max_connections = min(MAX_CONNECTIONS, _descriptors() - SPARE_DESCRIPTORS)
+    Protocol.max_connections = max(min(MAX_CONNECTIONS, _descriptors() - SPARE_DESCRIPTORS), 1)
     server = make_server(app)
 
     async def serve() -> None:
