@@ -131,6 +131,7 @@ def _rating(answer: Answer) -> Any:
 
 def _closeness(first: Answer, second: Answer) -> float:
     if first.ratings is not None:
+        assert second.ratings is not None
         return float(np.abs(np.subtract(first.ratings, second.ratings)).mean())
     if first.ranks is None:
         assert first.count is not None and second.count is not None
