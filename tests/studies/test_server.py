@@ -255,7 +255,7 @@ def test_pages_speak_the_studys_language(made: Path, tmp_path: Path) -> None:
     assert (
         '<html lang="de">' in start
         and "Zustimmen und beginnen" in start
-        and "etwa 1 min. Am Anfang 2 zur Übung" in start
+        and "etwa 2 min. Am Anfang 2 zur Übung" in start
     )
     served.store.agree("r01", "2026-01-01T00:00:00+00:00")
     for page in (start, served.client.get(served.link(0)).text, served.client.get("/nowhere").text):
