@@ -507,6 +507,10 @@ class GeneratedImages(Result):
         prompt: str
         index: int
         """Of its noise."""
+        draws: int = 1
+        """How often it was drawn."""
+        verified: bool | None = None
+        """Whether the counter found what the prompt asks for; None where it cannot read it, or was not asked."""
 
     model: str
     """Its name."""
@@ -520,6 +524,21 @@ class GeneratedImages(Result):
     """False while they are being generated."""
     encoders: Values = field(default_factory=dict)
     device: str | None = None
+    verified_by: Values | None = None
+    """{"counter", "sha256", "redraws"} where images were drawn again until a counter agreed. They are chosen: no evaluation
+    takes them."""
+
+    @property
+    def verification(self) -> str:
+        """What became of it, in words; empty where nothing was verified."""
+        if self.verified_by is None:
+            return ""
+        told = [one.verified for one in self.images if one.verified is not None]
+        redrawn = sum(one.draws > 1 for one in self.images)
+        return (
+            f"chosen by the counter: {sum(told)} of {len(told)} images show what was asked, {redrawn} were drawn again, "
+            f"{len(self.images) - len(told)} have prompts that it cannot read"
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------- experiments
@@ -762,6 +781,55 @@ class Benchmark(Result):
     """By title."""
     reference: Values | None = None
     """Facts of the other code that was timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningPoint:
+    """An evaluation while a run trained."""
+
+    step: int
+    minutes: float
+    """Of training up to there."""
+    counts: Metric | None = None
+    """Share of images of counting prompts with exactly the asked objects."""
+    relations: Metric | None = None
+    """Share of images of relation prompts with one of each kind, rightly placed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """What a run had learned when."""
+
+    name: str
+    run: str
+    recipe: Values = field(default_factory=dict)
+    """Its training recipe."""
+    machine: Values = field(default_factory=dict)
+    """Where it trained."""
+    points: tuple[LearningPoint, ...]
+    minutes_to: Mapping[str, Mapping[str, float | None]]
+    """"counts" and "relations": by share of right images, the minutes until it is first reached; None if it is not."""
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise InputError("points: there are none")
+        for of in self.minutes_to.values():
+            for mark in of:
+                if not mark.replace(".", "", 1).isdecimal():
+                    raise InputError(f"minutes_to: {mark!r} is not a share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurves(Result):
+    """Result of `ifuvit bench quality`: runs side by side."""
+
+    kind = "learning curves"
+
+    curves: tuple[LearningCurve, ...]
+
+    def __post_init__(self) -> None:
+        if not self.curves:
+            raise InputError("curves: there are none")
 
 
 # ---------------------------------------------------------------------------------------------------------- human studies
@@ -1021,6 +1089,24 @@ class TrainingRecord:
     loss: tuple[tuple[int, float], ...]
     validation: tuple[tuple[int, float], ...]
     evaluations: tuple[tuple[int, TrainingEvaluation], ...]
+    speed: tuple[tuple[int, float], ...] = ()
+    """(step, steps a second up to there since the entry before)."""
+
+    def seconds_at(self, step: int) -> float:
+        """Seconds of training up to a step, without evaluations, validation and saving: from the speeds of the log, and after
+        its last entry from that one's.
+
+        Raises:
+            InputError: the log has no speeds.
+        """
+        if not self.speed:
+            raise InputError("the log of the training has no steps_per_second")
+        seconds, done = 0.0, 0
+        for until, speed in (*self.speed, (step, self.speed[-1][1])):
+            until = min(until, step)
+            seconds += max(until - done, 0) / speed
+            done = max(until, done)
+        return seconds
 
     @property
     def steps(self) -> int:
@@ -1034,7 +1120,7 @@ def read_training(file: Path) -> TrainingRecord | None:
     Raises:
         InputError: a line that is not of this form. The last one may be cut short, for the run may go on.
     """
-    loss, validation, evaluations = [], [], []
+    loss, validation, evaluations, speed = [], [], [], []
     lines = _text(file).split("\n")
     for number, text in enumerate(lines, start=1):
         where = f"{file}: line {number}"
@@ -1053,7 +1139,7 @@ def read_training(file: Path) -> TrainingRecord | None:
         step = line.get("step")
         if type(step) is not int:
             raise InputError(f"{where}: 'step' is not a whole number")
-        for key, values in (("loss", loss), ("validation_loss", validation)):
+        for key, values in (("loss", loss), ("validation_loss", validation), ("steps_per_second", speed)):
             if key in line:
                 if not (isinstance(line[key], float | int) and math.isfinite(line[key])):
                     raise InputError(f"{where}: {key!r} is not a number")
@@ -1063,7 +1149,12 @@ def read_training(file: Path) -> TrainingRecord | None:
             evaluations.append((step, told))
     if not (loss or validation or evaluations):
         return None
-    return TrainingRecord(loss=tuple(loss), validation=tuple(validation), evaluations=tuple(evaluations))
+    return TrainingRecord(
+        loss=tuple(loss),
+        validation=tuple(validation),
+        evaluations=tuple(evaluations),
+        speed=tuple((step, one) for step, one in speed if one > 0),
+    )
 
 
 # ---------------------------------------------------------------------------------------------- output of `ifuvit costs`
@@ -1178,6 +1269,7 @@ KINDS: Mapping[str, type[Result]] = {
         GeneratedImages,
         ExperimentResult,
         Benchmark,
+        LearningCurves,
         PreferenceStudy,
         CountStudy,
         RatingStudy,

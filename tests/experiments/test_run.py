@@ -221,6 +221,7 @@ def test_the_papers_recipe_at_this_scale_has_runs_of_its_own(commands: Commands,
     recipe, drawn = paper.recipe, modern.recipe
     assert recipe.objective == DDPM() and recipe.optimizer == AdamW(learning_rate=1.5e-3)
     assert recipe.batches.latent_normalization == "scalar" and not recipe.model.mask_padding
+    assert recipe.model.text_norm == "none" and recipe.layout.layout_weight == drawn.layout.layout_weight == 0
     assert (paper.steps, recipe.schedule, recipe.ema, recipe.start) == (
         modern.steps,
         drawn.schedule,

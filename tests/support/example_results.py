@@ -10,7 +10,10 @@ from PIL import Image, ImageDraw
 from study_simulation import RaterModel, simulate_count, simulate_preference
 
 from ifuvit import results
+from ifuvit.benchmarks.config import BenchQualityConfig
+from ifuvit.benchmarks.quality import bench_quality
 from ifuvit.results import (
+    Analysis,
     Benchmark,
     Comparison,
     Confusion,
@@ -19,16 +22,19 @@ from ifuvit.results import (
     Counter,
     Counts,
     CountScores,
+    Elbow,
     Estimate,
     Evaluation,
     Expected,
     ExperimentResult,
     ExperimentRow,
     ExperimentRun,
+    Finding,
     GeneratedImages,
     Gflops,
     GuidedStepGflops,
     Hardware,
+    Measurement,
     Metric,
     ObjectCounts,
     ObjectScores,
@@ -42,6 +48,7 @@ from ifuvit.results import (
     ScalingPoint,
     ScalingSeries,
     ScoresAtThreshold,
+    SecondCount,
     Seconds,
     Setting,
     Speedup,
@@ -243,6 +250,20 @@ def generated(command: str, model: str, **sampling: Any) -> GeneratedImages:
     )
 
 
+def images_of(share: float) -> tuple[CountedImage, ...]:
+    """200 images of which a share is right."""
+    return tuple(
+        CountedImage(file=f"{place}.png", prompt="a bus", counted={"bus": 1}, right=place < 200 * share)
+        for place in range(200)
+    )
+
+
+def grounds(quality: float) -> Counts:
+    """Of prompts that name a ground."""
+    of = counts(quality)
+    return replace(of, overall=replace(of.overall, right_ground=estimate(0.9 + quality / 10, 0.03, n=126)))
+
+
 def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 1234, images: bool = True) -> Path:
     conditioning, n_text, n_image = ABLATION[setting]
     name = f"openmoji-{setting}"
@@ -265,12 +286,23 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             data=DATA,
             metrics=metrics(quality),
             objects={
-                "paper": ObjectCounts(counts=counts(quality)),
+                "paper": ObjectCounts(counts=counts(quality), images=images_of(quality)),
+                "grounds": ObjectCounts(counts=grounds(quality)),
+                "paraphrases": ObjectCounts(counts=counts(quality - 0.1), images=images_of(quality - 0.1)),
                 "relations": ObjectCounts(relations=relations(quality)),
                 "held-out-counts": ObjectCounts(counts=counts(quality / 2)),
                 "held-out-relations": ObjectCounts(relations=relations(quality / 2)),
             },
             counter=COUNTER,
+            second_counts=(
+                SecondCount(
+                    counter=Counter(name="counter-of-another-seed"),
+                    scores={"paper": ObjectScores(counts=counts(quality))},
+                    same_verdict={"paper": estimate(0.985, 0.02, "Wilson's over images", 200)},
+                    same_objects={"paper": estimate(0.98, 0.02, "Wilson's over images", 200)},
+                    difference={"paper": estimate(0.005, 0.01, n=200)},
+                ),
+            ),
             costs=replace(costs(setting), training_steps_per_second=2.88, images_per_second=3.4, peak_memory_gib=1.31),
             images=f"{kept.name}/captions" if images else None,
             device="cpu",
@@ -322,7 +354,7 @@ def experiment(name: str, seeds: tuple[int, ...], **parts: Any) -> ExperimentRes
         title=titles.get(name, "Curve"),
         scale="openmoji",
         seeds=seeds,
-        headline={"distance": "KID-EffNetLite0"},
+        headline={"distance": "KID-EffNetLite0", "counts": "right kind and count"},
         expected=Expected(source="arXiv", rows={}),
         **parts,
     )
@@ -388,7 +420,22 @@ def write_guidance_experiment(directory: Path) -> Path:
     run = ExperimentRun(
         setting="cross-intermediate", seed=1234, run="r", result="sweeps/seed-1234/sweep.json", status="done"
     )
-    return write(directory / "experiment.json", experiment("guidance_sweep", (1234,), runs=(run,), table=table))
+    failed = ExperimentRun(
+        setting="cross-early", seed=1234, run="q", result="q.json", status="failed", reason="the loss is not a number"
+    )
+    bend = Elbow(
+        setting="cross-intermediate", guidance_scale=4.0, by_seed=(4.0,), in_the_paper=4.0, verdict="undecided"
+    )
+    parts = {"runs": (run, failed), "table": table, "elbows": (bend,)}
+    return write(directory / "experiment.json", experiment("guidance_sweep", (1234,), **parts))
+
+
+def learning(share: float) -> tuple[Metric, ...]:
+    """What an evaluation of scenes counts."""
+    return tuple(
+        Metric(**vars(estimate(value, 0.04, n=100)), name=name, subject="counts", unit="share", better="higher")
+        for name, value in (("right kind and count", 0.1 + 0.85 * share), ("relation", 0.9 * share**3))
+    )
 
 
 def write_training(directory: Path, level: float) -> Path:
@@ -397,7 +444,8 @@ def write_training(directory: Path, level: float) -> Path:
         lines.append({"step": step, "loss": level * (0.02 + 0.9 / (1 + step / 60)), "steps_per_second": 2.9})
         if step % 1000 == 0:
             lines.append({"step": step, "validation_loss": level * (0.021 + 0.9 / (1 + step / 60))})
-            numbers = metrics(step / 8000 / level)
+            learned = step / 8000 / level
+            numbers = (*metrics(learned), *learning(learned))
             told = TrainingEvaluation(images=200, guidance_scale=2.0, steps=25, metrics=numbers)
             lines.append({"step": step, "evaluation": to_dict(told)})
     file = directory / "metrics.jsonl"
@@ -517,6 +565,71 @@ def write_benches(root: Path, *, bf16: bool | None = None) -> Path:
     return root
 
 
+def write_analyses(directory: Path) -> None:
+    """One of every action of `ifuvit analyze`, of an early and an intermediate model, with made-up numbers."""
+    quantities = {
+        "attention": [("attention share", "content"), ("attention share", "all words"), ("focus", "words")],
+        "rank": [
+            (quantity, f"{condition}, {form}, mean of SVDs")
+            for quantity in ("sum of singular values", "effective rank")
+            for condition in ("own captions", "shuffled captions")
+            for form in ("all tokens, raw", "without sinks, renormalized")
+        ],
+        "ablate": [("change of the prediction", "without"), ("alignment, lost", "only")],
+        "probe": [("probe accuracy", "kind"), ("control accuracy", "kind")],
+        "information": [("loss with wrong caption, more", "count")],
+    }
+    blocks = {
+        "early": tuple(f"in_blocks.{i}" for i in range(3))
+        + ("mid_block", "out_blocks.0", "out_blocks.1", "out_blocks.2"),
+        "intermediate": ("in_blocks.2", "mid_block", "out_blocks.0"),
+    }
+    for action, of_action in quantities.items():
+        measurements = tuple(
+            Measurement(
+                value=0.1 + 0.1 * number + 0.02 * place,
+                interval=(0.05 + 0.1 * number, 0.2 + 0.1 * number + 0.02 * place),
+                interval_from="bootstrap over prompts",
+                n=64,
+                model=model,
+                quantity=quantity,
+                of=of,
+                block=None if action == "information" else block,
+                levels=levels,
+            )
+            for number, model in enumerate(blocks)
+            for quantity, of in of_action
+            for place, block in enumerate(blocks[model])
+            for levels in (None, (0.0, 0.5), (0.5, 1.0))
+        )
+        difference = Estimate(value=0.3, interval=(0.1, 0.5), interval_from="bootstrap over prompts", n=64)
+        analysis = Analysis(
+            command=f"analyze {action}",
+            ifuvit_version="0.1.0",
+            config={"seed": 0},
+            action=action,  # type: ignore[arg-type]
+            models=tuple(
+                Target(name=name, kind="ifuvit", sha256="0" * 64, model={**MODEL, **setting})
+                for name, setting in (
+                    ("early", {"n_text": 0, "n_image": 0}),
+                    ("intermediate", {"n_text": 1, "n_image": 2}),
+                )
+            ),
+            blocks=blocks,
+            bands=((0.0, 0.5), (0.5, 1.0)),
+            prompts=("three sheep",),
+            measurements=measurements,
+            findings=(
+                Finding(model="early", claim="A sentence.", verdict="held", difference=difference, text="It is."),
+            ),
+            notes=("A rule.",),
+        )
+        results.write(directory / f"{action}.json", analysis)
+
+
+MODEL = {"conditioning": "cross", "depth": 6}
+
+
 def write_all(root: Path) -> Path:
     """Results of every command below `root`."""
     write_evaluation(root / "shipped" / "evaluation.json", "cross-intermediate", 0.8)
@@ -524,11 +637,15 @@ def write_all(root: Path) -> Path:
     write_sweep(root / "sweep")
     write_experiment(root / "table1", "table1")
     write_experiment(root / "ablation", "ablation", (1234,))
+    write_guidance_experiment(root / "guidance")
     write_training(root / "runs" / "concat-early", 1.2)
     write_training(root / "runs" / "cross-intermediate", 1.0)
+    runs = (root / "runs" / "concat-early", root / "runs" / "cross-intermediate")
+    bench_quality(BenchQualityConfig(runs=runs, out=root / "quality.json"))
     write_costs(root / "costs.json")
     write_benches(root / "bench")
     write_studies(root / "studies")
+    write_analyses(root / "analyses")
     write_generated(root / "images" / "early", "runs/concat-early", 40)
     write_generated(root / "images" / "intermediate", "runs/cross-intermediate", 220)
     write_generated(root / "images" / "large", "runs/coco", 120, size=160)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from tyro.conf import Positional, arg
+
 from ifuvit.diffusion.settings import MAX_STEPS, SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig, as_uvit
@@ -192,9 +194,31 @@ def preset_models(names: tuple[str, ...]) -> dict[str, IFUViTConfig]:
     return {name: presets[name] for name in names}
 
 
-ACTIONS: dict[str, type[BenchConfig]] = {
+@dataclass(frozen=True, kw_only=True)
+class BenchQualityConfig:
+    """Minutes of training until 80, 90 and 95 % of counts and 50, 80 and 90 % of relations are right, and the learning curves
+    of several runs side by side. Read from the logs of runs that were trained with --evaluate-every and --evaluate-data on
+    OpenMoji Scenes; a plot is written next to the result, as RESULT.svg.
+
+    Example: ifuvit bench quality runs/recipe runs/without-muon --out quality.json
+    """
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
+    """Run directories of `ifuvit train`."""
+    out: Path
+    """JSON file to write."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise InputError("no RUN; name run directories of `ifuvit train`")
+        if self.out.is_dir():
+            raise InputError(f"--out {self.out}: is a directory; give the name of a JSON file")
+
+
+ACTIONS: dict[str, type[BenchConfig] | type[BenchQualityConfig]] = {
     "train": BenchTrainConfig,
     "sample": BenchSampleConfig,
     "generate": BenchGenerateConfig,
     "scaling": BenchScalingConfig,
+    "quality": BenchQualityConfig,
 }

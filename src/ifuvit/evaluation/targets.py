@@ -242,6 +242,11 @@ def _decoder_of(pipeline: Any, folder: str | Path) -> ImageDecoder | None:
 
 def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | None]]:
     manifest = read_json(directory / "manifest.json") if (directory / "manifest.json").is_file() else None
+    if isinstance(manifest, dict) and manifest.get("verified_by"):
+        raise InputError(
+            f"{directory}: its images were drawn again until the counter agreed (generate --verify), so that no number of them "
+            "says how good the model is; generate them without it"
+        )
     if isinstance(manifest, dict) and isinstance(manifest.get("images"), list) and captions is None:
         listed = [(directory / str(entry["file"]), str(entry["prompt"])) for entry in manifest["images"]]
         if missing := [path for path, _ in listed if not path.is_file()]:

@@ -29,8 +29,8 @@ class ExperimentConfig:
     recipe)."""
     recipe: Literal["modern", "paper"] = "modern"
     """How runs at the scales of drawn scenes are trained: as the openmoji presets are, or with the paper's objective (noise
-    prediction, plain mean), optimizer (AdamW on all weights), latents (one scale) and text (visible padding). The scale paper
-    has the paper's."""
+    prediction, plain mean), optimizer (AdamW on all weights), latents (one scale) and text (the last layer as it is, visible
+    padding). The scale paper has the paper's."""
     seeds: int = 1
     """Runs of every setting: seeds 1234, 1235, ... It may grow from one call to the next."""
     only: tuple[str, ...] = ()

@@ -61,8 +61,9 @@ class Plan:
         """The backbone of a setting at this scale."""
         from ifuvit.model.presets import presets
 
-        shown = {"mask_padding": False} if self.recipe == "paper" else {}
-        return setting.at(replace(presets[self.scale.preset], **self.scale.model, **shown))
+        papers = PAPERS_TEXT if self._apart else {}
+        # A head on the middle block is no part of what is compared.
+        return setting.at(replace(presets[self.scale.preset], **{**self.scale.model, **papers, "layout_kinds": 0}))
 
     def run_directory(self, setting: Setting, seed: int) -> Path:
         """Where a setting is trained with a seed."""
@@ -95,6 +96,7 @@ class Plan:
             out=self.encoded(split),
             autoencoder=self.config.autoencoder or self.scale.autoencoder,
             text_encoder=self.config.text_encoder or self.scale.text_encoder,
+            text_layer=() if self._apart else self.scale.text_layer,
             text=self.scale.text,
         )
 
@@ -113,6 +115,7 @@ class Plan:
             evaluate_data=self.data,
             evaluate_protocol=self.scale.protocol,
             evaluate_weights=self.config.weights,
+            layout_weight=0.0,
             **{**paper, **self.scale.recipe, **({} if self.config.steps is None else {"steps": self.config.steps})},
         )
 
@@ -184,9 +187,9 @@ class Plan:
 
     def prepared(self, split: str) -> bool:
         """Whether the encoded data set of a split is there."""
-        config = self.prepare_config(split)
-        decisive = ("autoencoder", "text_encoder", "max_tokens", "size", "text")
-        return _made(self.encoded(split), "prepare", {name: getattr(config, name) for name in decisive})
+        config = to_dict(self.prepare_config(split))
+        decisive = ("autoencoder", "text_encoder", "text_layer", "max_tokens", "size", "text")
+        return _made(self.encoded(split), "prepare", {name: config[name] for name in decisive})
 
     def reference_cached(self) -> bool:
         """Whether the features of the reference images are kept."""
@@ -297,6 +300,16 @@ class Plan:
 
     def _swept(self, settings: Sequence[Setting], seed: int) -> bool:
         return all(self.evaluated(setting, seed) for setting in settings if (setting.name, seed) not in self.failures)
+
+
+PAPERS_TEXT: Mapping[str, Any] = {
+    "text_width": 384,
+    "text_norm": "none",
+    "mask_padding": False,
+    "position_std": 0.02,
+}
+"""What the paper's recipe changes in the backbone of the openmoji presets: MiniLM's last layer as it is, padding visible, and
+U-ViT's positions."""
 
 
 def papers_recipe() -> dict[str, Any]:

@@ -10,12 +10,14 @@ from typing import Generic, TypeVar
 
 from ifuvit import results
 from ifuvit.results import (
+    Analysis,
     Benchmark,
     CountedCosts,
     CountStudy,
     Evaluation,
     ExperimentResult,
     GeneratedImages,
+    LearningCurves,
     PreferenceStudy,
     RatingStudy,
     ReferenceData,
@@ -57,7 +59,9 @@ class Collection:
     trainings: tuple[Item[TrainingRecord], ...] = ()
     costs: tuple[Item[dict[str, CountedCosts]], ...] = ()
     benchmarks: tuple[Item[Benchmark], ...] = ()
+    curves: tuple[Item[LearningCurves], ...] = ()
     images: tuple[Item[GeneratedImages], ...] = ()
+    analyses: tuple[Item[Analysis], ...] = ()
 
     @property
     def alone(self) -> list[Item[Evaluation]]:
@@ -97,7 +101,9 @@ def collect(directories: Sequence[Path]) -> Collection:
             trainings=of(TrainingRecord),
             costs=of(dict),
             benchmarks=of(Benchmark),
+            curves=of(LearningCurves),
             images=of(GeneratedImages),
+            analyses=of(Analysis),
         )
     )
 
@@ -141,6 +147,7 @@ def _without_parts(found: Collection) -> Collection:
         experiments=_told_apart(found.experiments, lambda one: (one.result.name, one.result.scale), "experiment"),
         trainings=tuple(one for one in found.trainings if one.file.resolve().parent not in later_seeds),
         benchmarks=_told_apart(found.benchmarks, lambda one: one.result.action),
+        analyses=_told_apart(found.analyses, lambda one: one.result.action),
         images=tuple(one for one in found.images if one.file.resolve().parent.parent not in unseen),
     )
 
@@ -219,7 +226,7 @@ def _name(file: Path, result: Result) -> str:
             return Path(result.model).name
         case PreferenceStudy() | CountStudy() | RatingStudy() | ExperimentResult():
             return result.name
-        case Benchmark():
+        case Benchmark() | Analysis():
             return result.action
         case _:
             return file.stem

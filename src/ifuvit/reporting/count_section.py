@@ -118,29 +118,39 @@ def skill_tables(found: Collection) -> list[Table]:
                 sources=tuple(one.file for one, _ in rows),
             )
         )
-    return tables + [table for one in found.evaluations for table in _agreement(one)]
+    return tables + _agreement(found)
 
 
-def _agreement(one: Item[Evaluation]) -> list[Table]:
-    columns = (
-        Column(title="prompts", text=True),
-        Column(title="images"),
-        Column(title="right to both or neither, %", percent=True),
-        Column(title="the same objects, %", percent=True),
-        Column(title="right by the first less by this one, %", percent=True),
-    )
+def _agreement(found: Collection) -> list[Table]:
+    """One table of all second counters' agreement with the first."""
+    counted = [(one, second) for one in found.alone for second in one.result.second_counts]
+    if not counted:
+        return []
+    titles = ("right to both or neither, %", "the same objects, %", "right by the first less by the second, %")
     return [
         Table(
-            name=f"counters-{slug(one.name)}-{slug(second.counter.name)}",
-            title=f"Counted again by {second.counter.name}: {one.name}",
-            columns=columns,
+            name="second-counters",
+            title="The same images by a second counter",
+            columns=(
+                *(Column(title=title, text=True) for title in ("model", "second counter", "prompts")),
+                Column(title="images"),
+                *(Column(title=title, percent=True) for title in titles),
+            ),
             rows=tuple(
-                (_PARTS.get(name, name), same.n, same, second.same_objects[name], second.difference[name])
+                (
+                    one.name,
+                    Path(second.counter.name).name,
+                    _PARTS.get(name, name),
+                    same.n,
+                    same,
+                    second.same_objects[name],
+                    second.difference[name],
+                )
+                for one, second in counted
                 for name, same in second.same_verdict.items()
             ),
-            sources=(one.file,),
+            sources=tuple(dict.fromkeys(one.file for one, _ in counted)),
         )
-        for second in one.result.second_counts
     ]
 
 

@@ -214,12 +214,14 @@ def _curves(sweep_points: Sequence[SweepPoint], score: str, distance: str) -> li
 
 def experiment_plots(result: ExperimentResult) -> list[Plot]:
     """Curves if there are several guidance scales; otherwise bars by setting (Fig. 7 for the ablation), a plot for every
-    metric."""
+    metric, but of object counts only for those that claims compare."""
     if result.points:
         return sweep_plots(result.points)
     plots = []
     sets = [row.metrics for row in result.table]
     for metric in distinct(sets):
+        if metric.subject == "counts" and metric.name not in result.headline.values():
+            continue
         bars = [
             Bar(name=str(row.setting), estimate=own, color=list(CONDITIONINGS).index(row.setting.conditioning))
             for row in result.table

@@ -7,10 +7,12 @@ from typing import Any
 
 from ifuvit import paper
 from ifuvit.reporting import (
+    analysis_section,
     cost_section,
     count_section,
     experiment_section,
     paper_section,
+    quality_section,
     speed_section,
     study_section,
     tables,
@@ -94,12 +96,26 @@ def render(found: Collection, *, title: str) -> str:
             "plots": training_section.training_plots(found),
             "tables": training_section.training_tables(found),
         },
+        "quality": {
+            "plots": quality_section.quality_plots(found),
+            "tables": quality_section.quality_tables(found),
+        },
         "grids": drawn,
         "counts": {
             "plots": count_section.count_plots(found),
             "overview": count_section.overview(found),
             "counted": counted,
         },
+        "analyses": [
+            {
+                "title": f"{analysis_section.TITLES[one.result.action]}{one.apart}",
+                "plots": analysis_section.analysis_plots(one.result),
+                "tables": analysis_section.report_tables(one),
+                "figures": analysis_section.figure_uris(one),
+                "notes": one.result.notes,
+            }
+            for one in found.analyses
+        ],
         "studies": [
             {
                 "study": one.result,
@@ -148,11 +164,21 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
             "distance and score during training",
             "ifuvit train ... --evaluate-every N --evaluate-data DIR",
         ),
+        (
+            not found.curves,
+            "how long training takes until images are right",
+            "ifuvit bench quality RUN... --out RESULT.json",
+        ),
         (not found.trainings, "losses", "ifuvit train ..., whose metrics.jsonl is read"),
         (
             not count_section.counted(found),
             "object counts",
             "ifuvit evaluate IMAGES --metrics counts --out RESULT.json",
+        ),
+        (
+            not found.analyses,
+            "attention maps, their rank, where text matters",
+            "ifuvit analyze attention MODEL... --out DIR, and its other actions",
         ),
         (not found.studies, "what people counted or preferred", "ifuvit study make ..., then ifuvit study analyze DIR"),
         (not found.costs, "costs of all presets", "ifuvit costs --json > costs.json"),
@@ -175,8 +201,10 @@ def all_tables(found: Collection) -> list[Table]:
         *(table for one in found.experiments for table in experiment_section.claims_tables(one)),
         *experiment_section.sweep_tables(found),
         *training_section.training_tables(found),
+        *quality_section.quality_tables(found),
         *count_section.overview(found),
         *(table for one in count_section.counted(found) for table in count_section.count_tables(one)),
+        *(table for one in found.analyses for table in analysis_section.report_tables(one)),
         *(table for one in found.studies for table in study_section.study_tables(one)),
         *cost_section.counted_tables(found),
         *cost_section.measured_table(found),

@@ -34,6 +34,7 @@ def sources(found: Collection) -> list[Source]:
         *_studies(found),
         *_sweeps(found),
         *_experiments(found),
+        *_analyses(found),
         *_trainings(found),
         *_costs_and_speed(found),
     ]
@@ -73,12 +74,29 @@ def _sweeps(found: Collection) -> Iterator[Source]:
         yield Source(file=one.file, what="Sweep over guidance scales", protocol=sentence, facts=facts)
 
 
+def _analyses(found: Collection) -> Iterator[Source]:
+    for one in found.analyses:
+        result = one.result
+        models = "; ".join(f"{model.name} ({model.setting})" for model in result.models)
+        told = f"{models}; {len(result.prompts)} prompts" if result.prompts else models
+        weights = {model.name: model.sha256 for model in result.models}
+        yield Source(
+            file=one.file,
+            what=f"Analysis: {result.action}",
+            protocol=told,
+            facts=_facts(config=result.config, weights=weights, run={"finished": result.finished}),
+        )
+
+
 def _experiments(found: Collection) -> Iterator[Source]:
     for one in found.experiments:
         result = one.result
         done = sum(run.status == "done" for run in result.runs)
         seeds = ", ".join(map(str, result.seeds))
+        failed = sum(run.status == "failed" for run in result.runs)
         told = f"scale {result.scale}; seeds {seeds}; {done} of {len(result.runs)} runs done"
+        told += f", {failed} failed" if failed else ""
+        told += f"; {result.recipe} recipe" if result.recipe else ""
         sentence = _sentence(result.protocol, result.data, scale=not result.points)
         yield Source(
             file=one.file,
@@ -104,6 +122,10 @@ def _costs_and_speed(found: Collection) -> Iterator[Source]:
         choices = {key: value for key, value in one.result.config.items() if key != "out"}
         told, facts = machine(one.result), _facts(run=choices)
         yield Source(file=one.file, what=f"Speed: bench {one.result.action}", protocol=told, facts=facts)
+    for one in found.curves:
+        runs = len(one.result.curves)
+        told = f"logs of {runs} training run{'s' if runs > 1 else ''}"
+        yield Source(file=one.file, what="Learning curves: bench quality", protocol=told)
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
