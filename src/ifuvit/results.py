@@ -982,7 +982,10 @@ class Rater:
     repeats: int
     same: int
     median_seconds: float | None = None
+    fast: bool = False
+    """Much faster than the others."""
     flagged: bool
+    """Failed attention checks, or fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -995,6 +998,8 @@ class StudyAnalysis(Result):
     answers: Answers
     least_passed: float
     """Share of attention checks below which a rater is flagged."""
+    least_pace: float = 0.0
+    """Share of the raters' median time below which one is flagged."""
     raters: tuple[Rater, ...]
     counter: Counter | None = None
     """The automatic counter that people are compared with."""
@@ -1005,7 +1010,7 @@ class StudyAnalysis(Result):
 
     @property
     def flagged(self) -> int:
-        """How many raters failed too many attention checks."""
+        """How many raters failed too many attention checks, or were too fast."""
         return sum(row.flagged for row in self.raters)
 
 
@@ -1028,6 +1033,38 @@ class CountStudy(StudyAnalysis):
 
     everyone: PeoplesCounts
     without_flagged: PeoplesCounts | None = None
+    """The same numbers without flagged raters; None if there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AspectRatings:
+    """How raters rate models by one aspect, from 1 to 5."""
+
+    means: Mapping[str, Estimate]
+    shares: Mapping[str, Mapping[str, float]]
+    """By model, the share of answers of every rating."""
+    differences: Mapping[str, Mapping[str, Estimate | None]]
+    """The mean of one model less that of another."""
+    agreement: Agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeoplesRatings:
+    """How raters rate images."""
+
+    answers: int
+    aspects: Mapping[str, AspectRatings]
+    self_consistency: SelfConsistency
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingStudy(StudyAnalysis):
+    """Raters rated every image by aspect."""
+
+    kind = "rating study"
+
+    everyone: PeoplesRatings
+    without_flagged: PeoplesRatings | None = None
     """The same numbers without flagged raters; None if there are none."""
 
 
@@ -1235,6 +1272,7 @@ KINDS: Mapping[str, type[Result]] = {
         LearningCurves,
         PreferenceStudy,
         CountStudy,
+        RatingStudy,
         Analysis,
     )
 }

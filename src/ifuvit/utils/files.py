@@ -37,15 +37,18 @@ def _begin(path: Path, create: Callable[..., str]) -> Path:
         raise InputError(f"{path}: cannot be written; {path.parent} is not a directory that takes files") from None
 
 
-def _finish(path: Path) -> None:
+def _finish(path: Path, private: tuple[str, ...] = ()) -> None:
     """Give ordinary permissions to what was written (temporaries may be read by their owner only), and put it on the disk: a
-    rename that survives a power cut must not name data that did not."""
-    umask = os.umask(0)
-    os.umask(umask)
+    rename that survives a power cut must not name data that did not. What has a name of the pattern `private` stays its
+    owner's."""
+    umask = 0o077
+    if not any(fnmatch(path.name, pattern) for pattern in private):
+        umask = os.umask(0)
+        os.umask(umask)
     if path.is_dir():
         for entry in path.iterdir():
             if not entry.is_symlink():
-                _finish(entry)
+                _finish(entry, private)
         path.chmod(0o777 & ~umask)
         _sync_directory(path)
     else:
@@ -69,9 +72,12 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path next to `path` for a file to be written to; it takes the name `path`, on the disk, only if the
     block ends without an exception, and is removed otherwise. Parent directories are made.
+
+    Args:
+        private: only its owner may read the file, at any moment.
 
     Raises:
         InputError: `path` is a directory, or lies where there can be no file.
@@ -82,7 +88,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = _begin(path, _temporary_file)
     try:
         yield temporary
-        _finish(temporary)
+        _finish(temporary, ("*",) if private else ())
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except OSError as error:
@@ -94,10 +100,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
+def atomic_directory(path: str | Path, *, private: tuple[str, ...] = ()) -> Iterator[Path]:
     """Like `atomic_path` for a whole directory. A directory already at `path` is replaced at the end, and is put back
     if the replacement fails; hidden entries of it that are not temporary (.git, .nfs...) are kept. (A process killed in the
     instant between the two renames leaves it next to `path` as `.NAME.RANDOM.old`.)
+
+    Args:
+        private: patterns of names of files that only their owner may read, at any moment.
 
     Raises:
         InputError: `path` is a file, or lies where there can be no directory.
@@ -110,7 +119,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     temporary = _begin(path, tempfile.mkdtemp)
     try:
         yield temporary
-        _finish(temporary)
+        _finish(temporary, private)
         old = temporary.with_suffix(".old")
         try:
             if path.exists():
@@ -139,15 +148,15 @@ def is_full_disk(error: BaseException) -> bool:
     return any(os.strerror(number) in str(error) for number in full)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
+    """Write a text file, whole or not at all; see `atomic_path`."""
+    with atomic_path(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
+    """Write `value` as indented JSON, whole or not at all; see `atomic_path`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", private=private)
 
 
 def read_json(path: str | Path) -> Any:
@@ -319,14 +328,14 @@ class OutputDirectory:
         return begun
 
     @contextmanager
-    def replace(self) -> Iterator[Path]:
+    def replace(self, *, private: tuple[str, ...] = ()) -> Iterator[Path]:
         """`atomic_directory` for the whole directory, which the command's own earlier result gives way to.
 
         Raises:
             InputError: as `earlier`.
         """
         self.earlier()
-        with atomic_directory(self.path) as temporary:
+        with atomic_directory(self.path, private=private) as temporary:
             yield temporary
 
     def _foreign(self, name: str) -> InputError:
