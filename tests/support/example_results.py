@@ -13,6 +13,7 @@ from ifuvit import results
 from ifuvit.benchmarks.config import BenchQualityConfig
 from ifuvit.benchmarks.quality import bench_quality
 from ifuvit.results import (
+    Analysis,
     Benchmark,
     Comparison,
     Confusion,
@@ -28,10 +29,12 @@ from ifuvit.results import (
     ExperimentResult,
     ExperimentRow,
     ExperimentRun,
+    Finding,
     GeneratedImages,
     Gflops,
     GuidedStepGflops,
     Hardware,
+    Measurement,
     Metric,
     ObjectCounts,
     ObjectScores,
@@ -562,6 +565,71 @@ def write_benches(root: Path, *, bf16: bool | None = None) -> Path:
     return root
 
 
+def write_analyses(directory: Path) -> None:
+    """One of every action of `ifuvit analyze`, of an early and an intermediate model, with made-up numbers."""
+    quantities = {
+        "attention": [("attention share", "content"), ("attention share", "all words"), ("focus", "words")],
+        "rank": [
+            (quantity, f"{condition}, {form}, mean of SVDs")
+            for quantity in ("sum of singular values", "effective rank")
+            for condition in ("own captions", "shuffled captions")
+            for form in ("all tokens, raw", "without sinks, renormalized")
+        ],
+        "ablate": [("change of the prediction", "without"), ("alignment, lost", "only")],
+        "probe": [("probe accuracy", "kind"), ("control accuracy", "kind")],
+        "information": [("loss with wrong caption, more", "count")],
+    }
+    blocks = {
+        "early": tuple(f"in_blocks.{i}" for i in range(3))
+        + ("mid_block", "out_blocks.0", "out_blocks.1", "out_blocks.2"),
+        "intermediate": ("in_blocks.2", "mid_block", "out_blocks.0"),
+    }
+    for action, of_action in quantities.items():
+        measurements = tuple(
+            Measurement(
+                value=0.1 + 0.1 * number + 0.02 * place,
+                interval=(0.05 + 0.1 * number, 0.2 + 0.1 * number + 0.02 * place),
+                interval_from="bootstrap over prompts",
+                n=64,
+                model=model,
+                quantity=quantity,
+                of=of,
+                block=None if action == "information" else block,
+                levels=levels,
+            )
+            for number, model in enumerate(blocks)
+            for quantity, of in of_action
+            for place, block in enumerate(blocks[model])
+            for levels in (None, (0.0, 0.5), (0.5, 1.0))
+        )
+        difference = Estimate(value=0.3, interval=(0.1, 0.5), interval_from="bootstrap over prompts", n=64)
+        analysis = Analysis(
+            command=f"analyze {action}",
+            ifuvit_version="0.1.0",
+            config={"seed": 0},
+            action=action,  # type: ignore[arg-type]
+            models=tuple(
+                Target(name=name, kind="ifuvit", sha256="0" * 64, model={**MODEL, **setting})
+                for name, setting in (
+                    ("early", {"n_text": 0, "n_image": 0}),
+                    ("intermediate", {"n_text": 1, "n_image": 2}),
+                )
+            ),
+            blocks=blocks,
+            bands=((0.0, 0.5), (0.5, 1.0)),
+            prompts=("three sheep",),
+            measurements=measurements,
+            findings=(
+                Finding(model="early", claim="A sentence.", verdict="held", difference=difference, text="It is."),
+            ),
+            notes=("A rule.",),
+        )
+        results.write(directory / f"{action}.json", analysis)
+
+
+MODEL = {"conditioning": "cross", "depth": 6}
+
+
 def write_all(root: Path) -> Path:
     """Results of every command below `root`."""
     write_evaluation(root / "shipped" / "evaluation.json", "cross-intermediate", 0.8)
@@ -577,6 +645,7 @@ def write_all(root: Path) -> Path:
     write_costs(root / "costs.json")
     write_benches(root / "bench")
     write_studies(root / "studies")
+    write_analyses(root / "analyses")
     write_generated(root / "images" / "early", "runs/concat-early", 40)
     write_generated(root / "images" / "intermediate", "runs/cross-intermediate", 220)
     write_generated(root / "images" / "large", "runs/coco", 120, size=160)

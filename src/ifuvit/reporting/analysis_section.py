@@ -1,6 +1,8 @@
 """Plots and tables of `ifuvit analyze`: the paper's section 4.6 with controls."""
 
+import base64
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ifuvit.reporting.collection import Item
 from ifuvit.reporting.plots import Bar, Plot, Point, Series, bar_plot, line_plot
@@ -52,7 +54,13 @@ def findings_table(analysis: Analysis) -> Table:
 def report_tables(one: Item[Analysis]) -> list[Table]:
     """The findings of a result file, with its place."""
     table = findings_table(one.result)
-    return [Table(**{**vars(table), "sources": (one.file,)})] if table.rows else []
+    return [replace(table, sources=(one.file,))] if table.rows else []
+
+
+def figure_uris(one: Item[Analysis]) -> list[str]:
+    """The figures of the first prompt next to a result file, as data URIs."""
+    files = sorted((one.file.parent / "figures").glob("0000-*.png"))
+    return ["data:image/png;base64," + base64.b64encode(file.read_bytes()).decode() for file in files]
 
 
 # --------------------------------------------------------------------------------------------------------------- curves

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from ifuvit import results
 from ifuvit.results import (
+    Analysis,
     Benchmark,
     CountedCosts,
     CountStudy,
@@ -59,6 +60,7 @@ class Collection:
     benchmarks: tuple[Item[Benchmark], ...] = ()
     curves: tuple[Item[LearningCurves], ...] = ()
     images: tuple[Item[GeneratedImages], ...] = ()
+    analyses: tuple[Item[Analysis], ...] = ()
 
     @property
     def alone(self) -> list[Item[Evaluation]]:
@@ -100,6 +102,7 @@ def collect(directories: Sequence[Path]) -> Collection:
             benchmarks=of(Benchmark),
             curves=of(LearningCurves),
             images=of(GeneratedImages),
+            analyses=of(Analysis),
         )
     )
 
@@ -143,6 +146,7 @@ def _without_parts(found: Collection) -> Collection:
         experiments=_told_apart(found.experiments, lambda one: (one.result.name, one.result.scale), "experiment"),
         trainings=tuple(one for one in found.trainings if one.file.resolve().parent not in later_seeds),
         benchmarks=_told_apart(found.benchmarks, lambda one: one.result.action),
+        analyses=_told_apart(found.analyses, lambda one: one.result.action),
         images=tuple(one for one in found.images if one.file.resolve().parent.parent not in unseen),
     )
 
@@ -221,7 +225,7 @@ def _name(file: Path, result: Result) -> str:
             return Path(result.model).name
         case PreferenceStudy() | CountStudy() | ExperimentResult():
             return result.name
-        case Benchmark():
+        case Benchmark() | Analysis():
             return result.action
         case _:
             return file.stem

@@ -7,6 +7,7 @@ from typing import Any
 
 from ifuvit import paper
 from ifuvit.reporting import (
+    analysis_section,
     cost_section,
     count_section,
     experiment_section,
@@ -105,6 +106,16 @@ def render(found: Collection, *, title: str) -> str:
             "overview": count_section.overview(found),
             "counted": counted,
         },
+        "analyses": [
+            {
+                "title": f"{analysis_section.TITLES[one.result.action]}{one.apart}",
+                "plots": analysis_section.analysis_plots(one.result),
+                "tables": analysis_section.report_tables(one),
+                "figures": analysis_section.figure_uris(one),
+                "notes": one.result.notes,
+            }
+            for one in found.analyses
+        ],
         "studies": [
             {
                 "study": one.result,
@@ -164,6 +175,11 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
             "object counts",
             "ifuvit evaluate IMAGES --metrics counts --out RESULT.json",
         ),
+        (
+            not found.analyses,
+            "attention maps, their rank, where text matters",
+            "ifuvit analyze attention MODEL... --out DIR, and its other actions",
+        ),
         (not found.studies, "what people counted or preferred", "ifuvit study make ..., then ifuvit study analyze DIR"),
         (not found.costs, "costs of all presets", "ifuvit costs --json > costs.json"),
         (not found.benchmarks, "speed on a machine", "ifuvit bench train --out RESULT.json, and its other actions"),
@@ -188,6 +204,7 @@ def all_tables(found: Collection) -> list[Table]:
         *quality_section.quality_tables(found),
         *count_section.overview(found),
         *(table for one in count_section.counted(found) for table in count_section.count_tables(one)),
+        *(table for one in found.analyses for table in analysis_section.report_tables(one)),
         *(table for one in found.studies for table in study_section.study_tables(one)),
         *cost_section.counted_tables(found),
         *cost_section.measured_table(found),

@@ -34,6 +34,7 @@ def sources(found: Collection) -> list[Source]:
         *_studies(found),
         *_sweeps(found),
         *_experiments(found),
+        *_analyses(found),
         *_trainings(found),
         *_costs_and_speed(found),
     ]
@@ -71,6 +72,20 @@ def _sweeps(found: Collection) -> Iterator[Source]:
         sentence = _sentence(one.result.protocol, one.result.data, scale=False)
         facts = _facts(protocol=one.result.protocol or {}, data=_data(one.result.data))
         yield Source(file=one.file, what="Sweep over guidance scales", protocol=sentence, facts=facts)
+
+
+def _analyses(found: Collection) -> Iterator[Source]:
+    for one in found.analyses:
+        result = one.result
+        models = "; ".join(f"{model.name} ({model.setting})" for model in result.models)
+        told = f"{models}; {len(result.prompts)} prompts" if result.prompts else models
+        weights = {model.name: model.sha256 for model in result.models}
+        yield Source(
+            file=one.file,
+            what=f"Analysis: {result.action}",
+            protocol=told,
+            facts=_facts(config=result.config, weights=weights, run={"finished": result.finished}),
+        )
 
 
 def _experiments(found: Collection) -> Iterator[Source]:
