@@ -217,11 +217,11 @@ def _diffusers(target: str, device: "torch.device") -> Target:
         kind="diffusers",
         fingerprint=fingerprint(sorted(path for path in Path(folder).rglob("*") if path.is_file())),
         generator=generate_images,
-        decoder=_decoder_of(pipeline, folder),
+        decoder=_decoder_of(pipeline, Path(folder)),
     )
 
 
-def _decoder_of(pipeline: Any, folder: str | Path) -> ImageDecoder | None:
+def _decoder_of(pipeline: Any, folder: Path) -> ImageDecoder | None:
     """The autoencoder of a pipeline of diffusers, in fp32 whatever the pipeline computes in; None if it is of another kind
     than AutoencoderKL, or the pipeline does not say how large its images are."""
     from ifuvit.encoders.autoencoder import Autoencoder
@@ -232,10 +232,10 @@ def _decoder_of(pipeline: Any, folder: str | Path) -> ImageDecoder | None:
         getattr(pipeline, "vae_scale_factor", 0),
     )
     if type(pipeline).__module__.startswith("diffusers") and isinstance(cells, int) and factor:
-        vae = getattr(pipeline, "vae", None)
+        vae: Any = getattr(pipeline, "vae", None)
         if type(vae).__name__ == "AutoencoderKL":
             return ImageDecoder(
-                autoencoder=Autoencoder.from_pretrained(Path(folder) / "vae", device=vae.device), size=cells * factor
+                autoencoder=Autoencoder.from_pretrained(folder / "vae", device=vae.device), size=cells * factor
             )
     return None
 
