@@ -8,6 +8,7 @@ A pipeline directory follows diffusers' layout:
     text_encoder.json                   the text encoder: reference, fingerprint, max_tokens
     vae/                                a diffusers autoencoder; absent where the reference leads to one
     training.json                       steps, batch size, seed and seconds of the training; absent where unknown
+    checksums.json                      SHA-256 of the files above; transformer/ and vae/ have their own
 
 Text encoders are named, not copied: they are frozen, public and large.
 """
@@ -30,7 +31,14 @@ from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, package_version, read_json, write_json
+from ifuvit.utils.files import (
+    atomic_directory,
+    package_version,
+    read_json,
+    verify_checksums,
+    write_checksums,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,6 +145,7 @@ class Pipeline:
         if distribution is not None:
             where = f"{directory / 'model_index.json'}: initial_latents"
             distribution = from_dict(InitialLatentsDistribution, distribution, where=where)
+        verify_checksums(directory)
         return cls(
             model,
             autoencoder,
@@ -336,6 +345,8 @@ def write_pipeline(
                 },
             },
         )
+        parts = ("model_index.json", "text_encoder.json", "scheduler/scheduler_config.json", "training.json")
+        write_checksums(path, *(name for name in parts if (path / name).is_file()))
 
 
 def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -393,7 +404,9 @@ def find_normalization(directory_or_name: str | Path) -> LatentNormalization | N
         directory = find(directory_or_name)
     except InputError:
         return None
-    return _normalization(_read_index(directory)[0], directory)
+    normalization = _normalization(_read_index(directory)[0], directory)
+    verify_checksums(directory)
+    return normalization
 
 
 def _check_fingerprint(

@@ -389,7 +389,7 @@ def test_sigkill_and_the_run_goes_on_bit_for_bit(data, whole, tmp_path):
     # A half-written line and a half-written checkpoint, as a kill at another moment would have left them.
     with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
         file.write('{"step": 11, "los')
-    (tmp_path / "run" / "checkpoints" / ".step-00000012.1.tmp").mkdir()
+    (tmp_path / "run" / "checkpoints" / ".step-00000012.abcd1234.tmp").mkdir()
     assert_same_run(run(tiny(data, tmp_path / "run", validate_every=10)), whole)
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000018", "step-00000020"]
 

@@ -53,6 +53,16 @@ PATIENCE = 3600.0
 
 
 def run(config: PrepareConfig) -> Path:
+    """Encode a data set, with nobody else in its directory, and return that.
+
+    Raises:
+        InputError: another process is at it, or as `encode`.
+    """
+    with EncodedDatasetWriter(config.out).lock():
+        return encode(config)
+
+
+def encode(config: PrepareConfig) -> Path:
     """Encode a data set and return its directory.
 
     Raises:

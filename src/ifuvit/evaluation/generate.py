@@ -67,15 +67,21 @@ def run(config: GenerateConfig) -> Path:
     """Generate the images into a directory with a manifest (`results.GeneratedImages`), and return the directory.
 
     Raises:
-        InputError: no prompts, an unknown model, settings that --exact excludes, or a directory that cannot be used.
+        InputError: no prompts, an unknown model, settings that --exact excludes, or a directory that cannot be used, or
+            that another process writes.
     """
-    started = now()
     prompts = [prompt for prompt in all_prompts(config) for _ in range(config.images_per_prompt)]
     if config.exact:
         _check_exact(config)
     directory = find(config.model)
-    out = config.out or _next_directory()
-    earlier = OutputDirectory(out, "generate").earlier()
+    own = OutputDirectory(config.out or _next_directory(), "generate")
+    with own.lock():
+        _generate(config, prompts, directory, own)
+    return own.path
+
+
+def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: OutputDirectory) -> None:
+    started, out, earlier = now(), own.path, own.earlier()
 
     # Only now what takes seconds to import.
     import torch
@@ -141,7 +147,6 @@ def run(config: GenerateConfig) -> Path:
             },
         )
     write_manifest(complete=True)
-    return out
 
 
 def all_prompts(config: GenerateConfig) -> list[str]:

@@ -28,13 +28,18 @@ def run(config: ExperimentConfig) -> Path:
         InputError: a directory that holds another experiment, or whatever the commands refuse.
         SystemExit: after SIGTERM or SIGINT while training, when the checkpoint has been written.
     """
-    started = now()
     plan = Plan(config)
     _check(config)
-    stages = plan.stages()
     if config.dry_run:
-        print(overview(plan.experiment, plan.scale, len(plan.seeds), stages, plan.training_speed))
+        print(overview(plan.experiment, plan.scale, len(plan.seeds), plan.stages(), plan.training_speed))
         return config.out
+    with _directory(config).lock():
+        _work(plan)
+    return config.out
+
+
+def _work(plan: Plan) -> None:
+    started, stages = now(), plan.stages()
     processes, _ = Processes.init()
     for number, stage in enumerate(stages, start=1):
         # All processes look before any begins, and then do the same.
@@ -45,7 +50,6 @@ def run(config: ExperimentConfig) -> Path:
             stage.work()
     if processes.first:
         _write(plan, started)
-    return config.out
 
 
 def _write(plan: Plan, started: str) -> None:
@@ -82,9 +86,13 @@ def _write(plan: Plan, started: str) -> None:
     results.write(config.out / "experiment.json", result)
 
 
+def _directory(config: ExperimentConfig) -> OutputDirectory:
+    return OutputDirectory(config.out, "experiment", record="experiment.json")
+
+
 def _check(config: ExperimentConfig) -> None:
     """Refuse a directory that holds something else, or another plan."""
-    if OutputDirectory(config.out, "experiment", record="experiment.json").earlier() is None:
+    if _directory(config).earlier() is None:
         return
     before = results.from_file(config.out / "experiment.json", results.ExperimentResult)
     for field in ("name", "scale", "steps", "images", "autoencoder", "text_encoder", "detector"):

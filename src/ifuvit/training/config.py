@@ -141,6 +141,8 @@ class DataConfig:
     """Encoded data set that `ifuvit prepare` wrote."""
     val_data: Path | None = None
     """Encoded data set for the validation loss; default: some images of --data are held out of training."""
+    verify_data: bool = False
+    """Compare the SHA-256 of all files of these data sets first, of large ones too (up to 2 GB it is always done)."""
 
 
 @dataclass(frozen=True, kw_only=True)

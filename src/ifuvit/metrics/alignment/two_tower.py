@@ -28,7 +28,7 @@ from ifuvit.metrics.distances.feature_networks import load_feature_network
 from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, write_json
+from ifuvit.utils.files import CHECKSUMS, atomic_path, read_json, verify_checksums, write_checksums, write_json
 from ifuvit.utils.weights import load_weights
 
 SHIPPED = DIRECTORY / "two-tower-openmoji"
@@ -212,6 +212,7 @@ class TwoTowerAlignment(AlignmentModel):
             raise InputError(f"{where}: not a two-tower model's configuration")
         tower = TwoTower(from_dict(TwoTowerConfig, values["towers"], where=where))
         load_weights(tower, directory / "model.safetensors")
+        verify_checksums(directory)
         maps = ImageMaps(device=device)
         text_encoder = TextEncoder.from_pretrained("minilm", max_tokens=tower.config.tokens, device=device)
         model = cls(tower.to(device), maps, text_encoder, prefix=prefix)
@@ -224,15 +225,17 @@ class TwoTowerAlignment(AlignmentModel):
         return model
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json and model.safetensors (half precision)."""
+        """Write config.json, model.safetensors (half precision), and their checksums."""
         from safetensors.torch import save_file
 
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / CHECKSUMS).unlink(missing_ok=True)
         write_json(directory / "config.json", {"towers": to_dict(self.tower.config), "frozen": self.frozen()})
         weights = {name: value.detach().cpu().half().contiguous() for name, value in self.tower.state_dict().items()}
         with atomic_path(directory / "model.safetensors") as path:
             save_file(weights, path)
+        write_checksums(directory, "config.json", "model.safetensors")
 
     def frozen(self) -> dict[str, str]:
         """Fingerprints of the frozen networks."""
