@@ -145,8 +145,7 @@ class Pipeline:
         if distribution is not None:
             where = f"{directory / 'model_index.json'}: initial_latents"
             distribution = from_dict(InitialLatentsDistribution, distribution, where=where)
-        verify_checksums(directory)
-        return cls(
+        pipeline = cls(
             model,
             autoencoder,
             text_encoder,
@@ -156,6 +155,8 @@ class Pipeline:
             device=device,
             dtype=dtype,
         )
+        verify_checksums(directory)  # after what is wrong has been told in better words
+        return pipeline
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a pipeline directory, replacing one that is there. An autoencoder that only this machine has (a local

@@ -4,6 +4,7 @@
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 from ifuvit.utils.command_line import check_word, completion
 from ifuvit.utils.devices import keep_freed_memory
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import is_full_disk, package_version
+from ifuvit.utils.files import package_version
 
 COMMANDS = {
     "use a model": {"generate": "generate images from prompts"},
@@ -61,7 +62,7 @@ def main() -> None:
     fault."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files are not always text
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     if arguments[:1] == ["help"]:
@@ -93,7 +94,7 @@ def main() -> None:
             raise
         sys.exit(_fail(f"{_where(error)}{error.strerror}; what was written before is kept"))
     except Exception as error:
-        if is_full_disk(error):
+        if re.search(r"\(os error \d+\)", str(error)):  # safetensors' words for an error of the system
             sys.exit(_fail(f"{error}; what was written before is kept"))
         if _is_out_of_memory(error):
             sys.exit(_fail(f"out of memory ({str(error)[:200] or 'Python'}); give smaller sizes, such as --batch-size"))
@@ -127,7 +128,8 @@ class _LoadingLine:
 
 
 def _fail(message: str) -> int:
-    print(f"ifuvit: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split()).encode("utf-8", "backslashreplace").decode()  # names of files are not always text
+    print(f"ifuvit: {line}", file=sys.stderr)
     return 2
 
 

@@ -53,21 +53,11 @@ PATIENCE = 3600.0
 
 
 def run(config: PrepareConfig) -> Path:
-    """Encode a data set, with nobody else in its directory, and return that.
-
-    Raises:
-        InputError: another process is at it, or as `encode`.
-    """
-    with EncodedDatasetWriter(config.out).lock():
-        return encode(config)
-
-
-def encode(config: PrepareConfig) -> Path:
     """Encode a data set and return its directory.
 
     Raises:
         InputError: the source cannot be read, an encoder cannot be found, the directory has another data set, the disk
-            is too small, or too much had to be skipped.
+            is too small, or too much had to be skipped; or another process writes there.
     """
     share = Processes.from_environment()
     images = config.source.read()
@@ -79,7 +69,8 @@ def encode(config: PrepareConfig) -> Path:
     device = find_device(config.device)
     autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
     text_encoder = TextEncoder.from_pretrained(config.text_encoder, max_tokens=config.max_tokens, device=device)
-    return encode(config, images, autoencoder, text_encoder, share)
+    with EncodedDatasetWriter(config.out).lock():
+        return encode(config, images, autoencoder, text_encoder, share)
 
 
 def encode(

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from ifuvit.data.prompts import PromptSet, read_prompts
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
 from ifuvit.shipped import DEFAULT_MODEL, find
+from ifuvit.utils.command_line import Prompt
 from ifuvit.utils.config import NonNegative, Positive, check, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, manifest, now, sha256
@@ -27,8 +28,8 @@ class GenerateConfig:
         ifuvit generate "three sheep on grass" "two apples" --steps 25 --out images
     """
 
-    prompts: Positional[tuple[str, ...]] = ()
-    """What to generate, each prompt in quotes."""
+    prompts: Positional[tuple[Prompt, ...]] = ()
+    """What to generate, each prompt in quotes; "" is the null caption, an image of anything."""
     prompts_file: Path | None = None
     """Text file with further prompts, one per line (UTF-8; empty lines are skipped)."""
     prompt_set: PromptSet | None = None
@@ -40,7 +41,7 @@ class GenerateConfig:
     out: Path | None = None
     """Directory to write; a previous output of generate there is replaced. Default: generated/N with the next free N."""
     sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings()
-    negative_prompt: str | None = None
+    negative_prompt: Prompt | None = None
     """Guide away from this instead of from the null caption."""
     seed: NonNegative[int] = 0
     """Image i depends on (seed, i), the prompt and the settings alone, not on the batch size."""
@@ -58,9 +59,6 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        for number, prompt in enumerate(self.prompts, start=1):
-            if not prompt.strip():
-                raise InputError(f"prompt {number} is empty; say what to draw")
 
 
 def run(config: GenerateConfig) -> Path:

@@ -1,6 +1,7 @@
 """What is evaluated: a model that generates (of this package, or a diffusers pipeline), or images that are there."""
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.shipped import find, names
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import fingerprint, read_json, sha256
+from ifuvit.utils.files import fingerprint, read_json, reading, sha256, unseal
 
 if TYPE_CHECKING:
     import torch
@@ -103,14 +104,15 @@ def open_target(
     if target in names() or any((directory / place / "model_index.json").is_file() for place in ("", "pipeline")):
         if captions is not None:
             raise InputError(f"--captions {captions}: {target} is a model, which generates the protocol's captions")
-        if read_json(find(target) / "model_index.json").get("_class_name") == "IFUViTPipeline":
+        index = read_json(find(target) / "model_index.json")
+        if isinstance(index, dict) and index.get("_class_name") == "IFUViTPipeline":
             return _ifuvit(target, device)
         return _diffusers(target, device)
     if directory.is_dir():
         return Target(name=directory.name, kind="images", images=_images(directory, captions))
     if directory.exists():
         raise InputError(f"{target}: is a file; give a model, a run, or a directory of images")
-    if target.count("/") == 1 and not target.startswith((".", "/")):
+    if target.count("/") == 1 and not target.startswith((".", "/")) and not directory.parent.is_dir():
         return _diffusers(target, device)
     find(target)  # raises with the shipped names
     raise AssertionError
@@ -169,9 +171,11 @@ def _diffusers(target: str, device: "torch.device") -> Target:
     try:
         folder = target if Path(target).is_dir() else DiffusionPipeline.download(target)
         pipeline: Any = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16 if half else torch.float32)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # libraries' own kinds, and those of pipelines that somebody wrote
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{target}: no diffusers pipeline can be loaded ({reason})") from None
+    if "prompt" not in inspect.signature(pipeline.__call__).parameters:
+        raise InputError(f"{target}: {type(pipeline).__name__} takes no prompt; give a text-to-image pipeline")
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
 
@@ -215,7 +219,10 @@ def _diffusers(target: str, device: "torch.device") -> Target:
 def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | None]]:
     manifest = read_json(directory / "manifest.json") if (directory / "manifest.json").is_file() else None
     if isinstance(manifest, dict) and isinstance(manifest.get("images"), list) and captions is None:
-        listed = [(directory / str(entry["file"]), str(entry["prompt"])) for entry in manifest["images"]]
+        where = directory / "manifest.json"
+        with reading(where):
+            entries = unseal(manifest, where=where)["images"]
+            listed = [(directory / Path(str(entry["file"])).name, str(entry["prompt"])) for entry in entries]
         if missing := [path for path, _ in listed if not path.is_file()]:
             raise InputError(f"{missing[0]}: listed in {directory / 'manifest.json'}, but not there")
         return list(listed)

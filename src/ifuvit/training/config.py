@@ -14,7 +14,7 @@ import tyro
 from ifuvit.diffusion.objective import DDPM, AnyObjective
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.utils.command_line import read_weights
+from ifuvit.utils.command_line import Prompt, read_weights
 from ifuvit.utils.config import Finite, Fraction, NonNegative, Positive, Range, check, set_fields
 from ifuvit.utils.errors import InputError
 
@@ -171,7 +171,7 @@ class SampleConfig(_Section):
 
     sample_every: NonNegative[int] = 5_000
     """Steps between sample grids; 0 is never."""
-    sample_prompts: tuple[str, ...] = ("a bus on a street", "two people", "three sheep in a field", "four red apples")
+    sample_prompts: tuple[Prompt, ...] = ("a bus on a street", "two people", "three sheep in a field", "four red apples")
     """Prompts of the sample grid, two images each from fixed seeds."""
 
 
