@@ -47,7 +47,13 @@ BAD = {
 NEGATIVE = {"INT": "-1", "FLOAT": "-1.5"}
 
 # Numbers that may be negative, and text that may be empty.
-MAY_BE_NEGATIVE = {"--guidance-scale", "--evaluate-guidance-scale", "--guidance-scales", "--logit-mean", "--guidance-interval"}
+MAY_BE_NEGATIVE = {
+    "--guidance-scale",
+    "--evaluate-guidance-scale",
+    "--guidance-scales",
+    "--logit-mean",
+    "--guidance-interval",
+}
 MAY_BE_EMPTY = {"--negative-prompt", "--sample-prompts"}
 # A device is looked for only where there is something to do with it.
 LOOKED_UP = {"--device"}
@@ -98,7 +104,10 @@ def bad_values(option: Option) -> Iterator[tuple[list[str], bool]]:
         yield [name], True  # nothing follows
     for value in BAD.get(kind, []):
         if name not in MAY_BE_EMPTY:
-            yield [name, *[value] * len(kinds)] if value.strip() else [f"{name}={value}", *["1"] * (len(kinds) - 1)], True
+            yield (
+                [name, *[value] * len(kinds)] if value.strip() else [f"{name}={value}", *["1"] * (len(kinds) - 1)],
+                True,
+            )
     if kind in NEGATIVE:
         values = [name, *[NEGATIVE[kind]] * len(kinds)]
         yield values, name not in MAY_BE_NEGATIVE

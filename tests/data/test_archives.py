@@ -80,7 +80,9 @@ def test_the_captions_are_those_of_a_folder(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar") as tar:
         tar.extractall(tmp_path / "folder", filter="data")
     of_folder = read_folder(tmp_path / "folder")
-    assert [[c.strip() for c in one.captions] for one in images] == [[c.strip() for c in one.captions] for one in of_folder]
+    assert [[c.strip() for c in one.captions] for one in images] == [
+        [c.strip() for c in one.captions] for one in of_folder
+    ]
 
 
 def test_brackets_in_a_path(tmp_path: Path) -> None:

@@ -171,7 +171,12 @@ class SampleConfig(_Section):
 
     sample_every: NonNegative[int] = 5_000
     """Steps between sample grids; 0 is never."""
-    sample_prompts: tuple[Prompt, ...] = ("a bus on a street", "two people", "three sheep in a field", "four red apples")
+    sample_prompts: tuple[Prompt, ...] = (
+        "a bus on a street",
+        "two people",
+        "three sheep in a field",
+        "four red apples",
+    )
     """Prompts of the sample grid, two images each from fixed seeds."""
 
 

@@ -37,7 +37,7 @@ from ifuvit.training.validation import validate
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes, destroy_process_group_at_exit
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, now, write_manifest
+from ifuvit.utils.files import atomic_path, now, reading, write_manifest
 
 if TYPE_CHECKING:
     from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
@@ -165,7 +165,9 @@ class Run:
         self.step, self.pending, self.seconds, self.restored = 0, [], 0.0, saved
         if saved is not None:
             checkpoint.restore(saved, self.model, self.ema, self.train_step.optimizers)
-            self.step, self.pending, self.seconds = (saved.state[key] for key in ("step", "pending", "seconds"))
+            with reading(checkpoint.path_of(out, saved.state["step"]) / "state.json"):
+                self.step, self.seconds = saved.state["step"], float(saved.state["seconds"])
+                self.pending = [[int(step), float(loss), float(norm)] for step, loss, norm in saved.state["pending"]]
         if self.step > self.config.steps:
             raise InputError(
                 f"--steps {self.config.steps}: {out} has {self.step} steps already; give --steps {self.step} or more"

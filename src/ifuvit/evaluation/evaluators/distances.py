@@ -1,6 +1,8 @@
 """Distances of images from reference images over the protocol's feature networks, next to those of other real images."""
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -159,14 +161,23 @@ class Distances:
             facts = [network.fingerprint, size, self.setup.protocol.resize]
             facts += map(fingerprint_of, files)
             key = hashlib.sha256(repr(facts).encode()).hexdigest()[:20]
-            kept = cache / f"{network.name}-{key}.npy"
-            if kept.is_file():
-                return np.load(kept)
+            kept = cache / f"{network.name}-{key}.npz"
+            if (features := _cached(kept)) is not None:
+                return features
         features = extract_features(network, files, size=size)
         if kept is not None and self.setup.processes.first:
             with atomic_path(kept) as path, open(path, "wb") as file:
-                np.save(file, features)
+                np.savez(file, features=features)
         return features
+
+
+def _cached(file: Path) -> np.ndarray | None:
+    """Features that were kept; None if there are none, or damaged ones (the archive has checksums)."""
+    try:
+        with np.load(file) as archive:
+            return archive["features"]
+    except (FileNotFoundError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        return None
 
 
 def load_statistics(file: Path, *, size: int | None) -> FeatureStatistics:
