@@ -5,7 +5,7 @@ A pipeline directory follows diffusers' layout:
     model_index.json                    objective, latent normalization, distribution of initial latents, the autoencoder
     transformer/                        config.json, model.safetensors: the backbone
     scheduler/scheduler_config.json     the objective and its default solver, in diffusers' words
-    text_encoder.json                   the text encoder: reference, fingerprint, max_tokens
+    text_encoder.json                   the text encoder: reference, fingerprint, max_tokens, layers
     vae/                                a diffusers autoencoder; absent where the reference leads to one
     training.json                       steps, batch size, seed and seconds of the training; absent where unknown
     checksums.json                      SHA-256 of the files above; transformer/ and vae/ have their own
@@ -139,7 +139,9 @@ class Pipeline:
             str(inside.resolve()) if inside.is_dir() else index["vae"]["reference"], device
         )
         _check_fingerprint("autoencoder", autoencoder, index["vae"], directory)
-        text_encoder = TextEncoder.from_pretrained(text["reference"], max_tokens=text["max_tokens"], device=device)
+        text_encoder = TextEncoder.from_pretrained(
+            text["reference"], max_tokens=text["max_tokens"], layers=text.get("layers"), device=device
+        )
         _check_fingerprint("text encoder", text_encoder, text, directory)
         distribution = index.get("initial_latents")
         if distribution is not None:
@@ -166,11 +168,7 @@ class Pipeline:
             directory,
             self.model,
             autoencoder={"reference": reference, "fingerprint": self.autoencoder.fingerprint},
-            text_encoder={
-                "reference": self.text_encoder.reference,
-                "fingerprint": self.text_encoder.fingerprint,
-                "max_tokens": self.text_encoder.max_tokens,
-            },
+            text_encoder=self.text_encoder.facts,
             normalization=self.normalization,
             objective=self.objective,
             initial_latents=self.initial_latents,
@@ -308,7 +306,7 @@ def write_pipeline(
         model: the backbone.
         autoencoder: {"reference", "fingerprint"}; a fingerprint of None is not checked on loading. Further items are
             not kept.
-        text_encoder: {"reference", "fingerprint", "max_tokens"}, likewise.
+        text_encoder: {"reference", "fingerprint", "max_tokens", "layers"}, likewise.
         normalization: of the latents in training.
         objective: of the training.
         initial_latents: the distribution of initial latents that fits the training images, where it is known.
@@ -323,7 +321,7 @@ def write_pipeline(
             fingerprint = vae.fingerprint
         write_json(
             path / "text_encoder.json",
-            {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens")},
+            {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens", "layers")},
         )
         if training is not None:
             write_json(path / "training.json", dict(training))

@@ -3,7 +3,9 @@ import json
 import pytest
 from PIL import Image
 
-from ifuvit.data.coco import read_coco
+from ifuvit.data.coco import read_boxes, read_coco
+from ifuvit.data.encoding import layout
+from ifuvit.data.images import Box
 from ifuvit.utils.errors import InputError
 
 
@@ -87,3 +89,50 @@ def test_unreadable_inputs(tmp_path):
         read_coco(images, tmp_path / "absent.json")
     with pytest.raises(InputError, match="no such directory"):
         read_coco(tmp_path / "absent", captions)
+
+
+def instances(folder, annotations, **changes):
+    content = {
+        "images": [{"id": 30, "width": 40, "height": 20}, {"id": 4, "width": 10, "height": 30}],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 2, "name": "bus"}],
+        "annotations": annotations,
+        **changes,
+    }
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_boxes_are_told_in_the_centered_square(tmp_path):
+    path = instances(
+        tmp_path,
+        [
+            {"image_id": 30, "category_id": 7, "bbox": [20, 5, 10, 5]},
+            {"image_id": 4, "category_id": 2, "bbox": [0, 10, 10, 10]},
+        ],
+    )
+    assert read_boxes(path) == {30: [Box(1, 0.5, 0.25, 0.5, 0.25)], 4: [Box(0, 0, 0, 1, 1)]}
+    first, second = read_coco(*write(tmp_path, IMAGES, ANNOTATIONS), path)
+    assert first.boxes == (Box(0, 0, 0, 1, 1),) and second.boxes is not None and second.boxes[0].kind == 1
+    assert all(image.boxes is None for image in read_coco(*write(tmp_path, IMAGES, ANNOTATIONS)))
+
+
+@pytest.mark.parametrize(
+    "annotation, match",
+    [
+        ({"image_id": 31, "category_id": 7, "bbox": [0, 0, 1, 1]}, "annotations.0.: of image 31 and category 7"),
+        ({"image_id": 30, "category_id": 8, "bbox": [0, 0, 1, 1]}, "annotations.0.: of image 30 and category 8"),
+        ({"image_id": 30, "category_id": 7, "bbox": [0, 0, 1]}, "bbox is .0, 0, 1., not four numbers"),
+        ({"image_id": 30, "category_id": 7}, "has no 'bbox'"),
+    ],
+)
+def test_malformed_boxes(tmp_path, annotation, match):
+    with pytest.raises(InputError, match=match):
+        read_boxes(instances(tmp_path, [annotation]))
+
+
+def test_a_layout_has_the_smallest_object_over_each_cell():
+    grid = layout([Box(4, 0.5, 0.5, 0.2, 0.2), Box(1, 0.25, 0.25, 0.6, 0.5)], 4)
+    assert grid.tolist() == [[0, 0, 0, 0], [0, 2, 2, 0], [0, 2, 5, 0], [0, 0, 0, 0]]
+    with pytest.raises(InputError, match="255 kinds"):
+        layout([Box(255, 0, 0, 1, 1)], 4)

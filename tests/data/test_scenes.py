@@ -493,3 +493,14 @@ def test_the_verb_names_a_bad_argument(tmp_path):
         main(["--out", str(tmp_path / "set"), "--train", "many"])
     with pytest.raises(InputError, match="size 9"):
         main(["--out", str(tmp_path / "set"), "--size", "9"])
+
+
+def test_a_share_of_relations_for_training_alone(tmp_path):
+    out = write_scenes(tmp_path / "scenes", train=60, val=60, seed=3, relations=1.0)
+    shares = {}
+    for split in ("train", "val"):
+        images = json.loads((out / "annotations" / f"captions_{split}.json").read_text())["images"]
+        shares[split] = sum(image["relation"] is not None for image in images) / len(images)
+    assert shares["train"] == 1.0 and 0.1 < shares["val"] < 0.45
+    with pytest.raises(InputError, match="relations 1.5: must be between 0 and 1"):
+        write_scenes(tmp_path / "other", train=1, val=1, relations=1.5)

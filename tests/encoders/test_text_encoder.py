@@ -276,3 +276,54 @@ def test_weights_of_another_model(clip_folder, tmp_path):
     save_file({"unrelated": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="lack"):
         TextEncoder.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def t5_folder(tmp_path_factory):
+    from transformers import T5Config, T5EncoderModel
+
+    folder = tmp_path_factory.mktemp("t5")
+    vocab = write_tokenizer(folder, max_tokens=77)
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 3, "num_heads": 4}
+    T5EncoderModel(T5Config(vocab_size=len(vocab), **sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_t5_is_masked_and_its_encoder_alone(t5_folder):
+    from transformers import T5EncoderModel
+
+    encoder = TextEncoder.from_pretrained(t5_folder, max_tokens=12)
+    assert encoder.masked and (encoder.width, encoder.max_tokens) == (16, 12)
+    tokens = encoder.tokenize(CAPTIONS)
+    reference = T5EncoderModel.from_pretrained(t5_folder).eval()
+    with torch.no_grad():
+        wanted = reference(input_ids=tokens.ids.long(), attention_mask=tokens.mask.long()).last_hidden_state
+    assert torch.equal(encoder.encode(tokens), wanted)
+
+
+def test_layers_lie_side_by_side_in_the_order_asked_for(encoder, t5_folder):
+    for plain in (encoder, TextEncoder.from_pretrained(t5_folder, max_tokens=12)):
+        count = plain.model.config.num_hidden_layers
+        several = TextEncoder.from_pretrained(plain.folder, max_tokens=plain.max_tokens, layers=(1, -1, 0))
+        assert several.layers == (1, count, 0) and several.width == 3 * plain.width
+        tokens = plain.tokenize(CAPTIONS)
+        mask = tokens.mask.long() if plain.masked else None
+        with torch.no_grad():
+            out = plain.model(input_ids=tokens.ids.long(), attention_mask=mask, output_hidden_states=True)
+        wanted = [out.hidden_states[1], out.last_hidden_state, out.hidden_states[0]]
+        assert torch.equal(several.encode(tokens), torch.cat(wanted, -1))
+        assert several.fingerprint != plain.fingerprint
+
+
+def test_the_last_layer_is_what_no_layers_mean(encoder):
+    count = encoder.model.config.num_hidden_layers
+    for layers in ((-1,), (count,), ()):
+        same = TextEncoder.from_pretrained(encoder.folder, max_tokens=encoder.max_tokens, layers=layers)
+        assert same.layers is None and same.fingerprint == encoder.fingerprint and same.width == encoder.width
+
+
+@pytest.mark.parametrize("layer", [99, -99])
+def test_a_layer_that_is_not_there(clip_folder, layer):
+    with pytest.raises(InputError, match=f"text layer {layer}: .* layers; give 0"):
+        TextEncoder.from_pretrained(clip_folder, layers=(layer,))

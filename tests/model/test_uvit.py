@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import reference_uvit
 import torch
@@ -254,6 +255,20 @@ def test_masking_hides_padding(conditioning: Any, reading: Any, n_image: Any, n_
             else:
                 assert (dirty - clean).abs().max() > 1e-3 * clean.abs().max()
                 assert torch.equal(clean, model(latents, timesteps, states))  # the mask is not read
+
+
+def test_standardized_text_is_centered_and_scaled_by_feature() -> None:
+    config = replace(TINY, text_norm="standardize")
+    latents, timesteps, states, mask = inputs(config)
+    model, plain = make(config), make(TINY)
+    mean, std = np.linspace(-1, 1, config.text_width, dtype=np.float32), np.full(config.text_width, 2, np.float32)
+    shared = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("text_norm")}
+    plain.load_state_dict(shared)
+    model.text_norm.set(0 * mean, std / std)
+    assert_same(model(latents, timesteps, states, mask), plain(latents, timesteps, states, mask), 1e-6)
+    model.text_norm.set(mean, std)
+    normal = (states - torch.from_numpy(mean)) / 2
+    assert_same(model(latents, timesteps, states, mask), plain(latents, timesteps, normal, mask), 1e-5)
 
 
 def test_a_full_mask_changes_nothing() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from ifuvit.commands.make_standin import main
 from ifuvit.data.images import to_tensor
@@ -66,6 +67,7 @@ def test_it_learns_and_leaves_a_usable_autoencoder(tmp_path, images):
         "steps": 60,
         "batch_size": 8,
         "learning_rate": 1e-2,
+        "optimizer": "adamw",
         "kl_weight": 0.0,
         "thumbnail_weight": 0.0,
         "ema": 0.9,
@@ -164,9 +166,57 @@ def test_sigterm_writes_a_checkpoint_first(tmp_path, images):
 
 def test_minutes_end_a_run_and_lower_the_learning_rate(tmp_path, images):
     out = module.run(configure(images, tmp_path / "run", steps=None, minutes=0.03))
-    rates = [line["learning_rate"] for line in lines(out) if "learning_rate" in line]
+    rates = [line["rate_share"] for line in lines(out) if "rate_share" in line]
     assert len(rates) > 3 and rates[-1] < 0.2 * max(rates)
     assert 1.5 < json.loads((out / "manifest.json").read_text())["training_seconds"] < 30
+
+
+def test_muon_has_the_kernels_and_adamw_the_rest(tmp_path, images):
+    vae = module.build_vae(configure(images, tmp_path / "run"))
+    adamw, muon = module._optimizers(vae, configure(images, tmp_path / "run", optimizer="muon"))
+    kernels = {id(p) for p in muon.param_groups[0]["params"]}
+    assert {id(p) for p in adamw.param_groups[0]["params"]} == {id(p) for p in vae.parameters()} - kernels
+    assert id(vae.encoder.down_blocks[0].resnets[0].conv1.weight) in kernels
+    assert id(vae.encoder.conv_in.weight) not in kernels and id(vae.decoder.conv_out.weight) not in kernels
+    losses = [
+        line["loss"] for line in lines(module.run(configure(images, tmp_path / "run", steps=40))) if "loss" in line
+    ]
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    (alone,) = module._optimizers(vae, configure(images, tmp_path / "run", optimizer="adamw"))
+    assert len(alone.param_groups[0]["params"]) == len(list(vae.parameters()))
+
+
+def test_the_decoder_alone_learns_and_latents_stay(tmp_path, images):
+    first = module.run(configure(images, tmp_path / "first"))
+    second = module.run(
+        configure(images, tmp_path / "second", init_from=str(first), decoder_only=True, feature_weight=0.0)
+    )
+    before, after = (Autoencoder.from_pretrained(out).vae.state_dict() for out in (first, second))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+    with pytest.raises(InputError, match="--decoder-only: requires --init-from"):
+        configure(images, tmp_path / "third", decoder_only=True)
+
+
+def test_features_are_those_that_distances_are_measured_over():
+    from ifuvit.metrics.distances.feature_networks import load_feature_network
+
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    error = module.PerceptualError(torch.device("cpu"))
+    depths = error.features(images / 127.5 - 1)
+    assert [tuple(depth.shape[2:]) for depth in depths] == [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2), ()]
+    torch.testing.assert_close(depths[-1], load_feature_network("effnet-lite0")(images), rtol=1e-3, atol=1e-4)
+
+
+def test_the_error_of_features_is_relative_and_pulls_the_first_argument():
+    error = module.PerceptualError(torch.device("cpu"))
+    targets = torch.rand(2, 3, 64, 64) * 2 - 1
+    blurred = nn.functional.avg_pool2d(targets, 3, 1, 1).requires_grad_()
+    loss = error(blurred, targets)
+    loss.backward()
+    assert error(targets, targets).item() == 0 and 0.01 < loss.item() < 2
+    closer = blurred.detach() - 0.01 / blurred.grad.abs().max() * blurred.grad
+    assert error(closer, targets) < loss
 
 
 def test_thumbnail_is_the_mean_color_of_each_cell():
@@ -259,7 +309,7 @@ def test_bf16_runs_and_keeps_fp32_weights(tmp_path, images):
 
 def test_init_from(tmp_path, images):
     first = module.run(configure(images, tmp_path / "first"))
-    config = configure(images, tmp_path / "second", init_from=str(first), learning_rate=1e-9)
+    config = configure(images, tmp_path / "second", init_from=str(first), learning_rate=1e-9, muon_learning_rate=1e-9)
     second = module.run(config)
     for name, tensor in weights(second).items():
         torch.testing.assert_close(tensor, weights(first)[name], rtol=0, atol=1e-6)

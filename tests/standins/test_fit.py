@@ -27,9 +27,8 @@ def make(network: nn.Module | None = None, *, rate=0.1, warmup=4, steps=20, loss
     fit = Fit(
         **{
             "network": network,
-            "optimizer": torch.optim.AdamW(network.parameters(), weight_decay=0.0),
+            "optimizers": {torch.optim.AdamW(network.parameters(), weight_decay=0.0): rate},
             "loss": loss or error,
-            "learning_rate": rate,
             "schedule": rise_and_fall(warmup=warmup, steps=steps or 1),
             "clip": 1.0,
             "steps": steps,
@@ -52,11 +51,20 @@ def resumable(out, **changes) -> Fit:
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine():
     fit = make()
     fit.run()
-    rates = [line["learning_rate"] for line in fit.lines]
-    assert rates[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1]) and rates[4] == pytest.approx(0.1)
-    assert rates[12] == pytest.approx(0.05) and 0 < rates[19] < 0.001
-    assert all(later < earlier for earlier, later in zip(rates[4:], rates[5:]))
-    assert fit.optimizer.param_groups[0]["lr"] == rates[-1]
+    shares = [line["rate_share"] for line in fit.lines]
+    assert shares[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0]) and shares[4] == pytest.approx(1.0)
+    assert shares[12] == pytest.approx(0.5) and 0 < shares[19] < 0.01
+    assert all(later < earlier for earlier, later in zip(shares[4:], shares[5:]))
+    (optimizer,) = fit.optimizers
+    assert optimizer.param_groups[0]["lr"] == 0.1 * shares[-1]
+
+
+def test_every_optimizer_has_its_own_peak():
+    network = nn.Linear(3, 1)
+    fit = make(network, optimizers={torch.optim.SGD([network.weight]): 0.1, torch.optim.SGD([network.bias]): 0.0})
+    before = network.bias.item(), network.weight.clone()
+    fit.run()
+    assert network.bias.item() == before[0] and not torch.equal(network.weight, before[1])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -64,7 +72,7 @@ def test_short_trainings_have_rates(steps):
     fit = make(warmup=steps // 10, steps=steps)
     fit.run()
     assert [line["step"] for line in fit.lines] == list(range(1, steps + 1))
-    assert all(0 < line["learning_rate"] <= 0.1 for line in fit.lines)
+    assert all(0 < line["rate_share"] <= 1 for line in fit.lines)
 
 
 def test_a_schedule_by_progress_reaches_its_floor():

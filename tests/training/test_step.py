@@ -1,6 +1,7 @@
 """One step of training: what it changes, and that parts of a batch make the whole."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,35 @@ def test_parts_make_the_whole(batch) -> None:
         torch.testing.assert_close(parts(batch, number), whole(batch, number))
     for mine, theirs in zip(parts.parameters, whole.parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def with_layout(batch, **settings) -> TrainingStep:
+    torch.manual_seed(0)
+    model = replace(MODEL, layout_kinds=3)
+    config = tiny(Path(), Path(), model=model, layout_weight=0.5, **settings)
+    return TrainingStep(config, IFUViT(model), make_accelerator("fp32", CPU))
+
+
+def test_a_layout_is_learned_where_it_is_weighed(batch) -> None:
+    """Half of each image is of one kind: the head comes to tell it, and the loss is the noise's again after its end."""
+    side = MODEL.latent_size
+    batch["layout"] = torch.zeros(4, side, side, dtype=torch.uint8)
+    batch["layout"][:, :, side // 2 :] = 3
+    step = with_layout(batch, steps=160, layout_until=0.5, learning_rate=1e-2)
+    plain = make().loss_of(batch)
+    assert step.loss_of(batch, 79) > plain and step.loss_of(batch, 80).item() == pytest.approx(plain.item(), rel=0.2)
+    for number in range(80):
+        step(batch, number)
+        assert all(parameter.grad is None for parameter in step.parameters)
+    logits = step.backbone.layout_logits(step._middle)
+    assert logits.shape == (4, 4, side, side)
+    assert (logits.argmax(1) == batch["layout"]).float().mean() > 0.95
+
+
+def test_parts_with_a_layout_make_the_whole(batch) -> None:
+    batch["layout"] = torch.randint(0, 4, (4, MODEL.latent_size, MODEL.latent_size), dtype=torch.uint8)
+    whole, parts = with_layout(batch), with_layout(batch, gradient_accumulation=2)
+    torch.testing.assert_close(parts(batch, 0), whole(batch, 0))
 
 
 def test_compiling_needs_a_compiler(monkeypatch) -> None:

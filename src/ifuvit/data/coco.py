@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ifuvit.data.images import CaptionedImage, check_inside
+from ifuvit.data.images import Box, CaptionedImage, check_inside
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
 
 
-def read_coco(images: str | Path, captions: str | Path) -> list[CaptionedImage]:
+def read_coco(images: str | Path, captions: str | Path, instances: str | Path | None = None) -> list[CaptionedImage]:
     """The images of a COCO captions file in the order of their ids (U-ViT's order), each with its captions in the
     order of the file.
 
@@ -19,6 +19,8 @@ def read_coco(images: str | Path, captions: str | Path) -> list[CaptionedImage]:
         images: the directory that holds the `file_name`s.
         captions: `captions_train2014.json` or a file of its layout: {"images": [{"id", "file_name"}, ...],
             "annotations": [{"image_id", "caption"}, ...]}.
+        instances: `instances_train2014.json` or a file of its layout, for the images' boxes: {"images": [{"id", "width",
+            "height"}, ...], "annotations": [{"image_id", "category_id", "bbox"}, ...], "categories": [{"id"}, ...]}.
 
     Raises:
         InputError: no such directory or file; a truncated or malformed annotation file; an image id listed twice; an
@@ -54,15 +56,57 @@ def read_coco(images: str | Path, captions: str | Path) -> list[CaptionedImage]:
     if not present:
         example = files[min(files)]
         raise InputError(f"{images}: has none of the images that {captions} lists (such as {example})")
+    boxes = None if instances is None else read_boxes(Path(instances))
     return [
         CaptionedImage(
             str(identity),
             images / files[identity],
             tuple(by_image[identity]),
             None if files[identity] in present else f"{images / files[identity]}: no such file",
+            None if boxes is None else tuple(boxes.get(identity, ())),
         )
         for identity in sorted(files)
     ]
+
+
+def read_boxes(instances: Path) -> dict[int, list[Box]]:
+    """The boxes of a COCO instances file by image id, kinds numbered in the order of the categories' ids.
+
+    Raises:
+        InputError: a malformed file, or a box of an image or a category that it does not list.
+    """
+    content = read_json(instances)
+    if not isinstance(content, dict):
+        raise InputError(f"{instances}: not a COCO instances file: its top level is a {type(content).__name__}")
+    categories = _list(content, "categories", instances)
+    numbers = [_field(entry, "id", int, f"{instances}: categories[{n}]") for n, entry in enumerate(categories)]
+    kinds = {identity: number for number, identity in enumerate(sorted(numbers))}
+    squares: dict[int, tuple[float, float, int]] = {}
+    for number, image in enumerate(_list(content, "images", instances)):
+        where = f"{instances}: images[{number}]"
+        width, height = _field(image, "width", int, where), _field(image, "height", int, where)
+        side = min(width, height)
+        if side < 1:
+            raise InputError(f"{where}: is {width} x {height}")
+        squares[_field(image, "id", int, where)] = ((width - side) // 2, (height - side) // 2, side)
+    boxes: dict[int, list[Box]] = {}
+    for number, annotation in enumerate(_list(content, "annotations", instances)):
+        where = f"{instances}: annotations[{number}]"
+        identity, category = _field(annotation, "image_id", int, where), _field(annotation, "category_id", int, where)
+        bbox = _field(annotation, "bbox", list, where)
+        if identity not in squares or category not in kinds:
+            raise InputError(f"{where}: of image {identity} and category {category}, which are not both listed")
+        if len(bbox) != 4 or not all(isinstance(value, (int, float)) for value in bbox):
+            raise InputError(f"{where}: bbox is {bbox!r}, not four numbers")
+        left, top, side = squares[identity]
+        x, y, w, h = bbox
+        boxes.setdefault(identity, []).append(
+            Box(kinds[category], (x - left) / side, (y - top) / side, w / side, h / side)
+        )
+    return boxes
+
+
+_KINDS = {int: "a number", str: "text", list: "a list"}
 
 
 def _present(images: Path, names: Any) -> set[str]:
@@ -81,7 +125,7 @@ def _present(images: Path, names: Any) -> set[str]:
 
 def _list(content: dict[str, Any], key: str, where: Path) -> list[Any]:
     if not isinstance(content.get(key), list):
-        raise InputError(f"{where}: not a COCO captions file: it has no list {key!r}")
+        raise InputError(f"{where}: not a file of COCO's layout: it has no list {key!r}")
     return content[key]
 
 
@@ -89,5 +133,5 @@ def _field(entry: Any, key: str, kind: type, where: str) -> Any:
     if not isinstance(entry, dict) or key not in entry:
         raise InputError(f"{where}: has no {key!r}")
     if type(entry[key]) is not kind:
-        raise InputError(f"{where}: {key} is {entry[key]!r}, not {'a number' if kind is int else 'text'}")
+        raise InputError(f"{where}: {key} is {entry[key]!r}, not {_KINDS[kind]}")
     return entry[key]

@@ -22,8 +22,11 @@ class PrepareConfig(Generic[S]):
     autoencoder: str = "openmoji"
     """Encodes the images: a shipped name, a diffusers folder or hub id, or a trained stand-in."""
     text_encoder: str = "minilm"
-    """Encodes the captions: "minilm", "clip-vit-large-patch14", or the folder or hub id of a CLIP text model or of a
+    """Encodes the captions: "minilm", "clip-vit-large-patch14", or the folder or hub id of a CLIP text model, a T5 or a
     BERT-like model."""
+    text_layer: tuple[int, ...] = ()
+    """Layers of the text encoder whose states are the embeddings, side by side: 0 is its input, -1 the last. Default: the
+    last, as in the paper."""
     max_tokens: int | None = None
     """Tokens of a caption, special ones included; longer captions are cut. Default: the text encoder's own limit."""
     size: int | None = None

@@ -191,11 +191,12 @@ class EncodedDataset:
     Attributes:
         directory: where it lies.
         manifest: the content of manifest.json.
+        has_layouts: whether it knows where which kind of object is.
         text_mode: "embeddings", or "tokens" where the text is to be encoded during training.
         latent_scale: 1 / standard deviation of latents drawn from the posteriors, over all images and channels.
         latent_mean, latent_std: their mean and standard deviation by channel, C numbers each.
         autoencoder: {"reference", "fingerprint", "channels", "factor"} of the encoder of the images.
-        text_encoder: {"reference", "fingerprint", "width", "max_tokens"} of the encoder of the captions.
+        text_encoder: {"reference", "fingerprint", "width", "max_tokens", "layers"} of the encoder of the captions.
         fingerprint: SHA-256 over all data, in hexadecimal; equal for equal features.
         caption_starts, caption_rows: (N + 1,) and flat int64; `captions_of` in bulk.
         null_embeddings: (L, D) float16, null_mask: (L,) bool, null_ids: (L,) int32: the null caption "".
@@ -217,6 +218,8 @@ class EncodedDataset:
         rows = manifest["rows"]
         moments_shape = (2 * self.latent_channels, self.latent_size, self.latent_size)
         self._moments = _Shards(directory / "moments", rows["moments"], moments_shape, np.float16)
+        self.has_layouts: bool = manifest.get("layouts", False)
+        self._layouts = _Shards(directory / "layouts", rows["moments"], moments_shape[1:], np.uint8)
         self._ids = _Shards(directory / "ids", rows["text"], (length,), np.int32)
         self._masks = _Shards(directory / "masks", rows["text"], (length,), np.bool_)
         self._embeddings = _Shards(directory / "embeddings", rows["text"], (length, width), np.float16)
@@ -281,6 +284,14 @@ class EncodedDataset:
             IndexError: an index outside 0 ... N - 1.
         """
         return self._moments.take(indices)
+
+    def layouts(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
+        """Which kind of object covers each latent cell (see `ifuvit.data.encoding.layout`): (B,) -> (B, h, w) uint8.
+
+        Raises:
+            IndexError: an index outside 0 ... N - 1.
+        """
+        return self._layouts.take(indices)
 
     def captions_of(self, index: int) -> np.ndarray:
         """The caption rows of one image, int64 (at least one). Images with equal captions share their rows."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ifuvit.data.encoded import EncodedDatasetWriter, to_half
-from ifuvit.data.images import CaptionedImage, center_crop_resize, load_image, read_ahead
+from ifuvit.data.images import Box, CaptionedImage, center_crop_resize, load_image, read_ahead
 from ifuvit.data.plan import Skips, skip_entry
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
@@ -91,12 +91,16 @@ def encode_images(
             skips.check()
             bar.update(len(skipped))
             stored = np.concatenate(moments)
+            arrays = {"moments": stored}
+            if images and images[0].boxes is not None:
+                kept = [position for position in shards[shard] if position not in set(broken)]
+                arrays["layouts"] = np.stack([layout(images[place].boxes or (), latents[-1]) for place in kept])
             mean, log_variance = np.split(stored.astype(np.float64), 2, axis=1)
             squares = mean**2 + np.exp(log_variance)
             writer.write_shard(
                 "moments",
                 shard,
-                {"moments": stored},
+                arrays,
                 rows=len(stored),
                 skipped=skipped,
                 broken=broken,
@@ -106,6 +110,24 @@ def encode_images(
                 channel_sums=mean.sum((0, 2, 3)).tolist(),
                 channel_sums_squares=squares.sum((0, 2, 3)).tolist(),
             )
+
+
+def layout(boxes: Sequence[Box], cells: int) -> np.ndarray:
+    """Which kind of object covers the center of each cell of a grid, the smaller one where several do: (cells, cells) uint8,
+    0 for none, else 1 + the kind's number.
+
+    Raises:
+        InputError: a kind's number above 254.
+    """
+    grid = np.zeros((cells, cells), np.uint8)
+    centers = (np.arange(cells) + 0.5) / cells
+    for box in sorted(boxes, key=lambda box: -box.width * box.height):
+        if box.kind > 254:
+            raise InputError(f"kind number {box.kind}: layouts have room for 255 kinds")
+        rows = (centers >= box.top) & (centers < box.top + box.height)
+        columns = (centers >= box.left) & (centers < box.left + box.width)
+        grid[np.ix_(rows, columns)] = 1 + box.kind
+    return grid
 
 
 def encode_captions(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -48,6 +48,17 @@ def fingerprint_of(source: ImageSource) -> tuple[str, int, int]:
     return str(source.resolve()), status.st_size, status.st_mtime_ns
 
 
+class Box(NamedTuple):
+    """An object in an image, in shares of the side of the centered square, from its top left corner."""
+
+    kind: int
+    """Its number, from 0, in the source's list of kinds."""
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
     """One image of a data set and its captions. Nothing is read until `load_image` is called on `source`."""
@@ -59,6 +70,8 @@ class CaptionedImage:
     """As the data set has them; they may be empty strings."""
     problem: str | None = None
     """Why the image cannot be used, where the source already knows (no file, no caption file)."""
+    boxes: tuple[Box, ...] | None = None
+    """Its objects, where the source knows them."""
 
 
 def is_text(value: str) -> bool:

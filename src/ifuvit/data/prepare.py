@@ -68,7 +68,9 @@ def run(config: PrepareConfig) -> Path:
 
     device = find_device(config.device)
     autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
-    text_encoder = TextEncoder.from_pretrained(config.text_encoder, max_tokens=config.max_tokens, device=device)
+    text_encoder = TextEncoder.from_pretrained(
+        config.text_encoder, max_tokens=config.max_tokens, layers=config.text_layer, device=device
+    )
     with EncodedDatasetWriter(config.out).lock():
         return encode(config, images, autoencoder, text_encoder, share)
 
@@ -109,6 +111,7 @@ def encode(
         "text_encoder": text_encoder.fingerprint,
         "max_tokens": text_encoder.max_tokens,
         "text": text,
+        **({} if plan.images[0].boxes is None else {"layouts": True}),
         "shard_size": [len(image_shards[0]), len(text_shards[0])],
     }
     begun = writer.check(settings)
@@ -177,6 +180,7 @@ def encode(
         facts={
             "size": size,
             "text": text,
+            "layouts": plan.images[0].boxes is not None,
             "latent_scale": scale,
             "latent_mean": mean,
             "latent_std": std,
@@ -186,12 +190,7 @@ def encode(
                 "channels": autoencoder.channels,
                 "factor": autoencoder.factor,
             },
-            "text_encoder": {
-                "reference": text_encoder.reference,
-                "fingerprint": text_encoder.fingerprint,
-                "width": text_encoder.width,
-                "max_tokens": text_encoder.max_tokens,
-            },
+            "text_encoder": text_encoder.facts,
             "counts": {
                 "images": len(kept),
                 "captions": sum(map(len, rows)),

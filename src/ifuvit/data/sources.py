@@ -57,11 +57,13 @@ class CocoSource:
     """The directory of the images."""
     captions: Path
     """The annotation file, captions_*.json."""
+    instances: Path | None = None
+    """The boxes, instances_*.json: with them a model can be trained to predict the layout, too (--layout-weight)."""
 
     def read(self) -> "list[CaptionedImage]":
         from ifuvit.data.coco import read_coco
 
-        return read_coco(self.images, self.captions)
+        return read_coco(self.images, self.captions, self.instances)
 
     @classmethod
     def at(cls, place: str, split: str) -> Self | None:

@@ -39,6 +39,14 @@ class IFUViTConfig:
     """Two softmaxes whose outputs are summed, or one softmax over image and text keys; only read by "cross"."""
     mask_padding: bool = False
     """Whether padded text tokens are hidden from attention (U-ViT shows them)."""
+    text_norm: Literal["none", "standardize"] = "none"
+    """Text embeddings as they are, or each feature centered and scaled by its mean and deviation over captions of the
+    training data: shared offsets and large features otherwise hide what tells one caption from another."""
+    layout_kinds: int = 0
+    """Kinds of objects that a head on the middle block tells apart in training, by their places; 0 for no head, as in the
+    paper. Images are generated without it."""
+    position_std: float = 0.02
+    """Deviation of the position embeddings before training (U-ViT: 0.02)."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -64,8 +72,13 @@ class IFUViTConfig:
             raise InputError(f"conditioning={self.conditioning!r}: choose 'concat' or 'cross'")
         if self.cross_attention not in ("added", "joint"):
             raise InputError(f"cross_attention={self.cross_attention!r}: choose 'added' or 'joint'")
-        if not _is_count(self.n_text):
-            raise InputError(f"n_text={self.n_text!r}: must be a whole number, not negative")
+        if self.text_norm not in ("none", "standardize"):
+            raise InputError(f"text_norm={self.text_norm!r}: choose 'none' or 'standardize'")
+        if not 0 < self.position_std < math.inf:
+            raise InputError(f"position_std={self.position_std}: must be positive")
+        for name in ("n_text", "layout_kinds"):
+            if not _is_count(getattr(self, name)):
+                raise InputError(f"{name}={getattr(self, name)!r}: must be a whole number, not negative")
         if len(self.image_only) != 2 or not all(_is_count(n) and n <= self.depth // 2 for n in self.image_only):
             raise InputError(
                 f"n_image={self.n_image!r}: one number, or (front, back), each in 0 … depth/2 = {self.depth // 2}"
@@ -89,7 +102,9 @@ class IFUViTConfig:
 
 def as_uvit(config: IFUViTConfig) -> IFUViTConfig:
     """The setting of the same size that is U-ViT."""
-    return replace(config, conditioning="concat", n_text=0, n_image=0, mask_padding=False)
+    return replace(
+        config, conditioning="concat", n_text=0, n_image=0, mask_padding=False, text_norm="none", layout_kinds=0
+    )
 
 
 def _is_count(value: object, at_least: int = 0) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -142,6 +143,24 @@ class PatchEmbed(nn.Module):
         return self.proj(latents).flatten(2).transpose(1, 2)
 
 
+class Standardize(nn.Module):
+    """Features (B, L, text_width) centered and scaled, by the means and deviations of the training captions' tokens.
+    Parameters that are not trained: they travel with the weights, the average and the checkpoints."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.std = nn.Parameter(torch.ones(width), requires_grad=False)
+
+    def set(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """(text_width,) each."""
+        self.mean.data.copy_(torch.from_numpy(mean))
+        self.std.data.copy_(torch.from_numpy(std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
 class IFUViT(nn.Module):
     """The backbone: noisy latents, timesteps and text embeddings in; the predicted noise, or what else the objective has
     the network predict, out."""
@@ -153,6 +172,7 @@ class IFUViT(nn.Module):
         half, width = config.depth // 2, config.embed_dim
 
         self.patch_embed = PatchEmbed(config)
+        self.text_norm = Standardize(config.text_width) if config.text_norm == "standardize" else nn.Identity()
         self.context_embed = Linear(config.text_width, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.text_tokens + config.num_patches, width))
         self.text_blocks = nn.ModuleList(Block(config) for _ in range(config.n_text))
@@ -162,14 +182,17 @@ class IFUViT(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.decoder_pred = Linear(width, config.patch_size**2 * config.latent_channels)
         self.final_layer = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
+        self.layout_head = (
+            Linear(width, config.patch_size**2 * (1 + config.layout_kinds)) if config.layout_kinds else None
+        )
         self.init_weights()
 
     def init_weights(self) -> None:
         """U-ViT's initialization: truncated normal (0.02) linear layers and position embeddings, zero biases. One thing
-        differs: the last convolution starts as the identity, shrunk to the gain of U-ViT's random kernel. From a random
+        differs (but for `position_std`): the last convolution starts as the identity, shrunk to the gain of U-ViT's random kernel. From a random
         kernel it may learn to send one latent channel through a shifted tap, and that channel is lost at the border for
         good; with a gain of 1 the output layers learn too fast (docs/decisions.md)."""
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=self.config.position_std)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -202,7 +225,8 @@ class IFUViT(nn.Module):
         if c.mask_padding and text_mask is None:
             raise InputError("mask_padding=True requires a text_mask of shape (batch, text_tokens)")
 
-        text = self.context_embed(text_embeddings) + self.pos_embed[:, 1 : 1 + c.text_tokens]   # (B, L, D)
+        text = self.context_embed(self.text_norm(text_embeddings))                              # (B, L, D)
+        text = text + self.pos_embed[:, 1 : 1 + c.text_tokens]
         for block in self.text_blocks:
             text = self._run(block, text, mask=_over_keys(mask))                                # (B, L, D)
         if c.conditioning == "concat":
@@ -308,6 +332,13 @@ class IFUViT(nn.Module):
         text = self.encode_text(text_embeddings, text_mask)
         image, skips = self.encode_image(latents, timesteps)
         return self.fuse(image, skips, text)
+
+    def layout_logits(self, middle: Tensor) -> Tensor:
+        """Which kind of object covers which latent cell, as a head on the middle block's output sees it: (B, N or L + N, D) ->
+        (B, 1 + kinds, H, W), the first for none. A help in training that is not the paper's; sampling does not call it."""
+        c = self.config
+        assert self.layout_head is not None
+        return unpatchify(self.layout_head(middle[:, -c.num_patches :]), c.patch_size, 1 + c.layout_kinds)
 
     def guided(
         self,

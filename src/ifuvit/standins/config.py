@@ -40,6 +40,10 @@ class TrainAutoencoderConfig:
     """Images a step."""
     learning_rate: Positive[float] = 2e-3
     """Peak learning rate of AdamW; it is reached after the first twentieth of the run and falls along a cosine."""
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """AdamW for all parameters, or Muon for the kernels and AdamW for the rest."""
+    muon_learning_rate: Positive[float] = 0.02
+    """Peak learning rate of the kernels with Muon."""
     thumbnail_weight: NonNegative[float] = 1.0
     """Weight of the squared error between the first three latent channels and the image's mean color in each cell. It
     keeps latents as smooth as a thumbnail, which a diffusion model learns far sooner; 0 leaves them free."""
@@ -47,11 +51,15 @@ class TrainAutoencoderConfig:
     """Weight of the KL divergence (summed over a latent), next to the mean error of pixels with weight 1."""
     gradient_weight: NonNegative[float] = 0.5
     """Weight of the same error of horizontal and vertical pixel differences: sharper edges."""
+    feature_weight: NonNegative[float] = 0.0
+    """Weight of the error of EfficientNet-Lite0's features at six depths: textures and edges as a network sees them."""
     error: Literal["squared", "absolute"] = "squared"
     """Which mean error to train on. The absolute error neglects small bright objects on a plain background: their colors
     fade to gray."""
     init_from: str | None = None
     """Start from the weights of this autoencoder (a run, a diffusers folder, or a shipped name)."""
+    decoder_only: bool = False
+    """With --init-from: keep its encoder, so that latents, and models trained on them, stay valid."""
     ema: Annotated[float, Range(least=0, below=1)] = 0.995
     """Decay of the averaged weights, which are what is measured and saved; ramped up from the start."""
     seed: NonNegative[int] = 0
@@ -73,6 +81,8 @@ class TrainAutoencoderConfig:
         check(self)
         if not self.images:
             raise InputError("--images: no folder of images given; give at least one")
+        if self.decoder_only and self.init_from is None:
+            raise InputError("--decoder-only: requires --init-from, the autoencoder whose encoder is kept")
         if not self.channels or any(channels < 4 or channels % 4 for channels in self.channels):
             raise InputError(
                 f"--channels {' '.join(map(str, self.channels))}: give multiples of 4, one for each resolution"

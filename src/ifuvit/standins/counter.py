@@ -145,9 +145,8 @@ def train(
     losses: list[dict[str, float]] = []
     Fit(
         network=counter,
-        optimizer=torch.optim.AdamW(counter.parameters(), weight_decay=0.01),
+        optimizers={torch.optim.AdamW(counter.parameters(), weight_decay=0.01): config.learning_rate},
         loss=loss,
-        learning_rate=config.learning_rate,
         schedule=rise_and_fall(warmup=config.steps // 10, steps=config.steps),
         clip=10.0,
         steps=config.steps,

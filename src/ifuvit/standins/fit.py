@@ -44,20 +44,19 @@ class Fit:
     """A training: `run` it. What changes while it runs is what a checkpoint holds."""
 
     network: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: Mapping[torch.optim.Optimizer, float]
+    """With their peak learning rates."""
     loss: Callable[[int], Mapping[str, Tensor]]
     """The terms of the loss of a step, counted from 0, scalars; "loss" is minimized, the others are logged."""
-    learning_rate: float
-    """The peak."""
     schedule: Callable[[int, float], float]
-    """The share of the peak of a step, by its number, from 0, and the progress (0 to 1) that it leads to."""
+    """The share of the peak rates of a step, by its number, from 0, and the progress (0 to 1) that it leads to."""
     clip: float
     """Largest norm of the gradient."""
     steps: int | None = None
     minutes: float | None = None
     """Where both are given, whichever ends first decides."""
     log: Callable[[dict[str, float]], None]
-    """Takes the step, its terms, learning rate, gradient norm and the seconds so far."""
+    """Takes the step, its terms, the share of the peak rates, the gradient norm and the seconds so far."""
     log_every: int = 50
     project: Callable[[], object] = lambda: None
     """Brings parameters back into their bounds, after every step."""
@@ -82,7 +81,7 @@ class Fit:
         for problem in problems:
             print(f"{problem}; an older checkpoint is used", file=sys.stderr)
         if checkpoint is not None:
-            restore(checkpoint, self.network, self.ema, [self.optimizer])
+            restore(checkpoint, self.network, self.ema, list(self.optimizers))
             with reading(self.out):
                 self.step, self.seconds = int(checkpoint.state["step"]), float(checkpoint.state["seconds"])
             print(f"resuming from step {self.step}", file=sys.stderr)
@@ -102,15 +101,15 @@ class Fit:
             tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=None, mininterval=0.5) as bar,
         ):
             while self._progress() < 1:
-                rate = self.learning_rate * self.schedule(self.step, self._progress(1))
-                terms, norm = self._update(rate)
+                share = self.schedule(self.step, self._progress(1))
+                terms, norm = self._update(share)
                 self.step += 1
                 self.seconds = begun_at + time.monotonic() - start
 
                 done = self._progress() >= 1
                 values = {name: value.item() for name, value in terms.items()}
                 if self.step % self.log_every == 0 or done:
-                    facts = {"learning_rate": rate, "gradient_norm": norm.item(), "seconds": round(self.seconds, 2)}
+                    facts = {"rate_share": share, "gradient_norm": norm.item(), "seconds": round(self.seconds, 2)}
                     self.log({"step": self.step, **values, **facts})
                 if self.evaluate and (self.step % self.evaluate_every == 0 or done):
                     with self.ema.applied() if self.ema else nullcontext():
@@ -131,23 +130,25 @@ class Fit:
         by_steps = (self.step + ahead) / self.steps if self.steps else 0.0
         return max(by_steps, self.seconds / (60 * self.minutes) if self.minutes else 0.0)
 
-    def _update(self, rate: float) -> tuple[Mapping[str, Tensor], Tensor]:
+    def _update(self, share: float) -> tuple[Mapping[str, Tensor], Tensor]:
         """One step: the terms of the loss and the norm of the gradient."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         terms = self.loss(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         terms["loss"].backward()
         norm = nn.utils.clip_grad_norm_(parameters, self.clip)
         for name, value in (("loss", terms["loss"]), ("gradient", norm)):
             if not torch.isfinite(value):
                 kept = f"the last checkpoint in {self.out} is kept; " if self.out else ""
+                peaks = " and ".join(f"{peak:g}" for peak in self.optimizers.values())
                 raise InputError(
-                    f"the {name} is {value.item()} at step {self.step + 1}; {kept}try a learning rate below "
-                    f"{self.learning_rate:g} or --precision fp32"
+                    f"the {name} is {value.item()} at step {self.step + 1}; {kept}try a learning rate below {peaks} or "
+                    "--precision fp32"
                 )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        for optimizer, peak in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+            optimizer.step()
         with torch.no_grad():
             self.project()
         if self.ema:
@@ -157,7 +158,7 @@ class Fit:
     def _save(self, run: Path) -> None:
         assert self.ema is not None
         state = {"step": self.step, "seconds": self.seconds}
-        write(run, self.step, gather(self.network, self.ema, [self.optimizer], state), keep=2)
+        write(run, self.step, gather(self.network, self.ema, list(self.optimizers), state), keep=2)
 
 
 def _end(number: int, step: int) -> None:

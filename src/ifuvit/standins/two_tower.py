@@ -109,9 +109,12 @@ def train(
     tower.train()
     Fit(
         network=tower,
-        optimizer=torch.optim.AdamW(tower.parameters(), betas=(0.9, 0.98), weight_decay=config.weight_decay),
+        optimizers={
+            torch.optim.AdamW(
+                tower.parameters(), betas=(0.9, 0.98), weight_decay=config.weight_decay
+            ): config.learning_rate
+        },
         loss=loss,
-        learning_rate=config.learning_rate,
         schedule=rise_and_fall(warmup=config.steps // 20, steps=config.steps),
         clip=1.0,
         steps=config.steps,

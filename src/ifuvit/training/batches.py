@@ -40,7 +40,7 @@ class Batches:
 
     latents (b, C, H, W) float32, normalized; noise (b, C, H, W) float32, standard normal; uniform (b,) float32, uniform in
     [0, 1), for the times; text_mask (b, L) bool; and text_embeddings (b, L, D) float16, or text_ids (b, L) int32 where the
-    data set has token ids.
+    data set has token ids; and layout (b, H, W) uint8 where the data set has layouts.
 
     Args:
         dataset: encoded images and captions.
@@ -202,4 +202,6 @@ def _collate(
         arrays["text_ids"], arrays["text_mask"] = dataset.tokens(draws.captions)
         arrays["text_ids"][draws.dropped] = dataset.null_ids
     arrays["text_mask"][draws.dropped] = dataset.null_mask
+    if dataset.has_layouts:
+        arrays["layout"] = dataset.layouts(images)
     return {name: torch.from_numpy(array) for name, array in arrays.items()}

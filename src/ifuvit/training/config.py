@@ -53,8 +53,7 @@ class AdamW(_AdamWSettings):
 class Muon(_AdamWSettings):
     """Muon for the matrices of the transformer blocks, AdamW for positions, biases, norms and the first and last layers.
 
-    Muon (Jordan et al. 2024) makes the momentum of a matrix orthogonal before it steps; `torch.optim.Muon`, with its rate
-    times sqrt(max(1, rows / columns)).
+    Muon (Jordan et al. 2024) makes the momentum of a matrix orthogonal before it steps (`ifuvit.training.muon`).
     """
 
     name: Annotated[Literal["muon"], _OPTIMIZER] = "muon"
@@ -105,6 +104,17 @@ class BatchConfig(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayoutConfig(_Section):
+    """A help in training that is not the paper's: a head on the middle block tells which kind of object is where."""
+
+    layout_weight: NonNegative[float] = 0.0
+    """Weight of its cross-entropy; requires --data with boxes, and --layout-kinds of them. Its gradient tells counts and
+    places to the text path far sooner than that of the noise does."""
+    layout_until: Fraction = 0.6
+    """Share of the steps after which that weight is 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StartConfig(_Section):
     """Where a run starts."""
 
@@ -130,6 +140,7 @@ class Recipe:
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EMAConfig = EMAConfig()
     batches: BatchConfig = BatchConfig()
+    layout: LayoutConfig = LayoutConfig()
     start: StartConfig = StartConfig()
 
 

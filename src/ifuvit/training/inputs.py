@@ -40,6 +40,18 @@ def check_dataset(model: IFUViTConfig, dataset: "EncodedDataset", where: Path) -
         )
 
 
+def check_layouts(recipe: Recipe, dataset: "EncodedDataset", where: Path) -> None:
+    """Refuse a recipe that learns layouts from a data set that has none, or a model without the head for it.
+
+    Raises:
+        InputError: which is missing.
+    """
+    if recipe.layout.layout_weight and not dataset.has_layouts:
+        raise InputError(f"{where}: has no layouts; prepare it with --instances, or set --layout-weight 0")
+    if recipe.layout.layout_weight and not recipe.model.layout_kinds:
+        raise InputError("layout_weight: requires --layout-kinds, the number of kinds of objects in the data")
+
+
 def check_same_encoders(dataset: "EncodedDataset", others: "EncodedDataset") -> None:
     """Refuse a data set of another autoencoder or text encoder than the training data's.
 
@@ -78,8 +90,9 @@ def load_text_encoder(dataset: "EncodedDataset", device: "torch.device") -> "Tex
     """
     from ifuvit.encoders.text_encoder import TextEncoder
 
+    facts = dataset.text_encoder
     encoder = TextEncoder.from_pretrained(
-        dataset.text_encoder["reference"], max_tokens=dataset.text_encoder["max_tokens"], device=str(device)
+        facts["reference"], max_tokens=facts["max_tokens"], layers=facts.get("layers"), device=str(device)
     )
     if encoder.fingerprint != dataset.text_encoder["fingerprint"]:
         raise InputError(
@@ -87,6 +100,33 @@ def load_text_encoder(dataset: "EncodedDataset", device: "torch.device") -> "Tex
             f"{dataset.text_encoder['reference']!r} than the one found here"
         )
     return encoder
+
+
+def measure_text(dataset: "EncodedDataset", encoder: "TextEncoder | None") -> "tuple[np.ndarray, np.ndarray]":
+    """Mean and deviation of each feature over the tokens (without padding) of 4,096 evenly spaced captions, (D,) float32
+    each. A feature that does not vary gets the deviation 1.
+
+    Args:
+        dataset: with the captions.
+        encoder: for a data set of token ids.
+    """
+    import numpy as np
+
+    from ifuvit.encoders.text_encoder import Tokens
+
+    rows = np.unique(np.linspace(0, dataset.caption_count - 1, min(dataset.caption_count, 4_096)).astype(np.int64))
+    count, total, squares = 0, 0.0, 0.0
+    for part in np.array_split(rows, -(-len(rows) // 64)):
+        if encoder is None:
+            states, mask = dataset.text(part)
+        else:
+            ids, mask = dataset.tokens(part)
+            states = encoder.encode(Tokens(ids, mask)).cpu().numpy()  # type: ignore[arg-type]
+        real = states[mask].astype(np.float64)
+        count, total, squares = count + len(real), total + real.sum(0), squares + np.square(real).sum(0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
+    return mean.astype(np.float32), np.where(std > 1e-6, std, 1).astype(np.float32)
 
 
 def measured_normalization(kind: Literal["scalar", "channel"], dataset: "EncodedDataset") -> LatentNormalization:

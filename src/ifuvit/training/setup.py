@@ -17,18 +17,20 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from ifuvit.data.encoded import EncodedDataset
-from ifuvit.model.uvit import IFUViT
+from ifuvit.model.uvit import IFUViT, Standardize
 from ifuvit.training import checkpoint
 from ifuvit.training.batches import Batches, load
 from ifuvit.training.config import TrainConfig, learning_rate_at
 from ifuvit.training.distributed import Stop, check_installed, check_launch, flat
 from ifuvit.training.inputs import (
     check_dataset,
+    check_layouts,
     check_same_encoders,
     choose_normalization,
     initialize,
     load_pipeline,
     load_text_encoder,
+    measure_text,
     split,
 )
 from ifuvit.training.step import TrainingStep
@@ -101,6 +103,7 @@ class Run:
         self.dataset = EncodedDataset.open(config.data.data, verify=verify)
         self.val_dataset = self.dataset if val_data is None else EncodedDataset.open(val_data, verify=verify)
         check_dataset(config.recipe.model, self.dataset, config.data.data)
+        check_layouts(config.recipe, self.dataset, config.data.data)
         if self.val_dataset is not self.dataset:
             check_same_encoders(self.dataset, self.val_dataset)
         self.train_images, self.val_images = split(config, self.dataset, self.val_dataset)
@@ -139,6 +142,8 @@ class Run:
         self.text_encoder = (
             None if self.dataset.text_mode == "embeddings" else load_text_encoder(self.dataset, self.device)
         )
+        if isinstance(model.text_norm, Standardize) and not (loaded and "text_norm.mean" in loaded["loaded"]):
+            model.text_norm.set(*measure_text(self.dataset, self.text_encoder))
         self.train_step = TrainingStep(self.config, model, self.accelerator, self.text_encoder)
         self.model, self.ema = self.train_step.model, self.train_step.ema
         return loaded

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
+from ifuvit.model.uvit import IFUViT
 from ifuvit.training.batches import text_embeddings
 from ifuvit.training.config import TrainConfig, learning_rate_at
 from ifuvit.training.distributed import global_gradient_norm, register_forward_methods, sync_gradients
@@ -30,7 +31,7 @@ class TrainingStep:
         text_encoder: for batches that hold token ids.
 
     Raises:
-        InputError: it is to be compiled, and there is no compiler; or an optimizer that is not available.
+        InputError: it is to be compiled, and there is no compiler.
 
     Attributes:
         model: as accelerate prepared it.
@@ -59,14 +60,27 @@ class TrainingStep:
         self.ema = EMA(self.model, config.recipe.ema.ema, ramp=config.recipe.ema.ema_ramp)
         self.parameters = list(self.model.parameters())
         register_forward_methods(self.model)
+        if config.recipe.layout.layout_weight:
+            self.backbone = cast(IFUViT, accelerator.unwrap_model(self.model))
+            self.backbone.mid_block.register_forward_hook(self._keep_middle)
 
-    def loss_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss_of(self, batch: Mapping[str, Tensor], step: int = 0) -> Tensor:
         """The loss of a micro-batch: everything the network learns from is in these lines and in the objective."""
         latents, noise = batch["latents"], batch["noise"]
         times = self.objective.sample_times(batch["uniform"])
         noisy = self.objective.noisy_latents(latents, noise, times)
         predicted = self.model(noisy, times, text_embeddings(batch, self.text_encoder), batch["text_mask"])
-        return self.objective.loss(predicted, latents, noise, times)
+        loss = self.objective.loss(predicted, latents, noise, times)
+        layout = self.config.recipe.layout
+        if layout.layout_weight:
+            # Beyond its end the weight is 0, not the term gone: every parameter of a distributed model needs a gradient.
+            weight = layout.layout_weight * (step < layout.layout_until * self.config.steps)
+            logits = self.backbone.layout_logits(self._middle).float()
+            loss = loss + weight * nn.functional.cross_entropy(logits, batch["layout"].long())
+        return loss
+
+    def _keep_middle(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self._middle = output
 
     def __call__(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, Tensor]:
         """Learn from this process's share of a batch.
@@ -84,7 +98,7 @@ class TrainingStep:
         for part in range(parts):
             micro = {name: tensor.chunk(parts)[part] for name, tensor in batch.items()}
             with sync_gradients(self.accelerator, self.model, last=part == parts - 1):
-                loss = self.loss_of(micro) / parts
+                loss = self.loss_of(micro, step) / parts
                 self.accelerator.backward(loss)
             total += loss.detach()
 

@@ -26,6 +26,8 @@ class ScenesConfig:
     """Number of validation images, of which about a quarter show combinations held out of training."""
     seed: int = 0
     """The same seed gives the same images; a longer set begins with the shorter one."""
+    relations: float = 0.25
+    """Share of the training images that show two kinds with a relation."""
 
 
 def run(config: ScenesConfig) -> Path:
@@ -36,7 +38,13 @@ def run(config: ScenesConfig) -> Path:
     """
     started = now()
     out = write_scenes(
-        config.out, size=config.size, train=config.train, val=config.val, seed=config.seed, progress=True
+        config.out,
+        size=config.size,
+        train=config.train,
+        val=config.val,
+        seed=config.seed,
+        relations=config.relations,
+        progress=True,
     )
     annotations = sorted((out / "annotations").glob("*.json"))
     write_manifest(

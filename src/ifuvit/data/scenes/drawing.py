@@ -199,7 +199,7 @@ def check_seed_and_size(seed: int, size: int) -> None:
         raise InputError(f"size {size} is too small to tell the objects; give {SMALLEST_SIZE} or more")
 
 
-def draw_scene(seed: int, index: int, *, size: int = 64, split: Split) -> Scene:
+def draw_scene(seed: int, index: int, *, size: int = 64, split: Split, relation_share: float = RELATION_SHARE) -> Scene:
     """Draw one scene; the same arguments give the same scene.
 
     Args:
@@ -207,6 +207,7 @@ def draw_scene(seed: int, index: int, *, size: int = 64, split: Split) -> Scene:
         index: of the scene in its split, 0 or more.
         size: side of the square image in pixels, 32 or more.
         split: "train" has no held-out combination; a quarter of "val" has one.
+        relation_share: probability that it is two kinds with a relation.
 
     Raises:
         InputError: a number out of range, or a missing package.
@@ -218,7 +219,7 @@ def draw_scene(seed: int, index: int, *, size: int = 64, split: Split) -> Scene:
         raise InputError(f"unknown split {split!r}; give train or val")
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, int(split == "val"), index])))
     held = bool(rng.random() < HELD_OUT_SHARE) and split == "val"
-    related = rng.random() < RELATION_SHARE
+    related = rng.random() < relation_share
     background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
     sizes = object_sizes(size)
 

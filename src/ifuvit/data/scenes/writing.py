@@ -6,13 +6,20 @@ from typing import Any
 
 from ifuvit.data.scenes.captions import prompt_for, relation_prompt_for
 from ifuvit.data.scenes.contents import KIND_INDEX, KINDS, count_combinations, relation_combinations
-from ifuvit.data.scenes.drawing import Split, check_seed_and_size, draw_scene, openmoji_version
+from ifuvit.data.scenes.drawing import RELATION_SHARE, Split, check_seed_and_size, draw_scene, openmoji_version
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, atomic_path, write_json, write_text
 
 
 def write_scenes(
-    out: str | Path, *, size: int = 64, train: int, val: int, seed: int = 0, progress: bool = False
+    out: str | Path,
+    *,
+    size: int = 64,
+    train: int,
+    val: int,
+    seed: int = 0,
+    relations: float = RELATION_SHARE,
+    progress: bool = False,
 ) -> Path:
     """Write a data set in MS-COCO's layout: images/{train,val}/*.png, annotations/captions_{train,val}.json,
     annotations/instances_{train,val}.json, held_out.json, ATTRIBUTION.txt.
@@ -27,6 +34,8 @@ def write_scenes(
         train: number of training images.
         val: number of validation images, of which a quarter show held-out combinations.
         seed: 0 or more.
+        relations: share of the training images that show two kinds with a relation; of validation images it is always the
+            default, so that references stay comparable.
         progress: whether to show a progress bar on standard error.
 
     Raises:
@@ -38,14 +47,18 @@ def write_scenes(
             raise InputError(f"{name} {number} is negative; give 0 or more")
     if train + val == 0:
         raise InputError("train and val are both 0; there is nothing to draw")
+    if not 0 <= relations <= 1:
+        raise InputError(f"relations {relations}: must be between 0 and 1")
     out = Path(out)
     settings = {"format": 1, "size": size, "seed": seed, "train": train, "val": val, "openmoji": openmoji_version()}
+    if relations != RELATION_SHARE:
+        settings["relations"] = relations
     with _directory(out).lock():
         _begin(out, settings)
         write_text(out / "ATTRIBUTION.txt", _attribution())
         write_json(out / "held_out.json", held_out())
-        _write_split(out, "train", train, size, seed, progress)
-        _write_split(out, "val", val, size, seed, progress)
+        _write_split(out, "train", train, size, seed, relations, progress)
+        _write_split(out, "val", val, size, seed, RELATION_SHARE, progress)
     return out
 
 
@@ -98,7 +111,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     (out / "manifest.json").unlink(missing_ok=True)
 
 
-def _write_split(out: Path, split: Split, count: int, size: int, seed: int, progress: bool) -> None:
+def _write_split(out: Path, split: Split, count: int, size: int, seed: int, relations: float, progress: bool) -> None:
     from PIL import Image
     from tqdm import tqdm
 
@@ -108,7 +121,7 @@ def _write_split(out: Path, split: Split, count: int, size: int, seed: int, prog
     captions: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     for index in tqdm(range(count), desc=f"{split} scenes", unit="image", disable=not progress):
-        scene = draw_scene(seed, index, size=size, split=split)
+        scene = draw_scene(seed, index, size=size, split=split, relation_share=relations)
         name = f"{index:012d}.png"
         with atomic_path(folder / name, sync=False) as temporary:  # an image lost with the power is drawn again
             Image.fromarray(scene.image).save(temporary, format="PNG", compress_level=4)
