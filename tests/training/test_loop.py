@@ -26,7 +26,7 @@ from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training import checkpoint
+from ifuvit.training import checkpoint, setup
 from ifuvit.training.config import AdamW, Muon, ScheduleConfig, default_config, learning_rate_at
 from ifuvit.training.distributed import check_launch
 from ifuvit.training.inputs import split
@@ -135,6 +135,19 @@ def test_validation_covers_every_band(data, tmp_path):
     (line,) = log_of(directory, keep=("validation_loss",))
     assert list(line["validation_loss_by_noise_level"]) == [f"0.{i}-0.{i + 1}" for i in range(9)] + ["0.9-1.0"]
     assert np.isclose(line["validation_loss"], np.mean(list(line["validation_loss_by_noise_level"].values())))
+
+
+def test_validation_is_of_the_averaged_weights(data, tmp_path, monkeypatch):
+    plain, seen = setup.validate, []
+
+    def watched(accelerator, model, *rest):
+        seen.append(model.pos_embed.detach().clone())
+        return plain(accelerator, model, *rest)
+
+    monkeypatch.setattr(setup, "validate", watched)
+    out = run(tiny(data, tmp_path / "run", steps=6, validate_every=6))
+    assert torch.equal(seen[0], weights(out, 6, part="ema")["pos_embed"])
+    assert not torch.equal(seen[0], weights(out, 6)["pos_embed"])
 
 
 def test_validation_changes_nothing(data, whole, tmp_path):

@@ -11,7 +11,7 @@ from ifuvit.data.sources import find_source
 from ifuvit.utils.errors import InputError
 
 MOST_LEFT_OUT = 0.1
-"""The share of listed images that may be without a file or a caption."""
+"""The share of listed images that may be without a file or a caption; ten may always be."""
 
 
 class ReferenceImages:
@@ -54,7 +54,7 @@ class ReferenceImages:
         """
         source = find_source(place, split)
         images = cls(place, source.split_name and split, source.read())
-        if images.left_out > MOST_LEFT_OUT * (len(images) + images.left_out):
+        if images.left_out > max(10, MOST_LEFT_OUT * (len(images) + images.left_out)):
             raise InputError(
                 f"{place}: {images.left_out:,} of {len(images) + images.left_out:,} listed images have no file or no caption; a "
                 "comparison with the rest would be another one"
