@@ -10,6 +10,7 @@ import pytest
 from ifuvit import results
 from ifuvit.results import (
     Agreement,
+    Analysis,
     Answers,
     Benchmark,
     CellsWon,
@@ -27,10 +28,12 @@ from ifuvit.results import (
     ExperimentResult,
     ExperimentRow,
     ExperimentRun,
+    Finding,
     GeneratedImages,
     Gflops,
     GuidedStepGflops,
     Hardware,
+    Measurement,
     Metric,
     ObjectCounts,
     ObjectScores,
@@ -175,9 +178,7 @@ def every_kind() -> list[Result]:
                     costs=COSTS,
                 ),
             ),
-            verdicts=(
-                Verdict(claim="c", better="a", worse="b", metric="KID-X", difference=ONE, holds=True, clear=None),
-            ),
+            verdicts=(Verdict(claim="c", better="a", worse="b", metric="KID-X", difference=ONE, verdict="undecided"),),
             expected=Expected(source="arXiv", rows={"cross-early": {"FID-30K": 5.0}}),
         ),
         Benchmark(
@@ -227,6 +228,21 @@ def every_kind() -> list[Result]:
                 cells_won={"x": {"y": won}, "y": {"x": won}},
                 **agreement,
             ),
+        ),
+        Analysis(
+            **made("analyze rank"),
+            action="rank",
+            models=(Target(name="x", kind="ifuvit"),),
+            blocks={"x": ("mid_block",)},
+            bands=((0.0, 0.5), (0.5, 1.0)),
+            prompts=("a bus",),
+            measurements=(
+                Measurement(**vars(ONE), model="x", quantity="effective rank", block="mid_block", levels=(0.0, 0.5)),
+            ),
+            findings=(Finding(model="x", claim="c", verdict="held", difference=ONE, text="t"),),
+            notes=("n",),
+            arrays={"x": "x/rank.npz"},
+            images={"x": ("x/0000.png",)},
         ),
     ]
 

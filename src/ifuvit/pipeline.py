@@ -185,6 +185,7 @@ class Pipeline:
         batch_size: int = 16,
         first_index: int = 0,
         callback: Callable[[int], None] | None = None,
+        denoiser: Any = None,
         **changes: Any,
     ) -> list["Image"]:
         """Generate one image per prompt.
@@ -198,6 +199,8 @@ class Pipeline:
             batch_size: images per batch; it does not change them (beyond rounding, at most 1/255).
             first_index: index of the first image.
             callback: called after every solver step with the number of images in the batch.
+            denoiser: takes the backbone's place in `sample`, as one that observes it or changes what it reads
+                (`ifuvit.analysis`).
             changes: fields of `settings` by keyword, as `guidance_scale=4.0, num_inference_steps=50`.
 
         Returns:
@@ -236,7 +239,7 @@ class Pipeline:
                         callback(size)
 
                 latents = sample(
-                    self.model,
+                    self.model if denoiser is None else denoiser,
                     initial_latents(shape, seed, indices, distribution).to(self.device),
                     text.rows(torch.tensor([row[prompt] for prompt in batch], device=self.device)),
                     null_text,

@@ -70,6 +70,9 @@ class Metric(Estimate):
     decimals: int = 3
     """Worth showing where there is no interval."""
     reference: Reference | None = None
+    decoded_reference: Reference | None = None
+    """Of a distance: what the same real images get when the model's own autoencoder has encoded and decoded them, which a
+    perfect backbone would reach. None where no autoencoder is known."""
     network: Values | None = None
     """{"name", "fingerprint", ...} of the network that it comes from."""
     values: tuple[float, ...] = ()
@@ -94,9 +97,11 @@ def distinct(sets: Iterable[Iterable[Metric]]) -> list[Metric]:
     return sorted(found.values(), key=lambda one: get_args(Subject).index(one.subject))
 
 
-def in_common(sets: Iterable[Iterable[Metric]], name: str) -> float | None:
-    """The number of real images by a metric, where all sets that have it agree but for rounding; None otherwise."""
-    known = [one.reference.value for metrics in sets for one in metrics if one.name == name and one.reference]
+def in_common(sets: Iterable[Iterable[Metric]], name: str, *, decoded: bool = False) -> float | None:
+    """The number of real images by a metric, where all sets that have it agree but for rounding; None otherwise. With
+    `decoded`, of real images that the models' autoencoder has encoded and decoded."""
+    found = [one.decoded_reference if decoded else one.reference for of in sets for one in of if one.name == name]
+    known = [one.value for one in found if one is not None]
     return known[0] if known and all(math.isclose(value, known[0], rel_tol=1e-6) for value in known) else None
 
 
@@ -115,12 +120,14 @@ COUNT_SCORES: Mapping[str, Score] = {
     "right": Score(title="both", unit="share", better="higher"),
     "average_error": Score(title="average error", unit="objects", better="lower"),
     "match_ratio": Score(title="match ratio", unit="share", better="higher"),
+    "right_ground": Score(title="right ground", unit="share", better="higher"),
 }
 RELATION_SCORES: Mapping[str, Score] = {
     "both_kinds": Score(title="both kinds", unit="share", better="higher"),
     "right_objects": Score(title="right objects", unit="share", better="higher"),
     "right": Score(title="and relation", unit="share", better="higher"),
     "placed_if_both_kinds": Score(title="relation if both kinds", unit="share", better="higher"),
+    "right_ground": Score(title="right ground", unit="share", better="higher"),
 }
 
 
@@ -138,6 +145,8 @@ class CountScores:
     """Mean |counted - asked| (the paper's Eq. 9)."""
     match_ratio: Estimate | None = None
     """Share with counted = asked (Eq. 10)."""
+    right_ground: Estimate | None = None
+    """Of the images whose prompt names a ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +190,8 @@ class RelationScores:
     right_objects: Estimate | None = None
     right: Estimate | None = None
     placed_if_both_kinds: Estimate | None = None
+    right_ground: Estimate | None = None
+    """Of the images whose prompt names a ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +221,10 @@ class CountedImage:
     """Objects by kind; None where the counter cannot read the prompt."""
     objects: tuple[tuple[str, float, float, float], ...] = ()
     """(kind, x, y, score)."""
+    right: bool | None = None
+    """Whether these are exactly the objects that the prompt asks for, in its relation."""
+    ground: str | None = None
+    """Which ground it has, where the prompt names one; "other" for none of the known ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,21 +262,42 @@ class Counter:
     """Further facts of a detector."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SecondCount:
+    """What another counter found in the same images, and how far both agree; by set of counting prompts."""
+
+    counter: Counter
+    scores: Mapping[str, ObjectScores]
+    same_verdict: Mapping[str, Estimate]
+    """Share of images that are right to both counters or to none."""
+    same_objects: Mapping[str, Estimate]
+    """Share of images in which both find the same numbers of the same kinds."""
+    difference: Mapping[str, Estimate]
+    """The share of right images by the first counter less that by this one, image by image."""
+
+
 # -------------------------------------------------------------------------------------------- models, data and their costs
+
+
+Conditioning = Literal["concat", "cross"]
+CONDITIONINGS: Mapping[Conditioning, str] = {"concat": "concatenation", "cross": "cross-attention"}
+"""How text enters a fused block, and what a sentence calls it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """Where and how text enters a backbone."""
 
-    conditioning: Literal["concat", "cross"]
+    conditioning: Conditioning
     n_text: int
     n_image: int | tuple[int, int]
 
     @property
     def fusion(self) -> str:
-        """As the paper calls it; its ablations (Figure 7) have names of their own."""
+        """As the paper calls it; its ablations (Figure 7) and other places have names of their own."""
         image_only = self.n_image not in (0, (0, 0))
+        if image_only and isinstance(self.n_image, tuple) and 0 in self.n_image:
+            return "first blocks only" if self.n_image[0] == 0 else "last blocks only"
         if self.n_text and image_only:
             return "intermediate"
         return "text block only" if self.n_text else "middle only" if image_only else "early"
@@ -269,9 +305,8 @@ class Setting:
     @property
     def words(self) -> str:
         """In a sentence: "cross-attention, intermediate fusion [1, 2]"."""
-        conditioning = {"concat": "concatenation", "cross": "cross-attention"}[self.conditioning]
         fusion = f"{self.fusion} fusion" if self.fusion in ("early", "intermediate") else self.fusion
-        return f"{conditioning}, {fusion} {self._numbers}"
+        return f"{CONDITIONINGS[self.conditioning]}, {fusion} {self._numbers}"
 
     def __str__(self) -> str:
         return f"{self.conditioning}, {self.fusion} {self._numbers}"
@@ -398,8 +433,10 @@ class Evaluation(Result):
     """None where nothing was compared with reference images."""
     metrics: Metrics
     objects: Mapping[str, ObjectCounts] = field(default_factory=dict)
-    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"; of a directory's images, "captions"."""
+    """By set of counting prompts (`ifuvit.metrics.counting.prompts`); of a directory's images, "captions"."""
     counter: Counter | None = None
+    second_counts: tuple[SecondCount, ...] = ()
+    """What further counters found in the same images."""
     costs: Costs | None = None
     evaluators: Mapping[str, Values] = field(default_factory=dict)
     """What decided the numbers, by evaluator: networks with their hashes."""
@@ -496,7 +533,9 @@ class ExperimentRun:
     seed: int
     run: str
     result: str
-    status: Literal["done", "missing"]
+    status: Literal["done", "missing", "failed"]
+    reason: str | None = None
+    """Why it failed, when it was last tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -505,7 +544,7 @@ class ExperimentRow:
 
     name: str
     setting: Setting
-    in_the_paper: tuple[int, int]
+    in_the_paper: tuple[int, int | tuple[int, int]]
     """[N_text, N_image] at the paper's depth."""
     guidance_scale: float
     seeds: tuple[int, ...]
@@ -523,11 +562,24 @@ class Verdict:
     worse: str
     metric: str
     difference: Estimate
-    """better - worse."""
-    holds: bool
-    """Whether its sign is the claimed one."""
-    clear: bool | None
-    """Whether its interval leaves out 0; None for one seed, which has none."""
+    """better - worse, seed by seed: the mean with Student's interval; one seed has none."""
+    differences: tuple[float, ...] = ()
+    """By seed, where there are several."""
+    verdict: Literal["holds", "does not hold", "undecided"]
+    """Holds: the interval has the claimed sign throughout; does not hold: the other one; else undecided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elbow:
+    """Where a curve of distance against alignment over guidance scales bends most."""
+
+    setting: str
+    guidance_scale: float | None
+    """Of the means over seeds; None if the curve does not bend toward low distances."""
+    by_seed: tuple[float | None, ...]
+    in_the_paper: float
+    verdict: Literal["holds", "does not hold", "undecided"]
+    """Of the paper's: it holds if all of three seeds or more have it, and does not if none of them has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -547,6 +599,8 @@ class ExperimentResult(Result):
     name: str
     title: str
     scale: str
+    recipe: str = ""
+    """Which training recipe: "modern" or "paper"; "" in files from before there were two."""
     seeds: tuple[int, ...]
     protocol: Values | None = None
     data: ReferenceData | None = None
@@ -555,6 +609,7 @@ class ExperimentResult(Result):
     """The metric's name for each quantity that claims compare."""
     table: tuple[ExperimentRow, ...]
     verdicts: tuple[Verdict, ...] = ()
+    elbows: tuple[Elbow, ...] = ()
     expected: Expected
 
     def __post_init__(self) -> None:
@@ -1014,6 +1069,68 @@ def read_costs(file: Path) -> dict[str, CountedCosts]:
     return {str(name): from_dict(CountedCosts, row, where=f"{file}: {name}") for name, row in value.items()}
 
 
+# -------------------------------------------------------------------------------------------------------------- analyses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Estimate):
+    """One number of an analysis: of a model, and where they matter of a block and of noise levels."""
+
+    model: str
+    quantity: str
+    """What was measured, as "attention share"."""
+    of: str = ""
+    """Of what, or under which condition, as "content" or "shuffled captions"."""
+    block: str | None = None
+    """None for a number of the whole model."""
+    levels: tuple[float, float] | None = None
+    """The band of noise levels; None for all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A sentence that an analysis tests, and what came out."""
+
+    model: str
+    claim: str
+    verdict: Literal["held", "not held", "undecided"]
+    difference: Estimate
+    """What decides: above 0 if the claim holds. Undecided where its interval contains 0."""
+    text: str
+    """The numbers in a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Result):
+    """Why a model does what it does: one action of `ifuvit analyze` on one or several models."""
+
+    kind = "analysis"
+
+    action: Literal["attention", "rank", "ablate", "probe", "information"]
+    models: tuple[Target, ...]
+    blocks: Mapping[str, tuple[str, ...]]
+    """The analyzed blocks of each model in their order."""
+    bands: tuple[tuple[float, float], ...]
+    """Of noise levels; 1 is pure noise."""
+    prompts: tuple[str, ...] = ()
+    measurements: tuple[Measurement, ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Rules that decided the numbers, as which tokens are sinks."""
+    arrays: Mapping[str, str] = field(default_factory=dict)
+    """The .npz file with the raw arrays of each model, relative to this file."""
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The image files of each model, one for each prompt, relative to this file."""
+
+    def of(self, quantity: str, **fields: Any) -> list[Measurement]:
+        """The measurements of a quantity whose fields have these values, in order."""
+        return [
+            one
+            for one in self.measurements
+            if one.quantity == quantity and all(getattr(one, name) == value for name, value in fields.items())
+        ]
+
+
 # -------------------------------------------------------------------------------------------------------- files in and out
 
 KINDS: Mapping[str, type[Result]] = {
@@ -1026,6 +1143,7 @@ KINDS: Mapping[str, type[Result]] = {
         Benchmark,
         PreferenceStudy,
         CountStudy,
+        Analysis,
     )
 }
 

@@ -21,11 +21,6 @@ from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def model(tiny_run):
-    return str(tiny_run)
-
-
 def draw(model, out, *arguments, steps=("--steps", "2")):
     generate.main([*arguments, "--model", model, "--out", str(out), *steps, "--device", "cpu"])
     return json.loads((out / "manifest.json").read_text())

@@ -24,13 +24,13 @@ def test_every_block_is_recorded(config: IFUViTConfig) -> None:
     blocks = {f"in_blocks.{i}": model.in_blocks[i] for i in range(2)} | {"mid_block": model.mid_block}
     blocks |= {f"out_blocks.{i}": model.out_blocks[i] for i in range(2)}
     fused = [name for name, _ in model.fused_blocks()]
-    expected = {f"{name}.{what}" for name in blocks for what in ("input", "queries", "keys")}
+    expected = {f"{name}.{what}" for name in blocks for what in ("input", "output", "queries", "keys")}
     if config.conditioning == "cross":
         expected |= {f"{name}.text_keys" for name in fused}
     assert set(named) == expected
     for name, block in blocks.items():
         tokens = N + L if config.conditioning == "concat" and name in fused else N
-        assert named[f"{name}.input"].shape == (3, tokens, 32)
+        assert named[f"{name}.input"].shape == named[f"{name}.output"].shape == (3, tokens, 32)
         assert named[f"{name}.queries"].shape == named[f"{name}.keys"].shape == (3, 4, tokens, 8)
         with torch.no_grad():
             qkv = block.attn.qkv(block.norm1(named[f"{name}.input"]))  # type: ignore[operator, union-attr]
@@ -61,6 +61,7 @@ def test_an_input_stands_behind_the_skip(config: IFUViTConfig) -> None:
             x = x[:, L:]
         concatenated = model.out_blocks[0].join(x, outputs["skip"])  # type: ignore[operator]
     assert torch.equal(named["out_blocks.0.input"], concatenated)
+    assert torch.equal(named["mid_block.output"], outputs["middle"])
 
 
 @pytest.mark.parametrize("conditioning", ["concat", "cross"])

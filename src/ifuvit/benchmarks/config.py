@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from ifuvit.diffusion.settings import MAX_STEPS, SamplingSettings, Solver
+from ifuvit.diffusion.settings import MAX_STEPS, SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.shipped import DEFAULT_MODEL
+from ifuvit.utils.command_line import Inline
 from ifuvit.utils.config import NonNegative, Positive, Range, check
 from ifuvit.utils.errors import InputError
 
@@ -123,20 +124,20 @@ class BenchGenerateConfig(BenchAgainstConfig):
     """A shipped model, a run or a pipeline directory."""
     steps: tuple[Annotated[int, Range(least=1, most=MAX_STEPS)], ...] = (50, 25, 20, 15, 10)
     """Solver steps."""
-    solver: Solver = "dpm++"
-    """Of this package's images; U-ViT's way is dpm++, the paper's."""
     guidance_interval: tuple[float, float] | None = None
     """Also with guidance in this part of the noise range only, in n / 1000."""
+    sampling: Annotated[SamplingSettings, Inline()] = SamplingSettings(solver="dpm++")
+    """Everything else about this package's images; U-ViT's way is dpm++, the paper's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_distinct("steps")
-        _ = self.sampling  # refuses impossible settings
+        _ = self.cases  # refuses impossible settings
 
     @property
-    def sampling(self) -> list[SamplingSettings]:
+    def cases(self) -> list[SamplingSettings]:
         """All settings to time: the most steps first, guided everywhere first."""
-        everywhere = [SamplingSettings(solver=self.solver, steps=steps) for steps in sorted(self.steps, reverse=True)]
+        everywhere = [replace(self.sampling, steps=steps) for steps in sorted(self.steps, reverse=True)]
         if self.guidance_interval is None:
             return everywhere
         return everywhere + [replace(one, guidance_interval=self.guidance_interval) for one in everywhere]

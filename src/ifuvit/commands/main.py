@@ -24,6 +24,7 @@ COMMANDS = {
     "train": {"train": "train a model, or resume its training"},
     "evaluate": {
         "evaluate": "measure distances to real images, text-image alignment, counts and costs",
+        "analyze": "see why: attention maps, their rank, where text matters, what blocks know",
         "study": "have people count objects in images, or rank the images of several models",
         "report": "put results on one page with tables and plots",
     },

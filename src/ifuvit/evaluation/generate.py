@@ -34,8 +34,8 @@ class GenerateConfig:
     """Text file with further prompts, one per line (UTF-8; empty lines are skipped)."""
     prompt_set: PromptSet | None = None
     """Further prompts: paper (bus, sheep, person and apple, one to five each), all-kinds (the same of all 42 kinds of
-    OpenMoji Scenes), relations (pairs of kinds in four relations), held-out (what no training scene shows), coco (one to
-    five of 77 kinds of MS-COCO)."""
+    OpenMoji Scenes), relations (pairs of kinds in four relations), grounds, held-out-counts and held-out-relations (what no
+    training scene shows), paraphrases and relation-paraphrases, coco (one to five of 77 kinds of MS-COCO)."""
     model: str = DEFAULT_MODEL
     """A shipped model's name, a run directory of `ifuvit train`, or a pipeline directory."""
     out: Path | None = None

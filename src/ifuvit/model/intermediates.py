@@ -22,9 +22,9 @@ def record_intermediates(model: IFUViT) -> Iterator[dict[str, Tensor]]:
 
     Yields:
         tensors by names such as "in_blocks.3.queries", of the latest pass; they carry gradients. For every block NAME:
-        NAME.input (B, tokens, D), behind its skip; NAME.queries and NAME.keys (B, h, tokens, d); where a fused block of
-        cross-attention reads text, NAME.text_keys (B, h, L, d). In a fused block of concatenation the L text tokens stand
-        first. `IFUViT.guided` gives the fused blocks both branches, the prompts' first.
+        NAME.input (B, tokens, D), behind its skip, and NAME.output (B, tokens, D); NAME.queries and NAME.keys (B, h, tokens,
+        d); where a fused block of cross-attention reads text, NAME.text_keys (B, h, L, d). In a fused block of concatenation
+        the L text tokens stand first. `IFUViT.guided` gives the fused blocks both branches, the prompts' first.
     """
     named: dict[str, Tensor] = {}
     handles = [
@@ -51,7 +51,11 @@ def _watch(name: str, block: Block, named: dict[str, Tensor]) -> list[RemovableH
         if arguments[1] is not None:
             named[f"{name}.text_keys"] = arguments[1][0]
 
+    def on_output(_: Any, arguments: Any, out: Tensor) -> None:
+        named[f"{name}.output"] = out
+
     return [
+        block.register_forward_hook(on_output),
         block.norm1.register_forward_pre_hook(on_norm),
         block.attn.qkv.register_forward_hook(on_qkv),
         block.attn.register_forward_pre_hook(on_attention),

@@ -10,7 +10,6 @@ Shapes:
     h  heads                 d = D / h                                     F  fused blocks
 """
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +25,8 @@ from ifuvit.model.kernels import Linear, attend, linear
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import CHECKSUMS, atomic_path, read_json, verify_checksums, write_checksums, write_text
-from ifuvit.utils.weights import load_weights
+from ifuvit.utils.files import read_json
+from ifuvit.utils.weights import load_weights, save_model
 
 
 class EncodedText(NamedTuple):
@@ -387,16 +386,7 @@ class IFUViT(nn.Module):
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write `config.json`, `model.safetensors` and their checksums; `dtype` stores the weights in less precision."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / CHECKSUMS).unlink(missing_ok=True)
-        write_text(directory / "config.json", json.dumps(to_dict(self.config), indent=2) + "\n")
-        tensors = {name: t.detach().to(dtype=dtype).cpu().contiguous() for name, t in self.state_dict().items()}
-        with atomic_path(directory / "model.safetensors") as path:
-            save_file(tensors, path)
-        write_checksums(directory, "config.json", "model.safetensors")
+        save_model(directory, self, to_dict(self.config), dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, directory_or_name: str | Path, *, device: str | torch.device = "cpu") -> "IFUViT":
@@ -414,7 +404,6 @@ class IFUViT(nn.Module):
         config = from_dict(IFUViTConfig, read_json(directory / "config.json"), where=str(directory / "config.json"))
         model = cls(config)
         load_weights(model, directory / "model.safetensors")
-        verify_checksums(directory)
         return model.to(device).eval()
 
 

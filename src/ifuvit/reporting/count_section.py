@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ifuvit.metrics.counting.skills import skill_metrics
 from ifuvit.reporting.collection import Collection, Item
 from ifuvit.reporting.plots import COLORS, Plot, Point, Series, line_plot
-from ifuvit.reporting.tables import Cell, Column, Table, slug
+from ifuvit.reporting.tables import Cell, Column, Table, metric_column, slug
 from ifuvit.results import (
     COUNT_SCORES,
     RELATION_SCORES,
@@ -18,12 +19,20 @@ from ifuvit.results import (
     ObjectCounts,
     Relations,
     RelationScores,
+    by_name,
+    distinct,
 )
 
 _SCORES = {"counts": COUNT_SCORES, "relations": RELATION_SCORES}
 _EQUATIONS = {"average_error": " (Eq. 9)", "match_ratio": " (Eq. 10)"}
 # The sets of prompts that stand apart from the main one, by title.
-_PARTS = {"all-kinds": "all kinds", "held-out": "held-out combinations"}
+_PARTS = {
+    "all-kinds": "all kinds",
+    "held-out-counts": "held-out counts",
+    "held-out-relations": "held-out relations",
+    "relation-paraphrases": "paraphrased relations",
+    "paraphrases": "paraphrased counts",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +96,57 @@ def _measured(what: str, scores: CountScores | RelationScores) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
+def skill_tables(found: Collection) -> list[Table]:
+    """Each evaluation's skills in a row, and how far further counters agree with the first."""
+    rows = [(one, skills) for one in found.alone if len(skills := skill_metrics(one.result.objects)) > 1]
+    tables = []
+    if rows:
+        skills = distinct(found for _, found in rows)
+        tables.append(
+            Table(
+                name="skills",
+                title="Skill by skill",
+                columns=(
+                    Column(title="model", text=True),
+                    *map(metric_column, skills),
+                    Column(title="result", text=True),
+                ),
+                rows=tuple(
+                    (one.name, *(by_name(found).get(skill.name) for skill in skills), one.file) for one, found in rows
+                ),
+                notes=("Right is an image with exactly the asked objects, in the asked relation, and nothing else.",),
+                sources=tuple(one.file for one, _ in rows),
+            )
+        )
+    return tables + [table for one in found.evaluations for table in _agreement(one)]
+
+
+def _agreement(one: Item[Evaluation]) -> list[Table]:
+    columns = (
+        Column(title="prompts", text=True),
+        Column(title="images"),
+        Column(title="right to both or neither, %", percent=True),
+        Column(title="the same objects, %", percent=True),
+        Column(title="right by the first less by this one, %", percent=True),
+    )
+    return [
+        Table(
+            name=f"counters-{slug(one.name)}-{slug(second.counter.name)}",
+            title=f"Counted again by {second.counter.name}: {one.name}",
+            columns=columns,
+            rows=tuple(
+                (_PARTS.get(name, name), same.n, same, second.same_objects[name], second.difference[name])
+                for name, same in second.same_verdict.items()
+            ),
+            sources=(one.file,),
+        )
+        for second in one.result.second_counts
+    ]
+
+
 def overview(found: Collection) -> list[Table]:
     """What was counted of each of several models, in a row each."""
-    tables = []
+    tables = skill_tables(found)
     for what, title in (("counts", "Object counts"), ("relations", "Spatial relations")):
         chosen = [(one, part.overall) for one in counted(found) if (part := getattr(one.scores, what))]
         if len(chosen) > 1:
@@ -147,7 +204,7 @@ def _side_by_side(
     cells: dict[str, list[Cell]] = {label: [label] for label in rows}
     for what in _SCORES:
         if any(row[what] for row in rows.values()):
-            keys = list(_SCORES[what])
+            keys = [key for key in _SCORES[what] if any(row[what] and getattr(row[what], key) for row in rows.values())]
             columns += [Column(title="images", group=what), *score_columns(what, keys, group=what)]
             for label, row in rows.items():
                 scores = row[what]

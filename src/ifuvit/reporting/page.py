@@ -78,7 +78,7 @@ def render(found: Collection, *, title: str) -> str:
                 "title": f"{one.result.title}{one.apart}",
                 "plots": experiment_section.experiment_plots(one.result),
                 "table": experiment_section.experiment_table(one),
-                "claims": experiment_section.claims_table(one),
+                "claims": experiment_section.claims_tables(one),
             }
             for one in found.experiments
         ],
@@ -172,7 +172,7 @@ def all_tables(found: Collection) -> list[Table]:
         *paper_section.table_1(found),
         *paper_section.table_2(found),
         *map(experiment_section.experiment_table, found.experiments),
-        *(table for one in found.experiments for table in experiment_section.claims_table(one)),
+        *(table for one in found.experiments for table in experiment_section.claims_tables(one)),
         *experiment_section.sweep_tables(found),
         *training_section.training_tables(found),
         *count_section.overview(found),

@@ -28,8 +28,8 @@ from ifuvit.metrics.distances.feature_networks import load_feature_network
 from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import CHECKSUMS, atomic_path, read_json, verify_checksums, write_checksums, write_json
-from ifuvit.utils.weights import load_weights
+from ifuvit.utils.files import read_json
+from ifuvit.utils.weights import load_weights, save_model
 
 SHIPPED = DIRECTORY / "two-tower-openmoji"
 
@@ -212,7 +212,6 @@ class TwoTowerAlignment(AlignmentModel):
             raise InputError(f"{where}: not a two-tower model's configuration")
         tower = TwoTower(from_dict(TwoTowerConfig, values["towers"], where=where))
         load_weights(tower, directory / "model.safetensors")
-        verify_checksums(directory)
         maps = ImageMaps(device=device)
         text_encoder = TextEncoder.from_pretrained("minilm", max_tokens=tower.config.tokens, device=device)
         model = cls(tower.to(device), maps, text_encoder, prefix=prefix)
@@ -225,17 +224,9 @@ class TwoTowerAlignment(AlignmentModel):
         return model
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json, model.safetensors (half precision), and their checksums."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / CHECKSUMS).unlink(missing_ok=True)
-        write_json(directory / "config.json", {"towers": to_dict(self.tower.config), "frozen": self.frozen()})
-        weights = {name: value.detach().cpu().half().contiguous() for name, value in self.tower.state_dict().items()}
-        with atomic_path(directory / "model.safetensors") as path:
-            save_file(weights, path)
-        write_checksums(directory, "config.json", "model.safetensors")
+        """Write config.json, model.safetensors (half precision) and their checksums."""
+        config = {"towers": to_dict(self.tower.config), "frozen": self.frozen()}
+        save_model(directory, self.tower, config, dtype=torch.float16)
 
     def frozen(self) -> dict[str, str]:
         """Fingerprints of the frozen networks."""

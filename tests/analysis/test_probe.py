@@ -1,0 +1,93 @@
+"""Linear probes, and the captions of the text information."""
+
+import numpy as np
+import pytest
+import torch
+
+from ifuvit.analysis import probe
+from ifuvit.analysis.common import open_models
+from ifuvit.analysis.information import SKILLS, captions_for, measure_information
+from ifuvit.analysis.scenes import draw_scenes, encode_scenes, image_noise
+from ifuvit.data.scenes import BACKGROUNDS, KIND_INDEX, RELATIONS
+from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
+
+
+def test_a_probe_reads_what_is_linear_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 800)
+    features = rng.normal(size=(800, 20)) + 3 * np.eye(4, 20)[labels] * np.linspace(1, 100, 20)
+    test = np.arange(800) % 4 == 0
+    right = probe.probe_accuracy(features, labels, test)
+    assert right.shape == (200,) and right.mean() > 0.95
+    assert abs(probe.probe_accuracy(features, rng.permutation(labels), test).mean() - 0.25) < 0.1
+
+
+def test_labels() -> None:
+    scenes = draw_scenes(60, 64, 0)
+    for scene in scenes:
+        kinds = [kind for kind, _ in scene.objects]
+        assert BACKGROUNDS[probe.label_of(scene, "ground")].name == scene.background  # type: ignore[index]
+        if scene.relation is None:
+            assert probe.label_of(scene, "kind") == KIND_INDEX[kinds[0]]
+            assert probe.label_of(scene, "count") == len(kinds) - 1 and probe.label_of(scene, "side") is None
+        else:
+            assert probe.label_of(scene, "kind") is None and probe.label_of(scene, "count") is None
+            # From the boxes: where the kind that is listed first stands.
+            places = {kind: (x + w / 2, y + h / 2) for kind, (x, y, w, h) in scene.objects}
+            first, second = sorted(kinds, key=KIND_INDEX.__getitem__)
+            dx, dy = (places[first][i] - places[second][i] for i in (0, 1))
+            side = ("left of" if dx < 0 else "right of") if abs(dx) > abs(dy) else "above" if dy < 0 else "below"
+            assert RELATIONS[probe.label_of(scene, "side")] == side  # type: ignore[index]
+
+
+def test_wrong_captions_are_wrong_in_one_thing() -> None:
+    seen = set()
+    for index, scene in enumerate(draw_scenes(40, 64, 0)):
+        for skill in SKILLS:
+            captions = captions_for(scene, skill, np.random.default_rng(index))
+            assert (captions is None) == ((scene.relation is None) == (skill == "relation"))
+            if captions is None:
+                continue
+            seen.add(skill)
+            right, wrong = captions
+            assert right != wrong
+            one, other = parse_prompt(right), parse_prompt(wrong)
+            if skill == "relation":
+                assert isinstance(one, AskedRelation) and isinstance(other, AskedRelation)
+                assert (one.first, one.second) == (other.first, other.second)
+                assert one.relation == scene.relation != other.relation
+            elif skill == "ground":
+                assert right.split(" on ")[0] == wrong.split(" on ")[0]
+            else:
+                assert isinstance(one, Asked) and isinstance(other, Asked)
+                assert (one.kind == other.kind) == (skill == "count") and (one.count == other.count) == (
+                    skill == "kind"
+                )
+    assert seen == set(SKILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openmoji-cross-intermediate", "openmoji-concat-early"])
+def test_on_a_shipped_model(name: str) -> None:
+    """Features are means of the blocks' outputs over quarters, and losses those of the objective."""
+    model = open_models([name], torch.device("cpu"))[0]
+    scenes = draw_scenes(24, model.pipeline.image_size, 0)
+    found = probe.block_features(model, scenes, 0.3, batch_size=16)
+    assert list(found)[3] == "mid_block" and len(found) == 7 and found["mid_block"].shape == (24, 4, 192)
+    outputs = {}
+    handle = model.model.in_blocks[1].register_forward_hook(lambda _, args, out: outputs.update(x=out))
+    latents = encode_scenes(model.pipeline, scenes)
+    noise = image_noise(latents, 0)
+    times = torch.full((24,), 301)  # the level 0.3 is n = 1 + floor(300)
+    noisy = model.pipeline.objective.noisy_latents(latents, noise, times)
+    with torch.no_grad():
+        predicted = model.model(noisy, times, *model.pipeline.text_encoder([""] * 24))
+    handle.remove()
+    patches = outputs["x"][:, -64:].reshape(24, 8, 8, 192)
+    assert found["in_blocks.1"][:, 1] == pytest.approx(patches[:, :4, 4:].mean((1, 2)).numpy(), abs=1e-4)
+    information = measure_information(model, scenes, 24, [0.3], batch_size=16)
+    if not any(scene.relation for scene in scenes[:2]):
+        errors = (predicted - noise).square().flatten(1).mean(1)
+        assert information.losses["count"][0, 0, :2] == pytest.approx(errors[:2].numpy(), rel=1e-3)
+    accuracies = probe.probe(model, scenes, [0.3])
+    assert accuracies.right["ground"].shape == (1, 7, 6)
