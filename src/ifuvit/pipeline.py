@@ -34,7 +34,7 @@ from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
     atomic_directory,
     package_version,
-    read_json,
+    read_object,
     verify_checksums,
     write_checksums,
     write_json,
@@ -353,8 +353,8 @@ def write_pipeline(
 
 def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """model_index.json and text_encoder.json, checked."""
-    index, text = read_json(directory / "model_index.json"), read_json(directory / "text_encoder.json")
-    if not isinstance(index, dict) or index.get("_class_name") != "IFUViTPipeline":
+    index, text = read_object(directory / "model_index.json"), read_object(directory / "text_encoder.json")
+    if index.get("_class_name") != "IFUViTPipeline":
         raise InputError(f"{directory / 'model_index.json'}: not a pipeline of ifuvit (its _class_name is another)")
     vae = index.get("vae")
     if not isinstance(vae, dict) or not isinstance(vae.get("reference"), str):
@@ -365,9 +365,15 @@ def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{directory / 'model_index.json'}: time_offset is {index.get('time_offset')}, not {objective.time_offset} as "
             f"with objective {objective.name}"
         )
-    if not isinstance(text, dict) or not isinstance(text.get("reference"), str) or "max_tokens" not in text:
+    if not isinstance(text.get("reference"), str) or type(text.get("max_tokens")) is not int:
         raise InputError(f"{directory / 'text_encoder.json'}: reference or max_tokens is missing")
-    schedule = read_json(directory / "scheduler" / "scheduler_config.json")
+    layers = text.get("layers")
+    if layers is not None and not (isinstance(layers, list) and all(type(layer) is int for layer in layers)):
+        raise InputError(f"{directory / 'text_encoder.json'}: layers are {layers!r}, not whole numbers")
+    for file, recorded in (("model_index.json: vae", vae), ("text_encoder.json", text)):
+        if not isinstance(recorded.get("fingerprint"), str | None):
+            raise InputError(f"{directory / file}: its fingerprint is no text")
+    schedule = read_object(directory / "scheduler" / "scheduler_config.json")
     for key, value in objective.scheduler_config().items():
         if schedule.get(key) != value:
             raise InputError(

@@ -16,7 +16,8 @@ from ifuvit.utils.command_line import Actions
 
 NOWHERE = "/nowhere/at-all"
 
-# What a command requires. What it reads is missing, so that with a good value of another option it ends there.
+# What a command requires, if that is more than a model and --out. What it reads is missing, so that with a good value of another
+# option it ends there.
 REQUIRED = {
     "generate": ["a bus", f"--model={NOWHERE}"],
     "scenes": ["--out=/dev/null/scenes"],
@@ -76,7 +77,7 @@ def commands() -> Iterator[tuple[str, object, list[str]]]:
             for action, one in config.configs.items():
                 if name != "train" or action in PRESETS:
                     key = "train" if name == "train" else f"{name} {action}"
-                    yield f"{name} {action}", one, REQUIRED[key]
+                    yield f"{name} {action}", one, REQUIRED.get(key, [NOWHERE, "--out=/dev/null/out"])
 
 
 def options_of(config: object) -> list[Option]:

@@ -270,7 +270,10 @@ def _load(source: str, *, subfolder: str | None = None, variant: str | None = No
             low_cpu_mem_usage=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+    except (
+        *(OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError),
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{source}: cannot load this autoencoder ({reason})") from None
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):

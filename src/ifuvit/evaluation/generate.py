@@ -17,7 +17,7 @@ from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.utils.command_line import Prompt
 from ifuvit.utils.config import NonNegative, Positive, check, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import OutputDirectory, manifest, now, sha256
+from ifuvit.utils.files import OutputDirectory, manifest, now, reading, sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,10 @@ def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: 
 
     device = find_device(config.device)
     pipeline = Pipeline.from_pretrained(directory, device=device, dtype=getattr(torch, config.dtype))
-    for name in [*(image["file"] for image in (earlier or {}).get("images", [])), "grid.png", "index.html"]:
-        (out / Path(name).name).unlink(missing_ok=True)
+    with reading(out / "manifest.json"):
+        before = [Path(image["file"]).name for image in (earlier or {}).get("images", [])]
+    for name in [*before, "grid.png", "index.html"]:
+        (out / name).unlink(missing_ok=True)
     names = [file_name(index, len(prompts), prompt) for index, prompt in enumerate(prompts)]
 
     def write_manifest(*, complete: bool) -> None:

@@ -17,7 +17,7 @@ from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.shipped import find, names
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import fingerprint, read_json, reading, sha256, unseal
+from ifuvit.utils.files import fingerprint, read_json, read_object, reading, sha256, unseal
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +149,7 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         fingerprint=fingerprint_of_pipeline(directory),
         solver=pipeline.objective.resolve_solver("auto"),
         model=to_dict(pipeline.model.config),
-        training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
+        training=read_object(directory / "training.json") if (directory / "training.json").is_file() else None,
         generator=pipeline,
         decoder=ImageDecoder(autoencoder=pipeline.autoencoder, size=pipeline.image_size),
     )
@@ -164,7 +164,7 @@ def fingerprint_of_pipeline(directory: Path) -> str:
     """
     facts: dict[str, Any] = {}
     for name in ("model_index.json", "text_encoder.json", "transformer/config.json", "scheduler/scheduler_config.json"):
-        facts[name] = read_json(directory / name)
+        facts[name] = read_object(directory / name)
     facts["model_index.json"].pop("_ifuvit_version", None)
     facts["weights"] = sha256(directory / "transformer" / "model.safetensors")
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -177,6 +177,14 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not a valid JSON file ({error}); it may be truncated") from None
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """`read_json` of a file whose top level is an object; anything else is an InputError that names it."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds a {type(value).__name__}, not an object with fields")
+    return value
+
+
 @contextmanager
 def reading(file: str | Path) -> Iterator[None]:
     """Whatever goes wrong in the block with values that were read from `file` becomes one line that names it.
