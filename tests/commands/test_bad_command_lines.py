@@ -49,21 +49,18 @@ NEGATIVE = {"INT": "-1", "FLOAT": "-1.5"}
 
 # Numbers that may be negative, and text that may be empty.
 MAY_BE_NEGATIVE = {
-    "--guidance-scale",
-    "--evaluate-guidance-scale",
-    "--guidance-scales",
-    "--logit-mean",
-    "--guidance-interval",
+    *("--guidance-scale", "--evaluate-guidance-scale", "--guidance-scales", "--logit-mean", "--guidance-interval"),
+    "--text-layer",  # from the end
 }
 MAY_BE_EMPTY = {"--negative-prompt", "--sample-prompts"}
-# A device is looked for only where there is something to do with it.
-LOOKED_UP = {"--device"}
 
 
 class Option(NamedTuple):
     name: str
     kinds: tuple[str, ...]
     """Types of the values it takes one of each of; "FLAG" for none."""
+    any_number: bool = False
+    """Whether it takes any number of values, none too."""
 
 
 def commands() -> Iterator[tuple[str, object, list[str]]]:
@@ -89,19 +86,19 @@ def options_of(config: object) -> list[Option]:
         if name == "--help" or name.startswith("--no-"):
             continue
         kinds = re.findall(r"[A-Z][\w.=|]*|[a-z][\w|.-]*", metavar.split("|INT INT")[0])
-        options.append(Option(name, tuple(kinds) or ("FLAG",)))
+        options.append(Option(name, tuple(kinds) or ("FLAG",), metavar.startswith("[")))
     return options
 
 
 def bad_values(option: Option) -> Iterator[tuple[list[str], bool]]:
     """Arguments, and whether they must be refused for the option's own sake."""
-    name, kinds = option
+    name, kinds, any_number = option
     yield [f"{name}x"], True
     if kinds == ("FLAG",):
-        yield [f"{name}=maybe"], True
+        yield [f"{name}=maybe"], False
         return
     kind = kinds[0]
-    if not (kind == "TEXT" or name in MAY_BE_EMPTY):
+    if not any_number:
         yield [name], True  # nothing follows
     for value in BAD.get(kind, []):
         if name not in MAY_BE_EMPTY:
