@@ -180,13 +180,17 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kind]:
     return found
 
 
-def test_one_changed_bit_is_seen_or_harmless(kinds: dict[str, Kind]) -> None:
-    rng, wrong = random.Random(0), []
+FEW_OR_MANY = pytest.mark.parametrize("times", [3, pytest.param(30, marks=pytest.mark.slow)])
+
+
+@FEW_OR_MANY
+def test_one_changed_bit_is_seen_or_harmless(kinds: dict[str, Kind], times: int) -> None:
+    rng, wrong = random.Random(times), []
     assert len(kinds) >= 40
     for name, kind in kinds.items():
         content, expected = kind.file.read_bytes(), repr(kind.read())
         try:
-            for _ in range(30):
+            for _ in range(times):
                 damaged = bytearray(content)
                 damaged[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
                 kind.file.write_bytes(damaged)
@@ -226,8 +230,9 @@ def other_shapes(value: Any, rng: random.Random, count: int) -> Iterator[Any]:
         yield changed
 
 
-def test_files_of_another_shape_are_one_line(kinds: dict[str, Kind]) -> None:
-    rng, wrong = random.Random(0), []
+@FEW_OR_MANY
+def test_files_of_another_shape_are_one_line(kinds: dict[str, Kind], times: int) -> None:
+    rng, wrong = random.Random(times), []
     tried = {name: kind for name, kind in kinds.items() if kind.file.suffix in (".json", ".jsonl")}
     assert len(tried) >= 25
     for name, kind in tried.items():
@@ -240,7 +245,7 @@ def test_files_of_another_shape_are_one_line(kinds: dict[str, Kind]) -> None:
             value = json.loads(lines[0])
             if isinstance(value, dict):
                 value.pop("checksum", None)
-            for other in other_shapes(value, rng, 40):
+            for other in other_shapes(value, rng, times + 10):
                 if isinstance(other, str | int | list | dict) or other is None:
                     rest = b"\n".join(lines[1:])
                     kind.file.write_bytes(json.dumps(other).encode() + (b"\n" + rest if lines[1:] else b""))

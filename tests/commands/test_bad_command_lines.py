@@ -110,7 +110,7 @@ def bad_values(option: Option) -> Iterator[tuple[list[str], bool]]:
         values = [name, *[NEGATIVE[kind]] * len(kinds)]
         yield values, name not in MAY_BE_NEGATIVE
         yield [name, *["0"] * len(kinds)], False
-    if kind not in (*BAD, "DIR", "FILE", "FILE.npz", "NAME=PATH", "FOLDER|ID", "NAME", "SET=INT"):
+    if kind not in (*BAD, "DIR", "FILE", "FILE.npz", "NAME=PATH", "FOLDER|ID", "NAME", "SET=INT") and kind.islower():
         yield [name, "no-such-choice"], True
 
 
