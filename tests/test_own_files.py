@@ -144,9 +144,8 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kind]:
     write_generated(root / "generated", "model", 0)
     made = root / "generated" / "manifest.json"
     found["generated images"] = Kind(made, lambda: open_target(str(root / "generated"), device=CPU).images)
-    found["record of generated images"] = Kind(
-        made, lambda: OutputDirectory(root / "generated", json.loads(made.read_text())["command"]).earlier()
-    )
+    own = OutputDirectory(root / "generated", json.loads(made.read_text())["command"])
+    found["record of generated images"] = Kind(made, own.earlier)
     write_costs(root / "costs.json")
     found["costs"] = Kind(root / "costs.json", lambda: results.read_costs(root / "costs.json"), is_data=True)
     statistics = root / "statistics.npz"

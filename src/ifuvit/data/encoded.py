@@ -42,6 +42,7 @@ from ifuvit.utils.files import (
     atomic_path,
     is_present,
     read_json,
+    read_object,
     reading,
     seal,
     sha256,
@@ -108,14 +109,13 @@ class EncodedDatasetWriter:
         if not is_present(mark):
             return None
         try:
-            facts = unseal(read_json(mark), where=mark)
-        except (InputError, AttributeError, TypeError):  # damaged: the shard is made again
+            with reading(mark):
+                facts = unseal(read_object(mark), where=mark)
+                sizes = {self.directory / name: int(entry["bytes"]) for name, entry in facts["files"].items()}
+        except InputError:  # damaged: the shard is made again
             return None
-        for name, entry in facts["files"].items():
-            path = self.directory / name
-            if not path.exists() or path.stat().st_size != entry["bytes"]:
-                return None
-        return facts
+        whole = all(is_present(path) and path.stat().st_size == size for path, size in sizes.items())
+        return facts if whole else None
 
     def write_shard(self, kind: str, shard: int, arrays: Mapping[str, np.ndarray], **facts: Any) -> dict[str, Any]:
         """Write the arrays of one shard, {folder: array}, and then its mark. Returns what `done` will return."""
