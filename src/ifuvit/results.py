@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, write_json
+from ifuvit.utils.files import read_json, seal, unseal, write_json
 
 SCHEMA = 1
 """Goes up when a field changes its name or meaning; `tools/convert_results.py` brings older files up to date."""
@@ -1287,7 +1287,7 @@ def to_json(result: Result) -> dict[str, Any]:
 
 def write(path: str | Path, result: Result) -> None:
     """Write a result file, whole or not at all."""
-    write_json(path, to_json(result))
+    write_json(path, seal(to_json(result)))
 
 
 def is_result(value: Any) -> bool:
@@ -1316,6 +1316,7 @@ def from_json(value: Any, cls: type[R] = Result, *, where: str = "result") -> R:
             f"{where}: has schema {value['schema']!r}, but this version reads {SCHEMA}; convert it with "
             "tools/convert_results.py, or make it again"
         )
+    value = unseal(value, where=where)
     return from_dict(kind, {key: one for key, one in value.items() if key not in ("schema", "kind")}, where=where)  # type: ignore[return-value]
 
 

@@ -401,7 +401,7 @@ class IFUViT(nn.Module):
         return block(x, skip, text, mask)
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write `config.json` and `model.safetensors`; `dtype` stores the weights in less precision."""
+        """Write `config.json`, `model.safetensors` and their checksums; `dtype` stores the weights in less precision."""
         save_model(directory, self, to_dict(self.config), dtype=dtype)
 
     @classmethod

@@ -54,9 +54,13 @@ def run(config: TrainAutoencoderConfig) -> Path:
         InputError: images or a run directory that cannot be used, or a loss that is no longer finite (the step is
             named, and the last checkpoint is kept).
     """
-    started = now()
     out = OutputDirectory(config.out, COMMAND, record="config.json", own=("images.u8",))
-    earlier = out.earlier()
+    with out.lock():
+        return _make(config, out)
+
+
+def _make(config: TrainAutoencoderConfig, out: OutputDirectory) -> Path:
+    started, earlier = now(), out.earlier()
     device = find_device(config.device)
     files = find_images(config.images)
     validation_files = find_images(config.validation)[: config.held_out] if config.validation else []
