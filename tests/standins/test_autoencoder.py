@@ -178,7 +178,9 @@ def test_muon_has_the_kernels_and_adamw_the_rest(tmp_path, images):
     assert {id(p) for p in adamw.param_groups[0]["params"]} == {id(p) for p in vae.parameters()} - kernels
     assert id(vae.encoder.down_blocks[0].resnets[0].conv1.weight) in kernels
     assert id(vae.encoder.conv_in.weight) not in kernels and id(vae.decoder.conv_out.weight) not in kernels
-    losses = [line["loss"] for line in lines(module.run(configure(images, tmp_path / "run", steps=40))) if "loss" in line]
+    losses = [
+        line["loss"] for line in lines(module.run(configure(images, tmp_path / "run", steps=40))) if "loss" in line
+    ]
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     (alone,) = module._optimizers(vae, configure(images, tmp_path / "run", optimizer="adamw"))
     assert len(alone.param_groups[0]["params"]) == len(list(vae.parameters()))

@@ -94,14 +94,16 @@ def _image_output(
     if replace_by == "nothing":
         out = attend(*of_image, None)
     else:
-        of_text, seen = tuple(part[half:] for part in text), None if mask is None else mask[half:]
+        (text_keys, text_values), seen = (part[half:] for part in text), None if mask is None else mask[half:]
         if joint:
             if seen is not None:
                 seen = torch.cat([seen, seen.new_ones(*seen.shape[:-1], keys.shape[2])], -1)
-            both = (torch.cat([t, i], 2) for t, i in zip(of_text, of_image[1:], strict=True))
-            out = attend(of_image[0], *both, seen)
+            own_queries, own_keys, own_values = of_image
+            out = attend(
+                own_queries, torch.cat([text_keys, own_keys], 2), torch.cat([text_values, own_values], 2), seen
+            )
         else:
-            out = attend(*of_image, None) + attend(of_image[0], of_text[0], of_text[1], seen)
+            out = attend(*of_image, None) + attend(of_image[0], text_keys, text_values, seen)
     return attention.proj(out.transpose(1, 2).flatten(2))
 
 
@@ -143,20 +145,19 @@ def hide_tokens(
     Args:
         hidden: for each row of `text`, places of tokens.
     """
-    part = text.tokens if text.tokens is not None else text.keys
-    assert part is not None
-    length = part.shape[1] if text.tokens is not None else part.shape[3]
-    mask = (
-        torch.ones(len(part), length, dtype=torch.bool, device=part.device) if text.mask is None else text.mask.clone()
-    )
+    mask, null_mask = _mask(text), _mask(null_text)
     for row, places in enumerate(hidden):
         mask[row, list(places)] = False
-    null_mask = null_text.mask
-    if null_mask is None:
-        null_mask = mask.new_ones(1, length).expand(
-            len(null_text.tokens if null_text.tokens is not None else null_text.keys), length
-        )  # type: ignore[arg-type]
     return text._replace(mask=mask), null_text._replace(mask=null_mask)
+
+
+def _mask(text: EncodedText) -> Tensor:
+    """A mask of one's own, (B, L): what text has, or nothing masked."""
+    if text.mask is not None:
+        return text.mask.clone()
+    part = text.tokens if text.tokens is not None else text.keys
+    assert part is not None
+    return torch.ones(len(part), part.shape[-2], dtype=torch.bool, device=part.device)
 
 
 def random_tokens_of_share(
