@@ -13,10 +13,10 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo         install, draw images with the shipped model, count objects in 100 of them, write the report"
-	@echo "make test         the tests (test-slow: those that take long)"
+	@echo "make test         the tests (test-slow: those that take long; PYTEST_FLAGS=\"-n 2\" on two cores)"
 	@echo "make lint         ruff's checks and format (make format applies them), and the contract of imports"
 	@echo "make types        pyright"
-	@echo "make train-smoke  the whole way on the CPU in minutes: scenes, features, training, images"
+	@echo "make train-smoke  the whole way on the CPU in minutes: scenes, encoding, training, images"
 	@echo "make wheel        build dist/*.whl"
 
 $(BIN)/python:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on one or many machines under SLURM, one task a GPU:
-#   sbatch --nodes 4 --ntasks-per-node 8 --gpus-per-node 8 --time 24:00:00 examples/slurm_train.sh PRESET --data FEATURES --out RUN
-# Features and run directory must lie where all machines see them, and `ifuvit` must be on the PATH there. Five minutes
+#   sbatch --nodes 4 --ntasks-per-node 8 --gpus-per-node 8 --time 24:00:00 examples/slurm_train.sh PRESET --data ENCODED --out RUN
+# The encoded data set and the run directory must lie where all machines see them, and `ifuvit` must be on the PATH there. Five minutes
 # before the time is up the tasks get SIGTERM, write a checkpoint and end with status 143; the job then puts itself back
 # into the queue and goes on where it stopped, until it is finished.
 #SBATCH --job-name=ifuvit-train

@@ -9,8 +9,8 @@ steps=${STEPS:-300}
 
 [ -e "$out/scenes/manifest.json" ] || ifuvit scenes --out "$out/scenes" --train 2000 --val 200
 ifuvit prepare coco --images "$out/scenes/images/train" --captions "$out/scenes/annotations/captions_train.json" \
-    --out "$out/features"
-ifuvit train openmoji-cross-intermediate --data "$out/features" --out "$out/run" --steps "$steps" --batch-size 32 \
+    --out "$out/encoded"
+ifuvit train openmoji-cross-intermediate --data "$out/encoded" --out "$out/run" --steps "$steps" --batch-size 32 \
     --warmup-steps 50
 python "$here/plot_loss.py" "$out/run"
 ifuvit generate "three sheep" "a bus" "two apples" "an apple left of a bus" --model "$out/run" --out "$out/images" \

@@ -53,3 +53,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_pipeline import write_tiny_pipeline
 
     return write_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "run")
+
+
+@pytest.fixture(scope="session")
+def model(tiny_run: Path) -> str:
+    """The tiny run, as `--model` takes it."""
+    return str(tiny_run)

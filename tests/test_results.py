@@ -22,6 +22,7 @@ from ifuvit.results import (
     Counts,
     CountScores,
     CountStudy,
+    Elbow,
     Estimate,
     Evaluation,
     Expected,
@@ -33,6 +34,9 @@ from ifuvit.results import (
     Gflops,
     GuidedStepGflops,
     Hardware,
+    LearningCurve,
+    LearningCurves,
+    LearningPoint,
     Measurement,
     Metric,
     ObjectCounts,
@@ -178,9 +182,8 @@ def every_kind() -> list[Result]:
                     costs=COSTS,
                 ),
             ),
-            verdicts=(
-                Verdict(claim="c", better="a", worse="b", metric="KID-X", difference=ONE, holds=True, clear=None),
-            ),
+            verdicts=(Verdict(claim="c", better="a", worse="b", metric="KID-X", difference=ONE, verdict="undecided"),),
+            elbows=(Elbow(setting="a", guidance_scale=4.0, by_seed=(4.0, None), in_the_paper=4.0, verdict="holds"),),
             expected=Expected(source="arXiv", rows={"cross-early": {"FID-30K": 5.0}}),
         ),
         Benchmark(
@@ -205,6 +208,17 @@ def every_kind() -> list[Result]:
                     differences={"from_plain": {"a": 0.0}},
                 )
             },
+        ),
+        LearningCurves(
+            **made("bench quality"),
+            curves=(
+                LearningCurve(
+                    name="a",
+                    run="runs/a",
+                    points=(LearningPoint(step=1, minutes=0.5, counts=METRICS[0]),),
+                    minutes_to={"counts": {"0.8": 0.5, "0.95": None}},
+                ),
+            ),
         ),
         PreferenceStudy(
             **made("study analyze"),

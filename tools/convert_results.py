@@ -225,8 +225,15 @@ def experiment(value: Mapping[str, Any]) -> dict[str, Any]:
             }
             for row in rows
         ],
-        "verdicts": [{**claim, "difference": estimate(claim["difference"])} for claim in value["claims"]],
+        "verdicts": [verdict(claim) for claim in value["claims"]],
     }
+
+
+def verdict(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """`holds` was the sign of a difference, `clear` whether its interval leaves out 0."""
+    word = ("holds" if claim["holds"] else "does not hold") if claim["clear"] else "undecided"
+    kept = {name: one for name, one in claim.items() if name not in ("holds", "clear")}
+    return {**kept, "difference": estimate(claim["difference"]), "verdict": word}
 
 
 def benchmark(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,9 @@ class Metric(Estimate):
     decimals: int = 3
     """Worth showing where there is no interval."""
     reference: Reference | None = None
+    decoded_reference: Reference | None = None
+    """Of a distance: what the same real images get when the model's own autoencoder has encoded and decoded them, which a
+    perfect backbone would reach. None where no autoencoder is known."""
     network: Values | None = None
     """{"name", "fingerprint", ...} of the network that it comes from."""
     values: tuple[float, ...] = ()
@@ -94,9 +97,11 @@ def distinct(sets: Iterable[Iterable[Metric]]) -> list[Metric]:
     return sorted(found.values(), key=lambda one: get_args(Subject).index(one.subject))
 
 
-def in_common(sets: Iterable[Iterable[Metric]], name: str) -> float | None:
-    """The number of real images by a metric, where all sets that have it agree but for rounding; None otherwise."""
-    known = [one.reference.value for metrics in sets for one in metrics if one.name == name and one.reference]
+def in_common(sets: Iterable[Iterable[Metric]], name: str, *, decoded: bool = False) -> float | None:
+    """The number of real images by a metric, where all sets that have it agree but for rounding; None otherwise. With
+    `decoded`, of real images that the models' autoencoder has encoded and decoded."""
+    found = [one.decoded_reference if decoded else one.reference for of in sets for one in of if one.name == name]
+    known = [one.value for one in found if one is not None]
     return known[0] if known and all(math.isclose(value, known[0], rel_tol=1e-6) for value in known) else None
 
 
@@ -115,12 +120,14 @@ COUNT_SCORES: Mapping[str, Score] = {
     "right": Score(title="both", unit="share", better="higher"),
     "average_error": Score(title="average error", unit="objects", better="lower"),
     "match_ratio": Score(title="match ratio", unit="share", better="higher"),
+    "right_ground": Score(title="right ground", unit="share", better="higher"),
 }
 RELATION_SCORES: Mapping[str, Score] = {
     "both_kinds": Score(title="both kinds", unit="share", better="higher"),
     "right_objects": Score(title="right objects", unit="share", better="higher"),
     "right": Score(title="and relation", unit="share", better="higher"),
     "placed_if_both_kinds": Score(title="relation if both kinds", unit="share", better="higher"),
+    "right_ground": Score(title="right ground", unit="share", better="higher"),
 }
 
 
@@ -138,6 +145,8 @@ class CountScores:
     """Mean |counted - asked| (the paper's Eq. 9)."""
     match_ratio: Estimate | None = None
     """Share with counted = asked (Eq. 10)."""
+    right_ground: Estimate | None = None
+    """Of the images whose prompt names a ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +190,8 @@ class RelationScores:
     right_objects: Estimate | None = None
     right: Estimate | None = None
     placed_if_both_kinds: Estimate | None = None
+    right_ground: Estimate | None = None
+    """Of the images whose prompt names a ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +221,10 @@ class CountedImage:
     """Objects by kind; None where the counter cannot read the prompt."""
     objects: tuple[tuple[str, float, float, float], ...] = ()
     """(kind, x, y, score)."""
+    right: bool | None = None
+    """Whether these are exactly the objects that the prompt asks for, in its relation."""
+    ground: str | None = None
+    """Which ground it has, where the prompt names one; "other" for none of the known ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,21 +262,42 @@ class Counter:
     """Further facts of a detector."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SecondCount:
+    """What another counter found in the same images, and how far both agree; by set of counting prompts."""
+
+    counter: Counter
+    scores: Mapping[str, ObjectScores]
+    same_verdict: Mapping[str, Estimate]
+    """Share of images that are right to both counters or to none."""
+    same_objects: Mapping[str, Estimate]
+    """Share of images in which both find the same numbers of the same kinds."""
+    difference: Mapping[str, Estimate]
+    """The share of right images by the first counter less that by this one, image by image."""
+
+
 # -------------------------------------------------------------------------------------------- models, data and their costs
+
+
+Conditioning = Literal["concat", "cross"]
+CONDITIONINGS: Mapping[Conditioning, str] = {"concat": "concatenation", "cross": "cross-attention"}
+"""How text enters a fused block, and what a sentence calls it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """Where and how text enters a backbone."""
 
-    conditioning: Literal["concat", "cross"]
+    conditioning: Conditioning
     n_text: int
     n_image: int | tuple[int, int]
 
     @property
     def fusion(self) -> str:
-        """As the paper calls it; its ablations (Figure 7) have names of their own."""
+        """As the paper calls it; its ablations (Figure 7) and other places have names of their own."""
         image_only = self.n_image not in (0, (0, 0))
+        if image_only and isinstance(self.n_image, tuple) and 0 in self.n_image:
+            return "first blocks only" if self.n_image[0] == 0 else "last blocks only"
         if self.n_text and image_only:
             return "intermediate"
         return "text block only" if self.n_text else "middle only" if image_only else "early"
@@ -269,9 +305,8 @@ class Setting:
     @property
     def words(self) -> str:
         """In a sentence: "cross-attention, intermediate fusion [1, 2]"."""
-        conditioning = {"concat": "concatenation", "cross": "cross-attention"}[self.conditioning]
         fusion = f"{self.fusion} fusion" if self.fusion in ("early", "intermediate") else self.fusion
-        return f"{conditioning}, {fusion} {self._numbers}"
+        return f"{CONDITIONINGS[self.conditioning]}, {fusion} {self._numbers}"
 
     def __str__(self) -> str:
         return f"{self.conditioning}, {self.fusion} {self._numbers}"
@@ -398,8 +433,10 @@ class Evaluation(Result):
     """None where nothing was compared with reference images."""
     metrics: Metrics
     objects: Mapping[str, ObjectCounts] = field(default_factory=dict)
-    """By set of counting prompts: "paper", "all-kinds", "relations", "held-out"; of a directory's images, "captions"."""
+    """By set of counting prompts (`ifuvit.metrics.counting.prompts`); of a directory's images, "captions"."""
     counter: Counter | None = None
+    second_counts: tuple[SecondCount, ...] = ()
+    """What further counters found in the same images."""
     costs: Costs | None = None
     evaluators: Mapping[str, Values] = field(default_factory=dict)
     """What decided the numbers, by evaluator: networks with their hashes."""
@@ -470,6 +507,10 @@ class GeneratedImages(Result):
         prompt: str
         index: int
         """Of its noise."""
+        draws: int = 1
+        """How often it was drawn."""
+        verified: bool | None = None
+        """Whether the counter found what the prompt asks for; None where it cannot read it, or was not asked."""
 
     model: str
     """Its name."""
@@ -483,6 +524,21 @@ class GeneratedImages(Result):
     """False while they are being generated."""
     encoders: Values = field(default_factory=dict)
     device: str | None = None
+    verified_by: Values | None = None
+    """{"counter", "sha256", "redraws"} where images were drawn again until a counter agreed. They are chosen: no evaluation
+    takes them."""
+
+    @property
+    def verification(self) -> str:
+        """What became of it, in words; empty where nothing was verified."""
+        if self.verified_by is None:
+            return ""
+        told = [one.verified for one in self.images if one.verified is not None]
+        redrawn = sum(one.draws > 1 for one in self.images)
+        return (
+            f"chosen by the counter: {sum(told)} of {len(told)} images show what was asked, {redrawn} were drawn again, "
+            f"{len(self.images) - len(told)} have prompts that it cannot read"
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------- experiments
@@ -496,7 +552,9 @@ class ExperimentRun:
     seed: int
     run: str
     result: str
-    status: Literal["done", "missing"]
+    status: Literal["done", "missing", "failed"]
+    reason: str | None = None
+    """Why it failed, when it was last tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -505,7 +563,7 @@ class ExperimentRow:
 
     name: str
     setting: Setting
-    in_the_paper: tuple[int, int]
+    in_the_paper: tuple[int, int | tuple[int, int]]
     """[N_text, N_image] at the paper's depth."""
     guidance_scale: float
     seeds: tuple[int, ...]
@@ -523,11 +581,24 @@ class Verdict:
     worse: str
     metric: str
     difference: Estimate
-    """better - worse."""
-    holds: bool
-    """Whether its sign is the claimed one."""
-    clear: bool | None
-    """Whether its interval leaves out 0; None for one seed, which has none."""
+    """better - worse, seed by seed: the mean with Student's interval; one seed has none."""
+    differences: tuple[float, ...] = ()
+    """By seed, where there are several."""
+    verdict: Literal["holds", "does not hold", "undecided"]
+    """Holds: the interval has the claimed sign throughout; does not hold: the other one; else undecided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elbow:
+    """Where a curve of distance against alignment over guidance scales bends most."""
+
+    setting: str
+    guidance_scale: float | None
+    """Of the means over seeds; None if the curve does not bend toward low distances."""
+    by_seed: tuple[float | None, ...]
+    in_the_paper: float
+    verdict: Literal["holds", "does not hold", "undecided"]
+    """Of the paper's: it holds if all of three seeds or more have it, and does not if none of them has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -547,6 +618,8 @@ class ExperimentResult(Result):
     name: str
     title: str
     scale: str
+    recipe: str = ""
+    """Which training recipe: "modern" or "paper"; "" in files from before there were two."""
     seeds: tuple[int, ...]
     protocol: Values | None = None
     data: ReferenceData | None = None
@@ -555,6 +628,7 @@ class ExperimentResult(Result):
     """The metric's name for each quantity that claims compare."""
     table: tuple[ExperimentRow, ...]
     verdicts: tuple[Verdict, ...] = ()
+    elbows: tuple[Elbow, ...] = ()
     expected: Expected
 
     def __post_init__(self) -> None:
@@ -707,6 +781,55 @@ class Benchmark(Result):
     """By title."""
     reference: Values | None = None
     """Facts of the other code that was timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningPoint:
+    """An evaluation while a run trained."""
+
+    step: int
+    minutes: float
+    """Of training up to there."""
+    counts: Metric | None = None
+    """Share of images of counting prompts with exactly the asked objects."""
+    relations: Metric | None = None
+    """Share of images of relation prompts with one of each kind, rightly placed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """What a run had learned when."""
+
+    name: str
+    run: str
+    recipe: Values = field(default_factory=dict)
+    """Its training recipe."""
+    machine: Values = field(default_factory=dict)
+    """Where it trained."""
+    points: tuple[LearningPoint, ...]
+    minutes_to: Mapping[str, Mapping[str, float | None]]
+    """"counts" and "relations": by share of right images, the minutes until it is first reached; None if it is not."""
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise InputError("points: there are none")
+        for of in self.minutes_to.values():
+            for mark in of:
+                if not mark.replace(".", "", 1).isdecimal():
+                    raise InputError(f"minutes_to: {mark!r} is not a share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurves(Result):
+    """Result of `ifuvit bench quality`: runs side by side."""
+
+    kind = "learning curves"
+
+    curves: tuple[LearningCurve, ...]
+
+    def __post_init__(self) -> None:
+        if not self.curves:
+            raise InputError("curves: there are none")
 
 
 # ---------------------------------------------------------------------------------------------------------- human studies
@@ -929,6 +1052,24 @@ class TrainingRecord:
     loss: tuple[tuple[int, float], ...]
     validation: tuple[tuple[int, float], ...]
     evaluations: tuple[tuple[int, TrainingEvaluation], ...]
+    speed: tuple[tuple[int, float], ...] = ()
+    """(step, steps a second up to there since the entry before)."""
+
+    def seconds_at(self, step: int) -> float:
+        """Seconds of training up to a step, without evaluations, validation and saving: from the speeds of the log, and after
+        its last entry from that one's.
+
+        Raises:
+            InputError: the log has no speeds.
+        """
+        if not self.speed:
+            raise InputError("the log of the training has no steps_per_second")
+        seconds, done = 0.0, 0
+        for until, speed in (*self.speed, (step, self.speed[-1][1])):
+            until = min(until, step)
+            seconds += max(until - done, 0) / speed
+            done = max(until, done)
+        return seconds
 
     @property
     def steps(self) -> int:
@@ -942,7 +1083,7 @@ def read_training(file: Path) -> TrainingRecord | None:
     Raises:
         InputError: a line that is not of this form. The last one may be cut short, for the run may go on.
     """
-    loss, validation, evaluations = [], [], []
+    loss, validation, evaluations, speed = [], [], [], []
     lines = _text(file).split("\n")
     for number, text in enumerate(lines, start=1):
         where = f"{file}: line {number}"
@@ -961,7 +1102,7 @@ def read_training(file: Path) -> TrainingRecord | None:
         step = line.get("step")
         if type(step) is not int:
             raise InputError(f"{where}: 'step' is not a whole number")
-        for key, values in (("loss", loss), ("validation_loss", validation)):
+        for key, values in (("loss", loss), ("validation_loss", validation), ("steps_per_second", speed)):
             if key in line:
                 if not (isinstance(line[key], float | int) and math.isfinite(line[key])):
                     raise InputError(f"{where}: {key!r} is not a number")
@@ -971,7 +1112,12 @@ def read_training(file: Path) -> TrainingRecord | None:
             evaluations.append((step, told))
     if not (loss or validation or evaluations):
         return None
-    return TrainingRecord(loss=tuple(loss), validation=tuple(validation), evaluations=tuple(evaluations))
+    return TrainingRecord(
+        loss=tuple(loss),
+        validation=tuple(validation),
+        evaluations=tuple(evaluations),
+        speed=tuple((step, one) for step, one in speed if one > 0),
+    )
 
 
 # ---------------------------------------------------------------------------------------------- output of `ifuvit costs`
@@ -1086,6 +1232,7 @@ KINDS: Mapping[str, type[Result]] = {
         GeneratedImages,
         ExperimentResult,
         Benchmark,
+        LearningCurves,
         PreferenceStudy,
         CountStudy,
         Analysis,

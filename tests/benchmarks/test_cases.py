@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from stand_in_uvit import write_checkout
 from tiny_training import MODEL, tiny, write_features
 
 from ifuvit.benchmarks.config import TimingConfig
 from ifuvit.benchmarks.machine import make_accelerator
-from ifuvit.benchmarks.reference import guided_step, load_reference
+from ifuvit.benchmarks.reference import guided_step
 from ifuvit.benchmarks.sampling import GUIDANCE_SCALE, Guided, difference_from_plain, sampling, sampling_cases
 from ifuvit.benchmarks.timing import time_cases
 from ifuvit.benchmarks.training import random_batch, training_cases
@@ -24,16 +23,6 @@ from ifuvit.training.batches import Batches
 CPU = torch.device("cpu")
 CONFIGS = {"concat-early": as_uvit(MODEL), "cross-intermediate": MODEL}
 QUICK = TimingConfig(rounds=1, warmup=2, min_seconds=0)
-
-
-@pytest.fixture
-def reference(tmp_path):
-    return load_reference(write_checkout(tmp_path / "checkout"))
-
-
-@pytest.fixture
-def batch():
-    return random_batch(MODEL, 3, seed=0, device=CPU)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from torch.nn.functional import mse_loss
 
 from ifuvit.benchmarks.machine import make_accelerator
 from ifuvit.benchmarks.reference import ReferenceStep, difference_from_uvit, guided_step, load_reference
-from ifuvit.benchmarks.training import random_batch
 from ifuvit.diffusion.objective import DDPM
 from ifuvit.diffusion.schedule import add_noise
 from ifuvit.model.settings import as_uvit
@@ -20,16 +19,6 @@ from ifuvit.utils.errors import InputError
 
 CPU = torch.device("cpu")
 UVIT = as_uvit(MODEL)
-
-
-@pytest.fixture
-def reference(tmp_path):
-    return load_reference(write_checkout(tmp_path / "checkout"))
-
-
-@pytest.fixture
-def batch():
-    return random_batch(MODEL, 3, seed=0, device=CPU)
 
 
 def test_loading_prints_nothing_and_leaves_paths_alone(tmp_path, capsys) -> None:

@@ -113,10 +113,12 @@ def test_generate(tmp_path, checkout):
     assert [row["name"] for row in rows] == ["U-ViT, 5 steps", "5 steps", "2 steps", *guided]
     assert {row["speedup"]["over"] for row in rows[1:]} == {"U-ViT, 5 steps"} and rows[0]["speedup"] is None
 
-    alone = measured(tmp_path, "generate", *arguments[:5], "--precision", "fp32", "--solver", "unipc")
+    alone = measured(
+        tmp_path, "generate", *arguments[:5], "--precision", "fp32", "--solver", "unipc", "--guidance-scale", "3"
+    )
     rows = alone["comparisons"]["fp32"]["rows"]
-    assert [row["name"] for row in rows] == ["5 steps of unipc", "2 steps of unipc"]
-    assert rows[1]["speedup"]["over"] == "5 steps of unipc"
+    assert [row["name"] for row in rows] == [f"{steps} steps of unipc, guidance_scale 3.0" for steps in (5, 2)]
+    assert rows[1]["speedup"]["over"] == rows[0]["name"]
 
 
 @pytest.mark.parametrize(("bf16", "precisions"), [(True, ["fp32", "bf16"]), (False, ["fp32"])])

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ifuvit.commands import generate
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
-from ifuvit.evaluation import generation
+from ifuvit.evaluation import generation, networks
 from ifuvit.evaluation.generate import GenerateConfig, all_prompts, file_name
+from ifuvit.evaluation.targets import open_target
+from ifuvit.metrics.counting.parsing import parse_prompt
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
+from ifuvit.metrics.counting.scores import Detection
 from ifuvit.reporting import gallery
+from ifuvit.results import Counter
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def model(tiny_run):
-    return str(tiny_run)
 
 
 def draw(model, out, *arguments, steps=("--steps", "2")):
@@ -115,7 +115,7 @@ def test_a_run_that_fails_takes_nothing_away(model, tmp_path, monkeypatch):
     assert sorted(out.iterdir()) == before and not (tmp_path / "new").exists()
 
     # interrupted after one image, it can be started again
-    monkeypatch.setattr(generation, "_write_png", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(generation, "write_png", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         draw(model, out, "an apple")
     monkeypatch.undo()
@@ -204,3 +204,49 @@ def test_help_needs_no_heavy_import():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stderr.strip() == "[]" and "s = w - 1" in " ".join(result.stdout.replace("│", " ").split())
+
+
+class Agrees:
+    """A counter that finds what was asked for from the third draw of an image on, and never for "two sheep"."""
+
+    every_kind, threshold, name, sha256 = True, 0.5, "agreeing", "ab"
+
+    def parse(self, prompt):
+        return parse_prompt(prompt)
+
+    def find(self, files, asked, *, threshold):
+        found = []
+        for file, one in zip(files, asked):
+            with Image.open(file) as image:
+                draw = int(image.text["index"]) // 3
+            found.append([Detection(one.kind, 1, 1, 0.9)] * (one.count if draw >= 2 and one.count != 2 else 0))
+        return found
+
+    def facts(self):
+        return Counter(name=self.name)
+
+
+def test_verify_draws_again_until_the_counter_agrees(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(networks, "load_counter", lambda **_: Agrees())
+    prompts = ["a bus", "two sheep", "two red sheep"]
+    manifest = draw(model, tmp_path / "out", *prompts, "--verify", "3")
+    images = manifest["images"]
+    assert [(one["index"], one["draws"], one["verified"]) for one in images] == [
+        (6, 3, True),
+        (10, 4, False),
+        (2, 1, None),
+    ]
+    assert manifest["verified_by"] == {"counter": "agreeing", "sha256": "ab", "redraws": 3}
+    told = capsys.readouterr()
+    assert "1 of 2 images show what was asked, 2 were drawn again, 1 have prompts that it cannot read" in told.out
+    assert told.err.count("images are drawn again") == 3
+    assert "chosen by the counter" in (tmp_path / "out" / "index.html").read_text()
+    # What was kept is the image of its index.
+    seven = draw(model, tmp_path / "more", *["a bus"] * 7)
+    ours, theirs = (
+        np.asarray(Image.open(tmp_path / place)).astype(int)
+        for place in ("out/" + images[0]["file"], "more/" + seven["images"][6]["file"])
+    )
+    assert np.abs(ours - theirs).max() <= 1
+    with pytest.raises(InputError, match="drawn again until the counter agreed"):
+        open_target(str(tmp_path / "out"), device=torch.device("cpu"))

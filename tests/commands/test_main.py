@@ -4,6 +4,7 @@ import errno
 import importlib
 import inspect
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -87,18 +88,61 @@ def test_examples_parse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         parse(config, arguments, prog=f"ifuvit {name}")
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="requires bash")
-def test_completion_in_bash(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[list[str]]], list[list[str]]]:
+    """What bash offers for the last words of command lines."""
+    if shutil.which("bash") is None:
+        pytest.skip("requires bash")
+    directory = tmp_path_factory.mktemp("completion")
     command = [sys.executable, "-m", "ifuvit", "--tyro-print-completion", "bash"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "completion").write_text(done.stdout)
-    code = """source completion; complete() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _tyro_ifuvit
-        echo "${COMPREPLY[*]}"; }
-        complete ifuvit pre; complete ifuvit prepare c; complete ifuvit prepare coco --text-e
-        complete ifuvit generate --dt; complete ifuvit generate --dtype b"""
-    done = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["prepare", "coco", "--text-encoder", "--dtype", "bfloat16"], done.stderr
+    (directory / "completion").write_text(done.stdout)
+    code = """source completion
+        complete() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _tyro_ifuvit; echo "${COMPREPLY[*]}"; }
+        """
+
+    def offered(lines: list[list[str]]) -> list[list[str]]:
+        asked = "\n".join(f"complete ifuvit {shlex.join(line)}" for line in lines)
+        done = subprocess.run(["bash", "-c", code + asked], cwd=directory, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [line.split() for line in done.stdout.splitlines()]
+
+    return offered
+
+
+def test_completion_of_every_command(complete, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    lines = []
+    for name in NAMES:
+        config = importlib.import_module(f"ifuvit.commands.{name.replace('-', '_')}").CONFIG
+        words = list(config.configs) if isinstance(config, Actions) else []
+        words = words[:1] if name == "train" else words  # all presets have the same options
+        lines += [[name, word] for word in words] or [[name]]
+    helped = []
+    for line in lines:
+        assert run(monkeypatch, *line, "--help") == 0
+        helped.append(set(re.findall(r"^  (?:-h, )?(--[\w-]+)", capsys.readouterr().out, re.MULTILINE)))
+    offered = complete([[*line, "--"] for line in lines])
+    for line, options, words in zip(lines, helped, offered):
+        assert options <= set(words), line
+        assert line[0] == "train" or options == set(words)  # train has options of several objectives and optimizers
+    assert [words[0] for words in complete(lines)] == [line[-1] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("prepare coco --text-e", "--text-encoder"),
+        ("generate --dtype b", "bfloat16"),
+        ("train cross-early --objective ", "ddpm flow"),
+        ("train cross-early --optimizer m", "muon"),
+        ("train cross-early --logit-", "--logit-mean --logit-std"),
+        ("train cross-early --muon-m", "--muon-momentum"),
+        ("evaluate --initial-latents ", "data-mean noise"),
+    ],
+)
+def test_completion_of_options_and_values(complete, line: str, words: str) -> None:
+    assert complete([line.split(" ")]) == [words.split()]
 
 
 def test_help_as_a_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ifuvit.diffusion.objective import Flow
 from ifuvit.evaluation.config import EvaluateConfig
 from ifuvit.evaluation.reference_images import ReferenceImages
 from ifuvit.evaluation.run import evaluate
+from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.errors import InputError
 
 FEW = ["--num-images", "8", "--steps", "2", "--device", "cpu"]
@@ -31,11 +31,6 @@ def scenes(tmp_path_factory):
     return write_scenes(tmp_path_factory.mktemp("drawn") / "scenes", train=10, val=16)
 
 
-@pytest.fixture(scope="module")
-def model(tiny_run):
-    return str(tiny_run)
-
-
 def measured(target, scenes, out, *arguments) -> results.Evaluation:
     command.main([str(target), "--data", str(scenes), "--out", str(out), *FEW, *arguments])
     return results.from_file(out, results.Evaluation)
@@ -44,7 +39,7 @@ def measured(target, scenes, out, *arguments) -> results.Evaluation:
 @pytest.fixture(scope="module")
 def result(model, scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / "result.json"
-    measured(model, scenes, out, "--count-prompts", "paper=1", "held-out=1")
+    measured(model, scenes, out, "--count-prompts", "paper=1", "held-out-counts=1")
     return out
 
 
@@ -53,7 +48,7 @@ def test_a_result_has_every_choice(result, scenes):
     assert found.command == "evaluate" and found.target.kind == "ifuvit"
     assert len(found.target.sha256 or "") == len(found.target.fingerprint or "") == 64
     protocol = found.protocol
-    assert protocol["name"] == "quick, changed: steps=2, num_images=8, paper=1, held-out=1"
+    assert protocol["name"] == "quick, changed: steps=2, num_images=8, paper=1, held-out-counts=1"
     assert (protocol["num_images"], protocol["sampling"]["steps"]) == (8, 2)
     assert found.data is not None and found.data.images == 16 and found.data.split == "val"
     assert [metric.name for metric in found.metrics] == [
@@ -63,11 +58,10 @@ def test_a_result_has_every_choice(result, scenes):
         assert metric.interval is not None and metric.reference is not None and metric.network is not None
         low, high = metric.interval
         assert low <= metric.value <= high and metric.n == metric.reference.n == 8, metric.name
-    assert list(found.objects) == ["paper", "held-out"]
-    paper, held_out = found.objects["paper"], found.objects["held-out"]
+    assert list(found.objects) == ["paper", "held-out-counts"]
+    paper, held_out = found.objects["paper"], found.objects["held-out-counts"]
     assert paper.counts is not None and paper.counts.overall.images == 20 and paper.relations is None
-    assert held_out.counts is not None and held_out.relations is not None
-    assert held_out.counts.overall.images + held_out.relations.overall.images == 99
+    assert held_out.counts is not None and held_out.counts.overall.images == 19
     assert found.counter is not None and found.counter.errors
     assert list(found.evaluators) == ["distances", "alignment", "counts", "costs"]
     assert found.evaluators["counts"]["sha256"] == found.counter.sha256
@@ -89,10 +83,10 @@ def test_a_protocols_sampling_reaches_the_images(result):
     kept = result.with_name("result-images")
     settings = {
         name: results.from_file(kept / name / "manifest.json", results.GeneratedImages).sampling
-        for name in ("captions", "paper", "held-out")
+        for name in ("captions", "paper", "held-out-counts")
     }
     assert {name: one["guidance_scale"] for name, one in settings.items()} == {
-        "captions": 2.0, "paper": 4.0, "held-out": 4.0,
+        "captions": 2.0, "paper": 4.0, "held-out-counts": 4.0,
     }  # fmt: skip
     assert all(
         (one["initial_latents"], one["steps"], one["solver"]) == ("data-mean", 2, "auto") for one in settings.values()
@@ -156,7 +150,7 @@ def test_killed_and_run_again(model, scenes, tmp_path, monkeypatch, capsys):
     assert not out.exists() and first.is_file()
     again = measured(model, scenes, out, *arguments)
     assert first.stat().st_mtime_ns == before and again.metrics == whole.metrics
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # the reference, other real images, and these decoded
 
 
 def test_images_of_another_model_are_replaced(model, scenes, tmp_path):
@@ -177,20 +171,20 @@ def test_images_of_another_model_are_replaced(model, scenes, tmp_path):
         measured(other, scenes, tmp_path / "r.json", *arguments, "--images-dir", str(tmp_path / "mine"))
 
 
-def test_the_floor_of_the_models_own_autoencoder(model, scenes, tmp_path):
-    """Off by default, and then part of nothing; real images through an untrained autoencoder are far from real ones."""
-    found = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances", "--reconstruction-floor")
-    plain = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances")
-    assert [replace(metric, details={}) for metric in found.metrics] == list(plain.metrics)
-    floor = results.by_name(found.metrics)["KID-EffNetLite0"].details["reconstructed"]
-    reference = results.by_name(plain.metrics)["KID-EffNetLite0"].reference
-    assert reference is not None and floor["value"] > reference.value + 1 and floor["n"] == 8
-    with pytest.raises(InputError, match="bare has no autoencoder of this package"):
-        folder = tmp_path / "bare"
-        folder.mkdir()
-        for index in range(8):
-            Image.new("RGB", (64, 64)).save(folder / f"{index}.png")
-        measured(folder, scenes, tmp_path / "b.json", "--metrics", "distances", "--reconstruction-floor")
+def test_the_floor_of_the_models_own_autoencoder(model, scenes, tmp_path, capsys):
+    """In every evaluation of a model: real images through an untrained autoencoder are far from real ones. A folder of
+    images has no autoencoder, and the floor of real images alone."""
+    found = measured(model, scenes, tmp_path / "r.json", "--metrics", "distances")
+    kid = results.by_name(found.metrics)["KID-EffNetLite0"]
+    assert kid.reference is not None and kid.decoded_reference is not None
+    assert kid.decoded_reference.value > kid.reference.value + 1 and kid.decoded_reference.n == kid.reference.n == 8
+    assert f"real images {kid.reference.value:.4g}, decoded by its autoencoder" in capsys.readouterr().out
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for index in range(8):
+        Image.new("RGB", (64, 64)).save(folder / f"{index}.png")
+    bare = measured(folder, scenes, tmp_path / "b.json", "--metrics", "distances").metrics[0]
+    assert bare.reference is not None and bare.decoded_reference is None
 
 
 @pytest.fixture
@@ -225,6 +219,21 @@ def test_counting_in_images_requires_no_data(generated, tmp_path, capsys):
     assert [one.threshold for one in objects.thresholds] == [0.3]
     printed = capsys.readouterr().out
     assert "2 of 3 images counted" in printed and "'an astronaut on a horse'" in printed and str(out) in printed
+
+
+def test_a_second_counter_counts_the_same_images(generated, tmp_path, capsys):
+    copy = shutil.copytree(DIRECTORY / "counter-openmoji", tmp_path / "second")
+    out = tmp_path / "counts.json"
+    command.main([str(generated), "--metrics", "counts", "--counter", "openmoji", str(copy), "--out", str(out)])
+    found = results.from_file(out, results.Evaluation)
+    (second,) = found.second_counts
+    assert found.counter is not None and (found.counter.name, second.counter.name) == ("openmoji", str(copy))
+    assert second.same_verdict["captions"].value == 1 and second.difference["captions"].value == 0
+    assert (
+        second.same_verdict["captions"].n == 2 and second.scores["captions"].counts == found.objects["captions"].counts
+    )
+    assert found.evaluators["counts"]["second_counters"] == [found.counter.sha256]
+    assert "100.0 %   +0.0 points" in capsys.readouterr().out
 
 
 def test_a_new_evaluator_is_a_file_and_a_line(generated, tmp_path):

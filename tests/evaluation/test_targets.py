@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -125,4 +126,13 @@ def test_a_diffusers_pipeline(tmp_path):
         options = {"seed": 0, "first_index": 0, "batch_size": 1}
         target.generator(["a"], settings.changed(guidance_interval=(0.2, 0.8)), **options)
     assert len(target.fingerprint or "") == 64
+    # Its own autoencoder is the floor of its distances: what diffusers decodes from the posterior's mean.
+    assert target.decoder is not None and target.decoder.size == 8
+    Image.effect_noise((8, 8), 60).convert("RGB").save(tmp_path / "noise.png")
+    (decoded,) = target.decoder([tmp_path / "noise.png"])
+    pixels = torch.from_numpy(np.array(Image.open(tmp_path / "noise.png"))).permute(2, 0, 1)[None] / 127.5 - 1
+    vae = AutoencoderKL.from_pretrained(tmp_path / "sd" / "vae")
+    with torch.no_grad():
+        expected = vae.decode(vae.encode(pixels.float()).latent_dist.mean).sample.clamp(-1, 1)
+    assert np.abs((np.asarray(decoded) / 127.5 - 1) - expected[0].permute(1, 2, 0).numpy()).max() < 0.01
     assert three[2].tobytes() == again[0].tobytes() and three[0].tobytes() != three[2].tobytes()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ifuvit.experiments import EXPERIMENTS, SCALES
+from ifuvit.model.flops import cost_of
 from ifuvit.model.presets import presets
 
 SETTINGS = {setting.name: setting for experiment in EXPERIMENTS.values() for setting in experiment.settings}
@@ -27,6 +28,17 @@ def test_ablation_covers_both_conditionings_as_the_paper_writes_them() -> None:
     middle = SETTINGS["cross-middle"]
     assert middle.at(presets["openmoji-concat-early"]).n_image == 2  # of depth 6, as 4 of 12
     assert middle.at(presets["cross-early"]).n_image == 4
+
+
+def test_text_is_fused_at_three_places_at_equal_flops() -> None:
+    settings = EXPERIMENTS["position"].settings
+    for base in ("cross-intermediate", "openmoji-cross-intermediate"):
+        costs = [cost_of(setting.at(presets[base])) for setting in settings]
+        assert len({cost["gflops"]["with_attention"] for cost in costs}) == 1
+        assert len({cost["parameters"] for cost in costs}) == 1
+    assert [setting.at(presets["cross-early"]).n_image for setting in settings] == [(0, 6), (3, 3), (6, 0)]
+    assert [setting.at(presets["openmoji-cross-early"]).n_image for setting in settings] == [(0, 3), (1, 2), (3, 0)]
+    assert [setting.fusion for setting in settings] == ["first blocks only", "intermediate", "last blocks only"]
 
 
 def test_a_setting_changes_nothing_but_where_text_enters() -> None:
@@ -71,4 +83,6 @@ def test_scales_fit_their_presets(name: str) -> None:
     model = replace(default_config(scale.preset).recipe.model, **scale.model)
     default_config(scale.preset, model=model, evaluate_data=Path("val"), **scale.recipe)
     for setting in SETTINGS.values():
-        assert setting.at(model).n_image == setting.n_image * model.depth // 12
+        front, back = setting.at(model).image_only
+        whole = (setting.n_image,) * 2 if isinstance(setting.n_image, int) else setting.n_image
+        assert front == whole[0] * model.depth // 12 and front + back == sum(whole) * model.depth // 12

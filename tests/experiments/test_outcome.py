@@ -7,7 +7,7 @@ import pytest
 
 from ifuvit.experiments import EXPERIMENTS
 from ifuvit.experiments.definition import Claim, Experiment, Quantity, Setting
-from ifuvit.experiments.outcome import agreed, over_seeds, student, summary, table, verdicts
+from ifuvit.experiments.outcome import agreed, elbow, elbows, over_seeds, student, summary, table, verdicts
 from ifuvit.results import (
     Costs,
     Counts,
@@ -162,26 +162,59 @@ def test_verdicts_compare_seed_by_seed() -> None:
     assert nearer.difference.value == pytest.approx(-1.5) and nearer.difference.n == 2
     # -1 and -2: Student's interval of two values, 12.706 standard errors to each side.
     assert nearer.difference.interval == pytest.approx((-1.5 - 12.706 * 0.5, -1.5 + 12.706 * 0.5), rel=1e-4)
-    assert nearer.holds and nearer.clear is False
-    assert aligned.difference.value == pytest.approx(0.1) and aligned.holds and not aligned.clear
-    assert counts.metric == "average error of counts" and not counts.holds and counts.clear is False
+    assert nearer.differences == (-1, -2) and nearer.verdict == "undecided"
+    assert aligned.difference.value == pytest.approx(0.1) and aligned.verdict == "undecided"
+    assert counts.metric == "average error of counts" and counts.verdict == "undecided"
 
 
-def test_a_verdict_is_clear_when_seeds_agree() -> None:
+def test_a_verdict_is_decided_when_seeds_agree() -> None:
+    """Whichever way: the mirrored claim is mirrored word for word."""
     results = {
         "early": {seed: [result(10 + seed, 0.2, 0.6)] for seed in range(3)},
         "late": {seed: [result(9 + seed + 0.1 * seed, 0.2, 0.6)] for seed in range(3)},
     }
     nearer = verdicts(EXPERIMENT, HEADLINE, results)[0]
-    assert nearer.difference.value == pytest.approx(-0.9) and nearer.holds and nearer.clear is True
+    assert nearer.difference.value == pytest.approx(-0.9) and nearer.verdict == "holds"
+    mirrored = Claim(text="farther", better="early", worse="late", by="distance")
+    farther = verdicts(replace(EXPERIMENT, claims=(mirrored,)), HEADLINE, results)[0]
+    assert farther.verdict == "does not hold" and farther.difference.interval is not None
+    assert farther.differences == tuple(-one for one in nearer.differences)
+    assert nearer.difference.interval == pytest.approx([-bound for bound in reversed(farther.difference.interval)])
+
+
+def test_elbow() -> None:
+    """A curve that falls steeply and then flatly bends at 4; a straight one, or one that bulges upward, nowhere."""
+    bent = [(1.0, 0.1, 1.0), (2.0, 0.2, 0.8), (4.0, 0.5, 1.0), (6.0, 0.55, 3.0), (8.0, 0.6, 6.0)]
+    assert elbow(bent) == elbow(bent[::-1]) == 4.0
+    assert elbow([(w, w, 10 * w) for w in (1.0, 2.0, 4.0)]) is None
+    assert elbow([(1.0, 0.0, 0.0), (2.0, 0.5, 0.9), (3.0, 1.0, 1.0)]) is None
+    assert elbow(bent[:2]) is None and elbow([(w, 0.5, w) for w in (1.0, 2.0, 3.0)]) is None
+
+
+def test_elbows_of_an_experiment_need_three_seeds_for_a_verdict() -> None:
+    scales = (1.0, 4.0, 8.0)
+    sweep = replace(EXPERIMENT, guidance_scales=scales, elbow=4.0)
+
+    def curve(seed: int, bend: float = 0.0) -> list[Evaluation]:
+        heights = (1.0 + seed, 1.1 + seed + bend, 9.0 + seed)
+        return [result(y, x, 0.1, scale=w) for w, x, y in zip(scales, (0.1, 0.6, 0.7), heights)]
+
+    early, late = elbows(
+        sweep, HEADLINE, {"early": {s: curve(s) for s in range(3)}, "late": {s: curve(s) for s in range(2)}}
+    )
+    assert (early.setting, early.guidance_scale, early.by_seed, early.verdict) == ("early", 4.0, (4.0,) * 3, "holds")
+    assert (late.guidance_scale, late.verdict) == (4.0, "undecided")
+    flat = {s: curve(s, bend=20.0) for s in range(3)}
+    (refuted,) = elbows(sweep, HEADLINE, {"early": flat, "late": {0: curve(0)[:2]}})  # a part of a curve has none
+    assert (refuted.by_seed, refuted.verdict) == ((None,) * 3, "does not hold")
+    assert elbows(EXPERIMENT, HEADLINE, {"early": flat, "late": {}}) == ()
 
 
 def test_verdict_of_one_seed_or_none() -> None:
     results = {"early": {1: [result(10, 0.2, 0.6)]}, "late": {1: [result(9, 0.2, 0.7)]}}
     nearer, aligned, counts = verdicts(EXPERIMENT, HEADLINE, results)
-    assert nearer.holds and nearer.clear is None and nearer.difference.interval is None
-    assert not aligned.holds  # equal is not better
-    assert not counts.holds
+    assert nearer.verdict == "undecided" and nearer.difference.interval is None and nearer.differences == ()
+    assert aligned.verdict == counts.verdict == "undecided"
     assert verdicts(EXPERIMENT, {"distance": "FD"}, results) == (nearer,)
     assert verdicts(EXPERIMENT, HEADLINE, {"early": {1: []}, "late": {1: [result(9, 0.2, 0.7)]}}) == ()
 
@@ -201,8 +234,8 @@ def test_summary() -> None:
         expected=Expected(source="nowhere", rows={}),
     )
     text = summary(outcome)
-    assert "10 [9, 11]" in text and "nearer: yes, in one seed (FD -1)" in text
-    assert "counts: no, in one seed (average error of counts 0.1)" in text
+    assert "10 [9, 11]" in text and "nearer: undecided (FD -1, 1 seed)" in text
+    assert "counts: undecided (average error of counts 0.1, 1 seed)" in text
     assert "early" not in summary(replace(outcome, table=(), verdicts=()))
 
 

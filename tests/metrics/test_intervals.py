@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from ifuvit.metrics.intervals import bootstrap_interval, estimate, share
 
@@ -26,8 +27,11 @@ def test_estimate():
     assert made.interval == bootstrap_interval(values)
 
 
-def test_shares_of_0_and_1_have_wilsons_interval():
-    assert share([0.0, 1.0, 1.0, 1.0]) == estimate([0.0, 1.0, 1.0, 1.0])
+def test_shares_have_wilsons_interval():
+    for count, n in ((7, 10), (150, 200), (1, 100), (0, 5), (5, 5)):
+        found, wilson = share([1.0] * count + [0.0] * (n - count)), binomtest(count, n).proportion_ci(method="wilson")
+        assert found.value == count / n and found.n == n
+        assert found.interval == pytest.approx((wilson.low, wilson.high), abs=1e-6)
     z = 1.959964
     for count in (2, 20, 1000):
         every, none = share([1.0] * count), share([0.0] * count)

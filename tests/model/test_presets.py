@@ -26,7 +26,7 @@ def test_the_name_tells_the_setting(name: str) -> None:
     assert config.conditioning == ("concat" if "concat" in name else "cross")
     assert config.n_text == (0 if early else 1)
     assert config.num_fused == (config.depth + 1 if early else {"openmoji": 3}.get(name.split("-")[0], 5))
-    assert config.cross_attention == "added" and not config.mask_padding
+    assert config.cross_attention == "added" and config.mask_padding == name.startswith("openmoji")
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ifuvit.model.intermediates import record_intermediates
+from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import Attention, EncodedText, IFUViT, timestep_embedding, unpatchify
 from ifuvit.utils.errors import InputError
@@ -599,3 +600,21 @@ def test_damaged_configuration(tmp_path: Path, change: dict[str, Any], shown: st
     assert shown in refusal(tmp_path)
     path.write_text('{"latent_size": 8, "lat')
     assert str(path) in refusal(tmp_path)
+
+
+def test_settings_of_one_seed_start_from_equal_weights() -> None:
+    """Wherever both have a parameter; another seed gives others, and no two parameters are alike."""
+
+    def start(seed: int, **setting: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        return IFUViT(replace(presets["openmoji-cross-early"], **setting)).state_dict()
+
+    early = start(5)
+    for setting in ({"n_text": 2, "n_image": 2}, {"conditioning": "concat"}, {"n_image": (3, 0)}):
+        other = start(5, **setting)
+        assert all(torch.equal(other[name], weights) for name, weights in early.items()), setting
+    another = start(6)
+    drawn = [name for name, weights in early.items() if weights.ndim > 1 and name != "final_layer.weight"]
+    assert len(drawn) > 20 and not any(torch.equal(early[name], another[name]) for name in drawn)
+    first, second = early["in_blocks.0.attn.qkv.weight"], early["in_blocks.1.attn.qkv.weight"]
+    assert not torch.equal(first, second) and first.std().item() == pytest.approx(0.02, rel=0.05)

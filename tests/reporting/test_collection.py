@@ -20,7 +20,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_kinds_are_found(everything: Path) -> None:
     results = collect([everything])
     assert [one.name for one in results.evaluations if not one.result.metrics] == ["images-of-old"]
-    assert [one.name for one in results.experiments] == ["ablation", "table1"]
+    assert [one.name for one in results.experiments] == ["ablation", "guidance_sweep", "table1"]
     assert [run.name for run in results.trainings] == ["concat-early", "cross-intermediate"]
     assert [len(run.result.evaluations) for run in results.trainings] == [8, 8]
     assert len(results.sweeps) == 1

@@ -43,7 +43,7 @@ def test_lines_stay_inside() -> None:
         )
         for n in range(3)
     ]
-    plot = line_plot(series, title="A & B", x_label="x", y_label="y", reference=("real", 200.0), apart=True)
+    plot = line_plot(series, title="A & B", x_label="x", y_label="y", references=[("real", 200.0)], apart=True)
     assert all(0 <= x <= 360 and 0 <= y <= 250 for x, y in coordinates(plot))
     assert [name for name, _ in plot.legend] == ["<model 0>", "<model 1>", "<model 2>"]
     root = ElementTree.fromstring(str(plot.svg))
@@ -62,7 +62,7 @@ def test_bars_start_at_zero() -> None:
         Bar(name="b", estimate=Estimate(value=-1.0), color=1),
         Bar(name="c", estimate=Estimate(value=0.0)),
     ]
-    plot = bar_plot(bars, title="t", reference=("real", 0.5))
+    plot = bar_plot(bars, title="t", references=[("real", 0.5)])
     first, second, _ = ElementTree.fromstring(str(plot.svg)).iter("rect")
     zero = float(first.get("x", 0))
     assert float(second.get("x", 0)) + float(second.get("width", 0)) == pytest.approx(zero, abs=0.02)

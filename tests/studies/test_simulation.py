@@ -101,13 +101,14 @@ def test_a_few_studies_find_what_was_planted() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["preference", "count"])
 def test_intervals_cover_the_truth(kind: str) -> None:
-    """Those of 200 studies of 10 raters in 90 to 98 %; three standard errors of one number's share are 4.6 %."""
+    """Those of 100 studies of 10 raters; three standard errors of one number's share are 6.5 %. Of 200 studies:
+    results/human-study-simulation."""
     if kind == "preference":
-        found = coverage(preferences, truth=preferences(999, items=8000, raters=2000), planted="abcd", studies=200)
+        found = coverage(preferences, truth=preferences(999, items=8000, raters=2000), planted="abcd", studies=100)
     else:
         truth = counts(999, images_per_prompt=300, raters=800)
-        found = coverage(counts, truth=truth, planted="xy", studies=200)
+        found = coverage(counts, truth=truth, planted="xy", studies=100)
     assert found["order_found"] == 1
     shares = np.array(list(found["covered"].values()))
     assert 0.92 <= shares.mean() <= 0.97
-    assert (shares >= 0.88).all()
+    assert (shares >= 0.86).all()

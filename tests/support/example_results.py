@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 from study_simulation import RaterModel, simulate_count, simulate_preference
 
 from ifuvit import results
+from ifuvit.benchmarks.config import BenchQualityConfig
+from ifuvit.benchmarks.quality import bench_quality
 from ifuvit.results import (
     Analysis,
     Benchmark,
@@ -20,6 +22,7 @@ from ifuvit.results import (
     Counter,
     Counts,
     CountScores,
+    Elbow,
     Estimate,
     Evaluation,
     Expected,
@@ -45,6 +48,7 @@ from ifuvit.results import (
     ScalingPoint,
     ScalingSeries,
     ScoresAtThreshold,
+    SecondCount,
     Seconds,
     Setting,
     Speedup,
@@ -90,7 +94,7 @@ PROTOCOL = {
     "prefix": "",
     "sampling": SAMPLING,
     "seed": 0,
-    "count_prompts": [["paper", 10], ["relations", 1], ["held-out", 1]],
+    "count_prompts": [["paper", 10], ["relations", 1], ["held-out-counts", 5], ["held-out-relations", 1]],
     "counts_scenes": True,
     "count_guidance_scale": 4.0,
 }
@@ -115,18 +119,34 @@ def metrics(quality: float) -> tuple[Metric, ...]:
     how = "other images of the split, same n"
 
     def metric(
-        name: str, subject: Any, one: Estimate, real: float | None = None, how: str = how, **more: Any
+        name: str,
+        subject: Any,
+        one: Estimate,
+        real: float | None = None,
+        how: str = how,
+        decoded: float | None = None,
+        **more: Any,
     ) -> Metric:
         better = "lower" if subject == "distance" else "higher"
         reference = None if real is None else Reference(value=real, n=1000, how=how)
-        return Metric(**vars(one), name=name, subject=subject, better=better, reference=reference, **more)
+        floor = None if decoded is None else Reference(value=decoded, n=1000, how=f"{how}, decoded")
+        floors = {"reference": reference, "decoded_reference": floor}
+        return Metric(**vars(one), name=name, subject=subject, better=better, **floors, **more)
 
     pairs = "real images with their own captions"
     score = estimate(0.35 + 0.12 * quality, 0.0061)
     return (
-        metric("KID-EffNetLite0", "distance", estimate(0.09 - 0.06 * quality, 0.0041, "100 subsets of 1000"), 0.00021),
-        metric("FD-EffNetLite0", "distance", estimate(210 - 90 * quality, 6.2, "10 disjoint subsets"), 41.3),
-        metric("precision-EffNetLite0", "coverage", estimate(0.5 + 0.2 * quality, 0.02), 0.78),
+        metric(
+            "KID-EffNetLite0",
+            "distance",
+            estimate(0.09 - 0.06 * quality, 0.0041, "100 subsets of 1000"),
+            0.00021,
+            decoded=0.012,
+        ),
+        metric(
+            "FD-EffNetLite0", "distance", estimate(210 - 90 * quality, 6.2, "10 disjoint subsets"), 41.3, decoded=74.8
+        ),
+        metric("precision-EffNetLite0", "coverage", estimate(0.5 + 0.2 * quality, 0.02), 0.78, decoded=0.61),
         metric("recall-EffNetLite0", "coverage", estimate(0.4 + 0.2 * quality, 0.02)),
         metric("TwoTower score", "alignment", score, 0.512, pairs, details={"x100": 35 + 12 * quality, "prefix": ""}),
     )
@@ -230,6 +250,20 @@ def generated(command: str, model: str, **sampling: Any) -> GeneratedImages:
     )
 
 
+def images_of(share: float) -> tuple[CountedImage, ...]:
+    """200 images of which a share is right."""
+    return tuple(
+        CountedImage(file=f"{place}.png", prompt="a bus", counted={"bus": 1}, right=place < 200 * share)
+        for place in range(200)
+    )
+
+
+def grounds(quality: float) -> Counts:
+    """Of prompts that name a ground."""
+    of = counts(quality)
+    return replace(of, overall=replace(of.overall, right_ground=estimate(0.9 + quality / 10, 0.03, n=126)))
+
+
 def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 1234, images: bool = True) -> Path:
     conditioning, n_text, n_image = ABLATION[setting]
     name = f"openmoji-{setting}"
@@ -252,11 +286,23 @@ def write_evaluation(file: Path, setting: str, quality: float, *, seed: int = 12
             data=DATA,
             metrics=metrics(quality),
             objects={
-                "paper": ObjectCounts(counts=counts(quality)),
+                "paper": ObjectCounts(counts=counts(quality), images=images_of(quality)),
+                "grounds": ObjectCounts(counts=grounds(quality)),
+                "paraphrases": ObjectCounts(counts=counts(quality - 0.1), images=images_of(quality - 0.1)),
                 "relations": ObjectCounts(relations=relations(quality)),
-                "held-out": ObjectCounts(counts=counts(quality / 2), relations=relations(quality / 2)),
+                "held-out-counts": ObjectCounts(counts=counts(quality / 2)),
+                "held-out-relations": ObjectCounts(relations=relations(quality / 2)),
             },
             counter=COUNTER,
+            second_counts=(
+                SecondCount(
+                    counter=Counter(name="counter-of-another-seed"),
+                    scores={"paper": ObjectScores(counts=counts(quality))},
+                    same_verdict={"paper": estimate(0.985, 0.02, "Wilson's over images", 200)},
+                    same_objects={"paper": estimate(0.98, 0.02, "Wilson's over images", 200)},
+                    difference={"paper": estimate(0.005, 0.01, n=200)},
+                ),
+            ),
             costs=replace(costs(setting), training_steps_per_second=2.88, images_per_second=3.4, peak_memory_gib=1.31),
             images=f"{kept.name}/captions" if images else None,
             device="cpu",
@@ -308,7 +354,7 @@ def experiment(name: str, seeds: tuple[int, ...], **parts: Any) -> ExperimentRes
         title=titles.get(name, "Curve"),
         scale="openmoji",
         seeds=seeds,
-        headline={"distance": "KID-EffNetLite0"},
+        headline={"distance": "KID-EffNetLite0", "counts": "right kind and count"},
         expected=Expected(source="arXiv", rows={}),
         **parts,
     )
@@ -348,10 +394,10 @@ def write_experiment(directory: Path, name: str, seeds: tuple[int, ...] = (1234,
             worse=f"{conditioning}-early",
             metric="KID-EffNetLite0",
             difference=estimate(-0.0135, 0.004, "Student's t over seeds", len(seeds)),
-            holds=True,
-            clear=clear,
+            differences=(-0.012, -0.015),
+            verdict=verdict,
         )
-        for conditioning, clear in (("concat", True), ("cross", False))
+        for conditioning, verdict in (("concat", "holds"), ("cross", "undecided"))
     )
     parts = {"protocol": PROTOCOL, "data": DATA, "runs": tuple(runs), "table": tuple(table), "verdicts": verdicts}
     return write(directory / "experiment.json", experiment(name, seeds, **parts))
@@ -374,7 +420,22 @@ def write_guidance_experiment(directory: Path) -> Path:
     run = ExperimentRun(
         setting="cross-intermediate", seed=1234, run="r", result="sweeps/seed-1234/sweep.json", status="done"
     )
-    return write(directory / "experiment.json", experiment("guidance_sweep", (1234,), runs=(run,), table=table))
+    failed = ExperimentRun(
+        setting="cross-early", seed=1234, run="q", result="q.json", status="failed", reason="the loss is not a number"
+    )
+    bend = Elbow(
+        setting="cross-intermediate", guidance_scale=4.0, by_seed=(4.0,), in_the_paper=4.0, verdict="undecided"
+    )
+    parts = {"runs": (run, failed), "table": table, "elbows": (bend,)}
+    return write(directory / "experiment.json", experiment("guidance_sweep", (1234,), **parts))
+
+
+def learning(share: float) -> tuple[Metric, ...]:
+    """What an evaluation of scenes counts."""
+    return tuple(
+        Metric(**vars(estimate(value, 0.04, n=100)), name=name, subject="counts", unit="share", better="higher")
+        for name, value in (("right kind and count", 0.1 + 0.85 * share), ("relation", 0.9 * share**3))
+    )
 
 
 def write_training(directory: Path, level: float) -> Path:
@@ -383,7 +444,8 @@ def write_training(directory: Path, level: float) -> Path:
         lines.append({"step": step, "loss": level * (0.02 + 0.9 / (1 + step / 60)), "steps_per_second": 2.9})
         if step % 1000 == 0:
             lines.append({"step": step, "validation_loss": level * (0.021 + 0.9 / (1 + step / 60))})
-            numbers = metrics(step / 8000 / level)
+            learned = step / 8000 / level
+            numbers = (*metrics(learned), *learning(learned))
             told = TrainingEvaluation(images=200, guidance_scale=2.0, steps=25, metrics=numbers)
             lines.append({"step": step, "evaluation": to_dict(told)})
     file = directory / "metrics.jsonl"
@@ -575,8 +637,11 @@ def write_all(root: Path) -> Path:
     write_sweep(root / "sweep")
     write_experiment(root / "table1", "table1")
     write_experiment(root / "ablation", "ablation", (1234,))
+    write_guidance_experiment(root / "guidance")
     write_training(root / "runs" / "concat-early", 1.2)
     write_training(root / "runs" / "cross-intermediate", 1.0)
+    runs = (root / "runs" / "concat-early", root / "runs" / "cross-intermediate")
+    bench_quality(BenchQualityConfig(runs=runs, out=root / "quality.json"))
     write_costs(root / "costs.json")
     write_benches(root / "bench")
     write_studies(root / "studies")

@@ -9,19 +9,20 @@ from PIL import Image
 from tiny_pipeline import TOKENS, write_text_encoder, write_vae
 from tiny_training import MODEL, write_features
 
+from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.text_encoder import TextEncoder
-from ifuvit.evaluation.evaluators.base import Findings, Setup
+from ifuvit.evaluation.evaluators.base import Findings, Setup, captions
 from ifuvit.results import Metric
 from ifuvit.training import evaluation
-from ifuvit.utils.distributed import in_order
+from ifuvit.utils.distributed import merge_shares
 
 PIXELS = 16
 SETTINGS = {
     "model": replace(MODEL, text_width=16, text_tokens=TOKENS),
     "evaluate_every": 8,
     "evaluate_images": 5,
-    "evaluate_steps": 2,
+    "evaluate_sampling": SamplingSettings(steps=2, guidance_scale=2.0),
 }
 """Fields for `tiny_training.tiny`, beside `evaluate_data`."""
 
@@ -59,13 +60,13 @@ class Brightness:
     requires_reference = requires_captions = False
 
     def __init__(self, setup: Setup) -> None:
-        self.processes = setup.processes
+        self.setup, self.processes = setup, setup.processes
 
     def facts(self):
         return {}
 
     def image_sets(self):
-        return []
+        return [captions(self.setup)]
 
     def prepare(self):
         pass
@@ -77,7 +78,7 @@ class Brightness:
         def look():
             return np.array([np.asarray(Image.open(file)).mean() for file in self.processes.share(files)])
 
-        brightness = in_order(self.processes.all_gather(look))
+        brightness = merge_shares(self.processes.all_gather(look))
         metric = Metric(value=float(brightness.mean()), name="brightness", subject="distance", better=None)
         return Findings(metrics=(metric,))
 

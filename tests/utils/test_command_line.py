@@ -1,13 +1,13 @@
 """Command lines into configurations: what parses, the help, and one line for what does not parse."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ifuvit.utils.command_line import Actions, parse
+from ifuvit.utils.command_line import Actions, Inline, parse
 from ifuvit.utils.errors import InputError
 
 
@@ -79,6 +79,32 @@ def test_values():
     defaults = Settings(out=Path("d"), count=9, optimizer=Optimizer(learning_rate=1.0))
     parsed = parse(defaults, ["--betas", "0", "0.5"], prog="ifuvit try")
     assert parsed == Settings(out=Path("d"), count=9, optimizer=Optimizer(learning_rate=1.0, betas=(0, 0.5)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """Hold sections whose options stand among its own."""
+
+    betas: int = 1
+    """Its own."""
+    bare: Annotated[Optimizer, Inline()] = Optimizer()
+    first: Annotated[Optimizer | None, Inline("first_")] = None
+    """Not known to the command line: there is no default."""
+    second: Annotated[Optimizer | None, Inline("second_")] = Optimizer(betas=(0.5, 0.5))
+
+
+def test_inline_sections(capsys):
+    given = "--betas 3 --learning-rate 1 --second-learning-rate 2".split()
+    assert parse(replace(Outer(), first=Optimizer()), [*given, "--first-betas", "0", "1"], prog="ifuvit try") == Outer(
+        betas=3,
+        bare=Optimizer(learning_rate=1),
+        first=Optimizer(betas=(0, 1)),
+        second=Optimizer(learning_rate=2, betas=(0.5, 0.5)),
+    )
+    shown = help_of(replace(Outer(), first=Optimizer()), capsys)
+    assert shown.count("Peak rate.") == 3 and shown.count("Of AdamW.") == 2 and "(default: 0.5 0.5)" in shown
+    with pytest.raises(InputError, match="^--second-learning-rate -1.0: must be positive"):
+        parse(replace(Outer(), first=Optimizer()), ["--second-learning-rate", "-1"], prog="ifuvit try")
 
 
 def help_of(config, capsys, *arguments):

@@ -4,10 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from ifuvit.diffusion.settings import MAX_STEPS, SamplingSettings, Solver
+from tyro.conf import Positional, arg
+
+from ifuvit.diffusion.settings import MAX_STEPS, SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.shipped import DEFAULT_MODEL
+from ifuvit.utils.command_line import Inline
 from ifuvit.utils.config import NonNegative, Positive, Range, check
 from ifuvit.utils.errors import InputError
 
@@ -123,20 +126,20 @@ class BenchGenerateConfig(BenchAgainstConfig):
     """A shipped model, a run or a pipeline directory."""
     steps: tuple[Annotated[int, Range(least=1, most=MAX_STEPS)], ...] = (50, 25, 20, 15, 10)
     """Solver steps."""
-    solver: Solver = "dpm++"
-    """Of this package's images; U-ViT's way is dpm++, the paper's."""
     guidance_interval: tuple[float, float] | None = None
     """Also with guidance in this part of the noise range only, in n / 1000."""
+    sampling: Annotated[SamplingSettings, Inline()] = SamplingSettings(solver="dpm++")
+    """Everything else about this package's images; U-ViT's way is dpm++, the paper's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_distinct("steps")
-        _ = self.sampling  # refuses impossible settings
+        _ = self.cases  # refuses impossible settings
 
     @property
-    def sampling(self) -> list[SamplingSettings]:
+    def cases(self) -> list[SamplingSettings]:
         """All settings to time: the most steps first, guided everywhere first."""
-        everywhere = [SamplingSettings(solver=self.solver, steps=steps) for steps in sorted(self.steps, reverse=True)]
+        everywhere = [replace(self.sampling, steps=steps) for steps in sorted(self.steps, reverse=True)]
         if self.guidance_interval is None:
             return everywhere
         return everywhere + [replace(one, guidance_interval=self.guidance_interval) for one in everywhere]
@@ -191,9 +194,31 @@ def preset_models(names: tuple[str, ...]) -> dict[str, IFUViTConfig]:
     return {name: presets[name] for name in names}
 
 
-ACTIONS: dict[str, type[BenchConfig]] = {
+@dataclass(frozen=True, kw_only=True)
+class BenchQualityConfig:
+    """Minutes of training until 80, 90 and 95 % of counts and 50, 80 and 90 % of relations are right, and the learning curves
+    of several runs side by side. Read from the logs of runs that were trained with --evaluate-every and --evaluate-data on
+    OpenMoji Scenes; a plot is written next to the result, as RESULT.svg.
+
+    Example: ifuvit bench quality runs/recipe runs/without-muon --out quality.json
+    """
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
+    """Run directories of `ifuvit train`."""
+    out: Path
+    """JSON file to write."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise InputError("no RUN; name run directories of `ifuvit train`")
+        if self.out.is_dir():
+            raise InputError(f"--out {self.out}: is a directory; give the name of a JSON file")
+
+
+ACTIONS: dict[str, type[BenchConfig] | type[BenchQualityConfig]] = {
     "train": BenchTrainConfig,
     "sample": BenchSampleConfig,
     "generate": BenchGenerateConfig,
     "scaling": BenchScalingConfig,
+    "quality": BenchQualityConfig,
 }

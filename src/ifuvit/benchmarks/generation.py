@@ -34,9 +34,7 @@ def bench_generate(
     for precision in config.precision:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=dtype)
-        comparisons[precision] = compare(
-            generation_cases(pipeline, reference, prompts, config.sampling), config, device
-        )
+        comparisons[precision] = compare(generation_cases(pipeline, reference, prompts, config.cases), config, device)
     return comparisons
 
 
@@ -85,14 +83,14 @@ def generation_cases(
 
 
 def _name(settings: SamplingSettings) -> str:
-    """What a result calls a case: what differs from dpm++, guided everywhere."""
+    """What a result calls a case: its steps, and what differs from dpm++ with the default settings."""
+    others = settings.differences(SamplingSettings(solver="dpm++", steps=settings.steps))
     name = f"{settings.steps} steps"
-    if settings.solver != "dpm++":
-        name += f" of {settings.solver}"
-    if settings.guidance_interval != (0, 1):
-        low, high = settings.guidance_interval
-        name += f", guided from {low:g} to {high:g}"
-    return name
+    if solver := others.pop("solver", None):
+        name += f" of {solver}"
+    if interval := others.pop("guidance_interval", None):
+        name += f", guided from {interval[0]:g} to {interval[1]:g}"
+    return ", ".join([name, *(f"{field} {value}" for field, value in others.items())])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`ifuvit generate`."""
 
+from ifuvit import results
 from ifuvit.diffusion.settings import PAPER_SETTINGS
 from ifuvit.evaluation.generate import GenerateConfig, run
 from ifuvit.reporting.gallery import write_gallery
@@ -15,4 +16,7 @@ def main(arguments: list[str]) -> None:
         config = parse(GenerateConfig(sampling=PAPER_SETTINGS), arguments, prog="ifuvit generate")
     out = run(config)
     write_gallery(out)
+    generated = results.from_file(out / "manifest.json", results.GeneratedImages)
+    if generated.verification:
+        print(generated.verification)
     print(f"{out / 'index.html'}: {len(list(out.glob('[0-9]*.png')))} images; the grid is {out / 'grid.png'}")

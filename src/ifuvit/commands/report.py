@@ -13,7 +13,7 @@ from ifuvit.utils.errors import InputError
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     """Make one self-contained HTML page of all results in and below some directories: results of evaluate, experiment,
-    count, study and bench, training logs (metrics.jsonl), costs.json, and images of generate. Sections without results
+    study and bench, training logs (metrics.jsonl), costs.json, and images of generate. Sections without results
     are left out. The tables are also written as CSV and Markdown. Nothing is computed.
 
     Example:

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import tyro
 
 from ifuvit.diffusion.objective import OBJECTIVES
+from ifuvit.evaluation.protocols import protocols
 from ifuvit.model.presets import presets
 from ifuvit.training.config import OPTIMIZERS, TrainConfig, default_config
 from ifuvit.utils.command_line import Actions, parse
@@ -16,7 +17,10 @@ CONFIG = Actions(
     word="preset",
     about="Train a model on an encoded data set, with the recipe of a preset and what the options change. The same command "
     "again resumes where the run stopped.",
-    configs={name: default_config(name, data=tyro.MISSING, out=tyro.MISSING) for name in presets},
+    configs={
+        name: default_config(name, data=tyro.MISSING, out=tyro.MISSING, evaluate_sampling=protocols["quick"].sampling)
+        for name in presets
+    },
     texts={
         name: f"{'Intermediate' if c.n_text or c.n_image else 'Early'} fusion, {c.conditioning}; depth {c.depth}, width "
         f"{c.embed_dim}.\n\n{TrainConfig.__doc__}"
@@ -40,8 +44,11 @@ def main(arguments: list[str]) -> None:
 
 
 def _with_chosen_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:
-    """The defaults with the objective and the optimizer that the options name: the other options are those of the chosen
-    kind, so the choice is read first."""
+    """The defaults with the objective, the optimizer and the evaluation protocol that the options name, which are read
+    first: the others are those of the chosen kind, or have its defaults."""
+    protocol = protocols.get(_value_of("--evaluate-protocol", options) or "")
+    if protocol is not None:
+        config = set_fields(config, evaluate_sampling=protocol.sampling)
     for section, kinds in (("objective", OBJECTIVES), ("optimizer", OPTIMIZERS)):
         name, before = _value_of(f"--{section}", options), getattr(config.recipe, section)
         if name is not None and name not in kinds:

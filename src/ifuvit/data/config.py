@@ -11,6 +11,9 @@ from ifuvit.utils.errors import InputError
 
 S = TypeVar("S", bound=Source)
 
+MINILM_LAYERS = (0, 3, 6)
+"""The layers of "minilm" that the `openmoji-` presets are conditioned on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(Generic[S]):
@@ -24,9 +27,9 @@ class PrepareConfig(Generic[S]):
     text_encoder: str = "minilm"
     """Encodes the captions: "minilm", "clip-vit-large-patch14", or the folder or hub id of a CLIP text model, a T5 or a
     BERT-like model."""
-    text_layer: tuple[int, ...] = ()
+    text_layer: tuple[int, ...] | None = None
     """Layers of the text encoder whose states are the embeddings, side by side: 0 is its input, -1 the last. Default: the
-    last, as in the paper."""
+    last, as in the paper; 0 3 6 for "minilm", whose last layer hardly tells which of two objects is where."""
     max_tokens: int | None = None
     """Tokens of a caption, special ones included; longer captions are cut. Default: the text encoder's own limit."""
     size: int | None = None
@@ -46,6 +49,13 @@ class PrepareConfig(Generic[S]):
     """Threads that read images."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+
+    @property
+    def text_layers(self) -> tuple[int, ...]:
+        """`text_layer`, or the text encoder's default; () for the last."""
+        if self.text_layer is not None:
+            return self.text_layer
+        return MINILM_LAYERS if self.text_encoder == "minilm" else ()
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "size", "batch_size", "shard_size", "workers"):

@@ -69,7 +69,7 @@ def run(config: PrepareConfig) -> Path:
     device = find_device(config.device)
     autoencoder = Autoencoder.from_pretrained(config.autoencoder, device=device)
     text_encoder = TextEncoder.from_pretrained(
-        config.text_encoder, max_tokens=config.max_tokens, layers=config.text_layer, device=device
+        config.text_encoder, max_tokens=config.max_tokens, layers=config.text_layers, device=device
     )
     return encode(config, images, autoencoder, text_encoder, share)
 

@@ -6,7 +6,17 @@ from typing import Literal
 
 from ifuvit.utils.errors import InputError
 
-PromptSet = Literal["paper", "all-kinds", "relations", "held-out", "coco"]
+PromptSet = Literal[
+    "paper",
+    "all-kinds",
+    "relations",
+    "grounds",
+    "held-out-counts",
+    "held-out-relations",
+    "paraphrases",
+    "relation-paraphrases",
+    "coco",
+]
 """See `ifuvit.metrics.counting.prompts.PROMPT_SETS`."""
 
 
@@ -32,13 +42,13 @@ def read_lines(file: Path, *, option: str) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def read_prompts(file: Path, *, option: str = "--prompts-file") -> list[str]:
+def read_prompts(file: Path) -> list[str]:
     """The prompts of a text file, one per line, with single spaces; empty lines are skipped.
 
     Raises:
         InputError: as `read_lines`, or no prompts at all.
     """
-    prompts = [" ".join(line.split()) for line in read_lines(file, option=option)]
+    prompts = [" ".join(line.split()) for line in read_lines(file, option="--prompts-file")]
     if not any(prompts):
-        raise InputError(f"{option} {file}: has no prompts; write one per line")
+        raise InputError(f"--prompts-file {file}: has no prompts; write one per line")
     return [prompt for prompt in prompts if prompt]

@@ -16,7 +16,7 @@ from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import Positive, check
 from ifuvit.utils.errors import InputError
 
-ProtocolName = Literal["quick", "paper", "clean"]
+ProtocolName = Literal["quick", "skills", "paper", "clean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class EvaluateConfig:
     out: Path | None = None
     """The result, a JSON file; of several models or guidance scales a directory."""
     protocol: ProtocolName = "quick"
-    """quick: 1,000 images and the embedded networks. paper: FID-30K and CLIP score as U-ViT has them. clean: as paper,
+    """quick: 1,000 images and the embedded networks. skills: as quick, with more images of every skill. paper: FID-30K and CLIP score as U-ViT has them. clean: as paper,
     with clean-fid's resize."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """What to measure: distances, alignment, counts, costs, diversity. Default: the first four; over several guidance
@@ -58,7 +58,8 @@ class EvaluateConfig:
     """Of the noise, instead of the protocol's."""
     count_prompts: Annotated[tuple[str, ...], arg(metavar="SET=INT")] = ()
     """Sets of counting prompts with the images a prompt, instead of the protocol's, as `paper=10 all-kinds=2`. The sets are
-    paper, all-kinds, relations, held-out and coco."""
+    paper, all-kinds, relations, grounds, held-out-counts, held-out-relations, paraphrases, relation-paraphrases and
+    coco."""
     captions: Annotated[Path | None, arg(metavar="FILE")] = None
     """One caption a line for a directory of bare images, in the order of their names."""
     statistics: Annotated[Path | None, arg(metavar="FILE.npz")] = None
@@ -67,13 +68,11 @@ class EvaluateConfig:
     """Write the statistics of the reference images' features, in pytorch-fid's form."""
     keep_features: bool = False
     """Keep the features in --write-statistics too, so that KID, precision and recall can be computed from the file."""
-    reconstruction_floor: bool = False
-    """Also measure the distances of other real images that the model's own autoencoder has encoded and decoded: what a
-    perfect backbone would reach."""
     weights: Annotated[tuple[str, ...], arg(metavar="NAME=PATH")] = ()
     """Where the weights of networks lie that are not embedded, as `inception=FILE.pth` or `clip=FOLDER`."""
-    counter: str = "openmoji"
-    """The counter of drawn objects: the shipped one, or a directory of a trained one."""
+    counter: Annotated[tuple[str, ...], arg(metavar="NAME|DIR")] = ("openmoji",)
+    """The counter of drawn objects: the shipped one, or a directory of a trained one. Further ones count the same images
+    again, and the result says how far they agree with the first."""
     detector: Annotated[str | None, arg(metavar="FOLDER|ID")] = None
     """Count objects by this zero-shot detector of transformers, as google/owlv2-base-patch16-ensemble; for photographs."""
     threshold: float | None = None
@@ -95,9 +94,17 @@ class EvaluateConfig:
         for name in self.metrics:
             if name not in EVALUATORS:
                 raise InputError(f"--metrics {name}: unknown; the metrics are {', '.join(EVALUATORS)}")
-        for what, values in (("target", self.targets), ("--guidance-scales", self.guidance_scales)):
+        for what, values in (
+            ("target", self.targets),
+            ("--guidance-scales", self.guidance_scales),
+            ("--counter", self.counter),
+        ):
             if twice := [value for value in values if values.count(value) > 1]:
                 raise InputError(f"{what} {twice[0]} is given twice")
+        if not self.counter:
+            raise InputError("--counter: name at least one")
+        if self.detector is not None and len(self.counter) > 1:
+            raise InputError("--counter: several counters count drawn objects, which --detector does not")
         for threshold in self.thresholds:
             if not 0 < threshold < 1:
                 raise InputError(f"--thresholds {threshold}: must be between 0 and 1")

@@ -33,8 +33,8 @@ class GenerateConfig:
     """Text file with further prompts, one per line (UTF-8; empty lines are skipped)."""
     prompt_set: PromptSet | None = None
     """Further prompts: paper (bus, sheep, person and apple, one to five each), all-kinds (the same of all 42 kinds of
-    OpenMoji Scenes), relations (pairs of kinds in four relations), held-out (what no training scene shows), coco (one to
-    five of 77 kinds of MS-COCO)."""
+    OpenMoji Scenes), relations (pairs of kinds in four relations), grounds, held-out-counts and held-out-relations (what no
+    training scene shows), paraphrases and relation-paraphrases, coco (one to five of 77 kinds of MS-COCO)."""
     model: str = DEFAULT_MODEL
     """A shipped model's name, a run directory of `ifuvit train`, or a pipeline directory."""
     out: Path | None = None
@@ -52,6 +52,10 @@ class GenerateConfig:
     """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the backbone."""
+    verify: Annotated[NonNegative[int], arg(metavar="INT")] = 0
+    """Draw an image again, up to so many times, until the object counter finds what its prompt asks for: exactly these
+    objects, in this relation, on this ground. Prompts that the counter cannot read are drawn once. Such images are chosen
+    by the counter, so `ifuvit evaluate` refuses them."""
     exact: bool = False
     """Sample as the paper does: 50 steps, guided at all of them, in float32, from pure noise. Solver, steps and guidance scale
     may still be given."""
@@ -82,6 +86,8 @@ def run(config: GenerateConfig) -> Path:
 
     from ifuvit import results
     from ifuvit.evaluation.generation import generate_images
+    from ifuvit.evaluation.networks import load_counter
+    from ifuvit.evaluation.verification import Verified, verify
     from ifuvit.pipeline import Pipeline
     from ifuvit.utils.devices import find_device
     from ifuvit.utils.distributed import Processes
@@ -91,6 +97,11 @@ def run(config: GenerateConfig) -> Path:
     for name in [*(image["file"] for image in (earlier or {}).get("images", [])), "grid.png", "index.html"]:
         (out / Path(name).name).unlink(missing_ok=True)
     names = [file_name(index, len(prompts), prompt) for index, prompt in enumerate(prompts)]
+    drawn = [Verified(index=index, draws=1, right=None) for index in range(len(prompts))]
+    counter = load_counter(device=device) if config.verify else None
+    verified_by = None
+    if counter is not None:
+        verified_by = {"counter": counter.name, "sha256": counter.sha256, "redraws": config.verify}
 
     def write_manifest(*, complete: bool) -> None:
         result = results.GeneratedImages(
@@ -100,9 +111,12 @@ def run(config: GenerateConfig) -> Path:
             seed=config.seed,
             sampling=to_dict(config.sampling),
             images=tuple(
-                results.GeneratedImages.Image(file=name, prompt=prompt, index=index)
-                for index, (name, prompt) in enumerate(zip(names, prompts, strict=True))
+                results.GeneratedImages.Image(
+                    file=name, prompt=prompt, index=one.index, draws=one.draws, verified=one.right
+                )
+                for name, prompt, one in zip(names, prompts, drawn, strict=True)
             ),
+            verified_by=verified_by,
             complete=complete,
             encoders={
                 "autoencoder": pipeline.autoencoder.fingerprint,
@@ -121,25 +135,38 @@ def run(config: GenerateConfig) -> Path:
             f"{pipeline.text_encoder.max_tokens} tokens: their ends are ignored",
             file=sys.stderr,
         )
+    generator, files = partial(pipeline, negative_prompt=config.negative_prompt), [out / name for name in names]
+    facts = {
+        "model": config.model,
+        **to_dict(config.sampling),
+        "negative_prompt": config.negative_prompt or "",
+        "seed": config.seed,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # printed above, once for all batches
         generate_images(
-            partial(pipeline, negative_prompt=config.negative_prompt),
+            generator,
             prompts,
-            [out / name for name in names],
+            files,
             config.sampling,
             seed=config.seed,
             batch_size=config.batch_size or (8 if device.type == "cpu" else 64),
             processes=Processes(),
             label="generate",
             overwrite=True,
-            facts={
-                "model": config.model,
-                **to_dict(config.sampling),
-                "negative_prompt": config.negative_prompt or "",
-                "seed": config.seed,
-            },
+            facts=facts,
         )
+        if counter is not None:
+            drawn = verify(
+                generator,
+                prompts,
+                files,
+                config.sampling,
+                counter,
+                seed=config.seed,
+                redraws=config.verify,
+                facts=facts,
+            )
     write_manifest(complete=True)
     return out
 

@@ -134,7 +134,7 @@ def generate_images(
                 callback=advance,
             )
             for index, image in zip(batch, images, strict=True):
-                _write_png(files[index], image, facts and {**facts, "prompt": prompts[index], "index": index})
+                write_png(files[index], image, facts and {**facts, "prompt": prompts[index], "index": index})
             done += len(batch)
             bar.update(done - bar.n)
     speed = done / (time.monotonic() - begun) if done else None
@@ -145,7 +145,7 @@ def generate_images(
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}, {rate_fmt}]"
 
 
-def _write_png(file: Path, image: "Image", facts: Mapping[str, Any] | None) -> None:
+def write_png(file: Path, image: "Image", facts: Mapping[str, Any] | None) -> None:
     """The image, with `facts` as text in the PNG file; without them written fast."""
     from PIL.PngImagePlugin import PngInfo
 

@@ -27,7 +27,7 @@ class Protocol:
     caption_seed: int = 0
     """Of the choice of images and captions."""
     reference: Literal["captioned", "all"] = "captioned"
-    """Real side of the distances: the images whose captions are drawn, or the whole split."""
+    """Reference images of the distances: those whose captions are generated, or the whole split."""
     size: int | None
     """Real and drawn images are cropped to the centered square and resized to so many pixels (Lanczos) before anything
     else; images of that size already stay as they are."""
@@ -63,6 +63,19 @@ class Protocol:
         return self.sampling.changed(guidance_scale=self.count_guidance_scale)
 
 
+def _skills(times: int, *, held_out_counts: int, relations: int | None = None) -> tuple[tuple[PromptSet, int], ...]:
+    """All skills. Sets and their paraphrases have as many images each, so that these pair by their noise."""
+    return (
+        ("paper", 10 * times),
+        ("grounds", 1),
+        ("relations", relations or times),
+        ("held-out-counts", held_out_counts),
+        ("held-out-relations", times),
+        ("paraphrases", times),
+        ("relation-paraphrases", relations or times),
+    )
+
+
 protocols: Mapping[str, Protocol] = MappingProxyType(
     {
         protocol.name: protocol
@@ -75,7 +88,18 @@ protocols: Mapping[str, Protocol] = MappingProxyType(
                 networks=("effnet-lite0",),
                 alignment=("two-tower",),
                 sampling=SamplingSettings(steps=25, guidance_scale=2.0),
-                count_prompts=(("paper", 10), ("relations", 1), ("held-out", 1)),
+                count_prompts=_skills(1, held_out_counts=5),
+                counts_scenes=True,
+            ),
+            # The same with enough images that a skill is known to a few percent: 2,135 instead of 921.
+            Protocol(
+                name="skills",
+                num_images=1000,
+                size=64,
+                networks=("effnet-lite0",),
+                alignment=("two-tower",),
+                sampling=SamplingSettings(steps=25, guidance_scale=2.0),
+                count_prompts=_skills(2, held_out_counts=11, relations=4),
                 counts_scenes=True,
             ),
             # U-ViT's FID-30K on MS-COCO val2014, as its code at ce55170 does it, and the paper's CLIP score.

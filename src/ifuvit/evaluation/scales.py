@@ -12,7 +12,7 @@ from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, manifest, now
 
 # Decide an evaluation's numbers besides the protocol, the data, the model and the evaluators' own facts.
-_DECISIVE = ("metrics", "captions", "reconstruction_floor")
+_DECISIVE = ("metrics", "captions")
 
 
 def evaluate_scales(config: EvaluateConfig) -> Path:

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from ifuvit.pipeline import Pipeline
+    from ifuvit.encoders.autoencoder import Autoencoder
 
 
 class ImageGenerator(Protocol):
@@ -45,6 +44,25 @@ class ImageGenerator(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageDecoder:
+    """Encodes and decodes images, as the best images of a model would be."""
+
+    autoencoder: "Autoencoder"
+    size: int
+    """Pixels of a side of the model's images."""
+
+    def __call__(self, files: Sequence[ImageSource]) -> "list[Image]":
+        """The images, cropped to the centered square and resized to the model's size, as they come out again."""
+        import numpy as np
+        from PIL import Image
+
+        from ifuvit.data.images import center_crop_resize, load_image, to_images, to_tensor
+
+        squares = np.stack([np.asarray(center_crop_resize(load_image(file), self.size)) for file in files])
+        return [Image.fromarray(image) for image in to_images(self.autoencoder.reconstruct(to_tensor(squares)))]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """What is evaluated. Either `generator` or `images` is there."""
 
@@ -61,8 +79,8 @@ class Target:
     training: dict[str, Any] | None = None
     """{"steps", "batch_size", "seed", "seconds"} of the run that made it."""
     generator: ImageGenerator | None = None
-    reconstruct: "Callable[[Sequence[ImageSource]], list[Image]] | None" = None
-    """Encodes and decodes images by the model's own autoencoder, at its image size."""
+    decoder: "ImageDecoder | None" = None
+    """The model's own autoencoder; None for images that are there, and for pipelines without one."""
     images: list[tuple[Path, str | None]] | None = None
     """Images that are there already, each with its prompt or caption if it has one."""
 
@@ -131,7 +149,7 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         model=to_dict(pipeline.model.config),
         training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
         generator=pipeline,
-        reconstruct=partial(_reconstruct, pipeline),
+        decoder=ImageDecoder(autoencoder=pipeline.autoencoder, size=pipeline.image_size),
     )
 
 
@@ -148,16 +166,6 @@ def fingerprint_of_pipeline(directory: Path) -> str:
     facts["model_index.json"].pop("_ifuvit_version", None)
     facts["weights"] = sha256(directory / "transformer" / "model.safetensors")
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _reconstruct(pipeline: "Pipeline", files: Sequence[ImageSource]) -> "list[Image]":
-    import numpy as np
-    from PIL import Image
-
-    from ifuvit.data.images import center_crop_resize, load_image, to_images, to_tensor
-
-    squares = np.stack([np.asarray(center_crop_resize(load_image(file), pipeline.image_size)) for file in files])
-    return [Image.fromarray(image) for image in to_images(pipeline.autoencoder.reconstruct(to_tensor(squares)))]
 
 
 def _diffusers(target: str, device: "torch.device") -> Target:
@@ -209,11 +217,36 @@ def _diffusers(target: str, device: "torch.device") -> Target:
         kind="diffusers",
         fingerprint=fingerprint(sorted(path for path in Path(folder).rglob("*") if path.is_file())),
         generator=generate_images,
+        decoder=_decoder_of(pipeline, folder),
     )
+
+
+def _decoder_of(pipeline: Any, folder: str | Path) -> ImageDecoder | None:
+    """The autoencoder of a pipeline of diffusers, in fp32 whatever the pipeline computes in; None if it is of another kind
+    than AutoencoderKL, or the pipeline does not say how large its images are."""
+    from ifuvit.encoders.autoencoder import Autoencoder
+
+    network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    cells, factor = (
+        getattr(getattr(network, "config", None), "sample_size", None),
+        getattr(pipeline, "vae_scale_factor", 0),
+    )
+    if type(pipeline).__module__.startswith("diffusers") and isinstance(cells, int) and factor:
+        vae = getattr(pipeline, "vae", None)
+        if type(vae).__name__ == "AutoencoderKL":
+            return ImageDecoder(
+                autoencoder=Autoencoder.from_pretrained(Path(folder) / "vae", device=vae.device), size=cells * factor
+            )
+    return None
 
 
 def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | None]]:
     manifest = read_json(directory / "manifest.json") if (directory / "manifest.json").is_file() else None
+    if isinstance(manifest, dict) and manifest.get("verified_by"):
+        raise InputError(
+            f"{directory}: its images were drawn again until the counter agreed (generate --verify), so that no number of them "
+            "says how good the model is; generate them without it"
+        )
     if isinstance(manifest, dict) and isinstance(manifest.get("images"), list) and captions is None:
         listed = [(directory / str(entry["file"]), str(entry["prompt"])) for entry in manifest["images"]]
         if missing := [path for path, _ in listed if not path.is_file()]:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ifuvit.experiments import ablation, guidance_sweep, table1
+from ifuvit.experiments import ablation, guidance_sweep, n_text, position, table1
 from ifuvit.experiments.definition import Claim, Experiment, Scale, Setting
 from ifuvit.experiments.scales import SCALES
 
 __all__ = ["EXPERIMENTS", "SCALES", "Claim", "Experiment", "Scale", "Setting"]
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
-    {module.EXPERIMENT.name: module.EXPERIMENT for module in (table1, ablation, guidance_sweep)}
+    {module.EXPERIMENT.name: module.EXPERIMENT for module in (table1, ablation, n_text, position, guidance_sweep)}
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -20,12 +20,17 @@ class ExperimentConfig:
     """
 
     name: Positional[Annotated[str, arg(metavar="NAME")]]
-    """table1 (four settings), ablation (text block and middle fusion, each alone), or guidance_sweep."""
+    """table1 (four settings), ablation (text block and middle fusion, each alone), n_text (none to four text blocks),
+    position (fusion in the first blocks, in the middle, in the last), or guidance_sweep (the curve and its elbow)."""
     out: Path
     """Directory to write: experiment.json and the evaluations' results and images."""
     scale: str = "openmoji"
     """smoke (minutes on a CPU, numbers without meaning), openmoji (hours on a CPU), paper (MS-COCO, the paper's
     recipe)."""
+    recipe: Literal["modern", "paper"] = "modern"
+    """How runs at the scales of drawn scenes are trained: as the openmoji presets are, or with the paper's objective (noise
+    prediction, plain mean), optimizer (AdamW on all weights), latents (one scale) and text (the last layer as it is, visible
+    padding). The scale paper has the paper's."""
     seeds: int = 1
     """Runs of every setting: seeds 1234, 1235, ... It may grow from one call to the next."""
     only: tuple[str, ...] = ()

@@ -20,6 +20,8 @@ class Stage(NamedTuple):
     """Does it, or resumes it."""
     seconds: float
     """Estimated time left."""
+    run: tuple[str, int] | None = None
+    """Setting and seed, where it is of a single run, which may fail without the others."""
 
 
 class TrainingSpeed(NamedTuple):

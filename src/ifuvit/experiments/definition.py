@@ -10,8 +10,8 @@ from ifuvit.diffusion.settings import SamplingSettings
 if TYPE_CHECKING:
     from ifuvit.model.settings import IFUViTConfig
 
-Quantity = Literal["distance", "alignment", "count error"]
-"""What claims compare. Of "alignment" more is better, of the others less."""
+Quantity = Literal["distance", "alignment", "count error", "counts", "relations"]
+"""What claims compare. The metric of each says which direction is better."""
 
 # The depth at which the paper counts its image-only blocks.
 _PAPER_DEPTH = 12
@@ -26,9 +26,13 @@ class Setting(results.Setting):
 
     def at(self, base: "IFUViTConfig") -> "IFUViTConfig":
         """The backbone of this setting in the size of `base`. Image-only blocks keep their share of the depth: 4 of 12
-        are 2 of 6."""
-        assert isinstance(self.n_image, int)
-        n_image = self.n_image * base.depth // _PAPER_DEPTH
+        are 2 of 6, and (3, 3) are (1, 2)."""
+        n_image: int | tuple[int, int]
+        if isinstance(self.n_image, int):
+            n_image = self.n_image * base.depth // _PAPER_DEPTH
+        else:
+            front = self.n_image[0] * base.depth // _PAPER_DEPTH
+            n_image = front, sum(self.n_image) * base.depth // _PAPER_DEPTH - front
         return replace(base, conditioning=self.conditioning, n_text=self.n_text, n_image=n_image)
 
 
@@ -58,6 +62,8 @@ class Experiment:
     expected: Mapping[str, Mapping[str, float]]
     """The paper's numbers by setting and metric."""
     claims: tuple[Claim, ...] = ()
+    elbow: float | None = None
+    """The standard w at which the paper sees the elbow of the curve over guidance scales."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,8 @@ class Scale:
     """Training and validation scenes to draw; None: MS-COCO, which the user gives."""
     autoencoder: str = "openmoji"
     text_encoder: str = "minilm"
+    text_layer: tuple[int, ...] = ()
+    """Layers of the text encoder in the modern recipe, as for `ifuvit prepare`; the paper's recipe has the last."""
     text: Literal["embeddings", "tokens"] = "embeddings"
     """Whether the encoded data set holds text embeddings or token ids."""
     protocol: Literal["quick", "paper", "clean"] = "quick"

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ifuvit.experiments.definition import Experiment, Quantity
+from ifuvit.metrics.counting.skills import skill_metrics
 from ifuvit.results import (
-    COUNT_SCORES,
     Costs,
+    Elbow,
     Estimate,
     Evaluation,
     ExperimentResult,
@@ -19,36 +20,23 @@ from ifuvit.results import (
     Reference,
     Verdict,
     by_name,
+    distinct,
 )
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 
+Word = Literal["holds", "does not hold", "undecided"]
+
 Evaluations = Mapping[str, Mapping[int, Sequence[Evaluation]]]
 """Finished evaluations by setting and seed."""
-
-# The counting scores that stand in the table next to the distances, and their names there.
-_COUNTS = {
-    "right": "right kind and count",
-    "match_ratio": "match ratio of counts",
-    "average_error": "average error of counts",
-}
 
 # Facts about one evaluation's own sampling; over seeds another interval takes their place.
 _OF_ONE_EVALUATION = ("standard_error",)
 
 
 def metrics_of(evaluation: Evaluation) -> Metrics:
-    """All metrics of an evaluation, with the overall scores of the paper's counting prompts among them."""
-    objects = evaluation.objects.get("paper")
-    if objects is None or objects.counts is None:
-        return evaluation.metrics
-    scores = objects.counts.overall
-    counted = [
-        Metric(**vars(one), name=name, subject="counts", unit=COUNT_SCORES[key].unit, better=COUNT_SCORES[key].better)
-        for key, name in _COUNTS.items()
-        if (one := getattr(scores, key)) is not None
-    ]
-    return (*evaluation.metrics, *counted)
+    """All metrics of an evaluation, its skills among them."""
+    return (*evaluation.metrics, *skill_metrics(evaluation.objects))
 
 
 # ------------------------------------------------------------------------------------------------------------ statistics
@@ -122,7 +110,7 @@ def table(experiment: Experiment, evaluations: Evaluations) -> tuple[ExperimentR
             here = [(seed, one) for seed, one in found if one.guidance_scale == scale]
             several = [by_name(metrics_of(one)) for _, one in here]
             trained = here[0][1].target.setting
-            assert isinstance(setting.n_image, int) and trained is not None
+            assert trained is not None
             rows.append(
                 ExperimentRow(
                     name=setting.name,
@@ -171,8 +159,8 @@ def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], evaluatio
         both = [(better[seed], worse[seed]) for seed in better if seed in worse]
         if metric is None or not both:
             continue
-        difference = student([one.value - other.value for one, other in both])
-        interval = difference.interval
+        by_seed = [one.value - other.value for one, other in both]
+        difference = student(by_seed)
         found.append(
             Verdict(
                 claim=claim.text,
@@ -180,16 +168,75 @@ def verdicts(experiment: Experiment, headline: Mapping[Quantity, str], evaluatio
                 worse=claim.worse,
                 metric=metric,
                 difference=difference,
-                holds=difference.value > 0 if both[0][0].better == "higher" else difference.value < 0,
-                clear=None if interval is None else interval[0] > 0 or interval[1] < 0,
+                differences=tuple(by_seed) if len(by_seed) > 1 else (),
+                verdict=_verdict(difference, 1 if both[0][0].better == "higher" else -1),
+            )
+        )
+    return tuple(found)
+
+
+def _verdict(difference: Estimate, sign: int) -> Word:
+    """What a difference says of a claim that it has this sign."""
+    if difference.interval is None:
+        return "undecided"
+    low, high = sorted(sign * bound for bound in difference.interval)
+    return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+
+
+def elbow(points: Sequence[tuple[float, float, float]]) -> float | None:
+    """The guidance scale at which a curve of distance against alignment bends most: the point farthest below the straight line
+    from the first scale to the last, both axes from 0 to 1 (Satopaa et al. 2011, "Finding a 'Kneedle' in a Haystack").
+
+    Args:
+        points: (guidance scale, alignment, distance), at least three.
+
+    Returns:
+        None where no point lies below the line, or the ends have equal alignment or all points equal distance.
+    """
+    scales, x, y = (np.array(column, np.float64) for column in zip(*sorted(points)))
+    spread = y.max() - y.min()
+    if len(points) < 3 or x[0] == x[-1] or spread == 0:
+        return None
+    along = (x - x[0]) / (x[-1] - x[0])
+    below = (y[0] + along * (y[-1] - y[0]) - y) / spread
+    place = int(np.argmax(below))
+    return float(scales[place]) if below[place] > 1e-9 else None
+
+
+def elbows(experiment: Experiment, headline: Mapping[Quantity, str], evaluations: Evaluations) -> tuple[Elbow, ...]:
+    """The elbow of every setting's curve, where the paper names one; of settings whose scales are all evaluated."""
+    if experiment.elbow is None:
+        return ()
+    names = (headline["alignment"], headline["distance"])
+    found = []
+    for setting in experiment.settings:
+        curves = []
+        for of_seed in evaluations[setting.name].values():
+            rows = [(one.guidance_scale, by_name(one.metrics)) for one in of_seed]
+            if len(rows) == len(experiment.guidance_scales):
+                curves.append(sorted((scale, *(metrics[name].value for name in names)) for scale, metrics in rows))
+        if not curves:
+            continue
+        by_seed = tuple(elbow(curve) for curve in curves)
+        word: Word = "undecided"
+        if len(curves) >= 3 and len({one == experiment.elbow for one in by_seed}) == 1:
+            word = "holds" if by_seed[0] == experiment.elbow else "does not hold"
+        found.append(
+            Elbow(
+                setting=setting.name,
+                guidance_scale=elbow([tuple(point) for point in np.mean(curves, axis=0).tolist()]),
+                by_seed=by_seed,
+                in_the_paper=experiment.elbow,
+                verdict=word,
             )
         )
     return tuple(found)
 
 
 def summary(result: ExperimentResult) -> str:
-    """The main numbers of an experiment's table and its verdicts, as text."""
-    columns = list(result.headline.values())
+    """The main numbers of an experiment's table, its verdicts and the runs that failed, as text."""
+    coverage = [one.name for one in distinct(row.metrics for row in result.table) if one.subject == "coverage"]
+    columns = [*result.headline.values(), *coverage]
     lines = [["setting", *columns]]
     for row in result.table:
         metrics = by_name(row.metrics)
@@ -198,10 +245,12 @@ def summary(result: ExperimentResult) -> str:
     widths = [max(map(len, column)) for column in zip(*lines)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
     for verdict in result.verdicts:
-        found = "yes" if verdict.holds else "no"
-        if verdict.clear is not True:
-            found += ", in one seed" if verdict.clear is None else ", within what seeds differ by"
-        text.append(f"{verdict.claim}: {found} ({verdict.metric} {_cell(verdict.difference)})")
+        seeds = f"{verdict.difference.n} seed{'s' if verdict.difference.n != 1 else ''}"
+        text.append(f"{verdict.claim}: {verdict.verdict} ({verdict.metric} {_cell(verdict.difference)}, {seeds})")
+    for one in result.elbows:
+        where = "nowhere" if one.guidance_scale is None else f"at w = {one.guidance_scale:g}"
+        text.append(f"{one.setting}: elbow {where}; the paper's, at w = {one.in_the_paper:g}: {one.verdict}")
+    text += [f"failed: {run.setting}, seed {run.seed}: {run.reason}" for run in result.runs if run.status == "failed"]
     return "\n".join(text)
 
 

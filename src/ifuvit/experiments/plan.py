@@ -47,6 +47,9 @@ class Plan:
         self.runs = config.runs or config.out
         self.data = config.data or self.runs / "scenes"
         self.cache = self.runs / "cache"
+        self.recipe = config.recipe if self.scale.scenes is not None else "paper"
+        self.failures: dict[tuple[str, int], str] = {}
+        """Why runs failed, by setting and seed; they are left out until they are tried again."""
 
     def wanted(self, setting: Setting) -> bool:
         """Whether this call trains and evaluates a setting."""
@@ -58,15 +61,22 @@ class Plan:
         """The backbone of a setting at this scale."""
         from ifuvit.model.presets import presets
 
-        return setting.at(replace(presets[self.scale.preset], **self.scale.model))
+        papers = PAPERS_TEXT if self._apart else {}
+        # A head on the middle block is no part of what is compared.
+        return setting.at(replace(presets[self.scale.preset], **{**self.scale.model, **papers, "layout_kinds": 0}))
 
     def run_directory(self, setting: Setting, seed: int) -> Path:
         """Where a setting is trained with a seed."""
-        return self.runs / "runs" / f"{setting.name}-seed-{seed}"
+        return self.runs / f"runs{self._apart}" / f"{setting.name}-seed-{seed}"
 
     def encoded(self, split: str) -> Path:
         """Where the encoded data set of a split lies."""
-        return self.runs / "features" / split
+        return self.runs / f"features{self._apart}" / split
+
+    @property
+    def _apart(self) -> str:
+        """What keeps runs and encoded data sets of the paper's recipe apart from those of the modern one."""
+        return "-paper" if self.recipe == "paper" and self.scale.scenes is not None else ""
 
     def scenes_config(self) -> scenes.ScenesConfig:
         """The data, where they are drawn."""
@@ -86,13 +96,15 @@ class Plan:
             out=self.encoded(split),
             autoencoder=self.config.autoencoder or self.scale.autoencoder,
             text_encoder=self.config.text_encoder or self.scale.text_encoder,
+            text_layer=() if self._apart else self.scale.text_layer,
             text=self.scale.text,
         )
 
     def train_config(self, setting: Setting, seed: int) -> "TrainConfig":
-        """A run: the preset's recipe with the scale's changes."""
+        """A run: the preset's recipe with the scale's changes, or the paper's at this scale."""
         from ifuvit.training.config import default_config
 
+        paper = papers_recipe() if self._apart else {}
         return default_config(
             self.scale.preset,
             data=self.encoded("train"),
@@ -103,7 +115,8 @@ class Plan:
             evaluate_data=self.data,
             evaluate_protocol=self.scale.protocol,
             evaluate_weights=self.config.weights,
-            **{**self.scale.recipe, **({} if self.config.steps is None else {"steps": self.config.steps})},
+            layout_weight=0.0,
+            **{**paper, **self.scale.recipe, **({} if self.config.steps is None else {"steps": self.config.steps})},
         )
 
     def evaluate_config(self, setting: Setting, seed: int) -> EvaluateConfig:
@@ -129,7 +142,8 @@ class Plan:
         settings = [
             setting
             for setting in self.experiment.settings
-            if self.wanted(setting) or any(self._sweep_out(seed).glob(f"{setting.name}-seed-*.json"))
+            if (setting.name, seed) not in self.failures
+            and (self.wanted(setting) or any(self._sweep_out(seed).glob(f"{setting.name}-seed-*.json")))
         ]
         return EvaluateConfig(
             targets=tuple(str(self.run_directory(setting, seed)) for setting in settings),
@@ -173,9 +187,9 @@ class Plan:
 
     def prepared(self, split: str) -> bool:
         """Whether the encoded data set of a split is there."""
-        config = self.prepare_config(split)
-        decisive = ("autoencoder", "text_encoder", "max_tokens", "size", "text")
-        return _made(self.encoded(split), "prepare", {name: getattr(config, name) for name in decisive})
+        config = to_dict(self.prepare_config(split))
+        decisive = ("autoencoder", "text_encoder", "text_layer", "max_tokens", "size", "text")
+        return _made(self.encoded(split), "prepare", {name: config[name] for name in decisive})
 
     def reference_cached(self) -> bool:
         """Whether the features of the reference images are kept."""
@@ -238,10 +252,11 @@ class Plan:
                 run = f"{setting.name}, seed {seed}"
                 done, work = partial(self.trained, setting, seed), partial(self._train, setting, seed)
                 seconds = self.training_speed.seconds_left(self.train_config(setting, seed))
-                stages.append(Stage(f"train {run}", done, work, seconds))
+                stages.append(Stage(f"train {run}", done, work, seconds, (setting.name, seed)))
                 if not self.experiment.guidance_scales:
                     done, work = partial(self.evaluated, setting, seed), partial(self._evaluate, setting, seed)
-                    stages.append(Stage(f"evaluate {run}", done, work, self.scale.evaluation_seconds))
+                    seconds = self.scale.evaluation_seconds
+                    stages.append(Stage(f"evaluate {run}", done, work, seconds, (setting.name, seed)))
             if self.experiment.guidance_scales:
                 points = len(settings) * len(self.experiment.guidance_scales)
                 what = f"evaluate {len(settings)} settings at {len(self.experiment.guidance_scales)} guidance scales, seed {seed}"
@@ -284,7 +299,27 @@ class Plan:
         scales.evaluate_scales(self.sweep_config(seed))
 
     def _swept(self, settings: Sequence[Setting], seed: int) -> bool:
-        return all(self.evaluated(setting, seed) for setting in settings)
+        return all(self.evaluated(setting, seed) for setting in settings if (setting.name, seed) not in self.failures)
+
+
+PAPERS_TEXT: Mapping[str, Any] = {
+    "text_width": 384,
+    "text_norm": "none",
+    "mask_padding": False,
+    "position_std": 0.02,
+}
+"""What the paper's recipe changes in the backbone of the openmoji presets: MiniLM's last layer as it is, padding visible, and
+U-ViT's positions."""
+
+
+def papers_recipe() -> dict[str, Any]:
+    """What the paper's recipe changes in that of the openmoji presets: noise prediction with the plain mean, AdamW with its
+    betas and weight decay on all weights, and latents with one scale. The peak rate, the batch and the schedule stay this
+    scale's: the paper's 2e-4 takes its million steps."""
+    from ifuvit.diffusion.objective import DDPM
+    from ifuvit.training.config import AdamW
+
+    return {"objective": DDPM(), "optimizer": AdamW(learning_rate=1.5e-3), "latent_normalization": "scalar"}
 
 
 def _made(directory: Path, command: str, config: Mapping[str, Any]) -> bool:

@@ -10,6 +10,8 @@ _EMBEDDED: Mapping[Quantity, str] = {
     "distance": "KID-EffNetLite0",
     "alignment": "TwoTower score",
     "count error": "average error of counts",
+    "counts": "right kind and count",
+    "relations": "relation",
 }
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
@@ -31,12 +33,12 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                     "sample_every": 0,
                     "evaluate_every": 15,
                     "evaluate_images": 16,
-                    "evaluate_steps": 2,
+                    "evaluate_sampling": SamplingSettings(steps=2, guidance_scale=2.0),
                 },
                 scenes=(128, 96),
                 images=48,
                 sampling=SamplingSettings(steps=4, guidance_scale=2.0),
-                count_prompts=("paper=1",),
+                count_prompts=("paper=1", "relations=1"),
                 headline=_EMBEDDED,
                 training_gflops_per_second=40,
                 preparation_seconds=20,
@@ -45,7 +47,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             ),
             Scale(
                 name="openmoji",
-                about="OpenMoji Scenes, 64x64, the recipe of the shipped models; hours on two CPU cores",
+                about="OpenMoji Scenes, 64x64; hours on two CPU cores",
                 preset="openmoji-cross-intermediate",
                 recipe={"evaluate_every": 1_000},
                 scenes=(40_000, 2_000),
@@ -62,7 +64,6 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
                 recipe={
                     "evaluate_every": 50_000,
                     "evaluate_images": 2_000,
-                    "evaluate_steps": 50,
                 },
                 scenes=None,
                 autoencoder="stabilityai/sd-vae-ft-ema",

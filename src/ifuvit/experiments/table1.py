@@ -5,6 +5,7 @@ Reference: Hu, Jia, Rostami, "An Intermediate Fusion ViT Enables Efficient Text-
 
 Command:
     ifuvit experiment table1 --scale openmoji --seeds 3 --out table1
+    ifuvit experiment table1 --scale openmoji --recipe paper --out table1-paper-recipe
     accelerate launch -m ifuvit experiment table1 --scale paper --data coco --out table1-coco
 
 Cost:
@@ -33,6 +34,8 @@ _ADVANTAGES: tuple[tuple[Quantity, str], ...] = (
     ("distance", "lowers the distance"),
     ("alignment", "raises the alignment score"),
     ("count error", "lowers the error of object counts"),
+    ("counts", "raises the share of right counts"),
+    ("relations", "raises the share of right relations"),
 )
 
 EXPERIMENT = Experiment(

@@ -1,7 +1,7 @@
-"""How sure a number is: bootstrap intervals of means, Wilson's of shares of 0 or 1, and intervals from random halves."""
+"""How sure a number is: bootstrap intervals of means, Wilson's of shares, and intervals from random halves."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -52,21 +52,27 @@ def estimate(values: Sequence[float] | np.ndarray, *, over: str = "images") -> E
 
 
 def share(values: Sequence[float] | np.ndarray, *, over: str = "images") -> Estimate:
-    """A share with its 95 % interval: `estimate`, but Wilson's interval where all values are equal, for there the bootstrap's
-    has no width; none from a single value.
+    """A share with Wilson's 95 % interval (Wilson 1927), which also has a width where all values are equal; none from a
+    single value.
 
     Args:
         values: 0 or 1 for each of N >= 1 `over`.
-        over: what is resampled in the bootstrap.
+        over: what they are values of.
     """
-    found, count = estimate(values, over=over), len(values)
-    if 0 < found.value < 1:
-        return found
+    count, value = len(values), float(np.mean(np.asarray(values, np.float64)))
     if count == 1:
-        return replace(found, interval=None, interval_from=f"one of the {over}")
-    beyond = _Z**2 / (count + _Z**2)
-    interval = (0.0, beyond) if found.value == 0 else (1 - beyond, 1.0)
-    return replace(found, interval=interval, interval_from=f"Wilson's over {over}")
+        return Estimate(value=value, interval_from=f"one of the {over}", n=1)
+    low, high = wilson_interval(value, count)
+    return Estimate(value=value, interval=(low, high), interval_from=f"Wilson's over {over}", n=count)
+
+
+def wilson_interval(value: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `count` >= 1."""
+    beyond = _Z**2 / count
+    middle = (value + beyond / 2) / (1 + beyond)
+    half = _Z / (1 + beyond) * math.sqrt(value * (1 - value) / count + beyond / (4 * count))
+    # Rounding must not push the bound beyond the share at 0 and 1.
+    return min(max(0.0, middle - half), value), max(min(1.0, middle + half), value)
 
 
 def estimate_from_halves(distance: Callable[[np.ndarray], float], features: np.ndarray, *, seed: int = 0) -> Estimate:

@@ -2,7 +2,7 @@
 
 The paper's four settings (Table 1), U-ViT-S/2 and its width: FID-30K 5.98, 5.77, 6.48, 5.68 after 1,000,000 steps of 256
 on MS-COCO. `-deep` is U-ViT-S/2 Deep's depth 16 with five fused blocks as in the paper. `openmoji-` are small ones for
-the embedded data set: 4x16x16 latents and 16 tokens of MiniLM.
+the embedded data set: 8x16x16 latents and 16 tokens of three layers of MiniLM, standardized, with padding masked.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,18 @@ from ifuvit.model.settings import IFUViTConfig
 _PAPER = IFUViTConfig()  # 4x32x32 latents, patch 2, D = 512, 8 heads, 77 tokens of CLIP ViT-L/14
 _DEEP = replace(_PAPER, depth=16)
 _OPENMOJI = replace(
-    _PAPER, latent_size=16, embed_dim=192, num_heads=6, depth=6, text_width=384, text_tokens=16, n_image=2
+    _PAPER,
+    latent_size=16,
+    latent_channels=8,
+    embed_dim=192,
+    num_heads=6,
+    depth=6,
+    text_width=3 * 384,
+    text_tokens=16,
+    n_image=2,
+    mask_padding=True,
+    text_norm="standardize",
+    position_std=0.2,
 )
 
 

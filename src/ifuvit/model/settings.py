@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ifuvit.results import CONDITIONINGS, Conditioning
 from ifuvit.utils.errors import InputError
 
 
@@ -29,7 +30,7 @@ class IFUViTConfig:
     """Width of the text encoder's hidden states."""
     text_tokens: int = 77
     """Text tokens L of every caption, padding included."""
-    conditioning: Literal["concat", "cross"] = "cross"
+    conditioning: Conditioning = "cross"
     """How text enters a fused block: as further tokens of the sequence, or as further keys and values."""
     n_text: int = 1
     """Trainable transformer blocks on the text alone."""
@@ -68,8 +69,8 @@ class IFUViTConfig:
             raise InputError(f"depth={self.depth!r}: must be even and at least 2 (as many out-blocks as in-blocks)")
         if not 1 <= self.embed_dim * self.mlp_ratio < math.inf:
             raise InputError(f"mlp_ratio={self.mlp_ratio}: must be positive, and embed_dim x mlp_ratio at least 1")
-        if self.conditioning not in ("concat", "cross"):
-            raise InputError(f"conditioning={self.conditioning!r}: choose 'concat' or 'cross'")
+        if self.conditioning not in CONDITIONINGS:
+            raise InputError(f"conditioning={self.conditioning!r}: choose {' or '.join(map(repr, CONDITIONINGS))}")
         if self.cross_attention not in ("added", "joint"):
             raise InputError(f"cross_attention={self.cross_attention!r}: choose 'added' or 'joint'")
         if self.text_norm not in ("none", "standardize"):

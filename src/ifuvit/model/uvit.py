@@ -10,8 +10,8 @@ Shapes:
     h  heads                 d = D / h                                     F  fused blocks
 """
 
-import json
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +26,8 @@ from ifuvit.model.kernels import Linear, attend, linear
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, write_text
-from ifuvit.utils.weights import load_weights
+from ifuvit.utils.files import read_json
+from ifuvit.utils.weights import load_weights, save_model
 
 
 class EncodedText(NamedTuple):
@@ -170,6 +170,8 @@ class IFUViT(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         half, width = config.depth // 2, config.embed_dim
+        # Before any module draws, so that it does not depend on which there are.
+        seed = int(torch.randint(2**62, (), device="cpu"))
 
         self.patch_embed = PatchEmbed(config)
         self.text_norm = Standardize(config.text_width) if config.text_norm == "standardize" else nn.Identity()
@@ -185,17 +187,27 @@ class IFUViT(nn.Module):
         self.layout_head = (
             Linear(width, config.patch_size**2 * (1 + config.layout_kinds)) if config.layout_kinds else None
         )
-        self.init_weights()
+        self.init_weights(seed)
 
-    def init_weights(self) -> None:
+    def init_weights(self, seed: int) -> None:
         """U-ViT's initialization: truncated normal (0.02) linear layers and position embeddings, zero biases. One thing
         differs (but for `position_std`): the last convolution starts as the identity, shrunk to the gain of U-ViT's random kernel. From a random
         kernel it may learn to send one latent channel through a shifted tap, and that channel is lost at the border for
-        good; with a gain of 1 the output layers learn too fast (docs/decisions.md)."""
-        nn.init.trunc_normal_(self.pos_embed, std=self.config.position_std)
-        for module in self.modules():
+        good; with a gain of 1 the output layers learn too fast (docs/decisions.md).
+
+        What is drawn for a parameter depends on `seed` and its name alone, so that settings of one seed have equal weights
+        wherever both have them."""
+
+        def draw(name: str, parameter: Tensor, std: float) -> None:
+            generator = None
+            if not parameter.is_meta:
+                generator = torch.Generator(parameter.device).manual_seed(seed ^ zlib.crc32(name.encode()))
+            nn.init.trunc_normal_(parameter, std=std, generator=generator)
+
+        draw("pos_embed", self.pos_embed, self.config.position_std)
+        for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                draw(name, module.weight, 0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.dirac_(self.final_layer.weight)
@@ -387,14 +399,7 @@ class IFUViT(nn.Module):
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write `config.json` and `model.safetensors`; `dtype` stores the weights in less precision."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / "config.json", json.dumps(to_dict(self.config), indent=2) + "\n")
-        tensors = {name: t.detach().to(dtype=dtype).cpu().contiguous() for name, t in self.state_dict().items()}
-        with atomic_path(directory / "model.safetensors") as path:
-            save_file(tensors, path)
+        save_model(directory, self, to_dict(self.config), dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, directory_or_name: str | Path, *, device: str | torch.device = "cpu") -> "IFUViT":

@@ -17,6 +17,7 @@ from ifuvit.results import (
     Evaluation,
     ExperimentResult,
     GeneratedImages,
+    LearningCurves,
     PreferenceStudy,
     ReferenceData,
     Result,
@@ -57,6 +58,7 @@ class Collection:
     trainings: tuple[Item[TrainingRecord], ...] = ()
     costs: tuple[Item[dict[str, CountedCosts]], ...] = ()
     benchmarks: tuple[Item[Benchmark], ...] = ()
+    curves: tuple[Item[LearningCurves], ...] = ()
     images: tuple[Item[GeneratedImages], ...] = ()
     analyses: tuple[Item[Analysis], ...] = ()
 
@@ -98,6 +100,7 @@ def collect(directories: Sequence[Path]) -> Collection:
             trainings=of(TrainingRecord),
             costs=of(dict),
             benchmarks=of(Benchmark),
+            curves=of(LearningCurves),
             images=of(GeneratedImages),
             analyses=of(Analysis),
         )

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ifuvit.metrics.counting.skills import skill_metrics
 from ifuvit.reporting.collection import Collection, Item
 from ifuvit.reporting.plots import COLORS, Plot, Point, Series, line_plot
-from ifuvit.reporting.tables import Cell, Column, Table, slug
+from ifuvit.reporting.tables import Cell, Column, Table, metric_column, slug
 from ifuvit.results import (
     COUNT_SCORES,
     RELATION_SCORES,
@@ -18,12 +19,20 @@ from ifuvit.results import (
     ObjectCounts,
     Relations,
     RelationScores,
+    by_name,
+    distinct,
 )
 
 _SCORES = {"counts": COUNT_SCORES, "relations": RELATION_SCORES}
 _EQUATIONS = {"average_error": " (Eq. 9)", "match_ratio": " (Eq. 10)"}
 # The sets of prompts that stand apart from the main one, by title.
-_PARTS = {"all-kinds": "all kinds", "held-out": "held-out combinations"}
+_PARTS = {
+    "all-kinds": "all kinds",
+    "held-out-counts": "held-out counts",
+    "held-out-relations": "held-out relations",
+    "relation-paraphrases": "paraphrased relations",
+    "paraphrases": "paraphrased counts",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +96,67 @@ def _measured(what: str, scores: CountScores | RelationScores) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
+def skill_tables(found: Collection) -> list[Table]:
+    """Each evaluation's skills in a row, and how far further counters agree with the first."""
+    rows = [(one, skills) for one in found.alone if len(skills := skill_metrics(one.result.objects)) > 1]
+    tables = []
+    if rows:
+        skills = distinct(found for _, found in rows)
+        tables.append(
+            Table(
+                name="skills",
+                title="Skill by skill",
+                columns=(
+                    Column(title="model", text=True),
+                    *map(metric_column, skills),
+                    Column(title="result", text=True),
+                ),
+                rows=tuple(
+                    (one.name, *(by_name(found).get(skill.name) for skill in skills), one.file) for one, found in rows
+                ),
+                notes=("Right is an image with exactly the asked objects, in the asked relation, and nothing else.",),
+                sources=tuple(one.file for one, _ in rows),
+            )
+        )
+    return tables + _agreement(found)
+
+
+def _agreement(found: Collection) -> list[Table]:
+    """One table of all second counters' agreement with the first."""
+    counted = [(one, second) for one in found.alone for second in one.result.second_counts]
+    if not counted:
+        return []
+    titles = ("right to both or neither, %", "the same objects, %", "right by the first less by the second, %")
+    return [
+        Table(
+            name="second-counters",
+            title="The same images by a second counter",
+            columns=(
+                *(Column(title=title, text=True) for title in ("model", "second counter", "prompts")),
+                Column(title="images"),
+                *(Column(title=title, percent=True) for title in titles),
+            ),
+            rows=tuple(
+                (
+                    one.name,
+                    Path(second.counter.name).name,
+                    _PARTS.get(name, name),
+                    same.n,
+                    same,
+                    second.same_objects[name],
+                    second.difference[name],
+                )
+                for one, second in counted
+                for name, same in second.same_verdict.items()
+            ),
+            sources=tuple(dict.fromkeys(one.file for one, _ in counted)),
+        )
+    ]
+
+
 def overview(found: Collection) -> list[Table]:
     """What was counted of each of several models, in a row each."""
-    tables = []
+    tables = skill_tables(found)
     for what, title in (("counts", "Object counts"), ("relations", "Spatial relations")):
         chosen = [(one, part.overall) for one in counted(found) if (part := getattr(one.scores, what))]
         if len(chosen) > 1:
@@ -147,7 +214,7 @@ def _side_by_side(
     cells: dict[str, list[Cell]] = {label: [label] for label in rows}
     for what in _SCORES:
         if any(row[what] for row in rows.values()):
-            keys = list(_SCORES[what])
+            keys = [key for key in _SCORES[what] if any(row[what] and getattr(row[what], key) for row in rows.values())]
             columns += [Column(title="images", group=what), *score_columns(what, keys, group=what)]
             for label, row in rows.items():
                 scores = row[what]

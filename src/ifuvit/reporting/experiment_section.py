@@ -6,7 +6,17 @@ from ifuvit.reporting.collection import Collection, Item
 from ifuvit.reporting.cost_section import costs_cells, costs_columns
 from ifuvit.reporting.plots import Bar, Plot, Point, Series, bar_plot, line_plot
 from ifuvit.reporting.tables import Cell, Column, Table, bare, metric_column, slug
-from ifuvit.results import Evaluation, ExperimentResult, Metric, Metrics, SweepPoint, by_name, distinct, in_common
+from ifuvit.results import (
+    CONDITIONINGS,
+    Evaluation,
+    ExperimentResult,
+    Metric,
+    Metrics,
+    SweepPoint,
+    by_name,
+    distinct,
+    in_common,
+)
 
 
 def cells(metrics: Metrics, columns: Iterable[Metric]) -> tuple[Cell, ...]:
@@ -15,10 +25,13 @@ def cells(metrics: Metrics, columns: Iterable[Metric]) -> tuple[Cell, ...]:
     return tuple(numbers.get(metric.name) for metric in columns)
 
 
-def reference(sets: Iterable[Metrics], metric: Metric) -> tuple[str, float] | None:
-    """What a plot of a metric has as the value of real images."""
-    real = in_common(sets, metric.name)
-    return None if real is None else ("real images", real)
+def references(sets: Sequence[Metrics], metric: Metric) -> list[tuple[str, float]]:
+    """What a plot of a metric has as the values of real images."""
+    told = {
+        "real images": in_common(sets, metric.name),
+        "real images, decoded": in_common(sets, metric.name, decoded=True),
+    }
+    return [(name, value) for name, value in told.items() if value is not None]
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -30,7 +43,7 @@ def experiment_table(one: Item[ExperimentResult]) -> Table:
     metrics = distinct(row.metrics for row in result.table)
     return Table(
         name=f"experiment-{slug(result.name)}-{slug(result.scale)}",
-        title=f"{result.title}, scale {result.scale}{one.apart}",
+        title=f"{result.title}, scale {result.scale}{_recipe(result)}{one.apart}",
         columns=(Column(title="setting", text=True), *map(metric_column, metrics), *costs_columns()),
         rows=tuple(
             (
@@ -44,28 +57,72 @@ def experiment_table(one: Item[ExperimentResult]) -> Table:
     )
 
 
-def claims_table(one: Item[ExperimentResult]) -> list[Table]:
-    """What the paper claims, and what came out; nothing if the experiment has no verdicts."""
-    if not one.result.verdicts:
-        return []
-    words = {True: "yes", False: "yes, not clearly", None: "yes, with one seed"}
-    rows = []
-    for verdict in one.result.verdicts:
-        word = words[verdict.clear]
-        word = word if verdict.holds else word.replace("yes", "no")
-        rows.append((verdict.claim, word, verdict.metric, verdict.difference))
-    return [
-        Table(
-            name=f"claims-{slug(one.result.name)}-{slug(one.result.scale)}",
-            title="The paper's claims here",
-            columns=tuple(
-                Column(title=title, text=title != "difference") for title in ("claim", "holds", "by", "difference")
-            ),
-            rows=tuple(rows),
-            notes=("Clearly: the 95 % interval of the difference over seeds leaves out 0.",),
-            sources=(one.file,),
+def _recipe(result: ExperimentResult) -> str:
+    return f", {result.recipe} recipe" if result.recipe else ""
+
+
+def claims_tables(one: Item[ExperimentResult]) -> list[Table]:
+    """What the paper claims and what came out, the elbows of curves, and the runs that failed; each if there are any."""
+    result, name = one.result, f"{slug(one.result.name)}-{slug(one.result.scale)}"
+    tables = []
+    if result.verdicts:
+        tables.append(
+            Table(
+                name=f"claims-{name}",
+                title="The paper's claims here",
+                columns=(
+                    *(Column(title=title, text=True) for title in ("claim", "verdict", "by")),
+                    Column(title="difference"),
+                    Column(title="seeds"),
+                ),
+                rows=tuple(
+                    (told.claim, told.verdict, told.metric, told.difference, told.difference.n)
+                    for told in result.verdicts
+                ),
+                notes=(
+                    "Holds, does not hold: the 95 % interval of the difference, seed by seed, has the claimed sign or the "
+                    "other one throughout (Student's t). Else undecided, as all claims are with one seed.",
+                ),
+                sources=(one.file,),
+            )
         )
-    ]
+    if result.elbows:
+        tables.append(
+            Table(
+                name=f"elbows-{name}",
+                title="Elbow of the curve over guidance scales",
+                columns=(
+                    Column(title="setting", text=True),
+                    *(Column(title=title) for title in ("w", "the paper's w")),
+                    *(Column(title=title, text=True) for title in ("by seed", "verdict")),
+                ),
+                rows=tuple(
+                    (told.setting, told.guidance_scale, told.in_the_paper, _several(told.by_seed), told.verdict)
+                    for told in result.elbows
+                ),
+                notes=(
+                    "The scale whose point lies farthest below the line from the first scale to the last, both axes from 0 "
+                    "to 1. The paper's holds if all of three seeds or more have it, and does not if none has.",
+                ),
+                sources=(one.file,),
+            )
+        )
+    if failed := [run for run in result.runs if run.status == "failed"]:
+        tables.append(
+            Table(
+                name=f"failed-{name}",
+                title="Runs that failed",
+                columns=tuple(Column(title=title, text=title != "seed") for title in ("setting", "seed", "reason")),
+                rows=tuple((run.setting, str(run.seed), run.reason) for run in failed),
+                notes=("They are not in the numbers above.",),
+                sources=(one.file,),
+            )
+        )
+    return tables
+
+
+def _several(values: Sequence[float | None]) -> str:
+    return ", ".join("none" if value is None else f"{value:g}" for value in values)
 
 
 def sweep_tables(found: Collection) -> list[Table]:
@@ -88,13 +145,13 @@ def sweep_tables(found: Collection) -> list[Table]:
 
 
 def evaluation_table(one: Item[Evaluation]) -> Table:
-    """Every number of an evaluation with where its interval and the value of real images come from."""
+    """Every number of an evaluation with where its interval and the values of real images come from."""
     return Table(
         name=f"evaluation-{slug(one.name)}",
         title=one.name,
         columns=tuple(
             Column(title=title, text=title in ("metric", "interval from", "how"))
-            for title in ("metric", "value", "n", "interval from", "real images", "how")
+            for title in ("metric", "value", "n", "interval from", "real images", "how", "decoded real images")
         ),
         rows=tuple(
             (
@@ -104,6 +161,7 @@ def evaluation_table(one: Item[Evaluation]) -> Table:
                 metric.interval_from,
                 bare(metric.reference and metric.reference.value),
                 metric.reference and metric.reference.how,
+                bare(metric.decoded_reference and metric.decoded_reference.value),
             )
             for metric in distinct([one.result.metrics])
         ),
@@ -156,20 +214,20 @@ def _curves(sweep_points: Sequence[SweepPoint], score: str, distance: str) -> li
 
 def experiment_plots(result: ExperimentResult) -> list[Plot]:
     """Curves if there are several guidance scales; otherwise bars by setting (Fig. 7 for the ablation), a plot for every
-    metric but precision and recall."""
+    metric, but of object counts only for those that claims compare."""
     if result.points:
         return sweep_plots(result.points)
     plots = []
     sets = [row.metrics for row in result.table]
     for metric in distinct(sets):
-        if metric.subject == "coverage":
+        if metric.subject == "counts" and metric.name not in result.headline.values():
             continue
         bars = [
-            Bar(name=str(row.setting), estimate=own, color=("concat", "cross").index(row.setting.conditioning))
+            Bar(name=str(row.setting), estimate=own, color=list(CONDITIONINGS).index(row.setting.conditioning))
             for row in result.table
             if (own := by_name(row.metrics).get(metric.name)) is not None
         ]
         column = metric_column(metric)
         title = f"{column.title}, {column.better} is better" if column.better else column.title
-        plots.append(bar_plot(bars, title=title, reference=reference(sets, metric), percent=column.percent))
+        plots.append(bar_plot(bars, title=title, references=references(sets, metric), percent=column.percent))
     return plots

@@ -29,6 +29,8 @@ def write_gallery(directory: Path) -> None:
     with atomic_path(directory / "grid.png") as path:
         grid.save(path, format="PNG")
     settings = {"model": generated.model, **generated.sampling, "seed": generated.seed}
+    if generated.verification:
+        settings["verify"] = generated.verification
     if negative_prompt := generated.config.get("negative_prompt"):
         settings["negative_prompt"] = negative_prompt
     write_text(directory / "index.html", _page(files, prompts, settings, large=shown[0].width >= 200))

@@ -1,12 +1,12 @@
 """The first lines of the report: what model, how good, how much cheaper than early fusion, how sure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ifuvit.reporting import tables
 from ifuvit.reporting.collection import Collection, Item
 from ifuvit.reporting.count_section import counted, of_evaluation
-from ifuvit.results import Costs, Counts, Estimate, Evaluation, ExperimentResult, Metrics, Setting, distinct
+from ifuvit.results import Costs, Counts, Estimate, Evaluation, ExperimentResult, Metric, Metrics, Setting, distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +97,25 @@ def _of_experiment(experiment: Item[ExperimentResult]) -> Headline | None:
 
 
 def _metric_tiles(metrics: Metrics) -> list[Tile]:
-    """The first distance and the first alignment score."""
+    """The first distance with precision and recall, and the first alignment score."""
     tiles = []
-    for subject, note in (("distance", "real against real images"), ("alignment", "real pairs")):
-        if metric := next((one for one in distinct([metrics]) if one.subject == subject), None):
-            real = metric.reference
-            told = "" if real is None else f"{note}: {tables.number(real.value, tables.digits_of(metric))}"
-            tiles.append(_tile(tables.metric_column(metric), metric, told))
+    for subject, note, most in (
+        ("distance", "real images", 1),
+        ("coverage", "real images", 2),
+        ("alignment", "real pairs", 1),
+    ):
+        for metric in [one for one in distinct([metrics]) if one.subject == subject][:most]:
+            floors, column = {note: metric.reference, "decoded": metric.decoded_reference}, tables.metric_column(metric)
+            told = [
+                f"{name}: {tables.plain(_as_shown(one.value, metric), column)}" for name, one in floors.items() if one
+            ]
+            tiles.append(_tile(column, metric, "; ".join(told)))
     return tiles
+
+
+def _as_shown(value: float, metric: Metric) -> Metric:
+    """Another value of a metric, without an interval and with as many decimals as the metric's own."""
+    return replace(metric, value=value, interval=None, decimals=tables.digits_of(metric))
 
 
 def _count_tiles(counts: Counts | None) -> list[Tile]:

@@ -12,6 +12,7 @@ from ifuvit.reporting import (
     count_section,
     experiment_section,
     paper_section,
+    quality_section,
     speed_section,
     study_section,
     tables,
@@ -79,7 +80,7 @@ def render(found: Collection, *, title: str) -> str:
                 "title": f"{one.result.title}{one.apart}",
                 "plots": experiment_section.experiment_plots(one.result),
                 "table": experiment_section.experiment_table(one),
-                "claims": experiment_section.claims_table(one),
+                "claims": experiment_section.claims_tables(one),
             }
             for one in found.experiments
         ],
@@ -94,6 +95,10 @@ def render(found: Collection, *, title: str) -> str:
         "training": {
             "plots": training_section.training_plots(found),
             "tables": training_section.training_tables(found),
+        },
+        "quality": {
+            "plots": quality_section.quality_plots(found),
+            "tables": quality_section.quality_tables(found),
         },
         "grids": drawn,
         "counts": {
@@ -159,6 +164,11 @@ def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
             "distance and score during training",
             "ifuvit train ... --evaluate-every N --evaluate-data DIR",
         ),
+        (
+            not found.curves,
+            "how long training takes until images are right",
+            "ifuvit bench quality RUN... --out RESULT.json",
+        ),
         (not found.trainings, "losses", "ifuvit train ..., whose metrics.jsonl is read"),
         (
             not count_section.counted(found),
@@ -188,9 +198,10 @@ def all_tables(found: Collection) -> list[Table]:
         *paper_section.table_1(found),
         *paper_section.table_2(found),
         *map(experiment_section.experiment_table, found.experiments),
-        *(table for one in found.experiments for table in experiment_section.claims_table(one)),
+        *(table for one in found.experiments for table in experiment_section.claims_tables(one)),
         *experiment_section.sweep_tables(found),
         *training_section.training_tables(found),
+        *quality_section.quality_tables(found),
         *count_section.overview(found),
         *(table for one in count_section.counted(found) for table in count_section.count_tables(one)),
         *(table for one in found.analyses for table in analysis_section.report_tables(one)),

@@ -95,9 +95,8 @@ def _table_1(title: str, group: str, ours: Sequence[_Row], *files: Path) -> Tabl
                 row.gflops,
             )
         )
-    real = _real_images(metrics, [row.metrics for row in ours])
-    if any(value is not None for value in real):
-        rows.append(("real images", *real, *(None,) * (len(columns) - 1 - len(real))))
+    for name, real in _real_images(metrics, [row.metrics for row in ours]):
+        rows.append((name, *real, *(None,) * (len(columns) - 1 - len(real))))
     return Table(
         name="table-1",
         title=f"Table 1: four settings, {title}",
@@ -109,12 +108,19 @@ def _table_1(title: str, group: str, ours: Sequence[_Row], *files: Path) -> Tabl
 
 
 def _headline(sets: Iterable[Metrics]) -> list[Metric]:
-    """Distances and alignment scores, which the paper's tables have; the rest stands in the result's own table."""
-    return [metric for metric in distinct(sets) if metric.subject in ("distance", "alignment")]
+    """Distances and alignment scores, which the paper's tables have, and precision and recall, without which a distance says
+    little; the rest stands in the result's own table."""
+    return [metric for metric in distinct(sets) if metric.subject in ("distance", "alignment", "coverage")]
 
 
-def _real_images(metrics: Sequence[Metric], sets: Sequence[Metrics]) -> list[Cell]:
-    return [bare(in_common(sets, metric.name)) for metric in metrics]
+def _real_images(metrics: Sequence[Metric], sets: Sequence[Metrics]) -> list[tuple[str, list[Cell]]]:
+    """Rows of real images, and of real images that the models' autoencoder has encoded and decoded, where known."""
+    rows = []
+    for name, decoded in (("real images", False), ("real images, decoded", True)):
+        cells: list[Cell] = [bare(in_common(sets, metric.name, decoded=decoded)) for metric in metrics]
+        if any(cell is not None for cell in cells):
+            rows.append((name, cells))
+    return rows
 
 
 def table_2(found: Collection) -> list[Table]:
@@ -140,9 +146,8 @@ def table_2(found: Collection) -> list[Table]:
         gflops = one.result.costs and one.result.costs.gflops
         own = (*(numbers.get(metric.name) for metric in metrics), gflops and gflops.without_attention)
         rows.append((one.name, words, *own, one.file, None, None, None))
-    real = _real_images(metrics, sets)
-    if any(value is not None for value in real):
-        rows.append(("real images", None, *real, None, None, None, None, None))
+    for name, real in _real_images(metrics, sets):
+        rows.append((name, None, *real, None, None, None, None, None))
     for row in paper.TABLE_2:
         empty = (None,) * (len(metrics) + 2)
         rows.append((row.model, f"{row.fusion}, {row.path}", *empty, row.fid_30k, row.clip_score, row.gflops))

@@ -19,6 +19,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 26, 40
 # Distinct in shape as well as in color; the style sheet has as many colors.
 _MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-5L5 4H-5z", "M0-5.4L5 0L0 5.4L-5 0z")
 COLORS = 6
+_TICKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +78,17 @@ class _Axis:
             part = math.log(value / self.low) / math.log(self.high / self.low)
         return round(self.start + part * (self.end - self.start), 2)
 
-    def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
+    def ticks(self) -> list[tuple[float, str]]:
         """(coordinate, label)."""
         if self.log and self.high > 5 * self.low:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for leading in ((1, 2, 5), (1, 3), (1,)):
                 values = [k * 10.0**power for power in powers for k in leading]
                 values = [value for value in values if self.low <= value <= self.high]
-                if len(values) <= wanted + 1:
+                if len(values) <= _TICKS + 1:
                     break
             return [(self(value), f"{value:,.10g}") for value in values]
-        rough = (self.high - self.low) / wanted
+        rough = (self.high - self.low) / _TICKS
         power = 10.0 ** math.floor(math.log10(rough))
         step = power * next(k for k in (1, 2, 2.5, 5, 10) if k * power >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
@@ -167,7 +168,7 @@ def line_plot(
     log_x: bool = False,
     log_y: bool = False,
     x_ticks: Sequence[float] | None = None,
-    reference: tuple[str, float] | None = None,
+    references: Sequence[tuple[str, float]] = (),
     apart: bool = False,
     note: str = "",
 ) -> Plot:
@@ -175,7 +176,7 @@ def line_plot(
 
     Args:
         series: at least one, each with at least one point.
-        reference: label and height of a dashed horizontal line, as the score of real images.
+        references: labels and heights of dashed horizontal lines, as the score of real images.
         log_x, log_y: logarithmic axis, if all values allow it.
         x_ticks: where; default: at round numbers.
         apart: shift the series a little sideways, so that intervals at the same x can be told apart.
@@ -184,8 +185,7 @@ def line_plot(
     xs = [x for point in points for x in (point.x, *(point.x_interval or ()))]
     ys = [y for point in points for y in (point.y, *(point.y_interval or ()))]
     log_y = log_y and min(ys) > 0
-    if reference is not None:
-        ys.append(reference[1])
+    ys += [value for _, value in references]
     x_axis = _Axis(xs, _LEFT, _WIDTH - _RIGHT, log=log_x and min(xs) > 0)
     y_axis = _Axis(ys, _HEIGHT - _BOTTOM, _TOP, log=log_y)
 
@@ -196,10 +196,10 @@ def line_plot(
     for x, label in x_axis.ticks() if x_ticks is None else [(x_axis(x), f"{x:,.10g}") for x in x_ticks]:
         parts += [_text(x, _HEIGHT - _BOTTOM + 16, label)]
     parts.append(_line(_LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, "axis"))
-    if reference is not None:
-        y = y_axis(reference[1])
+    for label, value in references:
+        y = y_axis(value)
         parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "reference")]
-        parts += [_text(_WIDTH - _RIGHT, y - 5 if y > _TOP + 14 else y + 13, reference[0], anchor="end", name="quiet")]
+        parts += [_text(_WIDTH - _RIGHT, y - 5 if y > _TOP + 14 else y + 13, label, anchor="end", name="quiet")]
     taken: list[tuple[float, float]] = []
     colors = _colors(series)
     for index, one in zip(colors, series):
@@ -266,22 +266,21 @@ def bar_plot(
     bars: Sequence[Bar],
     *,
     title: str,
-    reference: tuple[str, float] | None = None,
+    references: Sequence[tuple[str, float]] = (),
     percent: bool = False,
-    note: str = "",
 ) -> Plot:
-    """Bars from zero with whiskers for 95 % intervals; names and numbers stand above them."""
+    """Bars from zero with whiskers for 95 % intervals; names and numbers stand above them. `references` are labels and
+    places of dashed vertical lines."""
     scale = 100 if percent else 1
     ends = [scale * end for bar in bars for end in (0.0, bar.estimate.value, *(bar.estimate.interval or ()))]
-    if reference is not None:
-        ends.append(scale * reference[1])
+    ends += [scale * value for _, value in references]
     low, high = min(ends), max(ends)
     left, right, row, top = 4, _WIDTH - 10, 36, 6
 
     def x(value: float) -> float:
         return round(left + (value - low) / ((high - low) or 1.0) * (right - left), 2)
 
-    height = top + row * len(bars) + (18 if reference is not None else 2)
+    height = top + row * len(bars) + (4 + 14 * len(references) if references else 2)
     parts = []
     for index, bar in enumerate(bars):
         y, end = top + row * index, x(scale * bar.estimate.value)
@@ -300,13 +299,12 @@ def bar_plot(
             parts += [_line(first, y + 22, last, y + 22, "bound")]
             parts += [_line(bound, y + 18.5, bound, y + 25.5, "bound") for bound in (first, last)]
         parts.append(_line(x(0), y + 15, x(0), y + 29, "axis"))
-        if reference is not None:
-            place = x(scale * reference[1])
-            parts.append(_line(place, y + 15, place, y + 31, "reference"))
-    if reference is not None:
-        anchor = "end" if x(scale * reference[1]) > _WIDTH / 2 else "start"
+        for _, value in references:
+            parts.append(_line(x(scale * value), y + 15, x(scale * value), y + 31, "reference"))
+    for index, (label, value) in enumerate(references):
+        anchor = "end" if x(scale * value) > _WIDTH / 2 else "start"
         parts.append(
-            _text(x(scale * reference[1]), top + row * len(bars) + 11, reference[0], anchor=anchor, name="quiet")
+            _text(x(scale * value), top + row * len(bars) + 11 + 14 * index, label, anchor=anchor, name="quiet")
         )
     about = "; ".join(f"{bar.name} {plain(bar.estimate)}" for bar in bars)
-    return Plot(title=title, svg=_figure(parts, title=title, about=about, height=height), note=note)
+    return Plot(title=title, svg=_figure(parts, title=title, about=about, height=height))

@@ -63,12 +63,17 @@ def _grid(group: Sequence[Item[GeneratedImages]]) -> Grid | None:
     uris = [tuple(_data_uri(file) for file in row) for row in files]
     return Grid(
         models=tuple(one.name for one in group),
-        facts=", ".join(sampling_words(first.sampling, first.seed)),
+        facts=", ".join([*sampling_words(first.sampling, first.seed), *_chosen(group)]),
         columns=tuple((first.images[place].prompt, row) for place, row in zip(chosen, uris)),
         large=any(uri.startswith("data:image/jpeg") for row in uris for uri in row),
         of=len(first.images),
         directories=tuple(one.file.parent for one in group),
     )
+
+
+def _chosen(group: Sequence[Item[GeneratedImages]]) -> list[str]:
+    """What is told of images that were drawn again until a counter agreed."""
+    return list(dict.fromkeys(one.result.verification for one in group if one.result.verification))
 
 
 def _data_uri(file: Path) -> str:

@@ -93,7 +93,10 @@ def _experiments(found: Collection) -> Iterator[Source]:
         result = one.result
         done = sum(run.status == "done" for run in result.runs)
         seeds = ", ".join(map(str, result.seeds))
+        failed = sum(run.status == "failed" for run in result.runs)
         told = f"scale {result.scale}; seeds {seeds}; {done} of {len(result.runs)} runs done"
+        told += f", {failed} failed" if failed else ""
+        told += f"; {result.recipe} recipe" if result.recipe else ""
         sentence = _sentence(result.protocol, result.data, scale=not result.points)
         yield Source(
             file=one.file,
@@ -119,6 +122,10 @@ def _costs_and_speed(found: Collection) -> Iterator[Source]:
         choices = {key: value for key, value in one.result.config.items() if key != "out"}
         told, facts = machine(one.result), _facts(run=choices)
         yield Source(file=one.file, what=f"Speed: bench {one.result.action}", protocol=told, facts=facts)
+    for one in found.curves:
+        runs = len(one.result.curves)
+        told = f"logs of {runs} training run{'s' if runs > 1 else ''}"
+        yield Source(file=one.file, what="Learning curves: bench quality", protocol=told)
 
 
 # ---------------------------------------------------------------------------------------------------------------- words

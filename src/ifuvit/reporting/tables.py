@@ -132,6 +132,7 @@ _FURTHER = {
     "high": lambda one: one.interval and one.interval[1],
     "n": lambda one: one.n,
     "real": lambda one: one.reference.value if isinstance(one, Metric) and one.reference else None,
+    "decoded": lambda one: one.decoded_reference.value if isinstance(one, Metric) and one.decoded_reference else None,
 }
 
 

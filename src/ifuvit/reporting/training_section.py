@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ifuvit.reporting.collection import Collection
-from ifuvit.reporting.experiment_section import cells, reference
+from ifuvit.reporting.experiment_section import cells, references
 from ifuvit.reporting.plots import COLORS, Plot, Point, Series, line_plot
 from ifuvit.reporting.tables import Column, Table, metric_column, slug
 from ifuvit.results import by_name, distinct
@@ -53,7 +53,7 @@ def training_plots(found: Collection) -> list[Plot]:
                 title=f"{metric.name} during training",
                 x_label="training step",
                 y_label=f"{metric.name}, {metric.better} is better",
-                reference=reference(sets, metric),
+                references=references(sets, metric),
             )
         )
     for title, label, losses, marked in (

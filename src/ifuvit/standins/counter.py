@@ -19,7 +19,7 @@ from ifuvit.data.images import to_tensor
 from ifuvit.data.scenes import KIND_INDEX, WrittenScene, read_annotations
 from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.metrics.counting.counter_network import CELL, Maps, ObjectCounter, ObjectCounterConfig, read_squares
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation
 from ifuvit.metrics.counting.scores import Detection, score
 from ifuvit.results import ObjectScores
 from ifuvit.standins.config import TrainCounterConfig

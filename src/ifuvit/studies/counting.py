@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifuvit.metrics.counting.prompts import Asked
+from ifuvit.metrics.counting.parsing import Asked
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import Dispersion, jackknife, means, two_way
 from ifuvit.studies.design import IMAGES, Study

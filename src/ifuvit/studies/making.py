@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from ifuvit.data.scenes import KINDS, draw_scene
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, parse_noun_phrase, parse_prompt
+from ifuvit.metrics.counting.parsing import Asked, parse_noun_phrase, parse_prompt
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.studies.design import IMAGES, Item, Kind
 from ifuvit.studies.images import blind, blind_name, common_size, spoil, write_blind
 from ifuvit.studies.sources import Drawn

@@ -37,6 +37,14 @@ class Actions:
     """What the help says in place of their docstrings, by word."""
 
 
+@dataclass(frozen=True)
+class Inline:
+    """Annotates a field that holds a section: its options stand among those of the configuration that has the field, and
+    begin with `prefix`. Where that configuration has an option of the same name, the section keeps its default."""
+
+    prefix: str = ""
+
+
 def parse(config: Any, arguments: Sequence[str], *, prog: str) -> Any:
     """Parse `arguments` into the dataclass `config`, an instance of one that has the defaults, or one of its `Actions`.
 
@@ -101,7 +109,7 @@ def completion(commands: Mapping[str, Any], arguments: Sequence[str]) -> None:
             members.append(Annotated[cls, tyro.conf.subcommand(name, default=default, prefix_name=False)])
         return Union[tuple(members)]  # noqa: UP007
 
-    tyro.cli(choice(commands), prog="ifuvit", args=arguments, config=_options(), registry=_registry())
+    tyro.cli(choice(commands), prog="ifuvit", args=arguments, config=_options(), registry=_registry(all_kinds=True))
 
 
 def _parse(config: Any, arguments: Sequence[str], prog: str, text: str | None) -> Any:
@@ -140,15 +148,22 @@ def _options() -> tuple[Any, ...]:
     return (FlagCreatePairsOff,)
 
 
-def _registry() -> Any:
-    """tyro's rules, with plain names of types, whole sentences, and only those defaults that say something."""
+def _registry(*, all_kinds: bool = False) -> Any:
+    """tyro's rules, with plain names of types, whole sentences, and only those defaults that say something.
+
+    Args:
+        all_kinds: a section that may be of several kinds has the options of all of them, not those of its default's kind.
+    """
     from tyro.conf import arg
     from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
     registry = ConstructorRegistry()
     inside = False
+    kinds: dict[Any, list[Any]] = {}
 
     def described(spec: StructFieldSpec) -> StructFieldSpec:
+        if all_kinds and typing.get_origin(spec.type) in (Union, types.UnionType):
+            kinds[type(spec.default)] = [kind for kind in typing.get_args(spec.type) if dataclasses.is_dataclass(kind)]
         shown = arg(metavar=_metavar(spec.type, spec.name), help_behavior_hint=_default_hint)
         return replace(spec, type=Annotated[spec.type, shown], helptext=partial(_one_line, spec.helptext))
 
@@ -160,13 +175,63 @@ def _registry() -> Any:
         inside = True
         try:
             spec = ConstructorRegistry.get_struct_spec(info)  # as it is without this rule
+            others = [
+                ConstructorRegistry.get_struct_spec(replace(info, type=kind, default=kind()))
+                for kind in kinds.get(info.type, ())
+                if kind is not info.type
+            ]
         finally:
             inside = False
         if not isinstance(spec, StructConstructorSpec):
             return spec  # type: ignore[return-value]  # what it is about, tyro says
-        return replace(spec, fields=tuple(map(described, spec.fields)))
+        spec = _inlined(spec)
+        merged = {one.name: one for one in spec.fields}
+        for one in (one for other in others for one in other.fields):  # type: ignore[union-attr]
+            known = merged.setdefault(one.name, one)
+            merged[one.name] = replace(known, type=_either(known.type, one.type))
+        return replace(spec, fields=tuple(map(described, merged.values())))
 
     return registry
+
+
+def _inlined(spec: Any) -> Any:
+    """A specification with the fields of its `Inline` sections in place of these."""
+    from tyro.constructors import ConstructorRegistry, StructTypeInfo
+
+    def prefix_of(field: Any) -> str | None:
+        marks = [mark for mark in getattr(field.type, "__metadata__", ()) if isinstance(mark, Inline)]
+        return marks[0].prefix if marks and _is_instance(field.default) else None
+
+    sections = {
+        field.name: (field.default, prefix) for field in spec.fields if (prefix := prefix_of(field)) is not None
+    }
+    own = [field for field in spec.fields if field.name not in sections]
+    names: dict[str, dict[str, str]] = {}
+    for section, (default, prefix) in sections.items():
+        inner = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(type(default), default, in_union_context=False))
+        taken = {field.name for field in own}
+        new = {prefix + field.name: field for field in inner.fields if prefix + field.name not in taken}  # type: ignore[union-attr]
+        own += [replace(field, name=name) for name, field in new.items()]
+        names[section] = {name: field.name for name, field in new.items()}
+
+    def instantiate(**values: Any) -> Any:
+        for section, (default, prefix) in sections.items():
+            changes = {inner: values.pop(name) for name, inner in names[section].items()}
+            try:
+                values[section] = replace(default, **changes)
+            except InputError as error:
+                raise InputError(str(error).replace("--", f"--{prefix.replace('_', '-')}", 1)) from None
+        return spec.instantiate(**values)
+
+    return replace(spec, fields=tuple(own), instantiate=instantiate) if sections else spec
+
+
+def _either(hint: Any, other: Any) -> Any:
+    """Annotated `hint`, with the choices of `other` too where both are literals."""
+    if typing.get_origin(hint) is not Annotated or hint == other:
+        return hint
+    (one, *metadata), (two, *_) = typing.get_args(hint), typing.get_args(other)
+    return Annotated[(Literal[*typing.get_args(one), *typing.get_args(two)], *metadata)]
 
 
 def _one_line(text: Any) -> str | None:

@@ -25,7 +25,8 @@ class Processes:
 
     @classmethod
     def init(cls) -> "tuple[Processes, torch.device]":
-        """Meet the other processes of the launch, if there are any. Also gives this process's own device."""
+        """Initialize the process group of the launch, if there are several processes. Also gives this process's own
+        device."""
         import torch
         from accelerate import PartialState
 
@@ -35,17 +36,17 @@ class Processes:
         return cls(state.process_index, state.num_processes), state.device
 
     @classmethod
-    def present(cls) -> "Processes":
-        """Those that have met already; this one alone if none have."""
+    def current(cls) -> "Processes":
+        """Those of the process group that is initialized; this one alone if none is."""
         import torch.distributed as dist
 
-        met = dist.is_available() and dist.is_initialized()
-        return cls(dist.get_rank(), dist.get_world_size()) if met else cls()
+        several = dist.is_available() and dist.is_initialized()
+        return cls(dist.get_rank(), dist.get_world_size()) if several else cls()
 
     @classmethod
     def from_environment(cls) -> "Processes":
-        """Those of RANK and WORLD_SIZE, as torchrun, accelerate launch and schedulers set them, without meeting: for work
-        that is divided through the disk.
+        """Those of RANK and WORLD_SIZE, as torchrun, accelerate launch and schedulers set them, without a process group:
+        for work that is divided through the disk.
 
         Raises:
             InputError: they are not numbers, or do not go together.
@@ -69,7 +70,7 @@ class Processes:
         return list(items[self.rank :: self.count])
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             import torch.distributed as dist
 
@@ -98,13 +99,13 @@ class Processes:
 
 
 def destroy_process_group_at_exit() -> None:
-    """Leave the other processes in good order when this one ends. Where the interpreter goes first, a thread of theirs that
-    still runs aborts it now and then: SIGABRT instead of the exit status, "terminate called without an active exception"."""
-    atexit.unregister(_part)
-    atexit.register(_part)
+    """Destroy the process group before the interpreter ends. Otherwise a thread of the group that still runs aborts it now
+    and then: SIGABRT instead of the exit status, "terminate called without an active exception"."""
+    atexit.unregister(_destroy_process_group)
+    atexit.register(_destroy_process_group)
 
 
-def _part() -> None:
+def _destroy_process_group() -> None:
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
@@ -112,11 +113,11 @@ def _part() -> None:
 
 
 @overload
-def in_order(parts: Sequence[np.ndarray]) -> np.ndarray: ...
+def merge_shares(parts: Sequence[np.ndarray]) -> np.ndarray: ...
 @overload
-def in_order(parts: Sequence[list[T]]) -> list[T]: ...
-def in_order(parts: Sequence) -> Any:
-    """What the processes made of their `share`s, by rank, in the order of the shared items: rows or a list."""
+def merge_shares(parts: Sequence[list[T]]) -> list[T]: ...
+def merge_shares(parts: Sequence) -> Any:
+    """The results of the processes' `share`s, by rank, in the order of the items: rows or a list."""
     first, length = parts[0], sum(map(len, parts))
     whole = np.empty((length, *first.shape[1:]), first.dtype) if isinstance(first, np.ndarray) else [None] * length
     for rank, part in enumerate(parts):

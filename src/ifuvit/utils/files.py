@@ -256,7 +256,7 @@ class OutputDirectory:
 
     path: Path
     command: str
-    """The command's name with its action: "count judge"."""
+    """The command's name with its action: "bench train"."""
     _: KW_ONLY
     record: str = "manifest.json"
     """Name of the file that holds the record."""

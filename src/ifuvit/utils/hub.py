@@ -44,7 +44,7 @@ def find_folder(
     except Exception as error:  # every fault of the network and of the hub, whose classes vary with versions
         # A set HF_HUB_OFFLINE, no network, an unknown id, a gated model: the way out is the same.
         why = (
-            f"it cannot be had from the Hugging Face hub ({type(error).__name__})"
+            f"it could not be downloaded from the Hugging Face hub ({type(error).__name__})"
             if fetch
             else "it is not on this machine"
         )
@@ -65,6 +65,28 @@ def check_weights(folder: Path, *, what: str) -> None:
     """
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{what} {folder}: no *.safetensors in it; save the model with save_pretrained")
+
+
+def load_model(class_name: str, folder: Path, *, what: str, config: Any = None) -> Any:
+    """Load a class of transformers from a folder: all of its weights, in fp32, from safetensors alone.
+
+    Args:
+        what: what the model is, for errors.
+        config: instead of the folder's own.
+
+    Raises:
+        InputError: no weights, files that are broken, or weights that are missing.
+    """
+    check_weights(folder, what=what)
+    import transformers
+
+    with loading(f"{what} {folder}"):
+        # By name: transformers resolves its names at run time, where type checkers do not see them.
+        model, report = getattr(transformers, class_name).from_pretrained(
+            folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    check_whole(report, what=f"{what} {folder}")
+    return model.float()
 
 
 @contextmanager

@@ -7,9 +7,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import atomic_path, write_json
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
+
+
+def save_model(
+    directory: str | Path, module: "nn.Module", config: Mapping[str, Any], *, dtype: "torch.dtype | None" = None
+) -> None:
+    """Write config.json and model.safetensors.
+
+    Args:
+        config: JSON values.
+        dtype: of the floating-point weights; default: as they are.
+    """
+    from safetensors.torch import save_file
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "config.json", config)
+    tensors = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    with atomic_path(directory / "model.safetensors") as path:
+        save_file(
+            {name: (t.to(dtype) if t.is_floating_point() else t).contiguous() for name, t in tensors.items()}, path
+        )
 
 
 def load_weights(module: "nn.Module", path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_networks import check_widths, cloud
 
-from ifuvit.evaluation.evaluators.distances import distances
+from ifuvit.evaluation.evaluators.distances import distances, split_for_floor
 from ifuvit.metrics.distances.frechet import cmmd, frechet_distance, kernel_distance, precision_recall
 from ifuvit.metrics.distances.statistics import FeatureStatistics
 from ifuvit.results import Metric, by_name
@@ -59,6 +59,24 @@ def test_all_distances_with_floors():
     assert (found["precision-EffNetLite0"].value, found["recall-EffNetLite0"].value) == (precision, recall)
     assert [metric.better for metric in found.values()] == ["lower", "lower", "higher", "higher"]
     assert found == measured(generated, real, Network(), other_real=others)
+
+
+def test_a_floor_of_decoded_images():
+    """The same real images after an autoencoder, against the same reference, next to what they get themselves."""
+    generated, real, others = cloud(60, shift=0.3), cloud(80, seed=1), cloud(60, seed=2)
+    decoded = others + 0.2
+    plain = measured(generated, real, Network(), other_real=others)
+    found = measured(generated, real, Network(), other_real=others, decoded=decoded)
+    as_generated = measured(decoded, real, Network(), other_real=others)
+    for name, metric in found.items():
+        assert metric.decoded_reference is not None and metric.reference == plain[name].reference
+        assert metric.decoded_reference.value == pytest.approx(as_generated[name].value, rel=1e-9)
+        assert plain[name].decoded_reference is None and metric.value == plain[name].value
+    assert found["KID-EffNetLite0"].decoded_reference.how == (
+        "60 real images, encoded and decoded by the model's autoencoder, against 80 other real images"
+    )
+    alone = measured(generated, real, Network(), decoded=real[split_for_floor(60, 80)[0]])
+    assert alone["FD-EffNetLite0"].decoded_reference.value == pytest.approx(alone["FD-EffNetLite0"].reference.value)
 
 
 def test_floor_without_other_images():

@@ -5,10 +5,10 @@ import json
 import pytest
 from PIL import Image
 
-from ifuvit.data.scenes import draw_scene
+from ifuvit.data.scenes import BACKGROUNDS, draw_scene
 from ifuvit.evaluation.networks import load_counter
-from ifuvit.metrics.counting.counters import count_images
-from ifuvit.metrics.counting.prompts import Asked
+from ifuvit.metrics.counting.counters import count_images, second_count
+from ifuvit.metrics.counting.parsing import Asked
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.results import CountedImage, Counter
 from ifuvit.utils.config import to_dict
@@ -75,12 +75,37 @@ def test_a_further_threshold_scores_as_a_counter_of_that_threshold(tmp_path):
     assert [one.relations for one in result.thresholds] == [None, None]
     assert result.counted == 2 and result.images[2] == CountedImage(file="0.7.png", prompt="what a day")
     assert result.images[1] == CountedImage(
-        file="0.9_0.2.png", prompt="2", counted={"sheep": 1}, objects=(("sheep", 1.2, 4.6, 0.9),)
+        file="0.9_0.2.png", prompt="2", counted={"sheep": 1}, objects=(("sheep", 1.2, 4.6, 0.9),), right=False
     )
     swept = Planted()
     swept.threshold = 0.1
     again = count_images(files, ["2", "2", "what a day"], swept)
     assert again.counts.overall == result.thresholds[0].counts
+
+
+def test_a_second_counter_and_how_far_both_agree(tmp_path):
+    """Two counters that differ in their threshold: of three images one is right to the first alone."""
+    files = [tmp_path / name for name in ("0.9_0.6.png", "0.9_0.8.png", "0.7.png", "0.9.png")]
+    prompts, strict = ["2", "2", "2", "what a day"], Planted()
+    strict.threshold = 0.65
+    first, second = ({"paper": count_images(files, prompts, counter)} for counter in (Planted(), strict))
+    found = second_count(first, second, strict.facts())
+    assert found.scores["paper"].counts == second["paper"].counts
+    assert found.same_verdict["paper"].value == found.same_objects["paper"].value == pytest.approx(2 / 3)
+    assert found.difference["paper"].value == pytest.approx(1 / 3) and found.difference["paper"].n == 3
+    assert second_count(second, first, strict.facts()).difference["paper"].value == pytest.approx(-1 / 3)
+
+
+def test_grounds_are_looked_at_where_prompts_name_one(scenes):
+    files, _ = scenes
+    grounds = [draw_scene(977, index, split="val").background for index in range(40)]
+    phrases = {one.name: one.phrase for one in BACKGROUNDS}
+    prompts = [f"a sheep {phrases[ground]}" for ground in grounds[:-1]] + ["a sheep"]
+    found = count_images(files, prompts, load_counter())
+    assert found.counts.overall.right_ground.value == 1 and found.counts.overall.right_ground.n == 39
+    assert [one.ground for one in found.images] == [*grounds[:-1], None]
+    shifted = count_images(files[1:], prompts[:-1], load_counter())
+    assert shifted.counts.overall.right_ground.value < 0.5
 
 
 def test_as_many_prompts_as_images(tmp_path):

@@ -1,64 +1,13 @@
-"""Prompts are read back, and the sets of them are what they are said to be."""
+"""The sets of prompts are what they are said to be."""
+
+from collections import Counter
 
 import pytest
 
-from ifuvit.data.scenes import (
-    KINDS,
-    RELATIONS,
-    is_held_out_count,
-    is_held_out_relation,
-    prompt_for,
-    relation_prompt_for,
-)
-from ifuvit.metrics.counting.prompts import PROMPT_SETS, Asked, AskedRelation, parse_noun_phrase, parse_prompt
-
-
-def test_prompts_are_read_back():
-    for kind in KINDS:
-        for count in range(1, 6):
-            assert parse_prompt(prompt_for(kind.name, count)) == Asked(kind.name, count)
-    assert parse_prompt("  Three   SHEEP ") == Asked("sheep", 3)
-    assert parse_prompt("a sheep") == Asked("sheep", 1)
-    assert parse_prompt("four people") == Asked("person", 4)
-    assert parse_prompt(relation_prompt_for("bus", "left of", "apple")) == AskedRelation("bus", "left of", "apple")
-    for other in ("six sheep", "three sheep on grass", "two bus", "a bus left of a bus", "a dog", ""):
-        assert parse_prompt(other) is None
-
-
-@pytest.mark.parametrize(
-    ("prompt", "asked"),
-    [
-        ("a dog", ("dog", 1)),
-        ("an  ORANGE", ("orange", 1)),
-        ("one wine glass", ("wine glass", 1)),
-        ("3 people", ("person", 3)),
-        ("ten traffic lights", ("traffic light", 10)),
-        ("two buses", ("bus", 2)),
-        ("two houses", ("house", 2)),
-        ("five strawberries", ("strawberry", 5)),
-        ("four sheep", ("sheep", 4)),
-        ("a sheep", ("sheep", 1)),
-        ("two teddy-bear toys", ("teddy-bear toy", 2)),
-    ],
-)
-def test_noun_phrases_are_read(prompt, asked):
-    assert parse_noun_phrase(prompt) == Asked(*asked)
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        *("", "two", "dogs", "the dog", "some dogs", "eleven dogs", "a dogs", "two dog", "a dog on a bench"),
-        *("a dog and a cat", "a bus left of an apple", "a dog running", "two dogs, playing", "a big brown dog"),
-    ],
-)
-def test_what_is_no_plain_noun_phrase_is_not_judged(prompt):
-    assert parse_noun_phrase(prompt) is None
-
-
-def test_both_grammars_agree_about_copies_of_one_kind():
-    for prompt in PROMPT_SETS["all-kinds"]:
-        assert parse_noun_phrase(prompt) == parse_prompt(prompt)
+from ifuvit.data.scenes import BACKGROUNDS, KINDS, RELATIONS, is_held_out_count, is_held_out_relation
+from ifuvit.encoders.text_encoder import TextEncoder
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation, parse_noun_phrase, parse_prompt
+from ifuvit.metrics.counting.prompts import PROMPT_SETS
 
 
 def test_sets_of_prompts():
@@ -66,7 +15,11 @@ def test_sets_of_prompts():
         "paper": 20,
         "all-kinds": 42 * 5,
         "relations": 25 * 4,
-        "held-out": 19 + 4 * 20,
+        "grounds": 42 * 3,
+        "held-out-counts": 19,
+        "held-out-relations": 4 * 25,
+        "paraphrases": 20 * 10,
+        "relation-paraphrases": 100,
         "coco": 77 * 5,
     }
     assert all(len(set(prompts)) == len(prompts) for prompts in PROMPT_SETS.values())
@@ -78,13 +31,47 @@ def test_sets_of_prompts():
     assert all(len({asked and asked.kind for asked in read[start : start + 5]}) == 1 for start in range(0, 385, 5))
 
 
+def read(name):
+    return [parse_prompt(prompt) for prompt in PROMPT_SETS[name]]
+
+
 def test_what_training_shows_and_what_it_does_not():
     def held_out(name):
-        asked = [parse_prompt(prompt) for prompt in PROMPT_SETS[name]]
-        return [is_held_out_count(*one) if isinstance(one, Asked) else is_held_out_relation(*one) for one in asked]
+        return [
+            is_held_out_count(one.kind, one.count) if isinstance(one, Asked) else is_held_out_relation(*one[:3])
+            for one in read(name)
+        ]
 
-    assert all(held_out("held-out")) and not any(held_out("relations")) and not any(held_out("paper"))
-    relations = [parse_prompt(prompt) for prompt in PROMPT_SETS["held-out"][19:]]
-    assert [one.relation for one in relations] == [relation for relation in RELATIONS for _ in range(20)]
-    firsts = [parse_prompt(prompt).first for prompt in PROMPT_SETS["relations"][::4]]
-    assert len(set(firsts)) == 25
+    assert all(held_out("held-out-counts")) and all(held_out("held-out-relations"))
+    assert not any(
+        any(held_out(name)) for name in ("relations", "paper", "grounds", "paraphrases", "relation-paraphrases")
+    )
+    assert [one.relation for one in read("held-out-relations")] == [way for way in RELATIONS for _ in range(25)]
+    assert len({one.first for one in read("relations")[::4]}) == 25
+
+
+def test_grounds_are_of_every_kind_and_even():
+    asked = read("grounds")
+    assert {(one.kind, one.count) for one in asked} == {(kind.name, 1) for kind in KINDS}
+    assert Counter(one.ground for one in asked) == {one.name: 21 for one in BACKGROUNDS}
+
+
+@pytest.mark.parametrize(
+    ("plain", "paraphrased", "each"), [("paper", "paraphrases", 10), ("relations", "relation-paraphrases", 1)]
+)
+def test_paraphrases_ask_for_the_same_at_the_same_place(plain, paraphrased, each):
+    """So that images of one place, of the same noise, make a pair."""
+    expected = [one for one in read(plain) for _ in range(each)]
+    for one, other in zip(expected, read(paraphrased), strict=True):
+        same = [(one.first, one.relation, one.second)] if isinstance(one, AskedRelation) else [one[:2]]
+        if isinstance(one, AskedRelation):
+            inverse = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+            same.append((one.second, inverse[one.relation], one.first))
+        assert other is not None and other[: len(same[0])] in same
+    assert not set(PROMPT_SETS[plain]) & set(PROMPT_SETS[paraphrased])
+
+
+def test_no_prompt_is_longer_than_the_models_see():
+    text_encoder = TextEncoder.from_pretrained("minilm", max_tokens=16)
+    for name in set(PROMPT_SETS) - {"coco"}:
+        assert text_encoder.tokenize(list(PROMPT_SETS[name])).truncated == 0, name

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ifuvit.data.scenes import held_out
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation, parse_prompt
 from ifuvit.metrics.counting.scores import Detection, count_metrics, relation_holds, relation_of, score
 from ifuvit.results import CountScores, Estimate, ObjectScores
 from ifuvit.utils.config import from_dict, to_dict

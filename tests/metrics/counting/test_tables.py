@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation
 from ifuvit.metrics.counting.scores import Detection, score
 from ifuvit.metrics.counting.tables import counts_table, errors_table
 from ifuvit.results import CountedImage, ObjectCounts, ScoresAtThreshold

@@ -29,7 +29,7 @@ from ifuvit.data.scenes.contents import (
     is_held_out_relation,
 )
 from ifuvit.data.scenes.drawing import Scene, Split, draw_scene, object_sizes, openmoji_version
-from ifuvit.data.scenes.reading import WrittenScene, read_annotations
+from ifuvit.data.scenes.reading import WrittenScene, is_scenes, read_annotations
 from ifuvit.data.scenes.writing import held_out, write_scenes
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "held_out",
     "is_held_out_count",
     "is_held_out_relation",
+    "is_scenes",
     "object_sizes",
     "openmoji_version",
     "prompt_for",

@@ -21,6 +21,11 @@ class WrittenScene(NamedTuple):
     held_out: bool
 
 
+def is_scenes(directory: Path) -> bool:
+    """Whether a directory holds OpenMoji Scenes."""
+    return (directory / "annotations").is_dir() and (directory / "held_out.json").is_file()
+
+
 def read_annotations(directory: Path, split: Split) -> dict[int, WrittenScene]:
     """The images of one split by their ids.
 

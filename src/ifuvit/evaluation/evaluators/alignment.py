@@ -7,7 +7,7 @@ from ifuvit.data.images import ImageSource
 from ifuvit.evaluation.evaluators.base import Findings, Images, ImageSet, Setup, captions
 from ifuvit.evaluation.networks import load_alignment_model
 from ifuvit.results import Metric, Reference
-from ifuvit.utils.distributed import in_order
+from ifuvit.utils.distributed import merge_shares
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ class Alignment:
     ) -> "tuple[np.ndarray, int]":
         share, size = self.setup.processes.share, self.setup.protocol.size
         parts = self.setup.processes.all_gather(lambda: model.cosines(share(files), share(prompts), size=size))
-        return in_order([cosines for cosines, _ in parts]), sum(truncated for _, truncated in parts)
+        return merge_shares([cosines for cosines, _ in parts]), sum(truncated for _, truncated in parts)
 
 
 def _network(model: "AlignmentModel") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from ifuvit.data.images import ImageSource
 from ifuvit.evaluation import protocols
 from ifuvit.evaluation.reference_images import ReferenceImages
-from ifuvit.results import Costs, Counter, Metric, ObjectCounts
+from ifuvit.results import Costs, Counter, Metric, ObjectCounts, SecondCount
 from ifuvit.utils.distributed import Processes
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ class Setup:
     """A .npz file that takes the place of the reference images' features."""
     cache: Path | None = None
     """Directory that keeps the features of reference images."""
-    reconstruction_floor: bool = False
-    """Whether distances also measure reference images that the target's own autoencoder has encoded and decoded."""
-    counter: str = "openmoji"
+    counters: tuple[str, ...] = ("openmoji",)
     detector: str | None = None
     threshold: float | None = None
     thresholds: tuple[float, ...] = ()
@@ -69,6 +67,7 @@ class Findings:
     metrics: tuple[Metric, ...] = ()
     objects: Mapping[str, ObjectCounts] = field(default_factory=dict)
     counter: Counter | None = None
+    second_counts: tuple[SecondCount, ...] = ()
     costs: Costs | None = None
 
     def __add__(self, other: "Findings") -> "Findings":
@@ -76,6 +75,7 @@ class Findings:
             metrics=self.metrics + other.metrics,
             objects={**self.objects, **other.objects},
             counter=self.counter or other.counter,
+            second_counts=self.second_counts + other.second_counts,
             costs=self.costs or other.costs,
         )
 

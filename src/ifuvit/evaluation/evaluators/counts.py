@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ifuvit.evaluation.evaluators.base import Findings, Images, ImageSet, Setup
 from ifuvit.evaluation.networks import open_counter
+from ifuvit.metrics.counting.counters import ImageCounter, count_images, second_count
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
+from ifuvit.results import ObjectCounts
 from ifuvit.utils.config import to_dict
 
 if TYPE_CHECKING:
@@ -21,46 +23,55 @@ class Counts:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.counter = None
+        self.counters: list[ImageCounter] = []
         if setup.detector is not None or setup.protocol.counts_scenes:
-            self.counter = open_counter(
-                setup.counter, detector=setup.detector, threshold=setup.threshold, device=setup.device
-            )
+            self.counters = [
+                open_counter(counter, detector=setup.detector, threshold=setup.threshold, device=setup.device)
+                for counter in setup.counters
+            ]
         elif setup.processes.first:
             print("ifuvit: objects are not counted; photographs require --detector", file=sys.stderr)
 
     def facts(self) -> Mapping[str, Any]:
-        if self.counter is None:
+        if not self.counters:
             return {}
-        counter = to_dict(self.counter.facts())
+        first, *others = (to_dict(counter.facts()) for counter in self.counters)
         return {
-            **{key: counter[key] for key in ("sha256", "threshold", "details")},
+            **{key: first[key] for key in ("sha256", "threshold", "details")},
             "thresholds": list(self.setup.thresholds),
+            "second_counters": [one["sha256"] for one in others],
         }
 
     def image_sets(self) -> Sequence[ImageSet]:
-        return [] if self.counter is None else counting_prompts(self.setup)
+        return counting_prompts(self.setup) if self.counters else []
 
     def prepare(self) -> None:
         pass
 
     def __call__(self, images: Mapping[str, Images], target: "Target") -> Findings:
-        from ifuvit.metrics.counting.counters import count_images
-
-        if self.counter is None:
+        if not self.counters:
             return Findings()
         wanted = [name for name, _ in self.setup.protocol.count_prompts if name in images] or ["captions"]
-        objects = {
-            name: count_images(
-                images[name].files,
-                images[name].prompts,
-                self.counter,
-                thresholds=self.setup.thresholds,
-                processes=self.setup.processes,
-            )
-            for name in wanted
-        }
-        return Findings(objects=objects, counter=self.counter.facts())
+
+        def count(counter: ImageCounter, thresholds: Sequence[float]) -> dict[str, ObjectCounts]:
+            return {
+                name: count_images(
+                    images[name].files,
+                    images[name].prompts,
+                    counter,
+                    thresholds=thresholds,
+                    processes=self.setup.processes,
+                )
+                for name in wanted
+            }
+
+        first, *others = self.counters
+        objects = count(first, self.setup.thresholds)
+        return Findings(
+            objects=objects,
+            counter=first.facts(),
+            second_counts=tuple(second_count(objects, count(other, ()), other.facts()) for other in others),
+        )
 
 
 def counting_prompts(setup: Setup) -> list[ImageSet]:

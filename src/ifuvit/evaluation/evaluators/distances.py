@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,16 @@ from ifuvit.metrics.distances.frechet import (
 from ifuvit.metrics.distances.statistics import FeatureStatistics, check_widths
 from ifuvit.metrics.intervals import estimate_from_halves, share
 from ifuvit.results import Estimate, Metric, Reference
-from ifuvit.utils.distributed import in_order
+from ifuvit.utils.distributed import merge_shares
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_path, sha256
 
 if TYPE_CHECKING:
-    from ifuvit.evaluation.targets import Target
+    from ifuvit.evaluation.targets import ImageDecoder, Target
     from ifuvit.metrics.distances.feature_networks import FeatureNetwork
+
+_DECODED_AT_ONCE = 16
+"""Images that an autoencoder encodes and decodes at a time."""
 
 
 class Distances:
@@ -55,6 +57,8 @@ class Distances:
         # Of each network, the reference, and the features of further real images.
         self.reference: list[np.ndarray | FeatureStatistics] = []
         self.others: list[np.ndarray | None] = []
+        # Features of the decoded floor by network and autoencoder: a run is evaluated many times while it trains.
+        self.decoded: dict[tuple[str, str], np.ndarray] = {}
 
     def facts(self) -> Mapping[str, Any]:
         statistics = None if self.setup.statistics is None else sha256(self.setup.statistics)
@@ -70,45 +74,32 @@ class Distances:
             self.others.append(None if others is None else self._features(network, others, self.setup.cache))
 
     def __call__(self, images: Mapping[str, Images], target: "Target") -> Findings:
-        metrics = []
+        metrics, files = [], images["captions"].files
         for network, reference, others in zip(self.networks, self.reference, self.others, strict=True):
-            generated = self._features(network, images["captions"].files, None)
-            found = distances(generated, reference, network, other_real=others)
-            if self.setup.reconstruction_floor:
-                decoded = distances(self._reconstructed(network, target), reference, network, other_real=others)
-                how = "other real images, encoded and decoded by the model's autoencoder"
-                floors = [{"value": metric.value, "n": metric.n, "how": how} for metric in decoded]
-                found = [
-                    replace(metric, details={"reconstructed": floor})
-                    for metric, floor in zip(found, floors, strict=True)
-                ]
-            metrics += found
+            generated = self._features(network, files, None)
+            decoded = self._decoded(network, target.decoder, len(files), others is not None)
+            metrics += distances(generated, reference, network, other_real=others, decoded=decoded)
         return Findings(metrics=tuple(metrics))
 
-    def _reconstructed(self, network: "FeatureNetwork", target: "Target") -> np.ndarray:
-        """Features of the other real images after the model's autoencoder, (N, width) float32."""
-        import torch
+    def _decoded(
+        self, network: "FeatureNetwork", decoder: "ImageDecoder | None", generated: int, others: bool
+    ) -> np.ndarray | None:
+        """Features of the floor's real images after the model's autoencoder, (N, width) float32; None if there is no
+        autoencoder, or there are no such images."""
+        files = self._other_files() if others else self._half_of_reference(generated)
+        if decoder is None or files is None:
+            return None
+        key = (network.name, decoder.autoencoder.fingerprint)
+        if key not in self.decoded:
+            self.decoded[key] = self._features(network, files, self.setup.cache, decoder=decoder)
+        return self.decoded[key]
 
-        if target.reconstruct is None:
-            raise InputError(f"--reconstruction-floor: {target.name} has no autoencoder of this package")
-        if (files := self._other_files()) is None:
-            raise InputError(
-                "--reconstruction-floor requires as many other real images as are generated; there are none"
-            )
-        size, mine = self.setup.protocol.size, self.setup.processes.share(files)
-
-        reconstruct = target.reconstruct
-
-        def work() -> np.ndarray:
-            features = [np.empty((0, network.width), np.float32)]
-            for start in range(0, len(mine), 32):
-                decoded = reconstruct(mine[start : start + 32])
-                resized = decoded if size is None else [center_crop_resize(image, size) for image in decoded]
-                pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized])).permute(0, 3, 1, 2)
-                features.append(network(pixels).cpu().numpy())
-            return np.concatenate(features)
-
-        return in_order(self.setup.processes.all_gather(work))
+    def _half_of_reference(self, generated: int) -> Sequence[ImageSource] | None:
+        """Those that `distances` compares with the rest of the reference where there are no further real images."""
+        if self.statistics is not None:
+            return None
+        files = self._reference_files()
+        return [files[row] for row in split_for_floor(generated, len(files))[0]]
 
     def statistics_of_reference(self, *, keep_features: bool) -> FeatureStatistics:
         """Statistics of the only network's features of the reference images, with the features themselves if asked for.
@@ -150,23 +141,56 @@ class Distances:
         beyond = len(reference) if protocol.reference == "all" else protocol.num_images
         return reference.others(protocol.num_images, protocol.caption_seed, beyond=beyond)
 
-    def _features(self, network: "FeatureNetwork", files: Sequence[ImageSource], cache: Path | None) -> np.ndarray:
-        """(N, width) float32, from the cache if there is one."""
+    def _features(
+        self,
+        network: "FeatureNetwork",
+        files: Sequence[ImageSource],
+        cache: Path | None,
+        *,
+        decoder: "ImageDecoder | None" = None,
+    ) -> np.ndarray:
+        """(N, width) float32 of files, or of what an autoencoder makes of them; from the cache if there is one."""
         from ifuvit.metrics.distances.feature_networks import extract_features
 
         size, kept = self.setup.protocol.size, None
         if cache is not None:
             facts = [network.fingerprint, size, self.setup.protocol.resize]
+            facts += [] if decoder is None else [decoder.autoencoder.fingerprint, decoder.size]
             facts += map(fingerprint_of, files)
             key = hashlib.sha256(repr(facts).encode()).hexdigest()[:20]
             kept = cache / f"{network.name}-{key}.npy"
             if kept.is_file():
                 return np.load(kept)
-        features = extract_features(network, files, size=size)
+        if decoder is None:
+            features = extract_features(network, files, size=size)
+        else:
+            features = self._features_of_decoded(network, files, decoder)
         if kept is not None and self.setup.processes.first:
             with atomic_path(kept) as path, open(path, "wb") as file:
                 np.save(file, features)
         return features
+
+    def _features_of_decoded(
+        self, network: "FeatureNetwork", files: Sequence[ImageSource], decoder: "ImageDecoder"
+    ) -> np.ndarray:
+        import torch
+        from tqdm import tqdm
+
+        size, mine = self.setup.protocol.size, self.setup.processes.share(files)
+
+        def work() -> np.ndarray:
+            features = [np.empty((0, network.width), np.float32)]
+            hidden = None if self.setup.processes.first else True  # None: shown on a terminal
+            with tqdm(total=len(mine), desc="decoded real images", unit="image", leave=False, disable=hidden) as bar:
+                for start in range(0, len(mine), _DECODED_AT_ONCE):
+                    images = decoder(mine[start : start + _DECODED_AT_ONCE])
+                    resized = images if size is None else [center_crop_resize(image, size) for image in images]
+                    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized])).permute(0, 3, 1, 2)
+                    features.append(network(pixels).cpu().numpy())
+                    bar.update(len(images))
+            return np.concatenate(features)
+
+        return merge_shares(self.setup.processes.all_gather(work))
 
 
 def load_statistics(file: Path, *, size: int | None) -> FeatureStatistics:
@@ -209,12 +233,26 @@ def check_statistics(statistics: FeatureStatistics, network: "FeatureNetwork") -
         )
 
 
+def split_for_floor(generated: int, real: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of reference images that are compared with the other rows, for a floor without further real images.
+
+    Args:
+        generated: how many images are generated.
+        real: how many reference images there are.
+        seed: of the choice.
+    """
+    order = np.random.default_rng(seed).permutation(real)
+    size = min(generated, real // 2)
+    return order[:size], order[size:]
+
+
 def distances(
     generated: np.ndarray,
     real: np.ndarray | FeatureStatistics,
     network: "FeatureNetwork",
     *,
     other_real: np.ndarray | None = None,
+    decoded: np.ndarray | None = None,
     seed: int = 0,
 ) -> list[Metric]:
     """All distances over one network's features.
@@ -223,9 +261,10 @@ def distances(
     "FID", "precision", "recall"; over CLIP "CMMD" only. Of statistics without features only the Fréchet distance.
 
     Intervals: of the Fréchet distance and CMMD from random halves of the generated images (the bootstrap would be
-    biased upward, since repeated images narrow the distribution); of KID from its subsets; of precision and recall by
-    the bootstrap. Each metric's reference is what other real images get. It is exact only with `other_real`: without
-    them `real` is split, so that its own reference is smaller than the distance's and its bias higher.
+    biased upward, since repeated images narrow the distribution); of KID from its subsets; of precision and recall
+    Wilson's. Each metric has two floors: what other real images get, and what these get once an autoencoder has encoded
+    and decoded them. They are exact only with `other_real`: without them `real` is split (`split_for_floor`), so that the
+    floor's reference is smaller than the distance's and its bias higher.
 
     Args:
         generated: (N, D)
@@ -233,66 +272,91 @@ def distances(
         network: the features' network.
         other_real: (N, D) real images that are not among `real`, as many as are generated: best those whose captions
             were the prompts.
+        decoded: (N, D) the same real images after the model's autoencoder; without `other_real`, the first part of
+            `split_for_floor`.
         seed: of all random subsets.
 
     Raises:
         InputError: the dimensions differ, the statistics are of another network or another resize, or there are fewer
             than 8 images.
     """
-
-    def metric(
-        found: Estimate, name: str, other: float | None, how: str, *, coverage: bool = False, decimals: int = 3
-    ) -> Metric:
-        return Metric(
-            **vars(found),
-            name=name,
-            subject="coverage" if coverage else "distance",
-            better="higher" if coverage else "lower",
-            unit="share" if coverage else "",
-            decimals=decimals,
-            reference=None if other is None else Reference(value=other, how=how, n=len(some)),
-            network=network.facts(),
-        )
-
     if isinstance(real, FeatureStatistics):
         check_statistics(real, network)
-        if real.features is None:
-            _check_sides(generated, other_real)
-            some, root = other_real if other_real is not None else [], root_of_covariance(real.covariance)
-            found = _frechet(generated, (real.mean, root), seed=seed)
-            floor = None if other_real is None else distance_of_roots(*root_of_features(other_real), real.mean, root)
-            return [metric(found, network.distance, floor, f"{len(some)} real images against the reference statistics")]
-        real = real.features
-    _check_sides(generated, real, other_real)
-    if other_real is None:
-        size = min(len(generated), len(real) // 2)
-        order = np.random.default_rng(seed).permutation(len(real))
-        some, others = real[order[:size]], real[order[size:]]
-    else:
+        real = real if real.features is None else real.features
+    known = [side for side in (generated, real, other_real, decoded) if isinstance(side, np.ndarray)]
+    _check_sides(*known)
+    if other_real is not None:
         some, others = other_real, real
-    how = f"{len(some)} real images against {len(others)} other real images"
-    if network.distance.startswith("CMMD"):
-        found = estimate_from_halves(lambda features: cmmd(features, real), generated, seed=seed)
-        return [metric(found, network.distance, cmmd(some, others), how)]
-    kernel_floor = kernel_distance(some, others, subsets=2).value
-    frechet_floor = distance_of_roots(*root_of_features(some), *root_of_features(others))
-    precision, recall = precision_recall(others, some)
+    elif isinstance(real, FeatureStatistics):
+        some, others = None, real
+    else:
+        rows, rest = split_for_floor(len(generated), len(real), seed)
+        some, others = real[rows], real[rest]
+    against = (
+        "the reference statistics" if isinstance(others, FeatureStatistics) else f"{len(others)} other real images"
+    )
+    floors = _references(some, others, network, f"real images against {against}")
+    decoded_floors = _references(
+        decoded, others, network, f"real images, encoded and decoded by the model's autoencoder, against {against}"
+    )
     return [
-        metric(kernel_distance(generated, real, seed=seed), f"KID{network.suffix}", kernel_floor, how),
-        metric(
-            _frechet(generated, root_of_features(real), seed=seed), network.distance, frechet_floor, how, decimals=2
-        ),
-        metric(share(lies_among(generated, real)), f"precision{network.suffix}", precision, how, coverage=True),
-        metric(share(lies_among(real, generated)), f"recall{network.suffix}", recall, how, coverage=True),
+        Metric(
+            **vars(found),
+            name=name,
+            subject="coverage" if name.startswith(("precision", "recall")) else "distance",
+            better="higher" if name.startswith(("precision", "recall")) else "lower",
+            unit="share" if name.startswith(("precision", "recall")) else "",
+            decimals=2 if name == network.distance else 3,
+            reference=floors.get(name),
+            decoded_reference=decoded_floors.get(name),
+            network=network.facts(),
+        )
+        for name, found in _estimates(generated, real, network, seed=seed).items()
     ]
 
 
-def _check_sides(*sides: np.ndarray | None) -> None:
-    given = [side for side in sides if side is not None]
-    for side in given:
+def _estimates(
+    generated: np.ndarray, real: np.ndarray | FeatureStatistics, network: "FeatureNetwork", *, seed: int
+) -> dict[str, Estimate]:
+    if isinstance(real, FeatureStatistics):
+        return {network.distance: _frechet(generated, (real.mean, root_of_covariance(real.covariance)), seed=seed)}
+    if network.distance.startswith("CMMD"):
+        return {network.distance: estimate_from_halves(lambda features: cmmd(features, real), generated, seed=seed)}
+    return {
+        f"KID{network.suffix}": kernel_distance(generated, real, seed=seed),
+        network.distance: _frechet(generated, root_of_features(real), seed=seed),
+        f"precision{network.suffix}": share(lies_among(generated, real)),
+        f"recall{network.suffix}": share(lies_among(real, generated)),
+    }
+
+
+def _references(
+    some: np.ndarray | None, others: np.ndarray | FeatureStatistics, network: "FeatureNetwork", how: str
+) -> dict[str, Reference]:
+    """The same numbers of one set of real images against others, without intervals; none without the set."""
+    if some is None:
+        return {}
+    if isinstance(others, FeatureStatistics):
+        root = root_of_covariance(others.covariance)
+        values = {network.distance: distance_of_roots(*root_of_features(some), others.mean, root)}
+    elif network.distance.startswith("CMMD"):
+        values = {network.distance: cmmd(some, others)}
+    else:
+        precision, recall = precision_recall(others, some)
+        values = {
+            f"KID{network.suffix}": kernel_distance(some, others, subsets=2).value,
+            network.distance: distance_of_roots(*root_of_features(some), *root_of_features(others)),
+            f"precision{network.suffix}": precision,
+            f"recall{network.suffix}": recall,
+        }
+    return {name: Reference(value=value, how=f"{len(some)} {how}", n=len(some)) for name, value in values.items()}
+
+
+def _check_sides(*sides: np.ndarray) -> None:
+    for side in sides:
         if len(side) < 8:
             raise InputError(f"distances of {len(side)} images: give at least 8 on either side")
-        check_widths(given[0].shape[1], side.shape[1])
+        check_widths(sides[0].shape[1], side.shape[1])
 
 
 def _frechet(generated: np.ndarray, real: tuple[np.ndarray, np.ndarray], *, seed: int) -> Estimate:

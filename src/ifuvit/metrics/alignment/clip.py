@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from ifuvit.metrics.alignment.base import AlignmentModel
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import fingerprint, read_json
-from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
+from ifuvit.utils.hub import find_folder, load_model, loading
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"
 """The paper's."""
@@ -50,7 +50,7 @@ class CLIP(AlignmentModel):
         std: Any = _CLIP_STD,
         folder: Path,
     ):
-        self.model = model.float().eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.prefix = prefix
         self.folder = folder
@@ -75,10 +75,13 @@ class CLIP(AlignmentModel):
         kind = read_json(folder / "config.json").get("model_type")
         if kind != "clip":
             raise InputError(f"{folder}: holds a {kind} model, not a whole CLIP model (text and vision)")
-        check_weights(folder, what="CLIP model")
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             raise InputError(f"{folder}: no tokenizer in it (tokenizer.json, or vocab.json and merges.txt)")
-        model, tokenizer = _load(folder)
+        import transformers
+
+        with loading(f"CLIP model {folder}"):
+            tokenizer = transformers.CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)  # type: ignore[attr-defined]
+        model = load_model("CLIPModel", folder, what="CLIP model")
         values = {}
         if (folder / "preprocessor_config.json").is_file():
             values = read_json(folder / "preprocessor_config.json")
@@ -130,18 +133,3 @@ class CLIP(AlignmentModel):
 def _pooled(features: Any) -> torch.Tensor:
     """transformers 5 gives an object that holds the projected features, transformers 4 the features themselves."""
     return features if isinstance(features, torch.Tensor) else features.pooler_output
-
-
-def _load(folder: Path) -> tuple[Any, Any]:
-    import transformers
-
-    # Any: transformers' names are resolved at run time, where type checkers do not see them.
-    model_class: Any = transformers.CLIPModel
-    tokenizer_class: Any = transformers.CLIPTokenizerFast  # type: ignore[attr-defined]
-    with loading(f"CLIP model {folder}"):
-        tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
-        model, report = model_class.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    check_whole(report, what=f"CLIP model {folder}")
-    return model, tokenizer

@@ -28,8 +28,8 @@ from ifuvit.metrics.distances.feature_networks import load_feature_network
 from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, write_json
-from ifuvit.utils.weights import load_weights
+from ifuvit.utils.files import read_json
+from ifuvit.utils.weights import load_weights, save_model
 
 SHIPPED = DIRECTORY / "two-tower-openmoji"
 
@@ -225,14 +225,8 @@ class TwoTowerAlignment(AlignmentModel):
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and model.safetensors (half precision)."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "config.json", {"towers": to_dict(self.tower.config), "frozen": self.frozen()})
-        weights = {name: value.detach().cpu().half().contiguous() for name, value in self.tower.state_dict().items()}
-        with atomic_path(directory / "model.safetensors") as path:
-            save_file(weights, path)
+        config = {"towers": to_dict(self.tower.config), "frozen": self.frozen()}
+        save_model(directory, self.tower, config, dtype=torch.float16)
 
     def frozen(self) -> dict[str, str]:
         """Fingerprints of the frozen networks."""

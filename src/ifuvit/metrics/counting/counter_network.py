@@ -19,8 +19,8 @@ from ifuvit.data.scenes import KINDS
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, write_json
-from ifuvit.utils.weights import load_weights
+from ifuvit.utils.files import read_json
+from ifuvit.utils.weights import load_weights, save_model
 
 CELL = 4
 """Pixels a cell of the maps is wide and high."""
@@ -165,14 +165,7 @@ class ObjectCounter(nn.Module):
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write config.json and model.safetensors, the weights in `dtype`."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "config.json", to_dict(self.config))
-        with atomic_path(directory / "model.safetensors") as path:
-            tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-            save_file({name: v.to(dtype) if v.is_floating_point() else v for name, v in tensors.items()}, path)
+        save_model(directory, self, to_dict(self.config), dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> "ObjectCounter":

@@ -8,12 +8,16 @@ own error is known, since the contents of scenes are; for photographs a zero-sho
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ifuvit.data.images import ImageSource, to_tensor
+import numpy as np
+
+from ifuvit.data.images import ImageSource, load_image, to_tensor
 from ifuvit.metrics.counting.counter_network import ObjectCounter, read_squares
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
-from ifuvit.metrics.counting.scores import Detection, counts, score
-from ifuvit.results import CountedImage, Counter, ObjectCounts, ObjectScores, ScoresAtThreshold
-from ifuvit.utils.distributed import Processes, in_order
+from ifuvit.metrics.counting.grounds import ground_of
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation, parse_prompt
+from ifuvit.metrics.counting.scores import Detection, counts, is_right, score
+from ifuvit.metrics.intervals import estimate, share
+from ifuvit.results import CountedImage, Counter, ObjectCounts, ObjectScores, ScoresAtThreshold, SecondCount
+from ifuvit.utils.distributed import Processes, merge_shares
 from ifuvit.utils.errors import InputError
 
 _BATCH_SIZE = 100
@@ -97,13 +101,14 @@ def count_images(
     processes = processes or Processes()
     shown, wanted = processes.share(scored), processes.share(asked)
     least = min([counter.threshold, *thresholds])
-    every = in_order(processes.all_gather(lambda: counter.find(shown, wanted, threshold=least)))
+    every = merge_shares(processes.all_gather(lambda: counter.find(shown, wanted, threshold=least)))
+    grounds = merge_shares(processes.all_gather(lambda: list(map(_ground, shown, wanted))))
 
     def at(threshold: float) -> list[list[Detection]]:
         return [[one for one in objects if one.score >= threshold] for objects in every]
 
     def overall(threshold: float) -> ScoresAtThreshold:
-        scores = score(asked, at(threshold), every_kind=counter.every_kind)
+        scores = score(asked, at(threshold), grounds=grounds, every_kind=counter.every_kind)
         return ScoresAtThreshold(
             threshold=threshold,
             counts=scores.counts and scores.counts.overall,
@@ -111,22 +116,57 @@ def count_images(
         )
 
     found = at(counter.threshold)
-    scores, of_image = score(asked, found, every_kind=counter.every_kind), iter(found)
+    scores = score(asked, found, grounds=grounds, every_kind=counter.every_kind)
+    of_image = iter(zip(asked, found, grounds, strict=True))
+
+    def counted(file: ImageSource, prompt: str) -> CountedImage:
+        one, objects, ground = next(of_image)
+        return CountedImage(
+            file=file.name,
+            prompt=prompt,
+            counted=counts(objects),
+            objects=tuple((one.kind, round(one.x, 1), round(one.y, 1), round(one.score, 3)) for one in objects),
+            right=is_right(one, objects, every_kind=counter.every_kind),
+            ground=ground,
+        )
+
     return ObjectCounts(
         counts=scores.counts,
         relations=scores.relations,
         thresholds=tuple(map(overall, thresholds)),
         images=tuple(
-            CountedImage(file=file.name, prompt=prompt) if one is None else _counted(file, prompt, next(of_image))
+            CountedImage(file=file.name, prompt=prompt) if one is None else counted(file, prompt)
             for file, prompt, one in zip(files, prompts, read)
         ),
     )
 
 
-def _counted(file: ImageSource, prompt: str, objects: Sequence[Detection]) -> CountedImage:
-    return CountedImage(
-        file=file.name,
-        prompt=prompt,
-        counted=counts(objects),
-        objects=tuple((one.kind, round(one.x, 1), round(one.y, 1), round(one.score, 3)) for one in objects),
+def _ground(file: ImageSource, asked: Asked | AskedRelation) -> str | None:
+    """The ground of an image whose prompt names one; "other" for none of the known ones."""
+    return None if asked.ground is None else ground_of(np.asarray(load_image(file))) or "other"
+
+
+def second_count(
+    first: Mapping[str, ObjectCounts], second: Mapping[str, ObjectCounts], counter: Counter
+) -> SecondCount:
+    """How far two counters agree about the same images.
+
+    Args:
+        first: what was found by set of prompts.
+        second: what `counter` found in the same sets.
+    """
+    pairs = {
+        name: [(a, b) for a, b in zip(first[name].images, second[name].images, strict=True) if a.right is not None]
+        for name in second
+    }
+    read = {name: of_set for name, of_set in pairs.items() if of_set}
+    return SecondCount(
+        counter=counter,
+        scores={name: ObjectScores(counts=one.counts, relations=one.relations) for name, one in second.items()},
+        same_verdict={name: share([float(a.right == b.right) for a, b in of_set]) for name, of_set in read.items()},
+        same_objects={name: share([float(a.counted == b.counted) for a, b in of_set]) for name, of_set in read.items()},
+        difference={
+            name: estimate([float(bool(a.right)) - float(bool(b.right)) for a, b in of_set])
+            for name, of_set in read.items()
+        },
     )

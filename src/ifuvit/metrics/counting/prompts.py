@@ -1,127 +1,23 @@
-"""The prompts of counting: sets of them to draw images from, and what a prompt asks for."""
+"""Sets of prompts to generate images from, in a fixed order: what a model is evaluated by, skill by skill."""
 
-import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from ifuvit.data.prompts import PromptSet
 from ifuvit.data.scenes import (
+    BACKGROUNDS,
+    INVERSE,
     KINDS,
     MAX_COUNT,
     PAPER_KINDS,
     RELATIONS,
-    Relation,
     held_out,
     is_held_out_relation,
     prompt_for,
     relation_prompt_for,
 )
 
-
-class Asked(NamedTuple):
-    """Copies of one kind, as in "three sheep"."""
-
-    kind: str
-    count: int
-
-
-class AskedRelation(NamedTuple):
-    """One object of each of two kinds, as in "a bus left of an apple"."""
-
-    first: str
-    relation: Relation
-    second: str
-
-
-# ------------------------------------------------------------------------------------------------- of OpenMoji Scenes
-
-
-@functools.cache
-def _grammar() -> dict[str, Asked | AskedRelation]:
-    names = [kind.name for kind in KINDS]
-    grammar: dict[str, Asked | AskedRelation] = {
-        prompt_for(name, count): Asked(name, count) for name in names for count in range(1, MAX_COUNT + 1)
-    }
-    for first in names:
-        for relation in RELATIONS:
-            for second in names:
-                if first != second:
-                    grammar[relation_prompt_for(first, relation, second)] = AskedRelation(first, relation, second)
-    return grammar
-
-
-def parse_prompt(prompt: str) -> Asked | AskedRelation | None:
-    """What a plain prompt of OpenMoji Scenes asks for (`prompt_for`, `relation_prompt_for`); None for any other text.
-    Case and spaces do not matter."""
-    return _grammar().get(" ".join(prompt.lower().split()))
-
-
-# ---------------------------------------------------------------------------------------------------- of photographs
-
-_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_NUMBERS = {"a": 1, "an": 1}
-_NUMBERS |= {written: count for count, word in enumerate(_WORDS, start=1) for written in (word, str(count))}
-# Plurals for which the rules of `_singular` fail.
-_SINGULARS = {
-    **{"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse", "geese": "goose"},
-    **{"knives": "knife", "wolves": "wolf", "calves": "calf", "leaves": "leaf", "loaves": "loaf", "shelves": "shelf"},
-    **{
-        "feet": "foot",
-        "teeth": "tooth",
-        "oxen": "ox",
-        "shoes": "shoe",
-        "toes": "toe",
-        "canoes": "canoe",
-        "axes": "axe",
-    },
-    **{"cookies": "cookie", "movies": "movie", "zombies": "zombie"},
-    **{word: word for word in ("sheep", "fish", "deer", "moose", "bison", "aircraft", "shrimp")},
-}
-# End in s and are one.
-_ONE_IN_S = frozenset("bus cactus octopus walrus hippopotamus virus lens canvas iris gas".split())
-_NO_NOUNS = frozenset(
-    "a an the and or of on in at to with without by for from under over above below behind beside near next left right "
-    "is are was were it its this that these those there who which no not".split()
-)
-
-
-def _singular(noun: str) -> str | None:
-    """The singular of an English plural; None for a word that is none."""
-    if noun in _SINGULARS:
-        return _SINGULARS[noun]
-    if not noun.endswith("s") or noun.endswith("ss") or noun in _ONE_IN_S:
-        return None
-    if noun.endswith("ies") and len(noun) > 4:
-        return noun[:-3] + "y"
-    if noun.endswith(("sses", "shes", "ches", "xes", "zzes", "oes", "uses")) and not noun.endswith("ouses"):
-        return noun[:-2]
-    return noun[:-1]
-
-
-def parse_noun_phrase(prompt: str) -> Asked | None:
-    """What a plain prompt of any kind asks for: an article or a number up to ten, in words or digits, then a noun of one
-    or two words whose form fits the number: "a dog", "two traffic lights", "3 people". None for any other text: without
-    a number, with a preposition or a conjunction ("a dog on a bench", "a dog and a cat"), or with a command ("a dog
-    running"). Case and spaces do not matter. The noun is any: that a detector knows it is the caller's business.
-    """
-    number, *words = prompt.lower().split() or [""]
-    count = _NUMBERS.get(number)
-    if count is None or not 1 <= len(words) <= 2:
-        return None
-    if not all(word.replace("-", "").isalpha() for word in words) or _NO_NOUNS & set(words):
-        return None
-    if len(words) == 2 and words[-1].endswith("ing"):
-        return None
-    noun = words[-1]
-    singular = _singular(noun)
-    if count > 1:
-        return None if singular is None else Asked(" ".join([*words[:-1], singular]), count)
-    # "a dogs" asks for no number; "a sheep" does.
-    return Asked(" ".join(words), 1) if singular in (None, noun) else None
-
-
-# --------------------------------------------------------------------------------------------------------------- sets
+_WORDS = ("one", "two", "three", "four", "five")
 
 
 # Those of MS-COCO's 80 kinds that can be counted in plain words: not broccoli, scissors and skis.
@@ -157,13 +53,82 @@ def _related_pairs(number: int) -> tuple[tuple[str, str], ...]:
     return tuple(shown[:number])
 
 
-def _some_held_out(number: int) -> tuple[str, ...]:
-    """All held-out counts, and `number` held-out relations of each of the four, evenly spaced among all of them."""
-    combinations = held_out()
-    prompts = [item["prompt"] for item in combinations["counts"]]
+def _grounds() -> tuple[str, ...]:
+    """One object of every kind on three of the six grounds each, every ground equally often."""
+    return tuple(
+        f"{prompt_for(kind.name, 1)} {BACKGROUNDS[(place + turn) % len(BACKGROUNDS)].phrase}"
+        for place, kind in enumerate(KINDS)
+        for turn in (0, 2, 4)
+    )
+
+
+def _held_out_relations(number: int) -> tuple[str, ...]:
+    """`number` held-out relations of each of the four, evenly spaced among all of them."""
+    prompts = []
     for relation in RELATIONS:
-        of_relation = [item["prompt"] for item in combinations["relations"] if item["relation"] == relation]
+        of_relation = [item["prompt"] for item in held_out()["relations"] if item["relation"] == relation]
         prompts += [of_relation[place * len(of_relation) // number] for place in range(number)]
+    return tuple(prompts)
+
+
+# Five that training captions have, five of words that none has. {x}: the plain prompt; {n}: the number; {noun}.
+_COUNT_PHRASINGS = (
+    "a picture of {x}",
+    "there {is} {x}",
+    "{x} and nothing else",
+    "you can see {x}",
+    "{n} {noun} in all",
+    "a picture of exactly {x}, please",
+    "please draw {x}",
+    "I would like to see {x}",
+    "just {x}",
+    "could you show me {x}?",
+)
+# Five that training captions have, four of words that none has: nine, so that every relation meets each of them. {a} and
+# {b} have articles; {rel} is the relation of a to b, {long} in other words, {back} that of b to a.
+_RELATION_PHRASINGS = (
+    "a picture of {a} {rel} {b}",
+    "{a} is {long} {b}",
+    "there is {b} {back} {a}",
+    "{a} {here} and {b} {there}",
+    "{here} {a} and {there} {b}",
+    "a picture of {a} {rel} {b}, please",
+    "please draw {b} {back} {a}",
+    "I would like to see {a} {rel} {b}",
+    "just {a} {long} {b}",
+)
+_LONG = {"left of": "to the left of", "right of": "to the right of", "above": "over", "below": "under"}
+_PLACES = {
+    "left of": ("on the left", "on the right"),
+    "right of": ("on the right", "on the left"),
+    "above": ("at the top", "at the bottom"),
+    "below": ("at the bottom", "at the top"),
+}
+
+
+def _count_paraphrases() -> tuple[str, ...]:
+    """Every prompt of "paper" in ten other ways."""
+    prompts = []
+    for kind in PAPER_KINDS:
+        for count in range(1, MAX_COUNT + 1):
+            x = prompt_for(kind, count)
+            noun = x.split(" ", 1)[1]
+            words = {"x": x, "n": count, "noun": noun, "is": "is" if count == 1 else "are"}
+            prompts += [phrasing.format(**words) for phrasing in _COUNT_PHRASINGS]
+    return tuple(prompts)
+
+
+def _relation_paraphrases() -> tuple[str, ...]:
+    """Every prompt of "relations" in one of nine other ways, in turn."""
+    prompts = []
+    for a, b in _related_pairs(25):
+        for relation in RELATIONS:
+            here, there = _PLACES[relation]
+            words = {
+                **{"a": prompt_for(a, 1), "b": prompt_for(b, 1), "here": here, "there": there},
+                **{"rel": relation, "long": _LONG[relation], "back": INVERSE[relation]},
+            }
+            prompts.append(_RELATION_PHRASINGS[len(prompts) % len(_RELATION_PHRASINGS)].format(**words))
     return tuple(prompts)
 
 
@@ -174,11 +139,17 @@ PROMPT_SETS: Mapping[PromptSet, tuple[str, ...]] = MappingProxyType(
         "relations": tuple(
             relation_prompt_for(a, relation, b) for a, b in _related_pairs(25) for relation in RELATIONS
         ),
-        "held-out": _some_held_out(20),
+        "grounds": _grounds(),
+        "held-out-counts": tuple(item["prompt"] for item in held_out()["counts"]),
+        "held-out-relations": _held_out_relations(25),
+        "paraphrases": _count_paraphrases(),
+        "relation-paraphrases": _relation_paraphrases(),
         "coco": _coco_counts(),
     }
 )
-"""Prompts to draw images from, in a fixed order. "paper": bus, sheep, person and apple, one to five each. "all-kinds":
-the same of all 42 kinds. "relations": 25 pairs of kinds in four relations, all of which training scenes show. "held-out":
-what no training scene shows, all 19 counts and 20 of each relation. "coco": for photographs, one to five of 77 of
+"""In a fixed order. "paper": bus, sheep, person and apple, one to five each. "all-kinds": the same of all 42 kinds.
+"relations": 25 pairs of kinds in four relations, all of which training scenes show. "grounds": one object of every kind on
+three of the six grounds. "held-out-counts": the 19 counts that no training scene shows; "held-out-relations": 25 such of each
+relation. "paraphrases": every prompt of "paper" in ten other ways, half of them in words that no training caption has;
+"relation-paraphrases": every prompt of "relations" in one of nine other ways. "coco": for photographs, one to five of 77 of
 MS-COCO's kinds."""

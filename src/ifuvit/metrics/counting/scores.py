@@ -1,13 +1,14 @@
 """Scores of images by the objects that were found in them: the paper's counting scores (Eqs. 9 and 10), and relations.
 
-Every mean has its bootstrap interval over images. docs/counting.md explains every score.
+Every share has Wilson's interval and every other mean a bootstrap interval, over images. docs/counting.md explains every
+score.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from ifuvit.data.scenes import MAX_COUNT, Relation, is_held_out_count, is_held_out_relation
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation
 from ifuvit.metrics.intervals import estimate, share
 from ifuvit.results import Confusion, Counts, CountScores, ObjectScores, Relations, RelationScores
 from ifuvit.utils.errors import InputError
@@ -53,8 +54,27 @@ def relation_of(objects: Sequence[Detection], first: str, relation: Relation, se
 # ------------------------------------------------------------------------------------------------------------- scores
 
 
+def is_right(asked: Asked | AskedRelation, objects: Sequence[Detection], *, every_kind: bool = True) -> bool:
+    """Whether an image shows exactly the objects that its prompt asks for, in the asked relation.
+
+    Args:
+        asked: what the prompt asks for; its ground is another question.
+        objects: what was found, the surest first.
+        every_kind: whether objects of every kind were looked for, not of the asked kind alone.
+    """
+    kinds = sorted(one.kind for one in objects)
+    if isinstance(asked, AskedRelation):
+        exact = kinds == sorted((asked.first, asked.second))
+        return exact and relation_of(objects, asked.first, asked.relation, asked.second)
+    return kinds.count(asked.kind) == asked.count and (not every_kind or len(kinds) == asked.count)
+
+
 def count_metrics(
-    asked: Sequence[tuple[str, int]], counted: Sequence[int], *, objects: Sequence[int] | None = None
+    asked: Sequence[tuple[str, int]],
+    counted: Sequence[int],
+    *,
+    objects: Sequence[int] | None = None,
+    right_ground: Sequence[bool | None] | None = None,
 ) -> Counts:
     """The paper's counting scores (Eqs. 9 and 10).
 
@@ -62,6 +82,7 @@ def count_metrics(
         asked: (kind, count) of every image's prompt.
         counted: how many objects of the asked kind each image shows.
         objects: how many objects of any kind of OpenMoji Scenes each image shows, where all kinds were looked for.
+        right_ground: whether each image has the ground that its prompt names; None where it names none.
 
     Returns:
         Scores over all images, by count, by object and by both (cells), and the confusion of asked and counted numbers.
@@ -86,7 +107,7 @@ def count_metrics(
         "average_error": [float(abs(number - count)) for (_, count), number in zip(asked, counted)],
         "match_ratio": [float(number == count) for (_, count), number in zip(asked, counted)],
     }
-    values |= equations
+    values |= equations | _grounds(right_ground)
     combinations = [_combination(is_held_out_count(*one)) if objects is not None else None for one in asked]
     return Counts(
         overall=_means(CountScores, values, range(len(asked))),
@@ -101,12 +122,18 @@ def count_metrics(
     )
 
 
-def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[Detection]]) -> Relations:
+def relation_metrics(
+    asked: Sequence[AskedRelation],
+    found: Sequence[Sequence[Detection]],
+    *,
+    right_ground: Sequence[bool | None] | None = None,
+) -> Relations:
     """Whether images show two objects in the asked relation.
 
     Args:
         asked: what every image's prompt asks for.
         found: the objects of whatever kind in each.
+        right_ground: whether each image has the ground that its prompt names; None where it names none.
 
     Returns:
         Shares over all images, by relation, and by combination ("in training" or "held out").
@@ -114,40 +141,67 @@ def relation_metrics(asked: Sequence[AskedRelation], found: Sequence[Sequence[De
     values: dict[str, list[float | None]] = {}
     for one, objects in zip(asked, found, strict=True):
         kinds = [thing.kind for thing in objects]
-        placed = relation_of(objects, *one)
+        placed = relation_of(objects, one.first, one.relation, one.second)
         both = one.first in kinds and one.second in kinds
         exact = sorted(kinds) == sorted((one.first, one.second))
-        row = {"both_kinds": both, "right_objects": exact, "right": exact and placed}
+        row = {"both_kinds": both, "right_objects": exact, "right": is_right(one, objects)}
         for name, value in {**row, "placed_if_both_kinds": placed if both else None}.items():
             values.setdefault(name, []).append(None if value is None else float(value))
+    values |= _grounds(right_ground)
+    combinations = [_combination(is_held_out_relation(one.first, one.relation, one.second)) for one in asked]
     return Relations(
         overall=_means(RelationScores, values, range(len(asked))),
         by_relation=_means_by(RelationScores, [one.relation for one in asked], values),
-        by_combination=_means_by(RelationScores, [_combination(is_held_out_relation(*one)) for one in asked], values),
+        by_combination=_means_by(RelationScores, combinations, values),
     )
 
 
+def _grounds(right_ground: Sequence[bool | None] | None) -> dict[str, list[float | None]]:
+    if right_ground is None or all(one is None for one in right_ground):
+        return {}
+    return {"right_ground": [None if one is None else float(one) for one in right_ground]}
+
+
 def score(
-    asked: Sequence[Asked | AskedRelation], found: Sequence[Sequence[Detection]], *, every_kind: bool = True
+    asked: Sequence[Asked | AskedRelation],
+    found: Sequence[Sequence[Detection]],
+    *,
+    grounds: Sequence[str | None] | None = None,
+    every_kind: bool = True,
 ) -> ObjectScores:
     """Scores of images by what was found in them.
 
     Args:
         asked: what each image was to show.
         found: the objects in each, the surest first.
+        grounds: the ground of each, where its prompt names one.
         every_kind: whether objects of every kind of OpenMoji Scenes were looked for, not of the asked kind alone.
 
     Returns:
         `count_metrics` of the images of one kind, and `relation_metrics` of those of two; None where there are none.
     """
-    singles = [(one, objects) for one, objects in zip(asked, found, strict=True) if isinstance(one, Asked)]
-    pairs = [(one, objects) for one, objects in zip(asked, found, strict=True) if isinstance(one, AskedRelation)]
-    counted = [sum(thing.kind == one.kind for thing in objects) for one, objects in singles]
-    total = [len(objects) for _, objects in singles] if every_kind else None
-    return ObjectScores(
-        counts=count_metrics([one for one, _ in singles], counted, objects=total) if singles else None,
-        relations=relation_metrics([one for one, _ in pairs], [objects for _, objects in pairs]) if pairs else None,
-    )
+    right_ground = [
+        None if one.ground is None else ground == one.ground
+        for one, ground in zip(asked, grounds or [None] * len(asked), strict=True)
+    ]
+    rows = list(zip(asked, found, right_ground, strict=True))
+    singles = [(one, objects, right) for one, objects, right in rows if isinstance(one, Asked)]
+    pairs = [(one, objects, right) for one, objects, right in rows if isinstance(one, AskedRelation)]
+    counts = relations = None
+    if singles:
+        counts = count_metrics(
+            [(one.kind, one.count) for one, _, _ in singles],
+            [sum(thing.kind == one.kind for thing in objects) for one, objects, _ in singles],
+            objects=[len(objects) for _, objects, _ in singles] if every_kind else None,
+            right_ground=[right for _, _, right in singles],
+        )
+    if pairs:
+        relations = relation_metrics(
+            [one for one, _, _ in pairs],
+            [objects for _, objects, _ in pairs],
+            right_ground=[right for _, _, right in pairs],
+        )
+    return ObjectScores(counts=counts, relations=relations)
 
 
 def _combination(held_out: bool) -> str:

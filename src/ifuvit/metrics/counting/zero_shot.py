@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ifuvit.data.images import ImageSource, load_image
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_noun_phrase
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation, parse_noun_phrase
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.results import Counter
 from ifuvit.utils.errors import InputError

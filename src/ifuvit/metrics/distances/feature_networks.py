@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
-from ifuvit.utils.distributed import Processes, in_order
+from ifuvit.utils.distributed import Processes, merge_shares
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import fingerprint, read_json, sha256
-from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
+from ifuvit.utils.hub import find_folder, load_model, loading
 from ifuvit.utils.weights import load_state, read_torch_file
 
 T = TypeVar("T")
@@ -332,21 +332,15 @@ def _model_folder(name: NetworkName, weights: str | Path | None) -> Path:
 
 
 def _from_pretrained(name: NetworkName, folder: Path) -> Any:
-    check_weights(folder, what=f"{name} weights")
     import transformers
 
-    # Any: transformers' names are resolved at run time, where type checkers do not see them.
-    model_class: Any = getattr(transformers, {"dinov2": "Dinov2Model", "clip": "CLIPVisionModelWithProjection"}[name])
     with loading(f"{name} weights {folder}"):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type == "clip":  # the vision half's own configuration may not know the projection's width
-            config.vision_config.projection_dim = config.projection_dim
-            config = config.vision_config
-        model, report = model_class.from_pretrained(
-            folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    check_whole(report, what=f"{name} weights {folder}")
-    return model.float()
+    if config.model_type == "clip":  # the vision half's own configuration may not know the projection's width
+        config.vision_config.projection_dim = config.projection_dim
+        config = config.vision_config
+    class_name = {"dinov2": "Dinov2Model", "clip": "CLIPVisionModelWithProjection"}[name]
+    return load_model(class_name, folder, what=f"{name} weights", config=config)
 
 
 # --------------------------------------------------------------------------------------------------------- extraction
@@ -385,7 +379,7 @@ def extract(
     """
     from tqdm import tqdm
 
-    processes = Processes.present()
+    processes = Processes.current()
     mine = processes.share(files)
     if workers is None:
         workers = 0 if network.device.type == "cpu" else 4
@@ -426,7 +420,9 @@ def extract_features(
     def keep(batches: Iterator[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.empty((0, network.width), np.float32), *batches])
 
-    return in_order(extract(network, files, keep, size=size, batch_size=batch_size, workers=workers, progress=progress))
+    return merge_shares(
+        extract(network, files, keep, size=size, batch_size=batch_size, workers=workers, progress=progress)
+    )
 
 
 def _features(network: FeatureNetwork, images: Sequence[np.ndarray]) -> np.ndarray:

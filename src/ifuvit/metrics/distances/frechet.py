@@ -70,9 +70,7 @@ def distance_of_roots(mu1: np.ndarray, root1: np.ndarray, mu2: np.ndarray, root2
 # --------------------------------------------------------------------------------------------------- kernel distances
 
 
-def kernel_distance(
-    x: np.ndarray, y: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
-) -> Estimate:
+def kernel_distance(x: np.ndarray, y: np.ndarray, *, subsets: int = 100, seed: int = 0) -> Estimate:
     """Kernel distance (KID): the unbiased squared maximum mean discrepancy with the kernel (xᵀy / D + 1)³.
 
     The value is that of all pairs of images. The interval comes from random subsets of both sides, drawn without
@@ -82,9 +80,8 @@ def kernel_distance(
     Args:
         x: (N, D)
         y: (M, D)
-        subsets: how many subsets.
-        subset_size: images of the smaller side in each of them, but at most half of that side; of the other side
-            the same share.
+        subsets: how many subsets, of 1,000 images of the smaller side, but at most half of that side, and of the same
+            share of the other.
         seed: of the subsets.
 
     Returns:
@@ -97,7 +94,7 @@ def kernel_distance(
     smaller = min(len(x), len(y))
     if smaller < 4:
         raise InputError(f"a kernel distance of {smaller} images: give at least 4 on either side")
-    fraction = min(0.5, subset_size / smaller)
+    fraction = min(0.5, 1000 / smaller)
     sizes = [round(fraction * len(side)) for side in (x, y)]
     rng = np.random.default_rng(seed)
     # Row 0 chooses all images, the others a subset each.
