@@ -9,7 +9,7 @@ from ifuvit.analysis.common import open_models
 from ifuvit.analysis.information import SKILLS, captions_for, measure_information
 from ifuvit.analysis.scenes import draw_scenes, encode_scenes, image_noise
 from ifuvit.data.scenes import BACKGROUNDS, KIND_INDEX, RELATIONS
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation, parse_prompt
 
 
 def test_a_probe_reads_what_is_linear_and_nothing_else() -> None:

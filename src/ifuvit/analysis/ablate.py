@@ -20,8 +20,8 @@ from ifuvit.analysis.common import AnalyzedModel, Bands, finding, measured, midd
 from ifuvit.analysis.recording import Pass
 from ifuvit.data.images import EncodedImage
 from ifuvit.diffusion.settings import SamplingSettings
-from ifuvit.metrics.counting.prompts import Asked
-from ifuvit.metrics.counting.scores import relation_of
+from ifuvit.metrics.counting.parsing import Asked
+from ifuvit.metrics.counting.scores import is_right
 from ifuvit.model.kernels import attend
 from ifuvit.model.uvit import Attention, EncodedText, IFUViT, split_heads
 from ifuvit.results import Finding, Measurement
@@ -344,12 +344,8 @@ def _scores(
         for number, row in enumerate(files):
             objects = counter.find([row[place] for place in places], wanted, threshold=counter.threshold)
             for place, one, there in zip(places, wanted, objects, strict=True):
-                if isinstance(one, Asked):
-                    right = len(there) == one.count and all(thing.kind == one.kind for thing in there)
-                    scores["counts right"][number, place] = right
-                else:
-                    exact = sorted(thing.kind for thing in there) == sorted((one.first, one.second))
-                    scores["relations right"][number, place] = exact and relation_of(there, *one)
+                name = "counts right" if isinstance(one, Asked) else "relations right"
+                scores[name][number, place] = is_right(one, there, every_kind=counter.every_kind)
     return {name: values for name, values in scores.items() if np.isfinite(values).any()}
 
 
