@@ -12,7 +12,7 @@ from ifuvit.analysis.ablate import AblatedModel, Intervention, hide_tokens, rand
 from ifuvit.analysis.common import Bands, open_models
 from ifuvit.analysis.recording import observe
 from ifuvit.diffusion.settings import SamplingSettings
-from ifuvit.metrics.counting.prompts import parse_prompt
+from ifuvit.metrics.counting.parsing import parse_prompt
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.model.settings import IFUViTConfig
 

@@ -9,7 +9,7 @@ from ifuvit.analysis.common import open_models
 from ifuvit.analysis.information import SKILLS, captions_for, measure_information
 from ifuvit.analysis.scenes import draw_scenes, encode_scenes, image_noise
 from ifuvit.data.scenes import BACKGROUNDS, KIND_INDEX, RELATIONS
-from ifuvit.metrics.counting.prompts import Asked, AskedRelation, parse_prompt
+from ifuvit.metrics.counting.parsing import Asked, AskedRelation, parse_prompt
 
 
 def test_a_probe_reads_what_is_linear_and_nothing_else() -> None:
@@ -72,11 +72,11 @@ def test_on_a_shipped_model(name: str) -> None:
     """Features are means of the blocks' outputs over quarters, and losses those of the objective."""
     model = open_models([name], torch.device("cpu"))[0]
     scenes = draw_scenes(24, model.pipeline.image_size, 0)
-    found = probe.block_features(model, scenes, 0.3, batch_size=16)
+    latents = encode_scenes(model.pipeline, scenes)
+    found = probe.block_features(model, latents, [""] * 24, 0.3, batch_size=16)
     assert list(found)[3] == "mid_block" and len(found) == 7 and found["mid_block"].shape == (24, 4, 192)
     outputs = {}
     handle = model.model.in_blocks[1].register_forward_hook(lambda _, args, out: outputs.update(x=out))
-    latents = encode_scenes(model.pipeline, scenes)
     noise = image_noise(latents, 0)
     times = torch.full((24,), 301)  # the level 0.3 is n = 1 + floor(300)
     noisy = model.pipeline.objective.noisy_latents(latents, noise, times)

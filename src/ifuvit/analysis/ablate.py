@@ -20,8 +20,8 @@ from ifuvit.analysis.common import AnalyzedModel, Bands, finding, measured, midd
 from ifuvit.analysis.recording import Pass
 from ifuvit.data.images import EncodedImage
 from ifuvit.diffusion.settings import SamplingSettings
-from ifuvit.metrics.counting.prompts import Asked
-from ifuvit.metrics.counting.scores import relation_of
+from ifuvit.metrics.counting.parsing import Asked
+from ifuvit.metrics.counting.scores import is_right
 from ifuvit.model.kernels import attend
 from ifuvit.model.uvit import Attention, EncodedText, IFUViT, split_heads
 from ifuvit.results import Finding, Measurement
@@ -94,14 +94,16 @@ def _image_output(
     if replace_by == "nothing":
         out = attend(*of_image, None)
     else:
-        of_text, seen = tuple(part[half:] for part in text), None if mask is None else mask[half:]
+        (text_keys, text_values), seen = (part[half:] for part in text), None if mask is None else mask[half:]
         if joint:
             if seen is not None:
                 seen = torch.cat([seen, seen.new_ones(*seen.shape[:-1], keys.shape[2])], -1)
-            both = (torch.cat([t, i], 2) for t, i in zip(of_text, of_image[1:], strict=True))
-            out = attend(of_image[0], *both, seen)
+            own_queries, own_keys, own_values = of_image
+            out = attend(
+                own_queries, torch.cat([text_keys, own_keys], 2), torch.cat([text_values, own_values], 2), seen
+            )
         else:
-            out = attend(*of_image, None) + attend(of_image[0], of_text[0], of_text[1], seen)
+            out = attend(*of_image, None) + attend(of_image[0], text_keys, text_values, seen)
     return attention.proj(out.transpose(1, 2).flatten(2))
 
 
@@ -143,20 +145,19 @@ def hide_tokens(
     Args:
         hidden: for each row of `text`, places of tokens.
     """
-    part = text.tokens if text.tokens is not None else text.keys
-    assert part is not None
-    length = part.shape[1] if text.tokens is not None else part.shape[3]
-    mask = (
-        torch.ones(len(part), length, dtype=torch.bool, device=part.device) if text.mask is None else text.mask.clone()
-    )
+    mask, null_mask = _mask(text), _mask(null_text)
     for row, places in enumerate(hidden):
         mask[row, list(places)] = False
-    null_mask = null_text.mask
-    if null_mask is None:
-        null_mask = mask.new_ones(1, length).expand(
-            len(null_text.tokens if null_text.tokens is not None else null_text.keys), length
-        )  # type: ignore[arg-type]
     return text._replace(mask=mask), null_text._replace(mask=null_mask)
+
+
+def _mask(text: EncodedText) -> Tensor:
+    """A mask of one's own, (B, L): what text has, or nothing masked."""
+    if text.mask is not None:
+        return text.mask.clone()
+    part = text.tokens if text.tokens is not None else text.keys
+    assert part is not None
+    return torch.ones(len(part), part.shape[-2], dtype=torch.bool, device=part.device)
 
 
 def random_tokens_of_share(
@@ -343,12 +344,8 @@ def _scores(
         for number, row in enumerate(files):
             objects = counter.find([row[place] for place in places], wanted, threshold=counter.threshold)
             for place, one, there in zip(places, wanted, objects, strict=True):
-                if isinstance(one, Asked):
-                    right = len(there) == one.count and all(thing.kind == one.kind for thing in there)
-                    scores["counts right"][number, place] = right
-                else:
-                    exact = sorted(thing.kind for thing in there) == sorted((one.first, one.second))
-                    scores["relations right"][number, place] = exact and relation_of(there, *one)
+                name = "counts right" if isinstance(one, Asked) else "relations right"
+                scores[name][number, place] = is_right(one, there, every_kind=counter.every_kind)
     return {name: values for name, values in scores.items() if np.isfinite(values).any()}
 
 

@@ -44,8 +44,7 @@ class AnalyzeAttentionConfig(_Common):
     at the paper's size with 13 fused blocks 41 MB, with concatenation 82 MB; the number of steps does not matter.
 
     Example:
-        ifuvit analyze attention openmoji-concat-early openmoji-cross-intermediate \\
-            --prompts "three sheep on grass" --out attention
+        ifuvit analyze attention openmoji-concat-early openmoji-cross-intermediate --out attention
     """
 
     prompts: tuple[str, ...] = ("three sheep on grass",)

@@ -90,35 +90,35 @@ class ProbeAccuracies:
 @torch.no_grad()
 def block_features(
     model: AnalyzedModel,
-    scenes: Sequence[Scene],
+    latents: torch.Tensor,
+    captions: Sequence[str],
     level: float,
     *,
-    captions: bool = False,
     seed: int = 0,
     batch_size: int = 64,
 ) -> dict[str, np.ndarray]:
     """Mean output of every block over each quarter of the patches: name -> (N, 4, D) float64.
 
     Args:
+        latents: (N, C, H, W), normalized and without noise.
+        captions: N, what the model reads.
         level: noise level between 0 and 1.
-        captions: whether the model reads the scenes' plainest captions instead of the null caption.
-        seed: of the noise, which depends on (seed, scene).
+        seed: of the noise, which depends on (seed, place).
     """
     pipeline, c = model.pipeline, model.model.config
-    latents = encode_scenes(pipeline, scenes, batch_size=batch_size)
     noise = image_noise(latents, seed)
     side = math.isqrt(c.num_patches)
+    half = side // 2
     found: dict[str, list[np.ndarray]] = {name: [] for name in block_names(model.model)}
-    for start in range(0, len(scenes), batch_size):
+    for start in range(0, len(latents), batch_size):
         part = slice(start, start + batch_size)
         clean, drawn = latents[part].to(pipeline.device), noise[part].to(pipeline.device)
         times = pipeline.objective.times_at(torch.full((len(clean),), level)).to(pipeline.device)
-        texts = [scene.captions[0] if captions else "" for scene in scenes[part]]
+        noisy = pipeline.objective.noisy_latents(clean, drawn, times)
         with record_intermediates(model.model) as named:
-            model.model(pipeline.objective.noisy_latents(clean, drawn, times), times, *pipeline.text_encoder(texts))
+            model.model(noisy, times, *pipeline.text_encoder(captions[part]))
         for name, parts in found.items():
             grid = named[f"{name}.output"][:, -c.num_patches :].float().unflatten(1, (side, side))
-            half = side // 2
             quarters = [grid[:, :half, :half], grid[:, :half, half:], grid[:, half:, :half], grid[:, half:, half:]]
             parts.append(torch.stack([quarter.mean((1, 2)) for quarter in quarters], 1).cpu().double().numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
@@ -152,8 +152,10 @@ def probe(
     shape = (len(levels), len(blocks))
     right: dict[Task, np.ndarray] = {task: np.zeros((*shape, case[3].sum())) for task, case in cases.items()}
     control: dict[Task, np.ndarray] = {task: np.zeros_like(values) for task, values in right.items()}
+    latents = encode_scenes(model.pipeline, scenes)
+    texts = [scene.captions[0] if captions else "" for scene in scenes]
     for row, level in enumerate(levels):
-        features = block_features(model, scenes, level, captions=captions, seed=seed)
+        features = block_features(model, latents, texts, level, seed=seed)
         for column, name in enumerate(blocks):
             for task, (places, known, shuffled, test) in cases.items():
                 quarters = features[name][places]

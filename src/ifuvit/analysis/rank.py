@@ -191,13 +191,13 @@ class _Sums:
         self.rows, self.step = rows, 0
         self.others = (rows + len(self.prompts) // 2) % len(self.prompts)
         encoder = self.model.pipeline.text_encoder
-        own, of_others = (encoder([self.prompts[i] for i in part]) for part in (rows, self.others))
+        own, of_others = (encoder([str(self.prompts[i]) for i in part]) for part in (rows, self.others))
         self.text_of_others = self.model.model.encode_text(*of_others)
         self.text_of_untrained = None if self.untrained is None else self.untrained.encode_text(*own)
         shape = (1 + len(self.controls), len(rows), self.bands.number, len(self.model.fused), len(TOKENS))
         self.maps = torch.zeros(*shape, len(self.patches), self.config.text_tokens, device=self.device)
 
-    def add(self, observed: Pass, _: EncodedText) -> None:
+    def add(self, observed: Pass, text: EncodedText) -> None:
         """Add an evaluation, under every condition."""
         band = self.bands.index(observed.level)
         if self.rows[0] == 0:  # every batch has the same evaluations
