@@ -128,9 +128,11 @@ def test_the_table_is_of_all_commands() -> None:
 def test_bad_values(ifuvit, name: str) -> None:
     config, required = ALL[name]
     wrong = []
-    for option in options_of(config):
+    options = options_of(config)
+    step = 4 if len(options) > 50 else 1  # each case of `train` parses 80 options, twice; the kinds take turns
+    for place, option in enumerate(options):
         base = [argument for argument in required if not argument.startswith(f"{option.name}=")]
-        for arguments, must_be_named in bad_values(option):
+        for arguments, must_be_named in list(bad_values(option))[place % step :: step]:
             line = ["ifuvit", *name.split(), *base, *arguments]
             try:
                 status, out, err = ifuvit(*line[1:])

@@ -59,7 +59,8 @@ def _evaluate(config: EvaluateConfig, out: Path) -> Path:
     # The images that evaluators ask for, each set once, and what the evaluators find in them.
     kept = config.images_dir or out.with_name(f"{out.stem}-images")
     if target.generator is not None:
-        images = _generate(config, setup, target, evaluators.values(), kept)
+        with lock(kept, inside=True, flag="--images-dir"):  # images that a killed process left half written are removed
+            images = _generate(config, setup, target, evaluators.values(), kept)
     found = Findings()
     for evaluator in evaluators.values():
         found += evaluator(images, target)
