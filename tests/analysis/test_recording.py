@@ -11,8 +11,9 @@ from backbones import SETTINGS, TINY, L, N, inputs, make, setting_name
 from torch import Tensor
 
 from ifuvit.analysis.recording import ObservedModel, Pass, observe
+from ifuvit.model.blocks import split_heads
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.model.uvit import IFUViT, split_heads
+from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import Pipeline
 
 masked = [replace(config, mask_padding=True) for config in SETTINGS]

@@ -105,10 +105,10 @@ def test_each_part_counts_what_runs(config: IFUViTConfig) -> None:
     latents, timesteps, states = arguments(config, 2)
     with torch.no_grad():
         text = model.encode_text(states)
-        image, skips = model.encode_image(latents, timesteps)
+        image = model.encode_image(latents, timesteps)
     assert executed(lambda: model.encode_text(states), 2) == text_flops(config)
     assert executed(lambda: model.encode_image(latents, timesteps), 2) == prefix_flops(config)
-    assert executed(lambda: model.fuse(image, skips, text), 2) == fused_flops(config)
+    assert executed(lambda: model.fuse(image, text), 2) == fused_flops(config)
     assert executed(lambda: model(latents, timesteps, states), 2) == forward_flops(config)
 
 

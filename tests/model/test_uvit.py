@@ -15,10 +15,11 @@ from backbones import READINGS, TINY, L, N, assert_same, every_reading, every_se
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ifuvit.model.blocks import Attention
 from ifuvit.model.intermediates import record_intermediates
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.model.uvit import Attention, EncodedText, IFUViT, timestep_embedding, unpatchify
+from ifuvit.model.uvit import EncodedText, IFUViT, timestep_embedding, unpatchify
 from ifuvit.utils.errors import InputError
 
 # --- the arithmetic ---
@@ -208,11 +209,14 @@ def test_image_only_blocks_see_no_text(config: IFUViTConfig) -> None:
         elif index > front:  # its input has passed a fused block
             assert not torch.equal(first[f"{name}.queries"], second[f"{name}.queries"])
     with_text = {n.rsplit(".", 1)[0] for n in first if n.endswith("text_keys")}
-    if config.conditioning == "cross":
-        assert with_text == {name for name, _ in model.fused_blocks()}
+    longer = {n.rsplit(".", 1)[0] for n, t in first.items() if n.endswith(".input") and t.shape[1] == N + L}
+    fused = {name for name, _ in model.fused_blocks()}
+    if config.conditioning in ("cross", "cross-separate"):
+        assert with_text == fused and not longer
+    elif config.conditioning == "adaln":
+        assert not with_text and not longer
     else:
-        longer = {n.rsplit(".", 1)[0] for n, t in first.items() if n.endswith(".input") and t.shape[1] == N + L}
-        assert longer == {name for name, _ in model.fused_blocks()}
+        assert longer == fused and len(with_text) == (config.conditioning == "mmdit" and config.double_blocks is None)
     assert sum(1 for _ in model.fused_blocks()) == config.num_fused
 
 

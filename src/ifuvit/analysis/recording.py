@@ -122,8 +122,7 @@ class Pass:
 def observe(model: IFUViT, latents: Tensor, timesteps: Tensor, text: EncodedText) -> Pass:
     """A pass without guidance, observed."""
     with torch.no_grad(), record_intermediates(model) as named:
-        image, skips = model.encode_image(latents, timesteps)
-        model.fuse(image, skips, text)
+        model.fuse(model.encode_image(latents, timesteps), text)
     return Pass(model, dict(named), text.mask, latents, timesteps)
 
 
