@@ -48,6 +48,10 @@ SETTINGS += [
 ]
 
 
+PAPER_SETTINGS = SETTINGS[: len(PAPERS) * len(PLACES)]
+OTHER_SETTINGS = SETTINGS[len(PAPER_SETTINGS) :]
+
+
 def setting_name(config: IFUViTConfig) -> str:
     reading = f"-{config.cross_attention}" if "cross" in config.conditioning else ""
     mask = "-masked" if config.mask_padding else ""

@@ -147,6 +147,11 @@ class IFUViTConfig:
         return self.conditioning == "adaln" or self.pooled_text
 
     @property
+    def two_softmaxes(self) -> bool:
+        """Whether image tokens read text by a softmax of its own."""
+        return self.conditioning in ("cross", "cross-separate") and self.cross_attention == "added"
+
+    @property
     def image_only(self) -> tuple[int, int]:
         """Image-only blocks at the (front, back)."""
         return self.n_image if isinstance(self.n_image, tuple) else (self.n_image, self.n_image)
