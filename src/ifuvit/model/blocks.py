@@ -156,13 +156,9 @@ class CrossAttention(nn.Module):
         self.q_norm = nn.RMSNorm(width // config.num_heads, eps=1e-6) if config.qk_norm else nn.Identity()
         self.proj = Linear(width, width)
 
-    def queries(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, h, N, d)."""
-        (queries,) = split_heads(self.q(self.norm(x)), 1, self.num_heads)
-        return self.q_norm(queries)
-
     def forward(self, x: Tensor, text: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        return self.proj(attend(self.queries(x), *text, mask).transpose(1, 2).flatten(2))
+        (queries,) = split_heads(self.q(self.norm(x)), 1, self.num_heads)
+        return self.proj(attend(self.q_norm(queries), *text, mask).transpose(1, 2).flatten(2))  # (B, N, D)
 
 
 class JointAttention(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ifuvit.model.blocks import Block, CrossAttention, JointBlock
+from ifuvit.model.blocks import Block, JointBlock
 from ifuvit.model.uvit import IFUViT
 
 
@@ -59,9 +59,11 @@ def _watch(name: str, block: Block | JointBlock, named: dict[str, Tensor]) -> li
         if arguments[1] is not None:
             named[f"{name}.text_keys"] = arguments[1][0]
 
-    def on_cross(cross: CrossAttention, arguments: Any) -> None:
-        named[f"{name}.text_queries"] = cross.queries(arguments[0])
+    def on_cross(_: Any, arguments: Any) -> None:
         named[f"{name}.text_keys"] = arguments[1][0]
+
+    def on_text_queries(_: Any, arguments: Any, out: Tensor) -> None:
+        named[f"{name}.text_queries"] = out
 
     def on_joint(_: Any, arguments: Any) -> None:
         (queries, keys, _), (text_queries, text_keys, _), _ = arguments
@@ -84,6 +86,7 @@ def _watch(name: str, block: Block | JointBlock, named: dict[str, Tensor]) -> li
         handles.append(block.joint.register_forward_pre_hook(on_joint))
     elif block.cross is not None:
         handles.append(block.cross.register_forward_pre_hook(on_cross))
+        handles.append(block.cross.q_norm.register_forward_hook(on_text_queries))
     else:
         handles.append(block.attn.register_forward_pre_hook(on_attention))
     return handles
