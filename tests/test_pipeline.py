@@ -213,6 +213,7 @@ def test_the_first_pipelines_have_a_scale_alone(copy):
     values = json.loads(index.read_text())
     del values["objective"], values["latent_normalization"]
     index.write_text(json.dumps({**values, "latent_scale": 0.25}))
+    (copy / "pipeline" / "checksums.json").unlink()
     old = Pipeline.from_pretrained(copy)
     assert old.objective == DDPM() and old.normalization == LatentNormalization(scale=(0.25,))
 
@@ -233,6 +234,7 @@ def test_layout(tiny_run):
     assert index["objective"] == {"name": "ddpm", "snr_gamma": None}
     assert set(index["vae"]) == {"reference", "fingerprint"}
     assert {path.name for path in directory.iterdir()} == {
+        "checksums.json",
         "model_index.json",
         "scheduler",
         "text_encoder.json",
@@ -254,6 +256,7 @@ def test_another_text_encoder_is_refused(copy, tmp_path):
     with pytest.raises(InputError, match="made with another text encoder than the .*other"):
         Pipeline.from_pretrained(copy)
     edit(copy / "pipeline" / "text_encoder.json", fingerprint=None)
+    (copy / "pipeline" / "checksums.json").unlink()
     Pipeline.from_pretrained(copy)
 
 
@@ -285,6 +288,20 @@ def test_another_autoencoder_is_refused(copy):
 def test_damaged_directories_are_refused(copy, file, changes, message):
     edit(copy / "pipeline" / file, **changes)
     with pytest.raises(InputError, match=message):
+        Pipeline.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("model_index.json", {"latent_normalization": {"mean": [0.0], "scale": [0.6]}}),
+        ("text_encoder.json", {"fingerprint": None}),
+        ("transformer/config.json", {"mask_padding": True}),
+    ],
+)
+def test_values_that_fit_and_are_not_those_that_were_written(copy, file, changes):
+    edit(copy / "pipeline" / file, **changes)
+    with pytest.raises(InputError, match=f"{file}: its SHA-256 is not that of .*checksums.json: damaged"):
         Pipeline.from_pretrained(copy)
 
 

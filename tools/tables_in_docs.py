@@ -61,7 +61,9 @@ def main() -> None:
             stale.append(file.name)
             if not arguments.check:
                 write_text(file, after)
-    print(f"{', '.join(stale)}: {'not up to date' if arguments.check else 'written'}" if stale else "all are up to date")
+    print(
+        f"{', '.join(stale)}: {'not up to date' if arguments.check else 'written'}" if stale else "all are up to date"
+    )
     sys.exit(1 if arguments.check and stale else 0)
 
 

@@ -8,6 +8,7 @@ A pipeline directory follows diffusers' layout:
     text_encoder.json                   the text encoder: reference, fingerprint, max_tokens, layers
     vae/                                a diffusers autoencoder; absent where the reference leads to one
     training.json                       steps, batch size, seed and seconds of the training; absent where unknown
+    checksums.json                      SHA-256 of the files above; transformer/ and vae/ have their own
 
 Text encoders are named, not copied: they are frozen, public and large.
 """
@@ -30,7 +31,14 @@ from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, package_version, read_json, write_json
+from ifuvit.utils.files import (
+    atomic_directory,
+    package_version,
+    read_object,
+    verify_checksums,
+    write_checksums,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -139,7 +147,7 @@ class Pipeline:
         if distribution is not None:
             where = f"{directory / 'model_index.json'}: initial_latents"
             distribution = from_dict(InitialLatentsDistribution, distribution, where=where)
-        return cls(
+        pipeline = cls(
             model,
             autoencoder,
             text_encoder,
@@ -149,6 +157,8 @@ class Pipeline:
             device=device,
             dtype=dtype,
         )
+        verify_checksums(directory)  # after what is wrong has been told in better words
+        return pipeline
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a pipeline directory, replacing one that is there. An autoencoder that only this machine has (a local
@@ -337,12 +347,14 @@ def write_pipeline(
                 },
             },
         )
+        parts = ("model_index.json", "text_encoder.json", "scheduler/scheduler_config.json", "training.json")
+        write_checksums(path, *(name for name in parts if (path / name).is_file()))
 
 
 def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """model_index.json and text_encoder.json, checked."""
-    index, text = read_json(directory / "model_index.json"), read_json(directory / "text_encoder.json")
-    if not isinstance(index, dict) or index.get("_class_name") != "IFUViTPipeline":
+    index, text = read_object(directory / "model_index.json"), read_object(directory / "text_encoder.json")
+    if index.get("_class_name") != "IFUViTPipeline":
         raise InputError(f"{directory / 'model_index.json'}: not a pipeline of ifuvit (its _class_name is another)")
     vae = index.get("vae")
     if not isinstance(vae, dict) or not isinstance(vae.get("reference"), str):
@@ -353,9 +365,15 @@ def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{directory / 'model_index.json'}: time_offset is {index.get('time_offset')}, not {objective.time_offset} as "
             f"with objective {objective.name}"
         )
-    if not isinstance(text, dict) or not isinstance(text.get("reference"), str) or "max_tokens" not in text:
+    if not isinstance(text.get("reference"), str) or type(text.get("max_tokens")) is not int:
         raise InputError(f"{directory / 'text_encoder.json'}: reference or max_tokens is missing")
-    schedule = read_json(directory / "scheduler" / "scheduler_config.json")
+    layers = text.get("layers")
+    if layers is not None and not (isinstance(layers, list) and all(type(layer) is int for layer in layers)):
+        raise InputError(f"{directory / 'text_encoder.json'}: layers are {layers!r}, not whole numbers")
+    for file, recorded in (("model_index.json: vae", vae), ("text_encoder.json", text)):
+        if not isinstance(recorded.get("fingerprint"), str | None):
+            raise InputError(f"{directory / file}: its fingerprint is no text")
+    schedule = read_object(directory / "scheduler" / "scheduler_config.json")
     for key, value in objective.scheduler_config().items():
         if schedule.get(key) != value:
             raise InputError(
@@ -394,7 +412,9 @@ def find_normalization(directory_or_name: str | Path) -> LatentNormalization | N
         directory = find(directory_or_name)
     except InputError:
         return None
-    return _normalization(_read_index(directory)[0], directory)
+    normalization = _normalization(_read_index(directory)[0], directory)
+    verify_checksums(directory)
+    return normalization
 
 
 def _check_fingerprint(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, write_json
+from ifuvit.utils.files import read_json, seal, unseal, write_json
 
 SCHEMA = 1
 """Goes up when a field changes its name or meaning; `tools/convert_results.py` brings older files up to date."""
@@ -988,7 +988,10 @@ class Rater:
     repeats: int
     same: int
     median_seconds: float | None = None
+    fast: bool = False
+    """Much faster than the others."""
     flagged: bool
+    """Failed attention checks, or fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1001,6 +1004,8 @@ class StudyAnalysis(Result):
     answers: Answers
     least_passed: float
     """Share of attention checks below which a rater is flagged."""
+    least_pace: float = 0.0
+    """Share of the raters' median time below which one is flagged."""
     raters: tuple[Rater, ...]
     counter: Counter | None = None
     """The automatic counter that people are compared with."""
@@ -1011,7 +1016,7 @@ class StudyAnalysis(Result):
 
     @property
     def flagged(self) -> int:
-        """How many raters failed too many attention checks."""
+        """How many raters failed too many attention checks, or were too fast."""
         return sum(row.flagged for row in self.raters)
 
 
@@ -1034,6 +1039,38 @@ class CountStudy(StudyAnalysis):
 
     everyone: PeoplesCounts
     without_flagged: PeoplesCounts | None = None
+    """The same numbers without flagged raters; None if there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AspectRatings:
+    """How raters rate models by one aspect, from 1 to 5."""
+
+    means: Mapping[str, Estimate]
+    shares: Mapping[str, Mapping[str, float]]
+    """By model, the share of answers of every rating."""
+    differences: Mapping[str, Mapping[str, Estimate | None]]
+    """The mean of one model less that of another."""
+    agreement: Agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeoplesRatings:
+    """How raters rate images."""
+
+    answers: int
+    aspects: Mapping[str, AspectRatings]
+    self_consistency: SelfConsistency
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingStudy(StudyAnalysis):
+    """Raters rated every image by aspect."""
+
+    kind = "rating study"
+
+    everyone: PeoplesRatings
+    without_flagged: PeoplesRatings | None = None
     """The same numbers without flagged raters; None if there are none."""
 
 
@@ -1241,6 +1278,7 @@ KINDS: Mapping[str, type[Result]] = {
         LearningCurves,
         PreferenceStudy,
         CountStudy,
+        RatingStudy,
         Analysis,
     )
 }
@@ -1255,7 +1293,7 @@ def to_json(result: Result) -> dict[str, Any]:
 
 def write(path: str | Path, result: Result) -> None:
     """Write a result file, whole or not at all."""
-    write_json(path, to_json(result))
+    write_json(path, seal(to_json(result)))
 
 
 def is_result(value: Any) -> bool:
@@ -1284,6 +1322,7 @@ def from_json(value: Any, cls: type[R] = Result, *, where: str = "result") -> R:
             f"{where}: has schema {value['schema']!r}, but this version reads {SCHEMA}; convert it with "
             "tools/convert_results.py, or make it again"
         )
+    value = unseal(value, where=where)
     return from_dict(kind, {key: one for key, one in value.items() if key not in ("schema", "kind")}, where=where)  # type: ignore[return-value]
 
 

@@ -31,6 +31,13 @@ def draw(model, out, *arguments, steps=("--steps", "2")):
     return json.loads((out / "manifest.json").read_text())
 
 
+def test_the_null_caption(model, tmp_path):
+    """An empty prompt is an unconditional image."""
+    manifest = draw(model, tmp_path / "out", "", "a bus")
+    assert [image["prompt"] for image in manifest["images"]] == ["", "a bus"]
+    assert (tmp_path / "out" / "0000.png").is_file()
+
+
 def test_what_is_written(model, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("\ufeffa bus\n\n  two   sheep \n", encoding="utf-8")
     out = tmp_path / "out"
@@ -142,7 +149,6 @@ def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
     ("arguments", "message"),
     [
         ([], "no prompts"),
-        (["a bus", " "], "prompt 2 is empty"),
         (["--prompts-file", "missing.txt"], "missing.txt: no such file"),
         (["--prompts-file", "empty.txt"], "empty.txt: has no prompts"),
         (["--prompts-file", "binary.txt"], "binary.txt: not a UTF-8 text file"),

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -243,6 +244,10 @@ def test_mistakes_are_one_line_whatever_the_message(monkeypatch: pytest.MonkeyPa
         PermissionError(errno.EACCES, "Permission denied", "out/model.safetensors"),
         NotADirectoryError(errno.ENOTDIR, "Not a directory", "out/model.safetensors"),
         FileExistsError(errno.EEXIST, "File exists", "out/model.safetensors"),
+        *(
+            OSError(number, os.strerror(number), "out/model.safetensors")
+            for number in (errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENOENT, errno.ESTALE, errno.ENOTEMPTY)
+        ),
     ],
     ids=repr,
 )
@@ -266,6 +271,25 @@ def test_a_full_disk_in_another_librarys_words(monkeypatch: pytest.MonkeyPatch, 
     assert "No space left on device" in one_line(capsys)
 
 
+def test_two_files_are_both_named(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command) -> None:
+    def main(arguments: list[str]) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b")
+
+    command(main)
+    assert run(monkeypatch, "try") == 2
+    assert one_line(capsys) == "ifuvit: a -> b: Invalid cross-device link; what was written before is kept\n"
+
+
+def test_too_little_memory(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command) -> None:
+    import numpy as np
+    import torch
+
+    for allocate in (lambda: torch.empty(10**15), lambda: np.empty(10**15), lambda: torch.empty(2**62)):
+        command(lambda arguments, allocate=allocate: allocate())
+        assert run(monkeypatch, "try") == 2
+        assert one_line(capsys).startswith("ifuvit: out of memory (")
+
+
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
 def test_a_full_disk_for_true(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command) -> None:
     def main(arguments: list[str]) -> None:
@@ -277,7 +301,7 @@ def test_a_full_disk_for_true(monkeypatch: pytest.MonkeyPatch, capsys: Capture, 
 
 
 @pytest.mark.parametrize(
-    "error", [AssertionError("invariant"), KeyError("x"), ValueError("y"), OSError(errno.EIO, "z")]
+    "error", [AssertionError("invariant"), KeyError("x"), ValueError("y"), OSError("z"), RuntimeError("size mismatch")]
 )
 def test_internal_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, command, error: Exception) -> None:
     def main(arguments: list[str]) -> None:
@@ -388,3 +412,19 @@ def test_a_line_on_the_terminal_before_what_takes_seconds(arguments: list[str], 
         shown = ""
     assert ("loading PyTorch ...\r\n" in shown) == loads
     assert "loading" not in subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True).stderr
+
+
+def test_control_c_at_any_moment_is_no_traceback() -> None:
+    """From when the package is being loaded on; before, Python itself is."""
+    code = (
+        "import os, signal, sys, threading, time; sys.argv = ['ifuvit', 'generate', '--help']\n"
+        "delay = float(os.environ['DELAY'])\n"
+        "from ifuvit.__main__ import main\n"
+        "threading.Thread(target=lambda: (time.sleep(delay), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()\n"
+        "main()"
+    )
+    for delay in (0.0, 0.005, 0.02, 0.05, 0.1, 0.2):
+        environment = {**ENVIRONMENT, "DELAY": str(delay)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode in (0, 130, -signal.SIGINT), done.stderr
+        assert "Traceback" not in done.stderr

@@ -102,6 +102,9 @@ def test_every_section_and_the_papers_numbers(page: Page) -> None:
         "Object counts",
         "Samples",
         "Training",
+        "How fast it learns",
+        "Skill by skill",
+        "Runs that failed",
         "Costs",
         "Speed",
         "Where the numbers come from",
@@ -119,7 +122,7 @@ def test_first_lines(page: Page) -> None:
     first = " ".join(page.text.partition("The paper's tables")[0].split())
     assert "openmoji-cross-intermediate" in first
     assert "cross-attention, intermediate fusion [1, 2]; 3,872,420 parameters; trained for 8,000 steps of 64" in first
-    assert "0.0420 [0.0379, 0.0461] real against real images: 0.0002" in first
+    assert "0.0420 [0.0379, 0.0461] real images: 0.0002; decoded: 0.0120" in first
     assert "0.7927 −31 % early fusion by concatenation (U-ViT): 1.147" in first
     assert "100 subsets of 1000; bootstrap over images" in first
     assert "one training run" in first
@@ -131,6 +134,8 @@ def test_tables_as_files(made: Path) -> None:
     names = {path.stem for path in directory.glob("*.csv")}
     assert names == {path.stem for path in directory.glob("*.md")}
     assert {"table-1", "table-2", "experiment-ablation-openmoji", "sweep", "counts", "costs"} <= names
+    assert {"skills", "second-counters", "learning-quality", "claims-table1-openmoji"} <= names
+    assert {"elbows-guidance-sweep-openmoji", "failed-guidance-sweep-openmoji"} <= names
     assert {
         "confusion-openmoji-cross-intermediate",
         "cells-openmoji-cross-intermediate",

@@ -115,9 +115,18 @@ def test_damage_is_found(tmp_path):
     shard = directory / "moments" / "00000.npy"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    EncodedDataset.open(directory)
-    with pytest.raises(InputError, match="00000.npy: its SHA-256"):
-        EncodedDataset.open(directory, verify=True)
+    EncodedDataset.open(directory, verify=False)
+    for verify in (True, None):  # what is not asked for is done where it takes no time
+        with pytest.raises(InputError, match="00000.npy: its SHA-256"):
+            EncodedDataset.open(directory, verify=verify)
+    shard.write_bytes(whole)
+    table = directory / "caption_rows.npy"
+    rows = table.read_bytes()
+    table.write_bytes(rows[:-1] + bytes([rows[-1] ^ 1]))
+    unverified = EncodedDataset.open(directory, verify=False)
+    with pytest.raises(InputError, match="caption_rows.npy: its SHA-256"):
+        unverified.captions_of(0)
+    table.write_bytes(rows)
     shard.write_bytes(whole[:-1])
     with pytest.raises(InputError, match="damaged"):
         EncodedDataset.open(directory)
@@ -139,6 +148,10 @@ def test_what_is_no_features_directory(tmp_path):
     (directory / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
     with pytest.raises(InputError, match="layout 99"):
         EncodedDataset.open(directory)
+    (directory / "manifest.json").write_text(json.dumps({**manifest, "latent_scale": 0.7}))
+    with pytest.raises(InputError, match="was changed since it was written"):
+        EncodedDataset.open(directory)
+    del manifest["checksum"]
     (directory / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "0" * 64}))
     with pytest.raises(InputError, match="do not match its fingerprint"):
         EncodedDataset.open(directory)

@@ -47,6 +47,13 @@ class FakeTextEncoder:
     """Ids are letters; a state depends on the letter and its place."""
 
     width, max_tokens, fingerprint, reference = 6, 8, "b" * 64, "fake-text-encoder"
+    facts = {
+        "reference": reference,
+        "fingerprint": fingerprint,
+        "width": width,
+        "max_tokens": max_tokens,
+        "layers": None,
+    }
 
     def tokenize(self, captions) -> Tokens:
         ids = torch.zeros(len(captions), self.max_tokens, dtype=torch.int32)

@@ -1,10 +1,13 @@
 """The real side: layouts that are found, choices that nest, and further images for the floor."""
 
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from ifuvit.data.images import CaptionedImage
 from ifuvit.data.scenes import write_scenes
 from ifuvit.evaluation.reference_images import ReferenceImages
 from ifuvit.utils.errors import InputError
@@ -44,6 +47,26 @@ def test_a_choice_holds_the_smaller_choices_and_no_image_twice(scenes):
         assert caption in real.captions[real.files.index(file)]
     with pytest.raises(InputError, match=r"8 usable images in val, fewer than the 9 .*--num-images 8"):
         real.choose(9)
+
+
+def test_all_captions_of_an_image_are_chosen_alike(tmp_path):
+    """The first is not favored, nor the plainest: all places of five come up, about equally often."""
+    images = [CaptionedImage(str(n), Path(f"{n}.png"), ("aaaaa", "bbb", "c", "dd", "eeee")) for n in range(500)]
+    chosen = Counter(caption for _, caption in ReferenceImages(tmp_path, "", images).choose(500))
+    assert set(chosen) == {"aaaaa", "bbb", "c", "dd", "eeee"} and 60 < min(chosen.values())
+
+
+def test_half_of_the_images_missing_is_told(tmp_path, capsys):
+    for number in range(24):
+        (tmp_path / f"{number}.png").touch()
+        if number >= 11:
+            (tmp_path / f"{number}.txt").write_text("a bus")
+    with pytest.raises(InputError, match="11 of 24 listed images have no file or no caption"):
+        ReferenceImages.open(tmp_path)
+    (tmp_path / "0.txt").write_text("a bus")
+    capsys.readouterr()
+    assert len(ReferenceImages.open(tmp_path)) == 14
+    assert "10 images without a file or a caption are left out" in capsys.readouterr().err
 
 
 def test_the_floor_is_of_images_that_are_not_in_the_choice(scenes):

@@ -31,7 +31,7 @@ from ifuvit.training import loop as train
 from ifuvit.training.config import AdamW, TrainConfig
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import now, read_json, write_manifest
+from ifuvit.utils.files import now, read_json, write_json, write_manifest
 
 SETTINGS = ("concat-early", "concat-intermediate", "cross-early", "cross-intermediate")
 TINY = replace(SCALES["smoke"], scenes=(1, 4), images=4)
@@ -82,6 +82,7 @@ class Commands:
             raise InputError(f"{config.out}: the loss is not a number at step 7")
         assert config.out.name.endswith(f"-seed-{config.recipe.start.seed}")
         write_model(config.out, config.out.name)
+        write_json(config.out / "pipeline" / "training.json", {"steps": config.steps})
         write_manifest(
             config.out, "train", to_dict(config), started=now(), steps=config.steps, training_seconds=10.0, features="f"
         )

@@ -1,5 +1,8 @@
 """Numbers as text, and the paper's own."""
 
+import csv
+import io
+
 import pytest
 
 from ifuvit import paper
@@ -59,3 +62,13 @@ def test_the_papers_table_1_is_what_experiments_expect() -> None:
         **{"FID-30K": 5.68, "CLIP score": 0.588, "parameters": 48e6, "training_steps_per_second": 2.74},
         "gflops": 23.66,
     }
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_of_a_csv_is_a_formula(first: str) -> None:
+    text = f"{first}HYPERLINK()"
+    columns = (Column(title=text, text=True), Column(title="n"))
+    table = Table(name="t", title="t", columns=columns, rows=((text, -3.5), ("plain - text", -1)))
+    rows = list(csv.reader(io.StringIO(as_csv(table), newline="")))
+    told = f"'{text}".replace("\r", "\n")
+    assert rows == [[told, "n"], [told, "-3.5"], ["plain - text", "-1"]]

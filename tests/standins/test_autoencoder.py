@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -184,6 +185,24 @@ def test_muon_has_the_kernels_and_adamw_the_rest(tmp_path, images):
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     (alone,) = module._optimizers(vae, configure(images, tmp_path / "run", optimizer="adamw"))
     assert len(alone.param_groups[0]["params"]) == len(list(vae.parameters()))
+
+
+def test_latents_that_scale_as_the_images_do_have_no_equivariance_error():
+    """With a decoder that enlarges: thumbnails as latents follow the image to any size."""
+    enlarge = SimpleNamespace(
+        decode=lambda z: SimpleNamespace(sample=nn.functional.interpolate(z[:, :3], scale_factor=4.0, mode="bilinear"))
+    )
+    ramp = torch.linspace(-1, 1, 64).expand(2, 3, 64, 64)
+    thumbnail = nn.functional.avg_pool2d(ramp, 4)
+
+    def error(latents):
+        return [
+            module.equivariance_error(enlarge, latents, ramp, np.random.default_rng(seed)).item()  # type: ignore[arg-type]
+            for seed in range(4)
+        ]
+
+    assert max(error(thumbnail)) < 1e-3 and error(thumbnail + 0.5) == pytest.approx([0.25] * 4, rel=0.05)
+    assert error(thumbnail) == error(thumbnail) and len(set(error(thumbnail))) > 1
 
 
 def test_the_decoder_alone_learns_and_latents_stay(tmp_path, images):

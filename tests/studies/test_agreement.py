@@ -16,6 +16,7 @@ from ifuvit.studies.agreement import (
     repeated,
     self_consistency,
 )
+from ifuvit.studies.answers import Answer
 from ifuvit.studies.ranks import Rankings, average_ranks, kendalls_w
 
 STRENGTHS = {"a": 1.0, "b": 0.5, "c": 0.0, "d": -0.5}
@@ -85,7 +86,7 @@ def test_careless_raters_are_flagged_and_others_are_not() -> None:
     study, answers = simulate_preference(
         STRENGTHS, items=20, raters=8, raters_per_item=4, how=RaterModel(careless=2), seed=1, checks=6, repeats=4
     )
-    rows = rater_rows(study, answers, least_passed=0.75)
+    rows = rater_rows(study, answers, least_passed=0.6, least_pace=0.33)
     assert [row["flagged"] for row in rows] == [False] * 6 + [True] * 2
     assert all((row["checks"], row["passed"]) == (6, 6) for row in rows[:6])
     assert all(row["answered"] + row["not_told"] == 10 for row in rows)
@@ -97,9 +98,39 @@ def test_who_skips_checks_is_flagged() -> None:
         replace(one, status="skipped", count=None) if one.purpose == "check" and one.rater == "rater-0001" else one
         for one in answers
     ]
-    assert [row["rater"] for row in rater_rows(study, lazy, least_passed=0.75) if row["flagged"]] == ["rater-0001"]
+    assert [row["rater"] for row in rater_rows(study, lazy, least_passed=0.6, least_pace=0.33) if row["flagged"]] == [
+        "rater-0001"
+    ]
     unchecked = [one for one in answers if one.purpose != "check"]
-    assert not any(row["flagged"] for row in rater_rows(study, unchecked, least_passed=0.75))
+    assert not any(row["flagged"] for row in rater_rows(study, unchecked, least_passed=0.6, least_pace=0.33))
+
+
+@pytest.mark.parametrize(
+    ("checks", "failed", "flagged"), [(1, 1, False), (3, 1, False), (3, 2, True), (4, 1, False), (4, 2, True)]
+)
+def test_one_slip_flags_nobody(checks: int, failed: int, flagged: bool) -> None:
+    study, answers, _ = simulate_count({"x": 0.8}, raters=2, raters_per_item=1, how=RaterModel(), seed=0, checks=checks)
+    own = [one for one in answers if one.rater == "rater-0000" and one.purpose == "check"]
+    slips = [replace(one, count=99) if one in own[:failed] else one for one in answers]
+    rows = rater_rows(study, slips, least_passed=0.6, least_pace=0.33)
+    assert (rows[0]["passed"], rows[0]["flagged"]) == (checks - failed, flagged)
+
+
+def test_who_is_much_faster_than_the_others_is_flagged() -> None:
+    study, answers, _ = simulate_count({"x": 0.8}, raters=4, raters_per_item=1, how=RaterModel(), seed=0)
+    usual = {"rater-0000": 6.0, "rater-0001": 8.0, "rater-0002": 10.0, "rater-0003": 1.0}
+    timed = [replace(one, seconds=usual[one.rater]) for one in answers]
+
+    def flagged(given: list[Answer], pace: float = 0.33) -> list[str]:
+        rows = rater_rows(study, given, least_passed=0.6, least_pace=pace)
+        assert all(row["fast"] == row["flagged"] for row in rows)
+        return [row["rater"] for row in rows if row["fast"]]
+
+    assert flagged(timed) == ["rater-0003"]  # the median of medians is 7
+    assert flagged(timed, 0.0) == [] and flagged(timed, 0.9) == ["rater-0000", "rater-0003"]
+    assert flagged([one for one in timed if one.rater in ("rater-0002", "rater-0003")]) == [], "of two nobody is usual"
+    few = [one for one in timed if one.rater == "rater-0003" and one.purpose == "rating"][:4]
+    assert flagged([*few, *(one for one in timed if one.rater != "rater-0003")]) == [], "four times say little"
 
 
 def test_self_consistency() -> None:

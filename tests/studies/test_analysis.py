@@ -50,7 +50,7 @@ def test_counts_with_an_automatic_counter() -> None:
     assert result["everyone"]["counter"]["images"] == 80
     assert result["everyone"]["agreement"]["krippendorffs_alpha"]["value"] > 0.5
     text = result_table(result)
-    assert "of 20 cells" in text and "no rater is flagged" in text
+    assert "of 20 cells" in text and "no rater is flagged: nobody of the 5" in text
     assert analyze_study(study, answers, samples=100)["everyone"]["counter"] is None
 
 
@@ -64,7 +64,9 @@ def test_little_to_analyze() -> None:
     first = next(one for one in answers if one.status == "answered")
     result = analyze_study(study, [first], samples=100)
     assert result["everyone"]["agreement"] == dict.fromkeys(("kendalls_w", "rank_correlation", "krippendorffs_alpha"))
-    assert "1 answers of 4" in result_table(result)
+    text = result_table(result)
+    assert "1 answers of 4" in text and "fewer than 30 answers" in text
+    assert "nobody has done an attention check" in text and "everybody" not in text
 
 
 def test_if_everybody_is_flagged() -> None:

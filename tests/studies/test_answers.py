@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,33 @@ def test_csv_for_spreadsheets(studies: dict[str, Study]) -> None:
         assert row["model"] == ("" if item.model is None else study.models[item.model])
         assert (row["kind"], row["asked"], row["prompt"]) == (item.kind, str(item.count), item.prompt)
     assert len(rows) == sum(len(rater.tasks) for rater in study.raters)
+
+
+def test_csv_has_models_ranks_by_model_and_passed_checks(studies: dict[str, Study]) -> None:
+    study = studies["preference"]
+    answers = full(study)
+    rows = list(csv.DictReader(io.StringIO(as_csv(study, answers))))
+    for row, answer in zip(rows, answers, strict=True):
+        assert row["models"] == " | ".join(study.models[index] for index in answer.order)
+        for slot, index in enumerate(answer.order):
+            assert row[f"rank {study.models[index]}"] == ("" if answer.ranks is None else f"{answer.ranks[slot]:g}")
+        rater = study.rater(answer.rater)
+        assert rater is not None
+        told = passed(rater.tasks[answer.task], answer) if answer.purpose == "check" else None
+        assert row["passed"] == {True: "1", False: "0", None: ""}[told]
+    assert {row["passed"] for row in rows if row["purpose"] == "check"} <= {"0", "1"}
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_is_a_formula(studies: dict[str, Study], first: str) -> None:
+    study = studies["count"]
+    prompt = f"{first}2+3+cmd|' /C calc'!A0"
+    hostile = replace(
+        study, items=tuple(replace(item, prompt=prompt) for item in study.items), models=(f"{first}m", "b", "c", "d")
+    )
+    rows = list(csv.DictReader(io.StringIO(as_csv(hostile, full(study)), newline="")))
+    assert {row["prompt"] for row in rows if row["purpose"] == "rating"} == {f"'{prompt}".replace("\r", "\n")}
+    assert {row["model"] for row in rows} >= {f"'{first}m".replace("\r", "\n")}
 
 
 @pytest.mark.parametrize("kind", ["count", "preference"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ifuvit.studies.design import (
+    TASKS_BEFORE_CHECKS,
     Item,
     Rater,
     Study,
@@ -33,15 +34,22 @@ def checks(number: int, *, kind: str) -> list[Item]:
     return [Item(id=f"c{n}", prompt="a", images=("x",), kind="bus", count=n) for n in range(number)]
 
 
+def assigned(rated: list[Item], own_checks: list[Item], *, kind: str, raters_per_item: int, **sizes):
+    """The tasks of raters where every item is for as many of them."""
+    wanted = {item.id: raters_per_item for item in rated}
+    return assign(rated, own_checks, kind=kind, models=MODELS, wanted=wanted, **sizes)  # type: ignore[arg-type]
+
+
 def plan(kind: str, seed: int):
     """An assignment of sizes drawn at random."""
     rng = np.random.default_rng(seed)
     raters = int(rng.integers(1, 13))
     sizes = {"raters": raters, "raters_per_item": int(rng.integers(1, raters + 1)), "seed": seed}
     rated = items(int(rng.integers(raters * 4, 120)), kind=kind)
-    tasks = assign(
-        rated, checks(3, kind=kind), models=MODELS if kind == "preference" else 0, repeats=2 * (len(rated) * sizes["raters_per_item"] // raters >= 4), **sizes
-    )  # fmt: skip
+    practice = [
+        Item(id=f"p{n}", prompt="a", images=own.images, model=own.model) for n, own in enumerate(checks(2, kind=kind))
+    ]
+    tasks = assigned(rated, checks(3, kind=kind), kind=kind, practice=practice, repeats=2, **sizes)
     return rated, sizes, tasks
 
 
@@ -65,21 +73,27 @@ def test_shares_are_balanced(kind: str, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("kind", ["count", "preference"])
-def test_repeats_and_checks(kind: str, seed: int) -> None:
+def test_practice_repeats_and_checks(kind: str, seed: int) -> None:
     _, _, tasks = plan(kind, seed)
-    for own in tasks:
+    for whole in tasks:
+        assert [(task.item, task.expected) for task in whole[:2]] == [("p0", None), ("p1", None)]
+        own = whole[2:]
         first = {task.item: place for place, task in enumerate(own) if task.purpose == "rating"}
         repeats = [(place, task) for place, task in enumerate(own) if task.purpose == "repeat"]
-        assert len({task.item for _, task in repeats}) == len(repeats)
+        assert len({task.item for _, task in repeats}) == len(repeats) == min(2, len(first) // 2)
         for place, task in repeats:
             assert place > first[task.item], "a repeat comes later than what it repeats"
+            assert place >= 2 * len(own) / 3, "it is in the last third"
         own_checks = {task.item: task.expected for task in own if task.purpose == "check"}
         assert own_checks == {"c0": 0, "c1": 1, "c2": 2}
+        assert all(task.purpose == "rating" for task in own[:TASKS_BEFORE_CHECKS]), "no check is among the first"
         assert all(task.expected is None for task in own if task.purpose != "check")
 
 
 def test_orders_are_random_and_independent() -> None:
-    tasks = assign(items(300, kind="preference"), (), models=4, raters=6, raters_per_item=4, repeats=0, seed=1)
+    tasks = assigned(
+        items(300, kind="preference"), [], kind="preference", raters=6, raters_per_item=4, repeats=0, seed=1
+    )
     orders = [task.order for own in tasks for task in own]
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     seen = Counter(orders)
@@ -96,14 +110,15 @@ def test_orders_are_random_and_independent() -> None:
 
 
 def test_the_order_of_tasks_differs_between_raters() -> None:
-    tasks = assign(items(30, kind="count"), (), models=0, raters=3, raters_per_item=3, repeats=0, seed=0)
+    tasks = assigned(items(30, kind="count"), [], kind="count", raters=3, raters_per_item=3, repeats=0, seed=0)
     assert len({tuple(task.item for task in own) for own in tasks}) == 3
 
 
 def test_the_same_seed_gives_the_same_plan() -> None:
     assert plan("preference", 7) == plan("preference", 7)
     one, other = (
-        assign(items(20, kind="count"), (), models=0, raters=4, raters_per_item=2, repeats=1, seed=s) for s in (1, 2)
+        assigned(items(20, kind="count"), [], kind="count", raters=4, raters_per_item=2, repeats=1, seed=s)
+        for s in (1, 2)
     )
     assert one != other
 
@@ -114,14 +129,6 @@ def test_tokens_cannot_be_guessed_and_do_not_follow_from_the_seed() -> None:
     assert [rater.id for rater in make_raters([()] * 3)] == ["r01", "r02", "r03"]
 
 
-def test_impossible_plans() -> None:
-    rated = items(8, kind="count")
-    with pytest.raises(InputError, match="--raters-per-item 3: must be from 1 to the 2 --raters"):
-        assign(rated, (), models=0, raters=2, raters_per_item=3, repeats=0, seed=0)
-    with pytest.raises(InputError, match="--repeats 5: a rater has 8 items"):
-        assign(rated, (), models=0, raters=2, raters_per_item=2, repeats=5, seed=0)
-
-
 def test_a_study_is_checked() -> None:
     def study(*tasks) -> Study:
         return Study(
@@ -129,7 +136,7 @@ def test_a_study_is_checked() -> None:
             checks=(), raters=(Rater(id="r", token=new_token(), tasks=tasks),), raters_per_item=1, owner_token="t", seed=0, image_size=8,
         )  # fmt: skip
 
-    (task,) = assign(study().items, (), models=2, raters=1, raters_per_item=1, repeats=0, seed=3)[0]
+    (task,) = assign(study().items, (), kind="preference", models=2, raters=1, wanted={"i": 1}, repeats=0, seed=3)[0]
     assert study(task).images(task) == tuple(("x", "y")[model] for model in task.order)
     for order in ((0,), (0, 0), (0, 2), ()):
         with pytest.raises(InputError, match="is not one of models"):

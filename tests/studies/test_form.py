@@ -4,12 +4,15 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_study import MODELS, make_study
 
+from ifuvit.studies.answers import as_label_studio_tasks
 from ifuvit.studies.design import Study, read_study
 from ifuvit.studies.form import form, read_returned, write_forms
 from ifuvit.utils.errors import InputError
@@ -18,7 +21,7 @@ from ifuvit.utils.errors import InputError
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("studies")
-    return {kind: make_study(root, kind) for kind in ("count", "preference")}
+    return {kind: make_study(root, kind) for kind in ("count", "preference", "rating")}
 
 
 @pytest.mark.parametrize("kind", ["count", "preference"])
@@ -91,7 +94,7 @@ def test_what_comes_back(made: dict[str, Path], tmp_path: Path) -> None:
     ]  # fmt: skip
     assert entries[1].at == "2026-01-01T12:00:05.000+00:00"
     rater = study.raters[0]
-    lines = ["study,rater,token,agreed,task,status,count,ranks,seconds,at"]
+    lines = ["study,rater,token,agreed,task,status,count,ranks,ratings,comment,seconds,at"]
     for one in log:
         cells = [
             study.id,
@@ -101,6 +104,8 @@ def test_what_comes_back(made: dict[str, Path], tmp_path: Path) -> None:
             one["task"],
             one["status"],
             one["count"],
+            None,
+            None,
             None,
             one["seconds"],
             one["at"],
@@ -138,6 +143,23 @@ def test_rankings_come_back(made: dict[str, Path], tmp_path: Path) -> None:
         (lambda back: back["answers"].append(counted(seconds=float("nan"))), "seconds must be"),
         (lambda back: back["answers"].append(counted(at="yesterday")), "no moment with a time zone"),
         (lambda back: back["answers"].append(counted(at="2026-01-01T12:00:00")), "no moment with a time zone"),
+        *(
+            (lambda back, at=at: back["answers"].append(counted(at=at)), message)
+            for at, message in (
+                ("2099-01-01T00:00:00+00:00", "is in the future"),
+                ("9999-12-31T23:59:59-12:00", "no moment"),
+                ("0001-01-01T00:00:00+12:00", "no moment"),
+                (1767225600, "no moment"),
+                (None, "no moment"),
+            )
+        ),
+        (lambda back: back.update(agreed="2099-01-01T00:00:00+00:00"), "agreed .* is in the future"),
+        (lambda back: back["answers"].append(counted(seconds=10**400)), "answer 2"),
+        (lambda back: back["answers"].append(counted(ranks=[10**400])), "answer 2"),
+        (lambda back: back["answers"].append(counted(count=10**400)), "answer 2"),
+        (lambda back: back["answers"].append(counted(comment="c")), "in a study that asks for comments"),
+        (lambda back: back["answers"].append(counted(comment=3)), "a comment must be a text"),
+        (lambda back: back["answers"].append(counted(count=None, ratings=[4])), "count None"),
         (lambda back: back["answers"].append("3"), "of another study"),
         (lambda back: back.update(agreed=None), "agreed 'None': no moment"),
         (lambda back: back.update(answers=None), "no answers of a study's form"),
@@ -154,8 +176,105 @@ def test_what_is_not_taken(
         read_returned(study, tmp_path / "back.json")
 
 
+def test_a_clock_may_be_a_little_ahead(made: dict[str, Path], tmp_path: Path) -> None:
+    study = read_study(made["count"])
+    soon = (datetime.now(timezone.utc) + timedelta(minutes=5)).isoformat()
+    (tmp_path / "back.json").write_text(json.dumps(returned(study, counted(at=soon))))
+    assert len(read_returned(study, tmp_path / "back.json")[0]) == 1
+
+
+def test_nested_without_end(made: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "back.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="back.json"):
+        read_returned(read_study(made["count"]), tmp_path / "back.json")
+
+
+def test_nothing_comes_in_of_who_has_withdrawn(made: dict[str, Path], tmp_path: Path) -> None:
+    study = read_study(made["count"])
+    gone = replace(study, raters=(replace(study.raters[0], withdrawn="2026-01-02T00:00:00+00:00"), *study.raters[1:]))
+    (tmp_path / "back.json").write_text(json.dumps(returned(study, counted())))
+    with pytest.raises(InputError, match="rater r01 has withdrawn"):
+        read_returned(gone, tmp_path / "back.json")
+    write_forms(gone, made["count"], tmp_path / "forms")
+    assert {path.name for path in (tmp_path / "forms").iterdir()} == {"r02.html"}
+
+
+# --------------------------------------------------------------------------------------------------------- Label Studio
+
+
+def annotated(study: Study, number: int = 0, **changes: Any) -> dict[str, Any]:
+    """A task as Label Studio exports it: the task that it was given, and an annotation."""
+    task = json.loads(as_label_studio_tasks(study, []))[number]
+    values = {
+        "count": [("count", "number", 3)],
+        "preference": [(f"rank_{n}", "number", rank) for n, rank in enumerate((2, 1, 2, 4), start=1)],
+        "rating": [("alignment", "rating", 4), ("quality", "rating", 1)],
+    }[study.kind]
+    result = [
+        {"id": name, "from_name": name, "to_name": "image", "type": kind, "origin": "manual", "value": {kind: value}}
+        for name, kind, value in values
+    ]
+    annotation = {
+        "id": 7, "completed_by": 1, "result": result, "was_cancelled": False, "ground_truth": False,
+        "created_at": "2026-01-01T12:00:00.123456Z", "updated_at": "2026-01-01T12:00:01.000000Z", "lead_time": 4.25, **changes,
+    }  # fmt: skip
+    return {"id": 11, "annotations": [annotation], "file_upload": "x.json", "predictions": [], "project": 1, **task}
+
+
+@pytest.mark.parametrize("kind", ["count", "preference", "rating"])
+def test_tasks_of_label_studio_come_back_as_answers(made: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    study = read_study(made[kind])
+    tasks = json.loads(as_label_studio_tasks(study, []))
+    assert len(tasks) == sum(len(rater.tasks) for rater in study.raters), "practice is left out, and there is none"
+    text = json.dumps(tasks)
+    assert not [
+        word for word in (*MODELS, study.owner_token, study.raters[0].token, "repeat", "check", "i0000") if word in text
+    ]
+    for task in tasks:
+        rater = study.rater(task["data"]["rater"])
+        assert rater is not None
+        images = [value.rpartition("/")[2] for key, value in task["data"].items() if key.startswith("image")]
+        assert tuple(images) == study.images(rater.tasks[task["data"]["task"]]), "in the rater's own order"
+    skipped = annotated(study, 1, was_cancelled=True, result=[])
+    (tmp_path / "export.json").write_text(json.dumps([annotated(study), skipped, tasks[2]]))
+    (first, second), agreed = read_returned(study, tmp_path / "export.json")
+    assert agreed == {} and (first.rater, first.task, first.seconds) == ("r01", 0, 4.25)
+    assert first.at == "2026-01-01T12:00:00.123+00:00"
+    assert {"count": first.count, "preference": first.ranks, "rating": first.ratings}[kind] == {
+        "count": 3, "preference": (2.0, 1.0, 2.0, 4.0), "rating": (4, 1)
+    }[kind]  # fmt: skip
+    assert (second.task, second.status) == (1, "cannot tell" if kind == "count" else "skipped")
+
+
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", "study,rater,token,agreed,task,status,count,ranks,seconds,at\nx\n", "\x00"]
+    ("change", "message"),
+    [
+        (lambda task: task["data"].update(study="other"), "of another study"),
+        (lambda task: task["data"].update(rater="r77"), "rater 'r77': there is none"),
+        (lambda task: task["data"].update(task=1000), "no task 1000"),
+        (lambda task: task.update(data=None), "is no task of Label Studio"),
+        (lambda task: task.update(annotations=3), "is no task of Label Studio"),
+        (lambda task: task["annotations"][0]["result"][0].update(value={"text": ["3"]}), "'count' is no number"),
+        (lambda task: task["annotations"][0]["result"][0].update(from_name="many"), "result 'count' is missing"),
+        (lambda task: task["annotations"][0]["result"][0].update(value={"number": 3.5}), "whole numbers"),
+        (lambda task: task["annotations"][0]["result"][0].update(value={"number": -1}), "count -1"),
+        (lambda task: task["annotations"][0].update(created_at="2099-01-01T00:00:00Z"), "in the future"),
+    ],
+)
+def test_what_label_studio_does_not_export(
+    made: dict[str, Path], tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
+    study = read_study(made["count"])
+    task = annotated(study)
+    change(task)
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    with pytest.raises(InputError, match=f"export.json: task 1: .*{message}.*; nothing was taken"):
+        read_returned(study, tmp_path / "export.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n1,2\n", "study,rater,token,agreed,task,status,count,ranks,ratings,comment,seconds,at\nx\n", "\x00"],
 )
 def test_csv_files_of_something_else(made: dict[str, Path], tmp_path: Path, text: str) -> None:
     (tmp_path / "back.csv").write_text(text)

@@ -1,6 +1,9 @@
 """`ifuvit study`: making, exporting, importing, and one line for every mistake."""
 
+import csv
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +22,8 @@ from ifuvit.studies.answers import read_answers
 from ifuvit.studies.config import StudyExportConfig, StudyImportConfig, StudyMakeConfig
 from ifuvit.studies.design import read_study
 from ifuvit.studies.making import parse_count, plural, scene_captions
-from ifuvit.studies.run import export, import_answers, make
+from ifuvit.studies.run import address, export, import_answers, make
+from ifuvit.studies.store import Store
 from ifuvit.studies.tables import overview
 from ifuvit.utils.errors import InputError
 
@@ -75,7 +79,7 @@ def test_models_draw_the_same_prompts_from_the_same_seeds(tmp_path: Path, capsys
     (tmp_path / "prompts.txt").write_text("a bus\ntwo sheep\n")
     command.main(
         ["make", "count", model, f"{model}/pipeline", "--names", "one", "same", "--prompts-file", str(tmp_path / "prompts.txt"), "--images-per-prompt", "2",
-         "--steps", "2", "--device", "cpu", "--raters", "2", "--raters-per-item", "1", "--repeats", "0", "--checks", "0", "--out", str(tmp_path / "study")]
+         "--steps", "2", "--device", "cpu", "--raters", "2", "--raters-per-item", "1", "--repeats", "0", "--checks", "0", "--practice", "0", "--out", str(tmp_path / "study")]
     )  # fmt: skip
     made = read_study(tmp_path / "study")
     images: dict[tuple, list[bytes]] = {}
@@ -100,7 +104,7 @@ def test_what_was_drawn_before_it_was_killed_is_not_drawn_again(
     (tmp_path / "prompts.txt").write_text("a bus\ntwo sheep\nthree apples\n")
     config = StudyMakeConfig(
         kind="count", models=(str(write_tiny_pipeline(tmp_path / "run")),), prompts_file=tmp_path / "prompts.txt", images_per_prompt=1,
-        batch_size=1, sampling=SamplingSettings(steps=2), device="cpu", raters=2, raters_per_item=1, repeats=0, checks=0, out=tmp_path / "study",
+        batch_size=1, sampling=SamplingSettings(steps=2), device="cpu", raters=2, raters_per_item=1, repeats=0, checks=0, practice=0, out=tmp_path / "study",
     )  # fmt: skip
     generated: list[int] = []
     generate = Pipeline.__call__
@@ -124,7 +128,11 @@ def test_what_was_drawn_before_it_was_killed_is_not_drawn_again(
 def test_how_many_raters_it_takes(tmp_path: Path) -> None:
     directory = make_study(tmp_path, "count")
     told = overview(read_study(directory), None)
-    assert "expected 95 % interval of a model's share of right counts: 0.6 wide" in told
+    assert (
+        "expected 95 % interval of a model's share of right counts: at least 0.6 wide" in told
+        and "about 3 minutes" in told
+    )
+    assert "flagged who fails 1 of 1 attention checks" in told
     assert "no number of raters is enough; with 2 raters an item it takes 289 items a model" in told
     assert "for 0.65: 2 raters an item, that is 2 raters" in overview(read_study(directory), 0.65)
 
@@ -132,7 +140,7 @@ def test_how_many_raters_it_takes(tmp_path: Path) -> None:
 def test_an_earlier_study_is_replaced_but_never_its_answers(tmp_path: Path) -> None:
     directory = make_study(tmp_path, "count")
     config = StudyMakeConfig(
-        kind="count", models=tuple(str(tmp_path / "count-images" / name) for name in MODELS), out=directory, raters=3, repeats=0
+        kind="count", models=tuple(str(tmp_path / "count-images" / name) for name in MODELS), out=directory, raters=3, repeats=0, practice=0
     )  # fmt: skip
     assert len(make(config).raters) == 3
     (directory / "answers.sqlite").touch()
@@ -159,7 +167,7 @@ def test_directories_of_any_images(tmp_path: Path) -> None:
             lines = [json.dumps({"file_name": file, "text": prompt}) for file, prompt in zip(files, prompts)]
             (place / "metadata.jsonl").write_text("\n".join(lines))
     (tmp_path / "captions.txt").write_text("\n".join(prompts))
-    settings: dict[str, Any] = {"checks": 0, "repeats": 0, "raters": 2, "raters_per_item": 2}
+    settings: dict[str, Any] = {"checks": 0, "repeats": 0, "practice": 0, "raters": 2, "raters_per_item": 2}
     made = make(StudyMakeConfig(kind="count", models=(str(one), str(two)), out=tmp_path / "a", **settings))
     assert [item.count for item in made.items] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     with pytest.raises(InputError, match=r"0000-.*png: has no prompt; .*--captions"):
@@ -183,12 +191,20 @@ def test_images_that_do_not_match(tmp_path: Path) -> None:
     refused(one, fewer, message="fewer: has no image 1 of the prompt 'four people', as one has")
     refused(fewer, one, message="fewer: has no image 1 of the prompt 'four people', as one has")
     refused(one, large, message="32 x 32 pixels, where .* has 16 x 16.*--size")
-    refused(one, write_tiny_pipeline(tmp_path / "run"), message="run: would draw, where .*one holds images")
+    refused(one, write_tiny_pipeline(tmp_path / "run"), message="run: would generate, where .*one holds images")
     refused(one, one, message="models one, one: give different --names")
     refused(one, message="preference study of 1 models")
     refused(one, large, size=16, prompts_file=tmp_path / "p.txt", message="are for models that generate")
     refused(one, tmp_path / "nowhere", message="nowhere")
     refused(one, large, size=16, raters=3, message="--raters-per-item 5: there are only 3 --raters")
+    refused(
+        one, large, size=16, raters=8, message="--repeats 3: a rater has 5 items, of which half at most can come again"
+    )
+    refused(
+        one, large, size=16, aspects=("fun",), message="--aspects: are for a study of ratings, not for a preference"
+    )
+    refused(one, kind="rating", aspects=("fun", "fun"), message="--aspects fun: must be different words")
+    refused(one, kind="rating", aspects=("Fun!",), message="--aspects Fun!: must be different words")
     refused(*[one] * 10, names=tuple("abcdefghij"), message="10 models: nobody can rank more than 9")
     (tmp_path / "relations.txt").write_text("two sheep\na bus left of an apple\n")
     model = tmp_path / "run"
@@ -210,7 +226,10 @@ def test_images_that_do_not_match(tmp_path: Path) -> None:
 
 
 def test_what_prompts_ask_for() -> None:
-    assert parse_count("three sheep") == ("sheep", 3) and parse_count("two traffic lights") == ("traffic light", 2)
+    assert parse_count("three sheep")[:2] == ("sheep", 3) and parse_count("two traffic lights")[:2] == (
+        "traffic light",
+        2,
+    )
     assert [plural(kind) for kind in ("person", "sheep", "bus", "traffic light", "knife", "gizmo")] == [
         "people", "sheep", "buses", "traffic lights", "knives", "gizmos",
     ]  # fmt: skip
@@ -236,7 +255,13 @@ def test_forms_go_out_and_answers_come_in(tmp_path: Path) -> None:
         back = {"study": made.id, "rater": rater.id, "token": rater.token, "agreed": answer["at"], "answers": log}
         (tmp_path / f"{rater.id}.json").write_text(json.dumps(back))
     files = tuple(tmp_path / f"{rater.id}.json" for rater in made.raters)
-    for new in (3, 0):
+    store = Store(directory)
+    store.closed = True
+    with pytest.raises(InputError, match="the study is closed; open it again .* or give --even-closed"):
+        import_answers(StudyImportConfig(study=directory, files=files))
+    assert import_answers(StudyImportConfig(study=directory, files=files[1:], even_closed=True)) == (1, 1)
+    store.closed = False
+    for new in (2, 0):
         assert import_answers(StudyImportConfig(study=directory, files=files)) == (3, new)
     assert [(one.rater, one.ranks, one.changes) for one in read_answers(directory)] == [
         ("r01", (1.0, 2.0, 3.0, 4.0), 1), ("r02", (2.0, 1.0, 3.0, 4.0), 0),
@@ -245,9 +270,81 @@ def test_forms_go_out_and_answers_come_in(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="answer 2: rater r02 has no task 99; nothing was taken"):
         import_answers(StudyImportConfig(study=directory, files=(tmp_path / "bad.json",)))
     assert len(read_answers(directory)) == 2
-    for name in ("csv", "json", "label-studio"):
+    for name in ("csv", "json", "label-studio", "label-studio-tasks"):
         export(StudyExportConfig(study=directory, format=name, out=tmp_path / f"answers.{name}"))  # pyright: ignore
         assert "r01" in (tmp_path / f"answers.{name}").read_text()
+    assert "<Number" in (tmp_path / "answers.xml").read_text(), "the interface of Label Studio is next to its tasks"
+
+
+def test_links_are_exported_for_their_owner_alone(tmp_path: Path) -> None:
+    directory = make_study(tmp_path, "count")
+    store = Store(directory)
+    store.name("r02", "=Eve")
+    command.main(["export", str(directory), "links", "--url", "https://x.org/", "--out", str(tmp_path / "links.csv")])
+    rows = list(csv.DictReader((tmp_path / "links.csv").open()))
+    assert [(row["rater"], row["name"]) for row in rows] == [("r01", ""), ("r02", "'=Eve")]
+    assert [row["link"] for row in rows] == [f"https://x.org/r/{one.token}/" for one in read_study(directory).raters]
+    export(StudyExportConfig(study=directory, format="forms", out=tmp_path / "forms"))
+    if os.name == "posix":
+        for file in (
+            tmp_path / "links.csv",
+            directory / "study.json",
+            directory / "answers.sqlite",
+            *(tmp_path / "forms").iterdir(),
+        ):
+            assert file.stat().st_mode & 0o077 == 0, file
+
+
+def test_tokens_are_never_on_the_disk_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every rename and change of permissions, files with tokens are their owner's."""
+    seen: list[Path] = []
+
+    def look(*_: object, **__: object) -> None:
+        for file in tmp_path.rglob("*"):
+            if (
+                file.is_file()
+                and file.suffix in (".html", ".json", ".tmp")
+                and re.search(rb'_token"|data-token=', file.read_bytes())
+            ):
+                seen.append(file)
+                above = [one for one in file.parents if tmp_path in one.parents]
+                closed = any(one.stat().st_mode & 0o077 == 0 for one in above)  # a directory that is being written
+                assert closed or file.stat().st_mode & 0o077 == 0, file
+
+    replace, chmod = os.replace, Path.chmod
+    monkeypatch.setattr(os, "replace", lambda *given: (look(), replace(*given), look()))
+    monkeypatch.setattr(Path, "chmod", lambda *given: (look(), chmod(*given), look()))
+    directory = make_study(tmp_path, "count")
+    export(StudyExportConfig(study=directory, format="forms", out=tmp_path / "forms"))
+    assert {file.name for file in seen} >= {"study.json", "r01.html"}
+
+
+def test_where_raters_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (address("127.0.0.1"), address("::1"), address("study.local")) == ("127.0.0.1", "[::1]", "study.local")
+
+    class Probe:
+        found: tuple[str, int] | None = ("192.168.7.5", 4)
+
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> "Probe":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def connect(self, _: object) -> None:
+            if self.found is None:
+                raise OSError("Network is unreachable")
+
+        def getsockname(self) -> tuple[str, int] | None:
+            return self.found
+
+    monkeypatch.setattr("socket.socket", Probe)
+    assert address("0.0.0.0") == "192.168.7.5"
+    Probe.found = ("fe80::7%eth0", 4)
+    assert address("::") == "[fe80::7]"
+    for nowhere in (None, ("127.0.0.1", 4), ("0.0.0.0", 4)):
+        Probe.found = nowhere
+        with pytest.raises(InputError, match="--host 0.0.0.0: .* give --url http://ADDRESS:PORT"):
+            address("0.0.0.0")
 
 
 @pytest.mark.parametrize(
@@ -263,6 +360,29 @@ def test_forms_go_out_and_answers_come_in(tmp_path: Path) -> None:
         (["make", "count", "a", "b", "--out", "o", "--names", "a"], "--names: 1 for 2 models"),
         (["serve", "nowhere"], "nowhere: holds no study"),
         (["serve", "nowhere", "--port", "0"], "--port 0"),
+        *(
+            (["serve", "nowhere", "--url", url], f"--url {url}: must be a scheme and a host alone")
+            for url in (
+                "https://x.org/study",
+                "notaurl",
+                "javascript:alert(1)",
+                "ftp://x.org",
+                "https://",
+                "https://u:p@x.org",
+                "https://x.org?a=1",
+                "https://x.org/#a",
+                "https://x.org:99999",
+                "//x.org",
+                "https://[::1",
+            )
+        ),
+        (["serve", "nowhere", "--completion-url", "javascript:alert(1)"], "--completion-url javascript:alert(1)"),
+        (["serve", "nowhere", "--participant-parameter", "a b"], "--participant-parameter a b"),
+        (["export", "nowhere", "links", "--out", "o", "--url", "x"], "--url x"),
+        (["add-raters", "nowhere", "0"], "number 0"),
+        (["add-raters", "nowhere", "1"], "nowhere: holds no study"),
+        (["withdraw", "nowhere", "r01"], "nowhere: holds no study"),
+        (["make", "count", "m", "--out", "o", "--language", "xx"], "--language"),
         (["import", "nowhere", "f.json"], "nowhere: holds no study"),
         (["export", "nowhere", "csv", "--out", "f.csv"], "nowhere: holds no study"),
     ],

@@ -92,6 +92,6 @@ def test_mistakes(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             analyze(StudyAnalyzeConfig(study=count, **wrong))  # pyright: ignore
-    for wrong in ({"samples": 10}, {"least_passed": 1.5}, {"seed": -1}, {"counter": "a", "detector": "b"}):  # fmt: skip
+    for wrong in ({"samples": 10}, {"least_passed": 1.5}, {"least_pace": -0.1}, {"seed": -1}, {"counter": "a", "detector": "b"}):  # fmt: skip
         with pytest.raises(InputError, match="--"):
             StudyAnalyzeConfig(study=directory, **wrong)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -85,6 +86,59 @@ def test_merging_twice_is_merging_once(tmp_path: Path) -> None:
     assert [one.count for one in store.of_task("r01", 0)] == [3, 4]
 
 
+def test_the_last_answer_is_that_of_the_last_moment_whenever_it_came(tmp_path: Path) -> None:
+    """A form that was filled in first and imported last."""
+    store = opened(tmp_path)
+    store.add(entry(count=5, at="2026-01-02T00:00:00.000+00:00"), version=0)
+    old = entry(count=1, at="2026-01-01T00:00:00.000+00:00")
+    assert store.merge([old], agreed={}) == 1
+    assert [one.count for one in store.of_task("r01", 0)] == [1, 5] == [one.count for one in store.entries()]
+    undone = Entry(rater="r01", task=0, status="undone", at="2026-01-03T00:00:00.000+00:00")
+    store.merge([undone], agreed={})
+    assert store.answered("r01") == set()
+    store.merge([entry(count=2, at="2026-01-01T12:00:00.000+00:00")], agreed={})
+    assert store.answered("r01") == set()
+
+
+def test_a_clock_that_is_set_back_does_not_turn_answers_round(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.add(entry(count=5, at="2026-01-02T00:00:00.000+00:00"), version=0)
+    store.add(entry(count=6, at="2026-01-01T00:00:00.000+00:00"), version=1)
+    assert [one.count for one in store.of_task("r01", 0)] == [5, 6]
+
+
+def test_a_closed_study_takes_no_import_unless_told(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.closed = True
+    with pytest.raises(Closed):
+        store.merge([entry()], agreed={"r03": "2026-01-01T00:00:00.000+00:00"})
+    assert store.entries() == [] and store.agreed("r03") is None
+    assert store.merge([entry()], agreed={}, even_closed=True) == 1
+
+
+def test_participants_take_free_places_once(tmp_path: Path) -> None:
+    store = opened(tmp_path)  # r01 and r02 have begun
+    names, at = ["r01", "r02", "r03", "r04"], "2026-01-01T00:00:00+00:00"
+    assert [store.join(who, names, at) for who in ("ann", "bob", "ann", "carl")] == ["r03", "r04", "r03", None]
+    assert store.agreed("r03") == at and store.participants() == {"r03": "ann", "r04": "bob"}
+    store.closed = True
+    assert store.join("ann", names, at) == "r03"
+    with pytest.raises(Closed):
+        store.join("dora", names, at)
+
+
+def test_a_database_of_an_earlier_version_is_extended(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / DATABASE)
+    old.execute(
+        "CREATE TABLE entries (rater TEXT NOT NULL, task INTEGER NOT NULL, version INTEGER NOT NULL, status TEXT NOT NULL, "
+        "count INTEGER, ranks TEXT, seconds REAL, at TEXT NOT NULL, PRIMARY KEY (rater, task, version))"
+    )
+    old.execute("INSERT INTO entries VALUES ('r01', 0, 0, 'answered', 3, NULL, 1.5, '2026-01-01T00:00:00.000+00:00')")
+    old.commit()
+    old.close()
+    assert Store(tmp_path).entries() == [entry()] and Store(tmp_path).entries() == [entry()]
+
+
 def test_of_answers_at_the_same_moment_one_is_kept(tmp_path: Path) -> None:
     """Two windows, two processes: whoever comes second has an old page."""
     stores = [opened(tmp_path), Store(tmp_path)]
@@ -108,7 +162,7 @@ def test_of_answers_at_the_same_moment_one_is_kept(tmp_path: Path) -> None:
 
 def test_it_is_in_wal_mode_with_full_synchronization_and_private(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    pragma = lambda name: store._connection.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
+    pragma = lambda name: store._writer.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
     assert (pragma("journal_mode"), pragma("synchronous")) == ("wal", 2)
     if os.name == "posix":
         assert (tmp_path / DATABASE).stat().st_mode & 0o077 == 0
@@ -150,4 +204,4 @@ def test_a_killed_process_loses_no_answer_that_it_acknowledged(tmp_path: Path) -
     kept = {(one.rater, str(one.task)) for one in store.entries()}
     assert len(whole) >= 200 and whole <= kept
     assert len(kept - whole) <= 4, "at most one for each thread was kept and not yet acknowledged"
-    assert store._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    assert store._writer.execute("PRAGMA integrity_check").fetchone()[0] == "ok"

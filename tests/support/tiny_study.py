@@ -36,12 +36,12 @@ def write_images(
 
 
 def make_study(directory: Path, kind: str, *, size: int = 16, **settings) -> Path:
-    """A study at `directory`/KIND of four models and four prompts."""
+    """A study at `directory`/KIND of four models and four prompts, without practice."""
     images = {"prompts": settings.pop("prompts", PROMPTS), "images_per_prompt": settings.pop("images_per_prompt", 2)}
     folders = [
         write_images(directory / f"{kind}-images" / name, **images, size=size, seed=number)
-        for number, name in enumerate(MODELS)
+        for number, name in enumerate(settings.pop("models", MODELS))
     ]
-    settings = {"raters": 2, "raters_per_item": 2, "repeats": 1, "checks": 1} | settings
+    settings = {"raters": 2, "raters_per_item": 2, "repeats": 1, "checks": 1, "practice": 0} | settings
     make(StudyMakeConfig(kind=kind, models=tuple(map(str, folders)), out=directory / kind, **settings))  # pyright: ignore
     return directory / kind

@@ -26,7 +26,7 @@ from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
-from ifuvit.training import checkpoint
+from ifuvit.training import checkpoint, setup
 from ifuvit.training.config import AdamW, Muon, ScheduleConfig, default_config, learning_rate_at
 from ifuvit.training.distributed import check_launch
 from ifuvit.training.inputs import split
@@ -135,6 +135,19 @@ def test_validation_covers_every_band(data, tmp_path):
     (line,) = log_of(directory, keep=("validation_loss",))
     assert list(line["validation_loss_by_noise_level"]) == [f"0.{i}-0.{i + 1}" for i in range(9)] + ["0.9-1.0"]
     assert np.isclose(line["validation_loss"], np.mean(list(line["validation_loss_by_noise_level"].values())))
+
+
+def test_validation_is_of_the_averaged_weights(data, tmp_path, monkeypatch):
+    plain, seen = setup.validate, []
+
+    def watched(accelerator, model, *rest):
+        seen.append(model.pos_embed.detach().clone())
+        return plain(accelerator, model, *rest)
+
+    monkeypatch.setattr(setup, "validate", watched)
+    out = run(tiny(data, tmp_path / "run", steps=6, validate_every=6))
+    assert torch.equal(seen[0], weights(out, 6, part="ema")["pos_embed"])
+    assert not torch.equal(seen[0], weights(out, 6)["pos_embed"])
 
 
 def test_validation_changes_nothing(data, whole, tmp_path):
@@ -389,7 +402,7 @@ def test_sigkill_and_the_run_goes_on_bit_for_bit(data, whole, tmp_path):
     # A half-written line and a half-written checkpoint, as a kill at another moment would have left them.
     with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
         file.write('{"step": 11, "los')
-    (tmp_path / "run" / "checkpoints" / ".step-00000012.1.tmp").mkdir()
+    (tmp_path / "run" / "checkpoints" / ".step-00000012.abcd1234.tmp").mkdir()
     assert_same_run(run(tiny(data, tmp_path / "run", validate_every=10)), whole)
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000018", "step-00000020"]
 

@@ -26,9 +26,9 @@ class ConvertConfig:
     """The file, such as mscoco_uvit_small.pth; loaded with weights_only=True."""
     out: Positional[Path]
     """Directory to write."""
-    heads: int
+    heads: Positive[int]
     """Attention heads: 8 for U-ViT-S/2 and U-ViT-S/2 (Deep)."""
-    text_tokens: int | None = None
+    text_tokens: Positive[int] | None = None
     """Text tokens, where the inferred number is wrong (it is printed)."""
     text_encoder: str = "clip-vit-large-patch14"
     """The text encoder the model was trained with, recorded for generation."""

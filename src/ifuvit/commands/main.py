@@ -1,16 +1,19 @@
 """The command line. A command is a module, imported only when that command runs: `CONFIG` is what it parses into, and
 `main(arguments)` parses, calls and prints."""
 
-import errno
 import importlib
+import io
 import os
+import re
+import signal
 import sys
+import threading
 from typing import Any
 
 from ifuvit.utils.command_line import check_word, completion
 from ifuvit.utils.devices import keep_freed_memory
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import is_full_disk, package_version
+from ifuvit.utils.files import package_version
 
 COMMANDS = {
     "use a model": {"generate": "generate images from prompts"},
@@ -37,12 +40,6 @@ COMMANDS = {
 }
 """What each command does, by groups."""
 
-# Errors of the operating system that a path or a disk of the user's causes.
-_USERS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
-)
-
 
 def usage() -> str:
     """The text of `ifuvit --help`."""
@@ -62,7 +59,12 @@ def usage() -> str:
 
 
 def main() -> None:
-    """Entry point of the `ifuvit` command: exit status 0, 2 for invalid input, 1 for an internal fault."""
+    """Entry point of the `ifuvit` command: exit status 0, 2 for invalid input or a system that cannot, 1 for an internal
+    fault."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
@@ -89,14 +91,28 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        if error.errno in _USERS:
-            where = f"{error.filename}: " if error.filename else ""
-            sys.exit(_fail(f"{where}{error.strerror}; what was written before is kept"))
-        raise
+        if error.errno is None:  # a library's own
+            raise
+        sys.exit(_fail(f"{_where(error)}{error.strerror}; what was written before is kept"))
     except Exception as error:
-        if is_full_disk(error):
+        if re.search(r"\(os error \d+\)", str(error)):  # safetensors' words for an error of the system
             sys.exit(_fail(f"{error}; what was written before is kept"))
+        if _is_out_of_memory(error):
+            sys.exit(_fail(f"out of memory ({str(error)[:200] or 'Python'}); give smaller sizes, such as --batch-size"))
         raise
+
+
+def _where(error: OSError) -> str:
+    """The file of a system's error, or its two files."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return f"{' -> '.join(names)}: " if names else ""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is torch's or Python's of too little memory."""
+    words = ("can't allocate memory", "out of memory", "storage size calculation overflowed")
+    told = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    return told or isinstance(error, MemoryError)
 
 
 def _module(command: str) -> Any:
@@ -113,7 +129,8 @@ class _LoadingLine:
 
 
 def _fail(message: str) -> int:
-    print(f"ifuvit: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split()).encode("utf-8", "backslashreplace").decode()  # names of files are not always text
+    print(f"ifuvit: {line}", file=sys.stderr)
     return 2
 
 

@@ -4,17 +4,19 @@ from functools import partial
 
 from ifuvit.studies.config import (
     ACTIONS,
+    StudyAddRatersConfig,
     StudyAnalyzeConfig,
     StudyExportConfig,
     StudyImportConfig,
     StudyMakeConfig,
     StudyServeConfig,
+    StudyWithdrawConfig,
 )
 from ifuvit.utils.command_line import Actions, parse
 
 CONFIG = Actions(
     word="action",
-    about="Have people count objects in images, or rank the images of several models.",
+    about="Have people count objects in images, or rank or rate the images of several models.",
     configs=ACTIONS,
 )
 
@@ -32,6 +34,16 @@ def main(arguments: list[str]) -> None:
             print(f"{config.out}: the study; `ifuvit study serve {config.out}` serves it")
         case StudyServeConfig():
             run.serve(config, say=partial(print, flush=True))
+        case StudyAddRatersConfig():
+            raters, lacking = run.add(config)
+            for rater in raters:
+                print(f"{rater.id}: {len(rater.tasks)} tasks, link /r/{rater.token}/ at the study's address")
+            if lacking:
+                print(f"{lacking} answers are lacking still: an item can be only once with each rater; add more raters")
+        case StudyWithdrawConfig():
+            deleted = run.withdraw(config)
+            print(f"{config.study}: rater {config.rater} has withdrawn; {deleted} answers were deleted")
+            print("files that were exported before still have them: export them again, and delete the old ones")
         case StudyImportConfig():
             entries, new = run.import_answers(config)
             print(f"{config.study}: {len(config.files)} files, {entries} answers, {new} of them new")

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ifuvit.data.images import Box, CaptionedImage
+from ifuvit.data.images import Box, CaptionedImage, check_inside
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
 
@@ -36,6 +36,7 @@ def read_coco(images: str | Path, captions: str | Path, instances: str | Path | 
     for number, image in enumerate(_list(content, "images", captions)):
         where = f"{captions}: images[{number}]"
         identity, file_name = _field(image, "id", int, where), _field(image, "file_name", str, where)
+        check_inside(file_name, where)
         if identity in files:
             raise InputError(f"{where}: image id {identity} is listed twice")
         files[identity] = file_name

@@ -24,20 +24,39 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 
 from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
 from ifuvit.encoders.normalization import LatentNormalization
+from ifuvit.utils.config import Positive, from_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import OutputDirectory, atomic_path, read_json, sha256, write_json, write_manifest, write_text
+from ifuvit.utils.files import (
+    OutputDirectory,
+    atomic_path,
+    is_present,
+    read_json,
+    read_object,
+    reading,
+    seal,
+    sha256,
+    unseal,
+    write_json,
+    write_manifest,
+    write_text,
+)
 
 FORMAT = 2
 """Version of the layout above; a change that readers must know of raises it."""
+
+VERIFY_BELOW = 2_000_000_000
+"""Bytes of a data set up to which opening it takes the seconds to compare all checksums."""
 
 HALF_MAX = 65504.0
 """The largest finite half-precision number."""
@@ -58,10 +77,18 @@ class EncodedDatasetWriter:
         self.directory = Path(directory)
         self._output = OutputDirectory(self.directory, "prepare", record="plan.json", signed=False)
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """In the block no other preparation writes here (see `ifuvit.utils.files.OutputDirectory.lock`)."""
+        with self._output.lock():
+            if self.finished:  # and killed before it had tidied up
+                shutil.rmtree(self.directory / "progress", ignore_errors=True)
+            yield
+
     @property
     def finished(self) -> bool:
         """Whether the manifest has been written."""
-        return (self.directory / "manifest.json").exists()
+        return is_present(self.directory / "manifest.json")
 
     def check(self, settings: Mapping[str, Any]) -> bool:
         """Whether a preparation with these settings was begun here.
@@ -79,14 +106,16 @@ class EncodedDatasetWriter:
     def done(self, kind: str, shard: int) -> dict[str, Any] | None:
         """The facts of a finished shard, or None if it is yet to be made."""
         mark = self._mark(kind, shard)
-        if not mark.exists():
+        if not is_present(mark):
             return None
-        facts = read_json(mark)
-        for name, entry in facts["files"].items():
-            path = self.directory / name
-            if not path.exists() or path.stat().st_size != entry["bytes"]:
-                return None
-        return facts
+        try:
+            with reading(mark):
+                facts = unseal(read_object(mark), where=mark)
+                sizes = {self.directory / name: int(entry["bytes"]) for name, entry in facts["files"].items()}
+        except InputError:  # damaged: the shard is made again
+            return None
+        whole = all(is_present(path) and path.stat().st_size == size for path, size in sizes.items())
+        return facts if whole else None
 
     def write_shard(self, kind: str, shard: int, arrays: Mapping[str, np.ndarray], **facts: Any) -> dict[str, Any]:
         """Write the arrays of one shard, {folder: array}, and then its mark. Returns what `done` will return."""
@@ -95,7 +124,7 @@ class EncodedDatasetWriter:
             name = f"{folder}/{shard:05d}.npy"
             files[name] = self._write_array(name, array)
         facts = {**facts, "files": files}
-        write_json(self._mark(kind, shard), facts)
+        write_json(self._mark(kind, shard), seal(facts))
         return facts
 
     def finish(
@@ -149,7 +178,9 @@ class EncodedDatasetWriter:
     def _write_array(self, name: str, array: np.ndarray) -> dict[str, Any]:
         with atomic_path(self.directory / name) as temporary:
             with open(temporary, "wb") as file:
-                np.save(file, array)
+                # np.save's bytes, but written by Python: np.save says of a full disk neither why nor where.
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+                file.write(np.ascontiguousarray(array).data)
             return _entry(temporary)
 
 
@@ -194,12 +225,13 @@ class EncodedDataset:
         self._embeddings = _Shards(directory / "embeddings", rows["text"], (length, width), np.float16)
 
     @classmethod
-    def open(cls, directory: str | Path, *, verify: bool = False) -> "EncodedDataset":
+    def open(cls, directory: str | Path, *, verify: bool | None = None) -> "EncodedDataset":
         """Open a finished encoded data set.
 
         Args:
             directory: what `ifuvit prepare` wrote.
-            verify: read every file and compare its SHA-256 with the manifest; otherwise only sizes are compared.
+            verify: read every file and compare its SHA-256 with the manifest; otherwise sizes are compared, and the tables
+                when they are read. None: if the files have at most `VERIFY_BELOW` bytes.
 
         Raises:
             InputError: not an encoded data set, unfinished, of another layout, or a file is missing or damaged.
@@ -216,15 +248,19 @@ class EncodedDataset:
             raise InputError(f"{directory}: not an encoded data set; `ifuvit prepare` makes one")
         if manifest.get("format") != FORMAT:
             raise InputError(f"{directory}: has layout {manifest.get('format')}, not {FORMAT}; prepare it again")
+        manifest = unseal(manifest, where=directory / "manifest.json")
+        _check_manifest(manifest, where=str(directory / "manifest.json"))
+        if verify is None:
+            verify = sum(entry["bytes"] for entry in manifest["files"].values()) <= VERIFY_BELOW
         for name, entry in manifest["files"].items():
             path = directory / name
-            if not path.exists():
+            if not is_present(path):
                 raise InputError(f"{path}: is missing; prepare it again")
             if path.stat().st_size != entry["bytes"]:
                 size = path.stat().st_size
                 raise InputError(f"{path}: has {size} bytes, not {entry['bytes']}: damaged; prepare it again")
-            if verify and sha256(path) != entry["sha256"]:
-                raise InputError(f"{path}: its SHA-256 is not the manifest's: damaged; prepare it again")
+            if verify:
+                _verify(path, entry)
         if _fingerprint(manifest["files"]) != manifest["fingerprint"]:
             raise InputError(f"{directory / 'manifest.json'}: damaged: its checksums do not match its fingerprint")
         return cls(directory, manifest)
@@ -297,32 +333,41 @@ class EncodedDataset:
     @cached_property
     def image_ids(self) -> tuple[str, ...]:
         """The ids the data set gave its images, in the order of the rows."""
-        with open(self.directory / "images.jsonl", encoding="utf-8") as file:
+        with open(self._verified("images.jsonl"), encoding="utf-8") as file:
             return tuple(json.loads(line) for line in file)
 
     @cached_property
     def caption_starts(self) -> np.ndarray:
-        return np.load(self.directory / "caption_starts.npy")
+        return self._table("caption_starts")
 
     @cached_property
     def caption_rows(self) -> np.ndarray:
-        return np.load(self.directory / "caption_rows.npy")
+        return self._table("caption_rows")
 
     @cached_property
     def null_embeddings(self) -> np.ndarray:
-        return np.load(self.directory / "null_embeddings.npy")
+        return self._table("null_embeddings")
 
     @cached_property
     def null_mask(self) -> np.ndarray:
-        return np.load(self.directory / "null_mask.npy")
+        return self._table("null_mask")
 
     @cached_property
     def null_ids(self) -> np.ndarray:
-        return np.load(self.directory / "null_ids.npy")
+        return self._table("null_ids")
 
     @cached_property
     def _caption_offsets(self) -> np.ndarray:
-        return np.load(self.directory / "caption_offsets.npy", mmap_mode="r")
+        self._verified("captions.jsonl")
+        return self._table("caption_offsets")
+
+    def _table(self, name: str) -> np.ndarray:
+        return np.load(self._verified(f"{name}.npy"))
+
+    def _verified(self, name: str) -> Path:
+        """The path of a file with the manifest's SHA-256."""
+        _verify(self.directory / name, self.manifest["files"][name])
+        return self.directory / name
 
 
 class _Shards:
@@ -354,7 +399,8 @@ class _Shards:
     def _map(self, shard: int) -> np.ndarray:
         if shard not in self.maps:
             path = self.folder / f"{shard:05d}.npy"
-            array = np.load(path, mmap_mode="r")
+            with reading(path):
+                array = np.load(path, mmap_mode="r")
             expected = (int(self.ends[shard] - self.starts[shard]), *self.shape)
             if array.shape != expected or array.dtype != self.dtype:
                 raise InputError(f"{path}: is {array.dtype} {array.shape}, not {self.dtype} {expected}: damaged")
@@ -368,6 +414,74 @@ def to_half(values: np.ndarray) -> np.ndarray:
     return values.clip(-HALF_MAX, HALF_MAX).astype(np.float16)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _AutoencoderFacts:
+    reference: str
+    fingerprint: str
+    channels: Positive[int]
+    factor: Positive[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TextEncoderFacts:
+    reference: str
+    fingerprint: str
+    width: Positive[int]
+    max_tokens: Positive[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    moments: tuple[int, ...]
+    text: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What is read of a manifest."""
+
+    text: Literal["embeddings", "tokens"]
+    size: Positive[int]
+    fingerprint: str
+    latent_scale: Positive[float]
+    latent_mean: tuple[float, ...]
+    latent_std: tuple[Positive[float], ...]
+    autoencoder: _AutoencoderFacts
+    text_encoder: _TextEncoderFacts
+    rows: _Rows
+    files: Mapping[str, _File]
+
+
+_FACTS = (_Facts, _AutoencoderFacts, _TextEncoderFacts, _File, _Rows)
+
+
+def _check_manifest(manifest: Mapping[str, Any], *, where: str) -> None:
+    """Refuse a manifest that lacks what is read, or has something else in its place."""
+
+    def chosen(cls: Any, values: Any) -> Any:
+        """The fields of `cls` and of what is in it; what else a manifest has is not read."""
+        if cls not in _FACTS or not isinstance(values, Mapping):
+            return values
+        hints = get_type_hints(cls)
+        return {field.name: chosen(hints[field.name], values.get(field.name)) for field in fields(cls)}
+
+    facts = from_dict(_Facts, chosen(_Facts, manifest), where=where)
+    channels = facts.autoencoder.channels
+    if {len(facts.latent_mean), len(facts.latent_std)} != {channels} or facts.size % facts.autoencoder.factor:
+        raise InputError(f"{where}: damaged: latents of {channels} channels have other statistics or another size")
+
+
+def _verify(path: Path, entry: Mapping[str, Any]) -> None:
+    if sha256(path) != entry["sha256"]:
+        raise InputError(f"{path}: its SHA-256 is not the manifest's: damaged; prepare it again")
+
+
 def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
@@ -377,7 +491,3 @@ def _fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
     names = sorted(name for name in files if name != "skipped.jsonl")
     lines = "".join(f"{files[name]['sha256']}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

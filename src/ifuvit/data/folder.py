@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ifuvit.data.images import SUFFIXES, CaptionedImage, list_images
+from ifuvit.data.images import SUFFIXES, CaptionedImage, check_inside, list_images
 from ifuvit.utils.errors import InputError
 
 CAPTION_KEYS = ("text", "caption", "captions")
@@ -73,12 +73,13 @@ def _from_metadata(folder: Path, metadata: Path) -> list[CaptionedImage]:
         where = f"{metadata}:{number}"
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{where}: not valid JSON ({error}); the file may be truncated") from None
         name, captions = _entry(entry, where)
         if name in seen:
             raise InputError(f'{where}: {name!r} is listed twice; give its captions as a list, "captions"')
         seen.add(name)
+        check_inside(name, where)
         path = folder / name
         images.append(CaptionedImage(name, path, captions, None if path.is_file() else f"{path}: no such file"))
     if not images:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ifuvit.utils.errors import InputError
 
@@ -74,6 +74,25 @@ class CaptionedImage:
     """Its objects, where the source knows them."""
 
 
+def is_text(value: str) -> bool:
+    """Whether UTF-8 can hold a text: not half a surrogate pair, nor a file name of other bytes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_inside(name: str, where: str) -> None:
+    """Refuse the name of an image that leads out of its folder.
+
+    Raises:
+        InputError: it does; `where` says what names it.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"{where}: {name!r} lies outside the folder of the images; give a path inside it")
+
+
 SUFFIXES = frozenset(
     [
         ".avif",
@@ -124,8 +143,8 @@ def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def load_image(source: str | bytes | ImageSource, *, name: str | None = None) -> Image.Image:
-    """Read an image as RGB. Transparent pixels and palettes with transparency are put on white, 16-bit grey is scaled
-    to 8 bits, a rotation noted by a camera (EXIF) is applied, and of an animation the first frame is taken.
+    """Read an image as RGB. Transparent pixels and palettes with transparency are put on white, 16-bit grey and floats from 0
+    to 1 are scaled to 8 bits, a rotation noted by a camera (EXIF) is applied, and of an animation the first frame is taken.
 
     Args:
         source: a path, the bytes of an encoded image, or where to read them.
@@ -150,7 +169,12 @@ def load_image(source: str | bytes | ImageSource, *, name: str | None = None) ->
         if error.errno is not None:
             raise
         raise InputError(f"{name}: not a readable image ({_one_line(error)})") from None
-    except (SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except (
+        *(SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError),
+        *(NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError),
+    ) as error:
         raise InputError(f"{name}: not a readable image ({_one_line(error)})") from None
 
 
@@ -195,10 +219,15 @@ def to_images(images: "torch.Tensor") -> np.ndarray:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
+    if image.mode.startswith(("I", "F")):
+        # Pillow's own conversion clips at 255 instead of scaling.
         values = np.asarray(image).astype(np.float64)
-        if values.max(initial=0) > 255:
+        low, high = values.min(initial=0), values.max(initial=0)
+        if image.mode.startswith("F"):
+            if not (low >= 0 and high <= 255):
+                raise InputError(f"has float values from {low:g} to {high:g}; scale them to 0 ... 1, or to 0 ... 255")
+            values = values * 255 if high <= 1 else values
+        elif image.mode.startswith("I;16") or high > 255:  # mode I may be 8-bit values in 32 bits
             values = values / 257
         image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
@@ -209,4 +238,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose words are an address in memory
+        return "of no known format"
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,10 @@
 """Data sets that the library `datasets` reads: WebDataset and parquet files, and what the Hugging Face hub has."""
 
+import sys
+import tarfile
 from collections.abc import Sequence
 from functools import partial
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +67,22 @@ def read_dataset(
 def _load(sources: Sequence[str], name: str | None, split: str) -> "Dataset":
     import datasets
     from datasets.exceptions import DatasetsError
+    from pyarrow import ArrowException
 
     suffixes = {Path(source).suffix.lower() for source in sources}
+    if packed := [source for source in sources if source.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))]:
+        raise InputError(f"{packed[0]}: a compressed archive; unpack it to a plain .tar (gunzip) first")
     if not sources:
         raise InputError("no data set given: files ending in .tar or .parquet, or a name of the hub")
     try:
         if len(suffixes) == 1 and (builder := BUILDERS.get(suffixes.pop())):
             files = [file for source in sources for file in _files(source)]
-            data = datasets.load_dataset(builder, data_files={"train": files}, split=split)
+            for file in files:
+                if builder == "webdataset" and "://" not in file:
+                    _check_archive(Path(file))
+            # A name may have brackets, which would be a pattern.
+            patterns = [file if "://" in file else escape(file) for file in files]
+            data = datasets.load_dataset(builder, data_files={"train": patterns}, split=split)
         elif len(sources) == 1:
             data = datasets.load_dataset(sources[0], name, split=split)
         else:
@@ -82,19 +92,66 @@ def _load(sources: Sequence[str], name: str | None, split: str) -> "Dataset":
             )
     except InputError:
         raise
-    except (OSError, ValueError, DatasetsError) as error:
-        causes = [error, *([error.__cause__] if error.__cause__ else [])]
-        reason = "; ".join(" ".join(str(cause).split())[:200] for cause in causes)
-        raise InputError(f"{sources[0]}: cannot be read as a data set ({reason})") from None
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, FileNotFoundError):
+            raise
+        raise InputError(f"{sources[0]}: cannot be read as a data set ({_reason(error)})") from None
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        DatasetsError,
+        ArrowException,
+        tarfile.TarError,
+    ) as error:
+        raise InputError(f"{sources[0]}: cannot be read as a data set ({_reason(error)})") from None
     if len(data) == 0:
         raise InputError(f"{sources[0]}: the split {split!r} has no rows")
     return data
 
 
+def _reason(error: BaseException) -> str:
+    causes = [error, *([error.__cause__] if error.__cause__ else [])]
+    return "; ".join(" ".join(str(cause).split())[:200] for cause in causes)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a tar archive that the library would read in part, or with an error that names another file.
+
+    Raises:
+        InputError: it is no tar archive, was cut short, is empty, or has text that is not UTF-8.
+    """
+    end, files = 0, 0
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                end, files = member.offset_data + -(-member.size // 512) * 512, files + member.isfile()
+                if member.isfile() and member.name.endswith((".txt", ".json")):
+                    content = archive.extractfile(member)
+                    try:
+                        content.read().decode() if content else None
+                    except UnicodeDecodeError:
+                        raise InputError(f"{path}: {member.name}: not UTF-8 text; repair it, or take it out") from None
+    except tarfile.TarError as error:
+        what = "holds nothing" if path.stat().st_size == 0 else f"not a tar archive, or cut short ({error})"
+        raise InputError(f"{path}: {what}; copy it again") from None
+    if not files:
+        raise InputError(f"{path}: a tar archive without files")
+    with open(path, "rb") as file:
+        file.seek(end)
+        rest = file.read(512)
+    if not rest:
+        print(f"{path}: ends without the end mark of a tar archive; was it cut short?", file=sys.stderr)
+    elif rest.strip(b"\0"):
+        raise InputError(f"{path}: cut short after {files:,} files; copy it again")
+
+
 def _files(source: str) -> list[str]:
     if "://" in source:
         return [source]
-    files = sorted(glob(source, recursive=True)) if has_magic(source) else [source]
+    is_pattern = has_magic(source) and not Path(source).is_file()
+    files = sorted(glob(source, recursive=True)) if is_pattern else [source]
     if not files or not all(Path(file).is_file() for file in files):
         raise InputError(f"{source}: no such file")
     return files
@@ -143,6 +200,8 @@ def _captions(data: "Dataset", column: str, sources: Sequence[str]) -> list[tupl
                 f"{sources[0]}: row {row}: {column} is a {type(value).__name__}, not text or a list of text"
             )
         captions.append(tuple(item or "" for item in values))
+    if head == "txt":  # WebDataset's text files, which are read as those of a folder are
+        captions = [tuple(caption.removeprefix("\ufeff").partition("\n")[0] for caption in row) for row in captions]
     return captions
 
 

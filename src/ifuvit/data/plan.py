@@ -4,10 +4,11 @@ process and every restart settles it the same way."""
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ifuvit.data.images import CaptionedImage
+from ifuvit.data.images import CaptionedImage, is_text
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import write_text
 
@@ -22,7 +23,7 @@ class Plan(NamedTuple):
     rows: list[list[int]]
     """For every image, the rows of its captions."""
     skipped: list[dict[str, str]]
-    """Empty captions, and images without any other."""
+    """Empty captions, those that are no text, and images without any other."""
     listed: int
     """Images the source listed."""
     digest: str
@@ -30,20 +31,24 @@ class Plan(NamedTuple):
 
 
 def make_plan(images: Sequence[CaptionedImage]) -> Plan:
-    """Clean the captions (whitespace becomes single spaces), leave out empty ones, and number the distinct ones."""
+    """Clean the captions (whitespace becomes single spaces), leave out empty ones and what UTF-8 cannot hold, and number the
+    distinct ones. What UTF-8 cannot hold of an image's id is escaped."""
     digest = hashlib.sha256()
     numbers: dict[str, int] = {}
     kept, rows, skipped = [], [], []
     for image in images:
+        image = replace(image, id=image.id.encode("utf-8", "backslashreplace").decode())
         captions = [" ".join(caption.split()) for caption in image.captions]
         digest.update(repr((image.id, captions)).encode("utf-8", "surrogatepass"))
-        good = [caption for caption in captions if caption]
+        good = [caption for caption in captions if caption and is_text(caption)]
         if good:
             kept.append(image)
             rows.append([numbers.setdefault(caption, len(numbers)) for caption in good])
-            skipped += [skip_entry(image, "empty", "caption")] * (len(captions) - len(good))
+            bad = [caption for caption in captions if caption not in good]
+            skipped += [skip_entry(image, "not UTF-8 text" if one else "empty", "caption") for one in bad]
         else:
-            skipped.append(skip_entry(image, image.problem or ("only empty captions" if captions else "no caption")))
+            empty = "only empty captions" if not any(captions) else "no caption is UTF-8 text"
+            skipped.append(skip_entry(image, image.problem or (empty if captions else "no caption")))
     return Plan(kept, list(numbers), rows, skipped, len(images), digest.hexdigest())
 
 

@@ -57,7 +57,7 @@ def run(config: PrepareConfig) -> Path:
 
     Raises:
         InputError: the source cannot be read, an encoder cannot be found, the directory has another data set, the disk
-            is too small, or too much had to be skipped.
+            is too small, or too much had to be skipped; or another process writes there.
     """
     share = Processes.from_environment()
     images = config.source.read()
@@ -71,7 +71,8 @@ def run(config: PrepareConfig) -> Path:
     text_encoder = TextEncoder.from_pretrained(
         config.text_encoder, max_tokens=config.max_tokens, layers=config.text_layers, device=device
     )
-    return encode(config, images, autoencoder, text_encoder, share)
+    with EncodedDatasetWriter(config.out).lock():
+        return encode(config, images, autoencoder, text_encoder, share)
 
 
 def encode(

@@ -20,7 +20,7 @@ import torch
 
 from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, write_json
+from ifuvit.utils.files import CHECKSUMS, atomic_path, read_json, verify_checksums, write_checksums, write_json
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -206,12 +206,14 @@ def save_vae(vae: "AutoencoderKL", directory: str | Path, *, dtype: torch.dtype 
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / CHECKSUMS).unlink(missing_ok=True)
     # "_name_or_path" says where on this machine the weights were found.
     config = {key: value for key, value in json.loads(vae.to_json_string()).items() if key != "_name_or_path"}
     write_json(directory / "config.json", config)
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in vae.state_dict().items()}
     with atomic_path(directory / f"{_WEIGHTS}.safetensors") as path:
         save_file(tensors, path, metadata={"format": "pt"})
+    write_checksums(directory, "config.json", f"{_WEIGHTS}.safetensors")
 
 
 def _plain(value: object) -> object:
@@ -237,7 +239,9 @@ def _load_folder(folder: Path) -> "AutoencoderKL":
     files = sorted(folder.glob(f"{_WEIGHTS}*.safetensors"))
     variants = [match[1] for file in files if (match := re.fullmatch(rf"{_WEIGHTS}\.(\w+)\.safetensors", file.name))]
     has_plain = any("." not in file.name.removesuffix(".safetensors") for file in files)
-    return _load(str(folder), variant=variants[0] if variants and not has_plain else None)
+    vae = _load(str(folder), variant=variants[0] if variants and not has_plain else None)
+    verify_checksums(folder)
+    return vae
 
 
 def _load_hub(identifier: str) -> "AutoencoderKL":
@@ -266,7 +270,10 @@ def _load(source: str, *, subfolder: str | None = None, variant: str | None = No
             low_cpu_mem_usage=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+    except (
+        *(OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError),
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{source}: cannot load this autoencoder ({reason})") from None
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import fingerprint, read_json
+from ifuvit.utils.files import fingerprint, read_object
 from ifuvit.utils.hub import check_weights, check_whole, find_folder, loading
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class TextEncoder:
                 `max_tokens` or `layers` are beyond what the model has.
         """
         folder, name = _locate(str(reference))
-        kind = read_json(folder / "config.json").get("model_type")
+        kind = read_object(folder / "config.json").get("model_type")
         is_clip = kind in _CLIP
         model, tokenizer = _load(folder, kind)
         limit: int = min(getattr(model.config, "max_position_embeddings", 1 << 30), tokenizer.model_max_length)

@@ -105,9 +105,10 @@ class EvaluateConfig:
             raise InputError("--counter: name at least one")
         if self.detector is not None and len(self.counter) > 1:
             raise InputError("--counter: several counters count drawn objects, which --detector does not")
-        for threshold in self.thresholds:
-            if not 0 < threshold < 1:
-                raise InputError(f"--thresholds {threshold}: must be between 0 and 1")
+        for name, thresholds in (("threshold", (self.threshold,)), ("thresholds", self.thresholds)):
+            for threshold in thresholds:
+                if threshold is not None and not 0 < threshold < 1:
+                    raise InputError(f"--{name} {threshold}: must be between 0 and 1")
         if self.write_statistics is not None and self.write_statistics.suffix != ".npz":
             raise InputError(f"--write-statistics {self.write_statistics}: give a name that ends with .npz")
         if self.keep_features and self.write_statistics is None:

@@ -14,9 +14,10 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from ifuvit.data.prompts import PromptSet, read_prompts
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
 from ifuvit.shipped import DEFAULT_MODEL, find
+from ifuvit.utils.command_line import Prompt
 from ifuvit.utils.config import NonNegative, Positive, check, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import OutputDirectory, manifest, now, sha256
+from ifuvit.utils.files import OutputDirectory, manifest, now, reading, sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,8 @@ class GenerateConfig:
         ifuvit generate "three sheep on grass" "two apples" --steps 25 --out images
     """
 
-    prompts: Positional[tuple[str, ...]] = ()
-    """What to generate, each prompt in quotes."""
+    prompts: Positional[tuple[Prompt, ...]] = ()
+    """What to generate, each prompt in quotes; "" is the null caption, an image of anything."""
     prompts_file: Path | None = None
     """Text file with further prompts, one per line (UTF-8; empty lines are skipped)."""
     prompt_set: PromptSet | None = None
@@ -40,7 +41,7 @@ class GenerateConfig:
     out: Path | None = None
     """Directory to write; a previous output of generate there is replaced. Default: generated/N with the next free N."""
     sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings()
-    negative_prompt: str | None = None
+    negative_prompt: Prompt | None = None
     """Guide away from this instead of from the null caption."""
     seed: NonNegative[int] = 0
     """Image i depends on (seed, i), the prompt and the settings alone, not on the batch size."""
@@ -62,24 +63,27 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        for number, prompt in enumerate(self.prompts, start=1):
-            if not prompt.strip():
-                raise InputError(f"prompt {number} is empty; say what to draw")
 
 
 def run(config: GenerateConfig) -> Path:
     """Generate the images into a directory with a manifest (`results.GeneratedImages`), and return the directory.
 
     Raises:
-        InputError: no prompts, an unknown model, settings that --exact excludes, or a directory that cannot be used.
+        InputError: no prompts, an unknown model, settings that --exact excludes, or a directory that cannot be used, or
+            that another process writes.
     """
-    started = now()
     prompts = [prompt for prompt in all_prompts(config) for _ in range(config.images_per_prompt)]
     if config.exact:
         _check_exact(config)
     directory = find(config.model)
-    out = config.out or _next_directory()
-    earlier = OutputDirectory(out, "generate").earlier()
+    own = OutputDirectory(config.out or _next_directory(), "generate")
+    with own.lock():
+        _generate(config, prompts, directory, own)
+    return own.path
+
+
+def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: OutputDirectory) -> None:
+    started, out, earlier = now(), own.path, own.earlier()
 
     # Only now what takes seconds to import.
     import torch
@@ -94,8 +98,10 @@ def run(config: GenerateConfig) -> Path:
 
     device = find_device(config.device)
     pipeline = Pipeline.from_pretrained(directory, device=device, dtype=getattr(torch, config.dtype))
-    for name in [*(image["file"] for image in (earlier or {}).get("images", [])), "grid.png", "index.html"]:
-        (out / Path(name).name).unlink(missing_ok=True)
+    with reading(out / "manifest.json"):
+        before = [Path(image["file"]).name for image in (earlier or {}).get("images", [])]
+    for name in [*before, "grid.png", "index.html"]:
+        (out / name).unlink(missing_ok=True)
     names = [file_name(index, len(prompts), prompt) for index, prompt in enumerate(prompts)]
     drawn = [Verified(index=index, draws=1, right=None) for index in range(len(prompts))]
     counter = load_counter(device=device) if config.verify else None
@@ -168,7 +174,6 @@ def run(config: GenerateConfig) -> Path:
                 facts=facts,
             )
     write_manifest(complete=True)
-    return out
 
 
 def all_prompts(config: GenerateConfig) -> list[str]:

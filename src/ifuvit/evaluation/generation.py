@@ -12,7 +12,7 @@ from ifuvit.evaluation.targets import ImageGenerator, Target
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import OutputDirectory, atomic_path, package_version, read_json
+from ifuvit.utils.files import OutputDirectory, atomic_path, package_version, read_object
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -164,7 +164,7 @@ def _claim(directory: Path, manifest: results.GeneratedImages, *, replace_others
     OutputDirectory(directory, manifest.command).earlier()
     file = directory / "manifest.json"
     if file.is_file():
-        earlier = read_json(file)
+        earlier = read_object(file)
         decisive = ("model", "sha256", "seed", "sampling", "images", "encoders")
         if all(earlier.get(name) == results.to_json(manifest)[name] for name in decisive):
             return

@@ -8,7 +8,7 @@ from ifuvit.results import ObjectScores
 from ifuvit.shipped import DIRECTORY
 from ifuvit.utils.config import from_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, sha256
+from ifuvit.utils.files import read_json, sha256, unseal
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +68,8 @@ def load_counter(reference: str | Path = "openmoji", *, device: "str | torch.dev
         )
     network = ObjectCounter.from_pretrained(directory, device=device)
     manifest = read_json(directory / "manifest.json")
+    if isinstance(manifest, dict):
+        manifest = unseal(manifest, where=directory / "manifest.json")
     if not isinstance(manifest, dict) or not isinstance(manifest.get("errors"), dict):
         raise InputError(f"{directory / 'manifest.json'}: has no 'errors' of the counter; train it again")
     where = f"{directory / 'manifest.json'}: errors"

@@ -1,13 +1,17 @@
 """Reference images: images with captions that were not trained on."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from ifuvit.data.images import CaptionedImage, ImageSource, fingerprint_of
+from ifuvit.data.images import CaptionedImage, ImageSource, fingerprint_of, is_text
 from ifuvit.data.sources import find_source
 from ifuvit.utils.errors import InputError
+
+MOST_LEFT_OUT = 0.1
+"""The share of listed images that may be without a file or a caption; ten may always be."""
 
 
 class ReferenceImages:
@@ -26,7 +30,9 @@ class ReferenceImages:
             (image.id, image.source, captions)
             for image in images
             if image.problem is None
-            and (captions := tuple(caption.strip() for caption in image.captions if caption.strip()))
+            and (
+                captions := tuple(caption.strip() for caption in image.captions if caption.strip() and is_text(caption))
+            )
         ]
         self.place, self.split = place, split
         self.ids = [identity for identity, _, _ in usable]
@@ -43,10 +49,19 @@ class ReferenceImages:
             split: "val" or "train".
 
         Raises:
-            InputError: no source of images with captions is there, or a broken annotation file.
+            InputError: no source of images with captions is there, a broken annotation file, or more than `MOST_LEFT_OUT`
+                of the images are without a file or a caption.
         """
         source = find_source(place, split)
-        return cls(place, source.split_name and split, source.read())
+        images = cls(place, source.split_name and split, source.read())
+        if images.left_out > max(10, MOST_LEFT_OUT * (len(images) + images.left_out)):
+            raise InputError(
+                f"{place}: {images.left_out:,} of {len(images) + images.left_out:,} listed images have no file or no caption; a "
+                "comparison with the rest would be another one"
+            )
+        if images.left_out:
+            print(f"{place}: {images.left_out:,} images without a file or a caption are left out", file=sys.stderr)
+        return images
 
     def __len__(self) -> int:
         return len(self.files)

@@ -12,7 +12,7 @@ from ifuvit.evaluation.evaluators import find_evaluator
 from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import manifest, now
+from ifuvit.utils.files import lock, manifest, now
 
 if TYPE_CHECKING:
     from ifuvit.evaluation.evaluators.base import Evaluator, Images, Setup
@@ -33,14 +33,19 @@ def evaluate(config: EvaluateConfig) -> Path:
     Raises:
         InputError: a target, data or weights that cannot be used, or too few images for the protocol.
     """
+    assert not config.several and config.out is not None
+    if config.out.is_dir():
+        raise InputError(f"--out {config.out}: is a directory; give a file such as {config.out / 'result.json'}")
+    with lock(config.out):
+        return _evaluate(config, config.out)
+
+
+def _evaluate(config: EvaluateConfig, out: Path) -> Path:
     from ifuvit import results
     from ifuvit.evaluation.evaluators.base import Findings
     from ifuvit.evaluation.targets import open_target
 
-    assert not config.several and config.out is not None
     started, (target_name,) = now(), config.targets
-    if config.out.is_dir():
-        raise InputError(f"--out {config.out}: is a directory; give a file such as {config.out / 'result.json'}")
 
     # What is evaluated, and by which evaluators. Missing weights are found before anything is generated.
     setup = setup_of(config)
@@ -52,7 +57,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         evaluator.prepare()
 
     # The images that evaluators ask for, each set once, and what the evaluators find in them.
-    kept = config.images_dir or config.out.with_name(f"{config.out.stem}-images")
+    kept = config.images_dir or out.with_name(f"{out.stem}-images")
     if target.generator is not None:
         images = _generate(config, setup, target, evaluators.values(), kept)
     found = Findings()
@@ -72,13 +77,13 @@ def evaluate(config: EvaluateConfig) -> Path:
             second_counts=found.second_counts,
             costs=found.costs,
             evaluators={name: evaluator.facts() for name, evaluator in evaluators.items()},
-            images=os.path.relpath(kept / "captions", config.out.parent) if shown else None,
+            images=os.path.relpath(kept / "captions", out.parent) if shown else None,
             processes=processes.count,
             device=str(setup.device),
         )
-        results.write(config.out, result)
+        results.write(out, result)
     processes.wait()
-    return config.out
+    return out
 
 
 def setup_of(config: EvaluateConfig) -> "Setup":

@@ -27,14 +27,17 @@ def evaluate_scales(config: EvaluateConfig) -> Path:
     Raises:
         InputError: an unknown model, a directory that holds something else, or whatever `evaluate` refuses.
     """
-    from ifuvit.utils.distributed import Processes
-
     assert config.out is not None
-    out, started = config.out, now()
-    points, names = config.points(), labels(config.targets)
     for target in config.targets:
         find(target)
-    OutputDirectory(out, "evaluate", record="sweep.json").earlier()
+    with OutputDirectory(config.out, "evaluate", record="sweep.json").lock():
+        return _evaluate_scales(config, config.out)
+
+
+def _evaluate_scales(config: EvaluateConfig, out: Path) -> Path:
+    from ifuvit.utils.distributed import Processes
+
+    started, points, names = now(), config.points(), labels(config.targets)
     data = reference_fingerprint(points[0])
     found = [finished(point, data) for point in points]
     processes, _ = Processes.init()

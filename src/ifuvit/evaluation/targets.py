@@ -1,6 +1,7 @@
 """What is evaluated: a model that generates (of this package, or a diffusers pipeline), or images that are there."""
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.shipped import find, names
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import fingerprint, read_json, sha256
+from ifuvit.utils.files import fingerprint, read_json, read_object, reading, sha256, unseal
 
 if TYPE_CHECKING:
     import torch
@@ -121,14 +122,15 @@ def open_target(
     if target in names() or any((directory / place / "model_index.json").is_file() for place in ("", "pipeline")):
         if captions is not None:
             raise InputError(f"--captions {captions}: {target} is a model, which generates the protocol's captions")
-        if read_json(find(target) / "model_index.json").get("_class_name") == "IFUViTPipeline":
+        index = read_json(find(target) / "model_index.json")
+        if isinstance(index, dict) and index.get("_class_name") == "IFUViTPipeline":
             return _ifuvit(target, device)
         return _diffusers(target, device)
     if directory.is_dir():
         return Target(name=directory.name, kind="images", images=_images(directory, captions))
     if directory.exists():
         raise InputError(f"{target}: is a file; give a model, a run, or a directory of images")
-    if target.count("/") == 1 and not target.startswith((".", "/")):
+    if target.count("/") == 1 and not target.startswith((".", "/")) and not directory.parent.is_dir():
         return _diffusers(target, device)
     find(target)  # raises with the shipped names
     raise AssertionError
@@ -147,7 +149,7 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
         fingerprint=fingerprint_of_pipeline(directory),
         solver=pipeline.objective.resolve_solver("auto"),
         model=to_dict(pipeline.model.config),
-        training=read_json(directory / "training.json") if (directory / "training.json").is_file() else None,
+        training=read_object(directory / "training.json") if (directory / "training.json").is_file() else None,
         generator=pipeline,
         decoder=ImageDecoder(autoencoder=pipeline.autoencoder, size=pipeline.image_size),
     )
@@ -162,7 +164,7 @@ def fingerprint_of_pipeline(directory: Path) -> str:
     """
     facts: dict[str, Any] = {}
     for name in ("model_index.json", "text_encoder.json", "transformer/config.json", "scheduler/scheduler_config.json"):
-        facts[name] = read_json(directory / name)
+        facts[name] = read_object(directory / name)
     facts["model_index.json"].pop("_ifuvit_version", None)
     facts["weights"] = sha256(directory / "transformer" / "model.safetensors")
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -177,9 +179,11 @@ def _diffusers(target: str, device: "torch.device") -> Target:
     try:
         folder = target if Path(target).is_dir() else DiffusionPipeline.download(target)
         pipeline: Any = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16 if half else torch.float32)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # libraries' own kinds, and those of pipelines that somebody wrote
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{target}: no diffusers pipeline can be loaded ({reason})") from None
+    if "prompt" not in inspect.signature(pipeline.__call__).parameters:
+        raise InputError(f"{target}: {type(pipeline).__name__} takes no prompt; give a text-to-image pipeline")
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
 
@@ -217,11 +221,11 @@ def _diffusers(target: str, device: "torch.device") -> Target:
         kind="diffusers",
         fingerprint=fingerprint(sorted(path for path in Path(folder).rglob("*") if path.is_file())),
         generator=generate_images,
-        decoder=_decoder_of(pipeline, folder),
+        decoder=_decoder_of(pipeline, Path(folder)),
     )
 
 
-def _decoder_of(pipeline: Any, folder: str | Path) -> ImageDecoder | None:
+def _decoder_of(pipeline: Any, folder: Path) -> ImageDecoder | None:
     """The autoencoder of a pipeline of diffusers, in fp32 whatever the pipeline computes in; None if it is of another kind
     than AutoencoderKL, or the pipeline does not say how large its images are."""
     from ifuvit.encoders.autoencoder import Autoencoder
@@ -232,10 +236,10 @@ def _decoder_of(pipeline: Any, folder: str | Path) -> ImageDecoder | None:
         getattr(pipeline, "vae_scale_factor", 0),
     )
     if type(pipeline).__module__.startswith("diffusers") and isinstance(cells, int) and factor:
-        vae = getattr(pipeline, "vae", None)
+        vae: Any = getattr(pipeline, "vae", None)
         if type(vae).__name__ == "AutoencoderKL":
             return ImageDecoder(
-                autoencoder=Autoencoder.from_pretrained(Path(folder) / "vae", device=vae.device), size=cells * factor
+                autoencoder=Autoencoder.from_pretrained(folder / "vae", device=vae.device), size=cells * factor
             )
     return None
 
@@ -248,7 +252,10 @@ def _images(directory: Path, captions: Path | None) -> list[tuple[Path, str | No
             "says how good the model is; generate them without it"
         )
     if isinstance(manifest, dict) and isinstance(manifest.get("images"), list) and captions is None:
-        listed = [(directory / str(entry["file"]), str(entry["prompt"])) for entry in manifest["images"]]
+        where = directory / "manifest.json"
+        with reading(where):
+            entries = unseal(manifest, where=where)["images"]
+            listed = [(directory / Path(str(entry["file"])).name, str(entry["prompt"])) for entry in entries]
         if missing := [path for path, _ in listed if not path.is_file()]:
             raise InputError(f"{missing[0]}: listed in {directory / 'manifest.json'}, but not there")
         return list(listed)

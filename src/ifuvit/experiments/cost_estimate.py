@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ifuvit.experiments.definition import Experiment, Scale
-from ifuvit.utils.files import read_json
+from ifuvit.utils.files import read_json, reading
 
 if TYPE_CHECKING:
     from ifuvit.training.config import TrainConfig
@@ -34,7 +34,10 @@ class TrainingSpeed(NamedTuple):
     @classmethod
     def of(cls, scale: Scale, finished: "Sequence[TrainConfig]") -> "TrainingSpeed":
         """Of finished runs; without any, as measured for the scale."""
-        seconds = sum(read_json(config.out / "manifest.json")["training_seconds"] for config in finished)
+        seconds = 0.0
+        for config in finished:
+            with reading(config.out / "manifest.json"):
+                seconds += float(read_json(config.out / "manifest.json")["training_seconds"])
         if not seconds:
             return cls(scale.training_gflops_per_second * 1e9, scale.machine)
         several = "s" if len(finished) > 1 else ""

@@ -24,7 +24,7 @@ from ifuvit.experiments.cost_estimate import Stage, TrainingSpeed
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json, write_json
+from ifuvit.utils.files import read_json, reading, write_json
 
 if TYPE_CHECKING:
     from ifuvit.model.settings import IFUViTConfig
@@ -285,7 +285,8 @@ class Plan:
 
         config = self.train_config(setting, seed)
         record = config.out / "config.json"
-        steps = read_json(record).get("config", {}).get("steps") if record.is_file() else config.steps
+        with reading(record):
+            steps = read_json(record).get("config", {}).get("steps") if record.is_file() else config.steps
         if steps != config.steps:
             raise InputError(
                 f"{config.out}: is a run of {steps} steps, not {config.steps}; give --steps {steps}, or another --runs"

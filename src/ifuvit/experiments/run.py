@@ -29,13 +29,18 @@ def run(config: ExperimentConfig) -> Path:
             comes last, when all others are done: it is in experiment.json, and no table leaves it out without a word.
         SystemExit: after SIGTERM or SIGINT while training, when the checkpoint has been written.
     """
-    started = now()
     plan = Plan(config)
     plan.failures |= _check(config)
-    stages = plan.stages()
     if config.dry_run:
-        print(overview(plan.experiment, plan.scale, len(plan.seeds), stages, plan.training_speed))
+        print(overview(plan.experiment, plan.scale, len(plan.seeds), plan.stages(), plan.training_speed))
         return config.out
+    with _directory(config).lock():
+        _work(plan)
+    return config.out
+
+
+def _work(plan: Plan) -> None:
+    started, stages = now(), plan.stages()
     processes, _ = Processes.init()
     failed: set[tuple[str, int]] = set()
     for number, stage in enumerate(stages, start=1):
@@ -63,10 +68,9 @@ def run(config: ExperimentConfig) -> Path:
         setting, seed = sorted(failed)[0]
         raise InputError(
             f"{len(failed)} of {len(plan.experiment.settings) * len(plan.seeds)} runs failed, such as {setting}, seed {seed} "
-            f"({plan.failures[setting, seed]}); {config.out / 'experiment.json'} has the others, and the same command tries "
+            f"({plan.failures[setting, seed]}); {plan.config.out / 'experiment.json'} has the others, and the same command tries "
             "again"
         )
-    return config.out
 
 
 def _write(plan: Plan, started: str) -> None:
@@ -112,9 +116,13 @@ def _write(plan: Plan, started: str) -> None:
     results.write(config.out / "experiment.json", result)
 
 
+def _directory(config: ExperimentConfig) -> OutputDirectory:
+    return OutputDirectory(config.out, "experiment", record="experiment.json")
+
+
 def _check(config: ExperimentConfig) -> dict[tuple[str, int], str]:
     """Refuse a directory that holds something else, or another plan; the runs that failed there, with the reasons."""
-    if OutputDirectory(config.out, "experiment", record="experiment.json").earlier() is None:
+    if _directory(config).earlier() is None:
         return {}
     before = results.from_file(config.out / "experiment.json", results.ExperimentResult)
     for field in ("name", "scale", "recipe", "steps", "images", "autoencoder", "text_encoder", "detector"):

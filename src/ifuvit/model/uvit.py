@@ -158,23 +158,26 @@ class IFUViT(nn.Module):
         What is drawn for a parameter depends on `seed` and its name alone, so that settings of one seed have equal weights
         wherever both have them."""
 
-        def draw(name: str, parameter: Tensor, std: float) -> None:
-            generator = None
-            if not parameter.is_meta:
-                generator = torch.Generator(parameter.device).manual_seed(seed ^ zlib.crc32(name.encode()))
-            nn.init.trunc_normal_(parameter, std=std, generator=generator)
+        def generator(name: str) -> torch.Generator | None:
+            device = self.pos_embed.device
+            if device.type == "meta":
+                return None
+            return torch.Generator(device).manual_seed(seed ^ zlib.crc32(name.encode()))
 
-        draw("pos_embed", self.pos_embed, self.config.position_std)
+        nn.init.trunc_normal_(self.pos_embed, std=self.config.position_std, generator=generator("pos_embed"))
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 if name.endswith(("modulation", "modulation.linear")):
                     nn.init.zeros_(module.weight)
                 else:
-                    draw(name, module.weight, 0.02)
+                    nn.init.trunc_normal_(module.weight, std=0.02, generator=generator(name))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.dirac_(self.final_layer.weight)
         self.final_layer.weight.data /= math.sqrt(3)
+        assert self.final_layer.bias is not None
+        bound = 1 / math.sqrt(self.final_layer.weight[0].numel())  # PyTorch's default for convolutions
+        nn.init.uniform_(self.final_layer.bias, -bound, bound, generator=generator("final_layer"))
 
     # The figure of the paper, in three parts: the text's own path, the image's own path, and what both share.
     # fmt: off
@@ -381,7 +384,7 @@ class IFUViT(nn.Module):
         return block(x, skip, text, mask, vector, first_values)
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write `config.json` and `model.safetensors`; `dtype` stores the weights in less precision."""
+        """Write `config.json`, `model.safetensors` and their checksums; `dtype` stores the weights in less precision."""
         save_model(directory, self, to_dict(self.config), dtype=dtype)
 
     @classmethod

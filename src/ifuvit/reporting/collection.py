@@ -19,6 +19,7 @@ from ifuvit.results import (
     GeneratedImages,
     LearningCurves,
     PreferenceStudy,
+    RatingStudy,
     ReferenceData,
     Result,
     Sweep,
@@ -52,7 +53,7 @@ class Collection:
     """All results of a report."""
 
     evaluations: tuple[Item[Evaluation], ...] = ()
-    studies: tuple[Item[PreferenceStudy | CountStudy], ...] = ()
+    studies: tuple[Item[PreferenceStudy | CountStudy | RatingStudy], ...] = ()
     sweeps: tuple[Item[Sweep], ...] = ()
     experiments: tuple[Item[ExperimentResult], ...] = ()
     trainings: tuple[Item[TrainingRecord], ...] = ()
@@ -94,7 +95,7 @@ def collect(directories: Sequence[Path]) -> Collection:
     return _without_parts(
         Collection(
             evaluations=of(Evaluation),
-            studies=of(PreferenceStudy, CountStudy),
+            studies=of(PreferenceStudy, CountStudy, RatingStudy),
             sweeps=of(Sweep),
             experiments=of(ExperimentResult),
             trainings=of(TrainingRecord),
@@ -223,7 +224,7 @@ def _name(file: Path, result: Result) -> str:
             return result.target.name
         case GeneratedImages():
             return Path(result.model).name
-        case PreferenceStudy() | CountStudy() | ExperimentResult():
+        case PreferenceStudy() | CountStudy() | RatingStudy() | ExperimentResult():
             return result.name
         case Benchmark() | Analysis():
             return result.action

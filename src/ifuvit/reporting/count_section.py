@@ -185,9 +185,9 @@ def count_tables(one: Counted) -> list[Table]:
     tables = []
     if (counts := one.scores.counts) is not None:
         tables.append(_scores("counts", counts, one))
-        if counts.cells:
+        if counts.cells and one.part in ("", _PARTS["all-kinds"]):
             tables.append(cells_table(counts.cells, name=one.title, title=one.title, file=one.file))
-        if counts.confusion is not None:
+        if counts.confusion is not None and not one.part:
             tables.append(_confusion(counts.confusion, one))
     if one.scores.relations is not None:
         tables.append(_scores("relations", one.scores.relations, one))

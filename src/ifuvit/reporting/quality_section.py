@@ -2,7 +2,7 @@
 
 from ifuvit.reporting.collection import Collection, Item
 from ifuvit.reporting.plots import COLORS, Plot, Point, Series, line_plot
-from ifuvit.reporting.tables import Cell, Column, Table, bare, slug
+from ifuvit.reporting.tables import Cell, Column, Table, slug
 from ifuvit.results import LearningCurves
 
 _TITLES = {"counts": "right counts", "relations": "right relations"}
@@ -19,8 +19,8 @@ def _table(one: Item[LearningCurves]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for curve in one.result.curves:
         last = curve.points[-1]
-        reached = [bare(curve.minutes_to.get(what, {}).get(mark)) for what, mark in marks]
-        rows.append((curve.name, *reached, last.minutes, last.counts, last.relations))
+        reached = [_minutes(curve.minutes_to.get(what, {}).get(mark)) for what, mark in marks]
+        rows.append((curve.name, *reached, _minutes(last.minutes), last.counts, last.relations))
     return Table(
         name=f"learning-{slug(one.name)}",
         title="Minutes of training until images are right",
@@ -38,6 +38,10 @@ def _table(one: Item[LearningCurves]) -> Table:
         ),
         sources=(one.file,),
     )
+
+
+def _minutes(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 def quality_plots(found: Collection) -> list[Plot]:

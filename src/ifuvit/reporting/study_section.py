@@ -16,14 +16,17 @@ from ifuvit.results import (
     CountStudy,
     Estimate,
     PeoplesCounts,
+    PeoplesRatings,
     Preferences,
     PreferenceStudy,
+    RatingStudy,
     SelfConsistency,
 )
 
 _SCORES = ("match_ratio", "average_error")
 
-Study = Item[PreferenceStudy | CountStudy]
+StudyResult = PreferenceStudy | CountStudy | RatingStudy
+Study = Item[StudyResult]
 
 
 def study_tables(study: Study) -> list[Table]:
@@ -37,6 +40,9 @@ def study_tables(study: Study) -> list[Table]:
         case CountStudy() as result:
             found = [_counts(study, result)]
             details = [(part, _count_details(study, numbers)) for part, numbers in parts(result).items()]
+        case RatingStudy() as result:
+            found = [_ratings(study, result)]
+            details = [(part, _rating_details(study, numbers)) for part, numbers in parts(result).items()]
     for place, (part, tables) in enumerate(details):
         for table in tables:
             if place:
@@ -45,12 +51,19 @@ def study_tables(study: Study) -> list[Table]:
     return [*found, _agreement(study), _raters(study)]
 
 
-def study_plots(study: PreferenceStudy | CountStudy) -> list[Plot]:
-    """Mean points and strengths (the paper's Fig. 6), or both scores by count and by object (Fig. 5), of all raters."""
-    return _preference_plots(study) if isinstance(study, PreferenceStudy) else _count_plots(study)
+def study_plots(study: StudyResult) -> list[Plot]:
+    """Mean points and strengths (the paper's Fig. 6), both scores by count and by object (Fig. 5), or mean ratings, of all
+    raters."""
+    match study:
+        case PreferenceStudy():
+            return _preference_plots(study)
+        case CountStudy():
+            return _count_plots(study)
+        case RatingStudy():
+            return _rating_plots(study)
 
 
-def parts(study: PreferenceStudy | CountStudy) -> dict[str, Any]:
+def parts(study: StudyResult) -> dict[str, Any]:
     """The sets of numbers by title."""
     named = {"all raters": study.everyone, "without flagged raters": study.without_flagged}
     return {title: numbers for title, numbers in named.items() if numbers is not None}
@@ -259,6 +272,57 @@ def _count_plots(study: CountStudy) -> list[Plot]:
     return plots
 
 
+# ------------------------------------------------------------------------------------------------------------- ratings
+
+
+def _ratings(study: Study, result: RatingStudy) -> Table:
+    columns = [Column(title=aspect, better="higher") for aspect in result.everyone.aspects]
+    rows = [
+        [model, *(one.means.get(model) for numbers in parts(result).values() for one in numbers.aspects.values())]
+        for model in result.models
+    ]
+    return _table(
+        study,
+        "ratings",
+        f"Ratings by people, 1 to 5: {study.name}",
+        [Column(title="model", text=True), *_grouped(study, columns)],
+        rows,
+    )
+
+
+def _rating_details(study: Study, numbers: PeoplesRatings) -> list[Table]:
+    aspects = numbers.aspects
+    differences = [
+        [f"{one} less {other}", *(of.differences[one][other] for of in aspects.values())]
+        for one, other in itertools.combinations(study.result.models, 2)
+    ]
+    shares = [
+        [f"{model}, {name}", *(of.shares[model][str(rating)] for rating in range(1, 6))]
+        for name, of in aspects.items()
+        for model in of.shares
+    ]
+    found = []
+    if differences:
+        columns = [Column(title="models", text=True), *(Column(title=name) for name in aspects)]
+        found.append(_table(study, "rating-differences", "One model less the other", columns, differences))
+    columns = [Column(title="model, aspect", text=True), *(Column(title=str(n), percent=True) for n in range(1, 6))]
+    return [*found, _table(study, "rating-shares", "Share of answers of every rating, %", columns, shares)]
+
+
+def _rating_plots(study: RatingStudy) -> list[Plot]:
+    return [
+        bar_plot(
+            [
+                Bar(name=model, estimate=of.means[model], color=index)
+                for index, model in enumerate(study.models)
+                if model in of.means
+            ],
+            title=f"Mean rating of {name}, 5 is best",
+        )
+        for name, of in study.everyone.aspects.items()
+    ]
+
+
 # ------------------------------------------------------------------------------------------------- agreement and raters
 
 
@@ -272,17 +336,22 @@ def _agreement(study: Study) -> Table:
         "pairs in the same order in a repeat": lambda agreed, again: again.pairs_kept,
         "difference of a repeat": lambda agreed, again: again.difference,
     }
-    sets: list[tuple[Agreement, SelfConsistency]] = [
-        (numbers.agreement, numbers.self_consistency) for numbers in parts(study.result).values()
-    ]
-    rows = [[title, *(of(*one) for one in sets)] for title, of in measures.items()]
+    sets: dict[str, tuple[Agreement, SelfConsistency]] = {}
+    for part, numbers in parts(study.result).items():
+        if isinstance(numbers, PeoplesRatings):
+            sets |= {
+                f"{name}, {part}": (of.agreement, numbers.self_consistency) for name, of in numbers.aspects.items()
+            }
+        else:
+            sets[part] = (numbers.agreement, numbers.self_consistency)
+    rows = [[title, *(of(*one) for one in sets.values())] for title, of in measures.items()]
     repeats = study.result.everyone.self_consistency.repeats
-    scale = "ordinal" if isinstance(study.result, PreferenceStudy) else "ratio"
+    scale = "ratio" if isinstance(study.result, CountStudy) else "ordinal"
     return _table(
         study,
         "agreement",
         "How far raters agree",
-        [Column(title="measure", text=True), *(Column(title=part) for part in parts(study.result))],
+        [Column(title="measure", text=True), *(Column(title=title) for title in sets)],
         [row for row in rows if any(cell is not None for cell in row[1:])],
         f"Shares, not percent; alpha is {scale}. {repeats} items were rated twice by the same rater.",
     )
@@ -293,7 +362,7 @@ def _raters(study: Study) -> Table:
     rows = [
         [
             *(one.rater, one.answered, one.not_told, one.checks, one.passed, one.repeats, one.same, one.median_seconds),
-            "flagged" if one.flagged else "",
+            ("flagged: fast" if one.fast else "flagged") if one.flagged else "",
         ]
         for one in study.result.raters
     ]
@@ -303,5 +372,6 @@ def _raters(study: Study) -> Table:
         "Raters",
         [Column(title="rater", text=True), *(Column(title=title) for title in titles), Column(title="", text=True)],
         rows,
-        f"Flagged: passed fewer than {100 * study.result.least_passed:g} % of the attention checks.",
+        f"Flagged: passed fewer than {100 * study.result.least_passed:g} % of the attention checks and failed more than one, or "
+        f"took less than {100 * study.result.least_pace:g} % of the raters' median time.",
     )

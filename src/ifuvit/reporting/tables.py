@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ifuvit.results import Better, Estimate, Metric
+from ifuvit.utils.spreadsheets import guarded
 
 Cell = Estimate | Path | str | int | float | None
 """A Path is the file that the row's numbers come from."""
@@ -148,5 +149,6 @@ def as_csv(table: Table) -> str:
             if any(value is not None for value in values):
                 columns.append([f"{title} {name}", *values])
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(zip(*columns))
+    rows = zip(*([guarded(cell) for cell in column] for column in columns))
+    csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()

@@ -54,9 +54,13 @@ def run(config: TrainAutoencoderConfig) -> Path:
         InputError: images or a run directory that cannot be used, or a loss that is no longer finite (the step is
             named, and the last checkpoint is kept).
     """
-    started = now()
     out = OutputDirectory(config.out, COMMAND, record="config.json", own=("images.u8",))
-    earlier = out.earlier()
+    with out.lock():
+        return _make(config, out)
+
+
+def _make(config: TrainAutoencoderConfig, out: OutputDirectory) -> Path:
+    started, earlier = now(), out.earlier()
     device = find_device(config.device)
     files = find_images(config.images)
     validation_files = find_images(config.validation)[: config.held_out] if config.validation else []
@@ -153,12 +157,16 @@ def train(
                 posterior = vae.encode(targets).latent_dist  # type: ignore[union-attr]
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             noise = torch.from_numpy(rng.standard_normal(mean.shape, np.float32)).to(device)
-            reconstruction = vae.decode(mean + (logvar / 2).exp() * noise).sample.float()  # type: ignore[union-attr]
+            latents = mean + (logvar / 2).exp() * noise
+            reconstruction = vae.decode(latents).sample.float()  # type: ignore[union-attr]
+            scaled = equivariance_error(vae, latents, targets, rng) if config.equivariance_weight else torch.zeros(())
         terms = loss_terms(reconstruction, targets, mean, logvar, config.error)
+        terms["equivariance"] = scaled
         terms["features"] = features(reconstruction, targets) if features else torch.zeros(())
         return {
             "loss": terms["pixels"]
             + config.feature_weight * terms["features"]
+            + config.equivariance_weight * terms["equivariance"]
             + config.gradient_weight * terms["gradient"]
             + config.thumbnail_weight * terms["thumbnail"]
             + config.kl_weight * terms["kl"],
@@ -212,6 +220,23 @@ def _optimizers(vae: AutoencoderKL, config: TrainAutoencoderConfig) -> dict[torc
     if kernels:
         optimizers[Muon(kernels, lr=config.muon_learning_rate)] = config.muon_learning_rate
     return optimizers
+
+
+def equivariance_error(vae: AutoencoderKL, latents: Tensor, images: Tensor, rng: np.random.Generator) -> Tensor:
+    """The mean squared error of decoding smaller latents against smaller images, both by the same factor, which is drawn
+    between 1/2 and 1 (Kouzelis et al. 2025).
+
+    Args:
+        vae: whose decoder is used.
+        latents: (B, C, h, h).
+        images: (B, 3, H, H) in [-1, 1].
+        rng: draws one number.
+    """
+    cells, factor = latents.shape[-1], images.shape[-1] // latents.shape[-1]
+    size = int(rng.integers(-(-cells // 2), cells))
+    smaller = nn.functional.interpolate(latents.float(), (size, size), mode="bilinear", antialias=True)
+    wanted = nn.functional.interpolate(images, (size * factor, size * factor), mode="bilinear", antialias=True)
+    return (vae.decode(smaller).sample.float() - wanted).square().mean()  # type: ignore[union-attr]
 
 
 class PerceptualError(nn.Module):

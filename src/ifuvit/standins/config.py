@@ -51,6 +51,9 @@ class TrainAutoencoderConfig:
     """Weight of the KL divergence (summed over a latent), next to the mean error of pixels with weight 1."""
     gradient_weight: NonNegative[float] = 0.5
     """Weight of the same error of horizontal and vertical pixel differences: sharper edges."""
+    equivariance_weight: NonNegative[float] = 0.0
+    """Weight of the same error after latents and images were both made smaller by a random factor of up to two: latents that
+    scale as images do are smooth, and a diffusion model learns them sooner (EQ-VAE, arXiv:2502.09509)."""
     feature_weight: NonNegative[float] = 0.0
     """Weight of the error of EfficientNet-Lite0's features at six depths: textures and edges as a network sees them."""
     error: Literal["squared", "absolute"] = "squared"

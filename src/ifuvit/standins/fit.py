@@ -21,6 +21,7 @@ from ifuvit.training.checkpoint import gather, read_newest, restore, write
 from ifuvit.training.distributed import Stop, graceful_shutdown
 from ifuvit.training.ema import EMA
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import reading
 
 
 def warmup_cosine(position: float, *, warmup: float, end: float = 1.0, floor: float = 0.0) -> float:
@@ -81,7 +82,8 @@ class Fit:
             print(f"{problem}; an older checkpoint is used", file=sys.stderr)
         if checkpoint is not None:
             restore(checkpoint, self.network, self.ema, list(self.optimizers))
-            self.step, self.seconds = checkpoint.state["step"], checkpoint.state["seconds"]
+            with reading(self.out):
+                self.step, self.seconds = int(checkpoint.state["step"]), float(checkpoint.state["seconds"])
             print(f"resuming from step {self.step}", file=sys.stderr)
 
     def run(self) -> None:

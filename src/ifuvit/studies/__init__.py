@@ -1,1 +1,1 @@
-"""Human studies: people count objects in images, or rank several models' images of one prompt."""
+"""Human studies: people count objects in images, or rank or rate several models' images."""

@@ -10,6 +10,9 @@ from ifuvit.studies.clustering import jackknife, means, two_way
 from ifuvit.studies.design import Study
 from ifuvit.studies.ranks import Rankings, concordance
 
+ENOUGH_TIMES = 5
+"""Tasks of which a rater's median time says something."""
+
 
 def krippendorffs_alpha(
     values: np.ndarray, items: np.ndarray, raters: np.ndarray, level: Literal["ordinal", "ratio"]
@@ -68,6 +71,21 @@ def ranking_agreement(table: Rankings) -> dict[str, Any]:
     }
 
 
+def people_agree(items: np.ndarray, raters: np.ndarray, given: np.ndarray) -> dict[str, Any] | None:
+    """Share of pairs of raters of one image that give the same number; None where no image has two."""
+    of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
+    of_number = np.unique(np.stack([of_item, given]), axis=1, return_inverse=True)[1].reshape(-1)
+
+    def share(chosen: np.ndarray) -> np.ndarray:
+        same, pairs = (
+            (times * (times - 1)).sum() for times in (np.bincount(ids[chosen]) for ids in (of_number, of_item))
+        )
+        return np.array([same / pairs if pairs else np.nan])
+
+    (found,) = jackknife(share, items, raters, bounds=(0, 1))
+    return found
+
+
 # --------------------------------------------------------------------------------------------------- single raters
 
 
@@ -76,10 +94,10 @@ def self_consistency(study: Study, answers: Sequence[Answer], *, samples: int) -
 
     Returns:
         {"repeats": pairs of answers, "same": share of equal ones; of rankings "pairs_kept": share of pairs of models in the
-        same order, of counts "difference": mean of |first - second|}, estimates or None.
+        same order, of counts and ratings "difference": mean of |first - second|}, estimates or None.
     """
     pairs = repeated(answers)
-    name = "difference" if study.kind == "count" else "pairs_kept"
+    name = "pairs_kept" if study.kind == "preference" else "difference"
     if not pairs:
         return {"repeats": 0, "same": None, name: None}
     rows = [(1, float(_rating(first) == _rating(second)), _closeness(first, second)) for first, second in pairs]
@@ -88,7 +106,7 @@ def self_consistency(study: Study, answers: Sequence[Answer], *, samples: int) -
         np.array([first.item for first, _ in pairs]),
         np.array([first.rater for first, _ in pairs]),
         means,
-        bounds=(0, [1, np.inf if study.kind == "count" else 1]),
+        bounds=(0, [1, 1 if study.kind == "preference" else np.inf]),
         samples=samples,
     )
     return {"repeats": len(pairs), "same": same, name: closeness}
@@ -105,13 +123,16 @@ def repeated(answers: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
 
 
 def _rating(answer: Answer) -> Any:
-    """A count, or ranks by model."""
+    """A count, ratings, or ranks by model."""
     if answer.ranks is None:
-        return answer.count
+        return answer.count if answer.ratings is None else answer.ratings
     return tuple(rank for _, rank in sorted(zip(answer.order, answer.ranks)))
 
 
 def _closeness(first: Answer, second: Answer) -> float:
+    if first.ratings is not None:
+        assert second.ratings is not None
+        return float(np.abs(np.subtract(first.ratings, second.ratings)).mean())
     if first.ranks is None:
         assert first.count is not None and second.count is not None
         return float(abs(first.count - second.count))
@@ -119,24 +140,34 @@ def _closeness(first: Answer, second: Answer) -> float:
     return float((one == other)[np.triu_indices(len(one), 1)].mean())
 
 
-def rater_rows(study: Study, answers: Sequence[Answer], *, least_passed: float) -> list[dict[str, Any]]:
-    """What is known of each rater.
+def rater_rows(
+    study: Study, answers: Sequence[Answer], *, least_passed: float, least_pace: float
+) -> list[dict[str, Any]]:
+    """What is known of each rater who has not withdrawn.
 
     Args:
-        least_passed: share of attention checks that has to be passed; who passes fewer is flagged.
+        least_passed: share of attention checks that has to be passed; who passes fewer is flagged, if more than one was
+            failed: one slip is no sign of carelessness.
+        least_pace: share of the median time per task over raters; who is faster is flagged. Times of fewer than
+            `ENOUGH_TIMES` tasks, or of fewer than three raters, say nothing.
 
     Returns:
         [{"rater", "tasks", "answered", "not_told": skipped, or "cannot tell", "checks": how many the rater did, "passed",
-        "repeats", "same": equal ones of them, "median_seconds", "flagged"}].
+        "repeats", "same": equal ones of them, "median_seconds", "fast": whether the rater was too fast, "flagged": for the
+        checks or for being fast}].
     """
-    rows = []
-    for rater in study.raters:
+    rows, enough = [], {}
+    for rater in study.active:
         own = [one for one in answers if one.rater == rater.id]
         rated = [one for one in own if one.purpose == "rating"]
         # A skipped check is not passed.
         checks = [bool(passed(rater.tasks[one.task], one)) for one in own if one.purpose == "check"]
         pairs = repeated(own)
         seconds = [one.seconds for one in rated if one.seconds is not None]
+        median = float(np.median(seconds)) if seconds else None
+        if len(seconds) >= ENOUGH_TIMES:
+            enough[rater.id] = median
+        failed = len(checks) - sum(checks)
         rows.append(
             {
                 "rater": rater.id,
@@ -147,8 +178,14 @@ def rater_rows(study: Study, answers: Sequence[Answer], *, least_passed: float) 
                 "passed": sum(checks),
                 "repeats": len(pairs),
                 "same": sum(_rating(first) == _rating(second) for first, second in pairs),
-                "median_seconds": float(np.median(seconds)) if seconds else None,
-                "flagged": bool(checks) and sum(checks) < least_passed * len(checks),
+                "median_seconds": median,
+                "fast": False,
+                "flagged": failed > 1 and sum(checks) < least_passed * len(checks),
             }
         )
+    if len(enough) > 2:
+        usual = float(np.median(list(enough.values())))
+        for row in rows:
+            row["fast"] = enough.get(row["rater"], usual) < least_pace * usual
+            row["flagged"] = row["flagged"] or row["fast"]
     return rows

@@ -3,16 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ifuvit.studies.agreement import krippendorffs_alpha, ranking_agreement, rater_rows, self_consistency
+from ifuvit.studies.agreement import (
+    krippendorffs_alpha,
+    people_agree,
+    ranking_agreement,
+    rater_rows,
+    self_consistency,
+)
 from ifuvit.studies.answers import Answer
 from ifuvit.studies.clustering import SAMPLES
-from ifuvit.studies.counting import count_numbers, counter_agreement, counts, people_agree
+from ifuvit.studies.counting import count_numbers, counter_agreement, counts
 from ifuvit.studies.design import Study
 from ifuvit.studies.preference import preference_numbers
 from ifuvit.studies.ranks import rankings
+from ifuvit.studies.rating import rating_numbers, ratings
 from ifuvit.utils.errors import InputError
 
-LEAST_PASSED = 0.75
+LEAST_PASSED, LEAST_PACE = 0.6, 0.33
 
 
 def analyze_study(
@@ -21,6 +28,7 @@ def analyze_study(
     *,
     automatic: Mapping[str, int] | None = None,
     least_passed: float = LEAST_PASSED,
+    least_pace: float = LEAST_PACE,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -28,13 +36,15 @@ def analyze_study(
 
     Args:
         automatic: how many objects of the asked kind an automatic counter finds, by item.
-        least_passed: share of attention checks below which a rater is flagged.
+        least_passed: share of attention checks below which a rater is flagged, if more than one was failed.
+        least_pace: share of the median time of raters below which one is flagged.
         samples: how often each bootstrap draws.
 
     Returns:
-        The fields of a `PreferenceStudy` or a `CountStudy` and its "kind": {"models", "items", "raters": `rater_rows`,
-        "least_passed", "answers", "everyone": numbers, "without_flagged": numbers, or None where nobody is flagged}. Numbers
-        are `preference_numbers` or `count_numbers` with "agreement", "self_consistency" and, of counts, "counter".
+        The fields of a `PreferenceStudy`, a `CountStudy` or a `RatingStudy` and its "kind": {"models", "items", "raters":
+        `rater_rows`, "least_passed", "least_pace", "answers", "everyone": numbers, "without_flagged": numbers, or None where
+        nobody is flagged}. Numbers are `preference_numbers`, `count_numbers` or `rating_numbers` with "self_consistency",
+        "agreement" (of ratings by aspect) and, of counts, "counter".
         docs/human-evaluation.md explains every field.
 
     Raises:
@@ -43,7 +53,7 @@ def analyze_study(
     rated = [one for one in answers if one.purpose == "rating"]
     if not any(one.status == "answered" for one in rated):
         raise InputError(f"study {study.title!r}: nobody has answered anything yet")
-    raters = rater_rows(study, answers, least_passed=least_passed)
+    raters = rater_rows(study, answers, least_passed=least_passed, least_pace=least_pace)
     flagged = {row["rater"] for row in raters if row["flagged"]}
     numbers = _OF_KIND[study.kind]
 
@@ -61,13 +71,14 @@ def analyze_study(
         "models": list(study.models),
         "items": len(study.items),
         "answers": {
-            "expected": sum(task.purpose == "rating" for rater in study.raters for task in rater.tasks),
+            "expected": sum(task.purpose == "rating" for rater in study.active for task in rater.tasks),
             **{
                 status.replace(" ", "_"): sum(one.status == status for one in rated)
                 for status in ("answered", "cannot tell", "skipped")
             },
         },
         "least_passed": least_passed,
+        "least_pace": least_pace,
         "raters": raters,
         "everyone": of(answers),
         "without_flagged": of([one for one in answers if one.rater not in flagged]) if flagged else None,
@@ -95,4 +106,10 @@ def _count(
     }
 
 
-_OF_KIND: dict[str, Callable[..., dict[str, Any]]] = {"preference": _preference, "count": _count}
+def _ratings(
+    study: Study, given: Sequence[Answer], automatic: Mapping[str, int] | None, *, samples: int, seed: int
+) -> dict[str, Any]:
+    return rating_numbers(ratings(study, given), samples=samples, seed=seed)
+
+
+_OF_KIND: dict[str, Callable[..., dict[str, Any]]] = {"preference": _preference, "count": _count, "rating": _ratings}

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-SAMPLES = 1000
+SAMPLES = 10_000
+_AT_ONCE = 1000
+"""Samples whose statistic is computed together."""
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Q numbers from sums over answers: (B, F) sums of F features, for B samples, to (B, Q). NaN where undefined."""
@@ -79,6 +81,18 @@ def two_way(
         **{name: of(ids) for name, ids in (("item", items), ("rater", raters)) if numbers[name] > 1},
     }
     return _estimates(values, variances, numbers, bounds, dispersion=dispersion, how="bootstrap", answers=len(features))
+
+
+def mirrored(estimate: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The estimate of the opposite difference: B - A from A - B."""
+    if estimate is None:
+        return None
+    interval = estimate["interval"]
+    return {
+        **estimate,
+        "value": -estimate["value"],
+        "interval": None if interval is None else [-interval[1], -interval[0]],
+    }
 
 
 GROUPS = 50
@@ -173,7 +187,9 @@ def _variance(
     # Clusters with the same sums need no draws of their own.
     distinct, times = np.unique(sums, axis=0, return_counts=True)
     drawn = rng.multinomial(number, times / number, size=samples)
-    values = statistic(drawn @ distinct)
+    values = np.concatenate(
+        [statistic(drawn[first : first + _AT_ONCE] @ distinct) for first in range(0, samples, _AT_ONCE)]
+    )
     defined = np.isfinite(values)
     few = defined.sum(0) < 2
     values = np.where(defined, values, np.nan)

@@ -1,8 +1,10 @@
 """Configurations of `ifuvit study`."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -19,8 +21,9 @@ class StudyMakeConfig:
     Example: ifuvit study make preference openmoji-cross-intermediate openmoji-concat-early --out study
     """
 
-    kind: Positional[Literal["count", "preference"]]
-    """count: how many objects are there? preference: rank the models' images of a prompt."""
+    kind: Positional[Literal["count", "preference", "rating"]]
+    """count: how many objects are there? preference: rank the models' images of a prompt; of two models, say which is better.
+    rating: rate every image from 1 to 5, by aspect."""
     models: Positional[tuple[str, ...]]
     """Models that generate (shipped names, run or pipeline directories, diffusers pipelines); or directories of images: of
     `ifuvit generate`, with prompts in x.txt next to x.png, with a metadata.jsonl, or with --captions. Images are matched by
@@ -31,12 +34,12 @@ class StudyMakeConfig:
     names: tuple[str, ...] = ()
     """What results call the models; default: their directories' names. Raters never see them."""
     prompts_file: Path | None = None
-    """One prompt per line, for models that generate. Default: for a count the paper's 20 prompts, for a preference 100
-    captions of held-out OpenMoji scenes."""
+    """One prompt per line, for models that generate. Default: for a count the paper's 20 prompts, else 100 captions of
+    held-out OpenMoji scenes."""
     captions: Path | None = None
     """For directories of bare images: the prompts, one line for every image in the order of their names."""
     images_per_prompt: Positive[int] | None = None
-    """Images per prompt, for models that generate. Default: the paper's, 10 for a count and 1 for a preference."""
+    """Images per prompt, for models that generate. Default: the paper's 10 for a count, else 1."""
     sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings(steps=50)
     device: str = "auto"
     """As for `ifuvit generate`."""
@@ -47,17 +50,28 @@ class StudyMakeConfig:
     raters: Positive[int] = 10
     """Raters, each with a private link."""
     raters_per_item: Positive[int] | None = None
-    """How many raters get each item. Default: 3 for a count, 5 for a preference."""
+    """How many raters get each item. Default: 5 for a preference, else 3."""
     repeats: NonNegative[int] = 3
     """Items that a rater gets a second time, unannounced, to measure self-consistency."""
-    checks: NonNegative[int] = 3
-    """Attention checks per rater, whose answer is beyond doubt: scenes with a known count, or an image cut to pieces among the
-    others."""
+    checks: NonNegative[int] = 4
+    """Attention checks per rater, whose answer is beyond doubt: scenes with a known count, or an image cut to pieces."""
+    practice: NonNegative[int] = 2
+    """Tasks that every rater answers first and that enter no number."""
+    aspects: tuple[str, ...] = ()
+    """What is rated, in a study of ratings; the last one should be about the image itself, for attention checks go by it.
+    Default: alignment quality."""
+    comments: bool = False
+    """Let raters write a comment on each task."""
     interval_width: Positive[float] | None = None
     """Print how many raters are required for 95 % intervals of this width. Default: 0.1 of each model's share of right counts,
-    0.3 points of its mean rank points."""
-    title: str = "What do you see?"
-    """Heading of the raters' pages."""
+    0.3 of its mean points or ratings."""
+    language: Literal["en", "de"] = "en"
+    """Of the raters' pages. Prompts stay as they are."""
+    texts: Path | None = None
+    """JSON file with texts of the pages in your own words or language, by the keys of studies/languages/en.json; what it leaves
+    out is of --language."""
+    title: str | None = None
+    """Heading of the raters' first page."""
     consent: Path | None = None
     """Text file that raters read before they begin; empty lines separate paragraphs."""
     seed: NonNegative[int] = 0
@@ -67,6 +81,11 @@ class StudyMakeConfig:
         check(self)
         if len(self.models) < (2 if self.kind == "preference" else 1):
             raise InputError(f"a {self.kind} study of {len(self.models)} models: give more")
+        if self.aspects and self.kind != "rating":
+            raise InputError(f"--aspects: are for a study of ratings, not for a {self.kind}; leave them out")
+        for aspect in self.aspects:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", aspect) or self.aspects.count(aspect) > 1:
+                raise InputError(f"--aspects {aspect}: must be different words of small letters, as alignment, quality")
         if self.kind == "preference" and len(self.models) > MAX_MODELS:
             raise InputError(f"{len(self.models)} models: nobody can rank more than {MAX_MODELS} side by side")
         if self.names and len(self.names) != len(self.models):
@@ -84,7 +103,12 @@ class StudyMakeConfig:
     @property
     def answers_per_item(self) -> int:
         """How many raters get each item."""
-        return self.raters_per_item or {"count": 3, "preference": 5}[self.kind]
+        return self.raters_per_item or {"count": 3, "preference": 5, "rating": 3}[self.kind]
+
+    @property
+    def rated(self) -> tuple[str, ...]:
+        """What is rated; nothing in other studies."""
+        return (self.aspects or ("alignment", "quality")) if self.kind == "rating" else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +121,89 @@ class StudyServeConfig:
     study: Positional[Path]
     """Directory that `ifuvit study make` wrote."""
     host: str = "127.0.0.1"
-    """Address to listen at. The default is for this machine alone; 0.0.0.0 is for everybody who can reach it, unencrypted."""
+    """Address to listen at. The default is for this machine alone; 0.0.0.0 is for everybody in the network, unencrypted."""
     port: Annotated[int, Range(least=1, most=65535)] = 8000
     """Port to listen at."""
     url: str | None = None
-    """Where raters reach the server, if not at host and port: https://example.org behind a proxy that encrypts."""
+    """Where raters reach the server, if not at host and port: https://example.org behind a proxy that encrypts. Default for
+    --host 0.0.0.0: this machine's address in its network."""
+    participant_parameter: str = "PROLIFIC_PID"
+    """Parameter of the link for recruited people that says who they are."""
+    completion_code: str | None = None
+    """Code that raters are shown when they have answered everything."""
+    completion_url: str | None = None
+    """Where raters are sent when they have answered everything, as Prolific's completion URL."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.url is not None and not _is_origin(self.url):
+            raise InputError(
+                f"--url {self.url}: must be a scheme and a host alone, as https://study.example.org; the pages are at the root"
+            )
+        if self.completion_url is not None and not (_parts(self.completion_url).netloc):
+            raise InputError(f"--completion-url {self.completion_url}: must begin with https:// or http:// and a host")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.participant_parameter):
+            raise InputError(f"--participant-parameter {self.participant_parameter}: must be a word, as PROLIFIC_PID")
+
+
+def _parts(url: str) -> SplitResult:
+    """Of an address of the web; empty ones of anything else."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return urlsplit("")
+    return parts if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc else urlsplit("")
+
+
+def _is_origin(url: str) -> bool:
+    parts = _parts(url)
+    return (
+        bool(parts.netloc)
+        and parts.path in ("", "/")
+        and not (parts.query or parts.fragment or "?" in url or "#" in url)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyAddRatersConfig:
+    """Add raters to a study, who get what is short of answers: items of raters who withdrew, of raters to be replaced, and, if
+    more raters per item are asked for, of all.
+
+    Example: ifuvit study add-raters study 1 --replacing r03
+    """
+
+    study: Positional[Path]
+    """Directory that `ifuvit study make` wrote."""
+    number: Positional[Positive[int]]
+    """How many raters to add."""
+    replacing: tuple[str, ...] = ()
+    """Raters who will answer no more: what they have not answered is short of answers. Their links go on working."""
+    raters_per_item: Positive[int] | None = None
+    """How many raters each item is to have from now on. Default: as before."""
 
     def __post_init__(self) -> None:
         check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudyWithdrawConfig:
+    """Delete all that one rater answered, as the consent text promises. It cannot be undone; that and when it was done stays
+    noted in study.json, and the rater's link is dead.
+
+    Example: ifuvit study withdraw study r03
+    """
+
+    study: Positional[Path]
+    """Directory that `ifuvit study make` wrote."""
+    rater: Positional[str]
+    """The rater, as r03."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyImportConfig:
-    """Add answers that raters sent back from static forms. Answers that the study has already are skipped.
+    """Add answers that raters sent back from static forms, or that Label Studio exported. Answers that the study has already
+    are skipped; of different answers to one task the one that was given last counts.
 
     Example: ifuvit study import study rater-01.json rater-02.json
     """
@@ -117,7 +211,9 @@ class StudyImportConfig:
     study: Positional[Path]
     """Directory that `ifuvit study make` wrote."""
     files: Positional[tuple[Path, ...]]
-    """JSON or CSV files of answers."""
+    """JSON or CSV files of answers; of Label Studio its JSON export of the tasks of `ifuvit study export label-studio-tasks`."""
+    even_closed: bool = False
+    """Take them although the study is closed."""
 
     def __post_init__(self) -> None:
         if not self.files:
@@ -133,10 +229,18 @@ class StudyExportConfig:
 
     study: Positional[Path]
     """Directory that `ifuvit study make` wrote."""
-    format: Positional[Literal["csv", "json", "label-studio", "forms"]]
-    """csv, json, label-studio: all raters' answers. forms: a directory of HTML files, one per rater, that require no server."""
+    format: Positional[Literal["csv", "json", "label-studio", "label-studio-tasks", "forms", "links"]]
+    """csv, json, label-studio: all raters' answers. label-studio-tasks: tasks to annotate there, before any answer; both with
+    their interface as FILE.xml. forms: a directory of HTML files, one per rater, that require no server. links: a CSV file of
+    raters and their private links."""
     out: Path
     """File to write; for forms a directory."""
+    url: str = "http://127.0.0.1:8000"
+    """Of links: where raters reach the server."""
+
+    def __post_init__(self) -> None:
+        if not _is_origin(self.url):
+            raise InputError(f"--url {self.url}: must be a scheme and a host alone, as https://study.example.org")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +263,12 @@ class StudyAnalyzeConfig:
     """Least score of a detector's box that counts."""
     device: str = "cpu"
     """Where the counter or detector computes: cpu, cuda, cuda:1, mps, auto."""
-    least_passed: Fraction = 0.75
-    """Share of attention checks below which a rater is flagged. All numbers are given with and without flagged raters."""
-    samples: Annotated[int, Range(least=100)] = 1000
+    least_passed: Fraction = 0.6
+    """Share of attention checks below which a rater is flagged, if more than one was failed. All numbers are given with and
+    without flagged raters."""
+    least_pace: Fraction = 0.33
+    """A rater is flagged whose median time per task is below this share of the median over all raters; 0 flags nobody."""
+    samples: Annotated[int, Range(least=100)] = 10_000
     """How often each bootstrap draws; an interval requires at least 100."""
     seed: NonNegative[int] = 0
     """Of the bootstrap."""
@@ -175,6 +282,8 @@ class StudyAnalyzeConfig:
 ACTIONS = {
     "make": StudyMakeConfig,
     "serve": StudyServeConfig,
+    "add-raters": StudyAddRatersConfig,
+    "withdraw": StudyWithdrawConfig,
     "export": StudyExportConfig,
     "import": StudyImportConfig,
     "analyze": StudyAnalyzeConfig,

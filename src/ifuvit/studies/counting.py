@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ifuvit.metrics.counting.parsing import Asked
+from ifuvit.studies.agreement import people_agree
 from ifuvit.studies.answers import Answer
-from ifuvit.studies.clustering import Dispersion, jackknife, means, two_way
+from ifuvit.studies.clustering import Dispersion, means, mirrored, two_way
 from ifuvit.studies.design import IMAGES, Study
 from ifuvit.utils.errors import InputError
 
@@ -159,18 +160,6 @@ def difference(table: Counts, a: int, b: int, *, samples: int, seed: int = 0) ->
     return dict(zip(SCORES, estimates))
 
 
-def mirrored(estimate: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The estimate of the opposite difference: B - A from A - B."""
-    if estimate is None:
-        return None
-    interval = estimate["interval"]
-    return {
-        **estimate,
-        "value": -estimate["value"],
-        "interval": None if interval is None else [-interval[1], -interval[0]],
-    }
-
-
 def cells_won(cells: Mapping[str, Any], others: Mapping[str, Any], score: str) -> dict[str, int]:
     """In how many combinations of object and count one model has the better mean, as the paper reports for its 20.
 
@@ -240,21 +229,6 @@ def counter_agreement(
     }
 
 
-def people_agree(items: np.ndarray, raters: np.ndarray, counted: np.ndarray) -> dict[str, Any] | None:
-    """Share of pairs of raters of one image that give the same number; None where no image has two."""
-    of_item = np.unique(items, return_inverse=True)[1].reshape(-1)
-    of_number = np.unique(np.stack([of_item, counted]), axis=1, return_inverse=True)[1].reshape(-1)
-
-    def share(chosen: np.ndarray) -> np.ndarray:
-        same, pairs = (
-            (times * (times - 1)).sum() for times in (np.bincount(ids[chosen]) for ids in (of_number, of_item))
-        )
-        return np.array([same / pairs if pairs else np.nan])
-
-    (found,) = jackknife(share, items, raters, bounds=(0, 1))
-    return found
-
-
 def _correlation(
     items: np.ndarray, found: np.ndarray, given: np.ndarray, *, samples: int, seed: int
 ) -> dict[str, Any] | None:
@@ -281,7 +255,7 @@ def _by_people_and_counter(
 ) -> dict[str, Any]:
     counter = np.zeros(len(table.counted), int)
     counter[by_both] = found
-    # The counter evaluators each image once.
+    # The counter sees each image once.
     first = np.zeros(len(table.counted), bool)
     first[np.unique(table.items, return_index=True)[1]] = True
     by_counter = Counts(**{**vars(table), "counted": counter, "raters": np.full(len(counter), "counter")})

@@ -1,30 +1,37 @@
 """What a study is: images under blind names, and who sees which of them in what order.
 
-All draws follow from the study's seed: which raters get an item, the order of their tasks, and for every task of its own the
+All draws follow from the study's seed: which raters get an item, the order of their tasks, and, separately for every task, the
 order in which the models' images stand. Tokens and file names do not: they are secrets.
 """
 
 import math
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ifuvit.utils.config import from_dict
+from ifuvit.studies.texts import read_texts
+from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_json
+from ifuvit.utils.files import read_json, write_json
 
-Kind = Literal["count", "preference"]
-Purpose = Literal["rating", "repeat", "check"]
+Kind = Literal["count", "preference", "rating"]
+Purpose = Literal["rating", "repeat", "check", "practice"]
 
 STUDY_FILE = "study.json"
 IMAGES = "images"
 MAX_MODELS = 9
 """Images side by side; ranks are single keys."""
+MAX_RATING = 5
+"""Ratings are from 1, the worst, to 5, the best (Likert's scale)."""
+SPOILED_RATING = 2
+"""The best last rating that passes a check whose image is cut to pieces."""
+TASKS_BEFORE_CHECKS = 3
+"""A rater who meets a spoiled image first takes it for what the study is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +41,12 @@ class Item:
     id: str
     prompt: str
     images: tuple[str, ...]
-    """File names under images/: one for a count, one for each model, in the order of `Study.models`, for a preference."""
+    """File names under images/: one for each model, in the order of `Study.models`, for a preference; else one."""
     model: int | None = None
-    """Which model drew it. None for a preference but for its checks, where it is the model whose image was spoiled; None for
-    the checks of a count."""
+    """Which model generated it. None for a preference except in its checks, where it is the model whose image is spoiled; None
+    for the checks of a count."""
     kind: str | None = None
-    """Which objects are to be counted; None for a preference."""
+    """Which objects are to be counted; None for other studies."""
     count: int | None = None
     """How many of them the prompt asks for, or the image of a check shows."""
     index: int | None = None
@@ -52,11 +59,13 @@ class Assignment:
 
     item: str
     order: tuple[int, ...] = ()
-    """The models' indices in the order in which their images stand, from left to right; empty for a count."""
+    """The models' indices in the order in which their images stand, from left to right; of a preference only."""
     purpose: Purpose = "rating"
-    """"repeat" is an item that the rater has had before, "check" one whose answer is beyond doubt."""
+    """"repeat" is an item that the rater has had before, "check" one whose answer is beyond doubt, "practice" one before the
+    first task that the rater knows to be for practice."""
     expected: int | None = None
-    """A check's answer: the count; or the model whose image was spoiled, which has to be ranked last (`answers.passed`)."""
+    """A check's answer: the count; the model whose image is spoiled, which has to be ranked last; or the best last rating
+    that a spoiled image may get (`answers.passed`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +76,8 @@ class Rater:
     token: str
     """The secret in the rater's private link."""
     tasks: tuple[Assignment, ...]
+    withdrawn: str | None = None
+    """When the rater's answers were deleted on request, in UTC; the link is dead since then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +99,22 @@ class Study:
     seed: int
     image_size: int
     """Pixels of every image's sides."""
+    practice: tuple[Item, ...] = ()
+    """Items that everybody answers before the first task; they enter no number."""
+    aspects: tuple[str, ...] = ()
+    """Of ratings: what of an image is rated, in the order of the questions."""
+    comments: bool = False
+    """Whether raters may write a comment on each task."""
+    texts: dict[str, str] = field(default_factory=read_texts)
+    """What the pages say, by key (`ifuvit.studies.texts`)."""
+    join_token: str = ""
+    """The secret in the link by which recruited people take the place of a rater."""
 
     def __post_init__(self) -> None:
-        if duplicate := _duplicate([item.id for item in (*self.items, *self.checks)]):
+        if duplicate := _duplicate([item.id for item in (*self.items, *self.checks, *self.practice)]):
             raise InputError(f"item {duplicate!r} is there twice")
+        if (self.kind == "rating") != bool(self.aspects):
+            raise InputError(f"aspects {list(self.aspects)}: a study of ratings has some, and no other study has any")
         if duplicate := _duplicate([rater.id for rater in self.raters]):
             raise InputError(f"rater {duplicate!r} is there twice")
         slots = list(range(len(self.models))) if self.kind == "preference" else []
@@ -116,9 +139,14 @@ class Study:
         images = self.item(task.item).images
         return tuple(images[model] for model in task.order) if task.order else images
 
+    @property
+    def active(self) -> tuple[Rater, ...]:
+        """The raters who have not withdrawn."""
+        return tuple(rater for rater in self.raters if rater.withdrawn is None)
+
     @cached_property
     def _by_id(self) -> dict[str, Item]:
-        return {item.id: item for item in (*self.items, *self.checks)}
+        return {item.id: item for item in (*self.items, *self.checks, *self.practice)}
 
     @cached_property
     def _raters(self) -> dict[str, Rater]:
@@ -136,6 +164,11 @@ def read_study(directory: Path) -> Study:
     return from_dict(Study, read_json(directory / STUDY_FILE), where=str(directory / STUDY_FILE))
 
 
+def write_study(directory: Path, study: Study) -> None:
+    """Write study.json, which holds everybody's tokens, for its owner's eyes only."""
+    write_json(directory / STUDY_FILE, to_dict(study), private=True)
+
+
 # ------------------------------------------------------------------------------------------------------ who sees what
 
 
@@ -143,61 +176,69 @@ def assign(
     items: Sequence[Item],
     checks: Sequence[Item],
     *,
+    practice: Sequence[Item] = (),
+    kind: Kind,
     models: int,
     raters: int,
-    raters_per_item: int,
+    wanted: Mapping[str, int],
     repeats: int,
     seed: int,
+    first: int = 0,
 ) -> tuple[tuple[Assignment, ...], ...]:
-    """The tasks of every rater.
+    """The tasks of some raters.
 
-    Every item goes to `raters_per_item` different raters, so that raters' numbers of items differ by one at most, and their
-    numbers of any one model's images by two at most. A repeat comes in the last third of a rater's tasks, of an item from
-    the first half; all checks go to every rater, anywhere.
+    Every item goes to as many different raters as are wanted, so that raters' numbers of items differ by one at most, and
+    their numbers of any one model's images by two at most. Practice comes first. Then a repeat comes in the last third of a
+    rater's tasks, of an item from the first half; all checks go to every rater, after the first `TASKS_BEFORE_CHECKS` tasks.
 
     Args:
         items: what is to be rated.
         checks: items whose answer is beyond doubt; a preference's has its spoiled image in `model`.
-        models: how many stand side by side; 0 for a count.
-        repeats: hidden repeats a rater.
-
-    Raises:
-        InputError: more raters an item than raters, or more repeats than half of a rater's items.
+        practice: items that come first.
+        models: how many there are.
+        raters: how many raters to assign tasks to.
+        wanted: for how many of these raters each item is, by its id.
+        repeats: hidden repeats a rater; half of a rater's items at most.
+        first: index of the first of these raters in the study, so that those who come later have draws of their own.
     """
-    if not 1 <= raters_per_item <= raters:
-        raise InputError(f"--raters-per-item {raters_per_item}: must be from 1 to the {raters} --raters")
-    shares = _share(items, raters=raters, raters_per_item=raters_per_item, seed=seed)
-    fewest = min(len(share) for share in shares)
-    if not 0 <= repeats <= fewest // 2:
-        raise InputError(f"--repeats {repeats}: a rater has {fewest} items, of which half at most can come again")
+    shares = _share(items, raters=raters, wanted=wanted, seed=seed, first=first)
+    slots = models if kind == "preference" else 0
     tasks = []
-    for number, share in enumerate(shares):
+    for number, share in enumerate(shares, start=first):
         rng = np.random.default_rng((seed, 1, number))
         planned: list[tuple[Item, Purpose]] = [(share[place], "rating") for place in rng.permutation(len(share))]
-        early = [planned[place] for place in rng.choice(max(len(planned) // 2, 1), repeats, replace=False)]
-        for item, _ in early:
-            planned.insert(int(rng.integers(-(-2 * len(planned) // 3), len(planned) + 1)), (item, "repeat"))
+        again = rng.choice(max(len(planned) // 2, 1), min(repeats, len(planned) // 2), replace=False)
+        early = [planned[place] for place in again]
         for item in checks:
-            planned.insert(int(rng.integers(len(planned) + 1)), (item, "check"))
+            place = rng.integers(min(TASKS_BEFORE_CHECKS, len(planned)), len(planned) + 1)
+            planned.insert(int(place), (item, "check"))
+        last_third = -(-2 * (len(planned) + len(early)) // 3)
+        for item, _ in early:
+            planned.insert(int(rng.integers(last_third, len(planned) + 1)), (item, "repeat"))
         tasks.append(
             tuple(
                 Assignment(
                     item=item.id,
-                    order=tuple(int(model) for model in rng.permutation(models)),
+                    order=tuple(int(model) for model in rng.permutation(slots)),
                     purpose=purpose,
-                    expected=(item.model if models else item.count) if purpose == "check" else None,
+                    expected=_expected(kind, item) if purpose == "check" else None,
                 )
-                for item, purpose in planned
+                for item, purpose in [*((item, "practice") for item in practice), *planned]
             )
         )
     return tuple(tasks)
 
 
-def make_raters(tasks: Sequence[tuple[Assignment, ...]]) -> tuple[Rater, ...]:
+def _expected(kind: Kind, check: Item) -> int | None:
+    return {"count": check.count, "preference": check.model, "rating": SPOILED_RATING}[kind]
+
+
+def make_raters(tasks: Sequence[tuple[Assignment, ...]], *, first: int = 0) -> tuple[Rater, ...]:
     """A rater with a new secret token for each list of tasks: r01, r02, ..."""
-    digits = max(2, len(str(len(tasks))))
+    digits = max(2, len(str(first + len(tasks))))
     return tuple(
-        Rater(id=f"r{number:0{digits}d}", token=new_token(), tasks=one) for number, one in enumerate(tasks, start=1)
+        Rater(id=f"r{number:0{digits}d}", token=new_token(), tasks=one)
+        for number, one in enumerate(tasks, start=first + 1)
     )
 
 
@@ -206,15 +247,15 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def _share(items: Sequence[Item], *, raters: int, raters_per_item: int, seed: int) -> list[list[Item]]:
+def _share(items: Sequence[Item], *, raters: int, wanted: Mapping[str, int], seed: int, first: int) -> list[list[Item]]:
     """Each item to the raters who have the fewest so far, drawn at random among equals. Model by model, so that each
     model's images spread as evenly as all items do."""
-    rng = np.random.default_rng((seed, 0))
+    rng = np.random.default_rng((seed, 0, first))
     shares: list[list[Item]] = [[] for _ in range(raters)]
     by_model = sorted((items[place] for place in rng.permutation(len(items))), key=lambda item: item.model or 0)
     for item in by_model:
         loads = np.array([len(share) for share in shares])
-        for number in np.lexsort((rng.random(raters), loads))[:raters_per_item]:
+        for number in np.lexsort((rng.random(raters), loads))[: wanted[item.id]]:
             shares[number].append(item)
     return shares
 
@@ -251,8 +292,10 @@ def items_needed(width: float, *, raters_per_item: int, deviation: float, betwee
 
 def answer_deviation(kind: Kind, models: int) -> float:
     """Standard deviation of a single answer at the worst: of a count being right or not, half the time each; of the points
-    of a rank, from 1 to the number of models, all equally often."""
-    return 0.5 if kind == "count" else math.sqrt((models**2 - 1) / 12)
+    of a rank, from 1 to the number of models, or of a rating, from 1 to 5, all equally often."""
+    if kind == "count":
+        return 0.5
+    return math.sqrt(((models if kind == "preference" else MAX_RATING) ** 2 - 1) / 12)
 
 
 def _duplicate(names: Sequence[str]) -> str | None:

@@ -1,6 +1,7 @@
 """Images of several models become a study: matched by prompt, blinded, made into items and checks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,42 +12,48 @@ from ifuvit.metrics.counting.parsing import Asked, parse_noun_phrase, parse_prom
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.studies.design import IMAGES, Item, Kind
 from ifuvit.studies.images import blind, blind_name, common_size, spoil, write_blind
-from ifuvit.studies.sources import Drawn
+from ifuvit.studies.sources import ModelImages
 from ifuvit.utils.errors import InputError
-
-CONSENT = """You will look at images that computer programs have drawn, and answer one question about each. There are no \
-right opinions; please look at every image and answer as you see it.
-
-Taking part is voluntary. You may stop at any time by closing the page, without giving a reason, and come back by the same \
-link. Nothing is stored about you but when you agreed to this, your answers, when you gave them and how long you looked. \
-They will be published without your name.
-
-By beginning you agree to this."""
-"""What raters read before they begin, unless a study has its own text."""
 
 _SCENES_SEED = 90_001
 """Checks of counts are scenes that no training set has seen."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a study shows."""
+
+    items: tuple[Item, ...]
+    checks: tuple[Item, ...]
+    practice: tuple[Item, ...]
+    size: int
+    """Pixels of all images' sides."""
+
+
 def make_items(
-    kind: Kind, drawn: Sequence[Drawn], directory: Path, *, checks: int, seed: int, size: int | None
-) -> tuple[tuple[Item, ...], tuple[Item, ...], int]:
+    kind: Kind,
+    sources: Sequence[ModelImages],
+    directory: Path,
+    *,
+    checks: int,
+    practice: int,
+    seed: int,
+    size: int | None,
+) -> Made:
     """Write blinded images into `directory`/images.
 
     Args:
-        drawn: every model's images, of the same prompts.
+        sources: every model's images, of the same prompts.
         checks: how many items with a known answer to make.
+        practice: how many items for practice to make, of the same sort as checks.
         size: pixels of the images' sides; None for what they have.
-
-    Returns:
-        items, checks, and pixels of the images' sides.
 
     Raises:
         InputError: images that do not match, cannot be read or are of different sizes, or prompts that ask for no count.
     """
-    keys = list(drawn[0].files)
-    for one in drawn[1:]:
-        for here, there in ((drawn[0], one), (one, drawn[0])):
+    keys = list(sources[0].files)
+    for one in sources[1:]:
+        for here, there in ((sources[0], one), (one, sources[0])):
             if missing := next((key for key in here.files if key not in there.files), None):
                 prompt, number = missing
                 raise InputError(
@@ -54,22 +61,21 @@ def make_items(
                 )
     asked = {prompt: parse_count(prompt) for prompt, _ in keys} if kind == "count" else {}
     if size is None:
-        size = common_size([file for one in drawn for file in one.files.values()])
+        size = common_size([file for one in sources for file in one.files.values()])
 
     images = directory / IMAGES
     images.mkdir(parents=True)
-    names = {(model, key): blind_name() for model in range(len(drawn)) for key in keys}
+    names = {(model, key): blind_name() for model in range(len(sources)) for key in keys}
     # In an order that reveals nothing, for files have dates.
     for (model, key), name in sorted(names.items(), key=lambda pair: pair[1]):
-        blind(drawn[model].files[key], images / name, size=size)
+        blind(sources[model].files[key], images / name, size=size)
 
-    models = range(len(drawn))
+    models = range(len(sources))
     if kind == "preference":
         items = [
             Item(id=f"i{number:04d}", prompt=prompt, images=tuple(names[model, (prompt, index)] for model in models), index=index)
             for number, (prompt, index) in enumerate(keys)
         ]  # fmt: skip
-        made = _spoiled_items(items, len(drawn), images, checks=checks, seed=seed)
     else:
         items = [
             Item(
@@ -77,16 +83,24 @@ def make_items(
                 prompt=prompt,
                 images=(names[model, (prompt, index)],),
                 model=model,
-                kind=asked[prompt].kind,
-                count=asked[prompt].count,
+                kind=asked[prompt].kind if asked else None,
+                count=asked[prompt].count if asked else None,
                 index=index,
             )
             for number, (prompt, index) in enumerate(keys)
             for model in models
         ]
+    if kind == "count":
         kinds = list(dict.fromkeys(one.kind for one in asked.values()))
-        made = _scenes(kinds, images, checks=checks, seed=seed, size=size)
-    return tuple(items), tuple(made), size
+        known = _scenes(kinds, images, number=checks + practice, seed=seed, size=size)
+    else:
+        known = _spoiled_items(items, len(sources), images, number=checks + practice, seed=seed)
+    return Made(
+        items=tuple(items),
+        checks=tuple(replace(item, id=f"c{number:04d}") for number, item in enumerate(known[:checks])),
+        practice=tuple(replace(item, id=f"p{number:04d}") for number, item in enumerate(known[checks:])),
+        size=size,
+    )
 
 
 def parse_count(prompt: str) -> Asked:
@@ -125,28 +139,30 @@ def scene_captions(number: int, *, seed: int) -> list[str]:
     return list(captions)
 
 
-def _spoiled_items(items: Sequence[Item], models: int, images: Path, *, checks: int, seed: int) -> list[Item]:
-    """Some of the items with one image spoiled, the others under new names."""
+def _spoiled_items(items: Sequence[Item], models: int, images: Path, *, number: int, seed: int) -> list[Item]:
+    """Some of the items with one image spoiled, all under new names."""
     rng = np.random.default_rng((seed, 2))
     made = []
-    for number in range(checks):
+    for index in range(number):
         item, model = items[int(rng.integers(len(items)))], int(rng.integers(models))
+        spoiled = model if len(item.images) > 1 else 0
         names = []
         for place, name in enumerate(item.images):
             with Image.open(images / name) as image:
                 names.append(blind_name())
-                write_blind(spoil(image, seed=seed + number) if place == model else image, images / names[-1])
-        made.append(Item(id=f"c{number:04d}", prompt=item.prompt, images=tuple(names), model=model, index=item.index))
+                write_blind(spoil(image, seed=seed + index) if place == spoiled else image, images / names[-1])
+        model = model if len(item.images) > 1 else item.model
+        made.append(Item(id=f"k{index:04d}", prompt=item.prompt, images=tuple(names), model=model, index=item.index))
     return made
 
 
-def _scenes(kinds: Sequence[str], images: Path, *, checks: int, seed: int, size: int) -> list[Item]:
+def _scenes(kinds: Sequence[str], images: Path, *, number: int, seed: int, size: int) -> list[Item]:
     """Real OpenMoji scenes of the study's kinds where it has such kinds, else of any."""
     known = {kind.name for kind in KINDS}
     wanted = known & set(kinds) or known
     made: list[Item] = []
     index = 0
-    while len(made) < checks:
+    while len(made) < number:
         scene = draw_scene(_SCENES_SEED + seed, index, size=max(size, 32), split="val")
         index += 1
         if scene.relation is not None or scene.objects[0][0] not in wanted:
@@ -155,7 +171,7 @@ def _scenes(kinds: Sequence[str], images: Path, *, checks: int, seed: int, size:
         write_blind(Image.fromarray(scene.image).resize((size, size)), images / name)
         made.append(
             Item(
-                id=f"c{len(made):04d}",
+                id=f"k{len(made):04d}",
                 prompt=scene.captions[0],
                 images=(name,),
                 kind=scene.objects[0][0],

@@ -1,15 +1,19 @@
 """How far a study is, for its owner."""
 
+import csv
+import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from ifuvit.studies.answers import Answer, passed
 from ifuvit.studies.design import Rater, Study
+from ifuvit.studies.pages import minutes
+from ifuvit.utils.spreadsheets import guarded
 
 
-def rater_progress(rater: Rater, answers: Sequence[Answer]) -> dict[str, Any]:
+def rater_progress(study: Study, rater: Rater, answers: Sequence[Answer]) -> dict[str, Any]:
     """How far a rater is, and how reliable."""
     own = [answer for answer in answers if answer.rater == rater.id]
     by_item = {answer.item: answer for answer in own if answer.purpose == "rating"}
@@ -17,21 +21,24 @@ def rater_progress(rater: Rater, answers: Sequence[Answer]) -> dict[str, Any]:
     pairs = [(by_item[answer.item], answer) for answer in own if answer.purpose == "repeat" and answer.item in by_item]
     alike = [agreement for first, again in pairs if (agreement := _agreement(first, again)) is not None]
     seconds = [answer.seconds for answer in own if answer.seconds is not None]
+    median = statistics.median(seconds) if seconds else None
+    left = len(rater.tasks) - len(own)
     return {
         "rater": rater.id,
         "done": len(own),
         "total": len(rater.tasks),
+        "minutes_left": minutes(study, left, seconds=median if len(seconds) >= 5 else None) if left else 0,
         "none": sum(answer.status != "answered" for answer in own),
         "changed": sum(answer.changes > 0 for answer in own),
-        "seconds": statistics.median(seconds) if seconds else None,
-        "checks": f"{sum(right is True for right in checks)} of {len(checks)}",
+        "seconds": median,
+        "checks": f"{sum(right is True for right in checks)} of {len(checks)}" if checks else "–",
         "repeats": f"{100 * statistics.mean(alike):.0f} %" if alike else "–",
         "last": max((answer.at for answer in own), default="")[:16].replace("T", " "),
     }
 
 
 def agreement_so_far(study: Study, answers: Sequence[Answer]) -> str:
-    """How often two raters of an item agree, in words."""
+    """How often two raters of an item agree, in a sentence."""
     by_item: dict[str, list[Answer]] = {}
     for answer in answers:
         if answer.purpose == "rating" and answer.status == "answered":
@@ -39,18 +46,33 @@ def agreement_so_far(study: Study, answers: Sequence[Answer]) -> str:
     pairs = [pair for given in by_item.values() for pair in combinations(given, 2)]
     values = [value for one, other in pairs if (value := _agreement(one, other)) is not None]
     if not values:
-        return "No item has the answers of two raters yet."
-    what = (
-        "give the same count"
-        if study.kind == "count"
-        else "agree which of two images is better, where neither ties them"
-    )
-    by_chance = "" if study.kind == "count" else " (50 % by chance)"
-    return f"Two raters of one item {what} in {100 * statistics.mean(values):.0f} % of cases{by_chance}; {len(values)} pairs of answers."
+        return "No two raters have answered the same item yet."
+    share = f"{100 * statistics.mean(values):.0f} %"
+    return {
+        "count": f"When two raters counted in the same image, they gave the same number {share} of the time.",
+        "preference": f"When two raters compared the same two images and each liked one better, it was the same one {share} "
+        "of the time (50 % if they guessed).",
+        "rating": f"When two raters rated the same image, their ratings were the same or one step apart {share} of the time.",
+    }[study.kind] + f" That is from {len(values)} pairs of answers."
+
+
+def links_csv(study: Study, names: Mapping[str, str], participants: Mapping[str, str], url: str) -> str:
+    """A row a rater: who it is, the private link, how many tasks there are."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["rater", "name", "participant", "tasks", "minutes", "link"])
+    for rater in study.active:
+        who = [rater.id, names.get(rater.id, ""), participants.get(rater.id, "")]
+        length = [len(rater.tasks), minutes(study, len(rater.tasks))]
+        writer.writerow([*map(guarded, who), *length, f"{url}/r/{rater.token}/"])
+    return out.getvalue()
 
 
 def _agreement(one: Answer, other: Answer) -> float | None:
-    """Of two answers to one item: 1 for the same count, else 0; the share of pairs of models ranked the same way."""
+    """Of two answers to one item: 1 for the same count, else 0; the share of pairs of models ranked the same way; the share
+    of ratings that differ by one at most."""
+    if one.ratings is not None and other.ratings is not None:
+        return statistics.mean(abs(a - b) <= 1 for a, b in zip(one.ratings, other.ratings))
     if one.count is not None and other.count is not None:
         return float(one.count == other.count)
     if one.ranks is None or other.ranks is None:

@@ -1,8 +1,11 @@
-"""What `ifuvit study` does: people count objects in models' images, or rank the images."""
+"""What `ifuvit study` does: people count objects in models' images, or rank or rate the images."""
 
+import ipaddress
 import shutil
 import socket
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,20 +13,25 @@ from ifuvit import results
 from ifuvit.data.prompts import read_prompts
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.studies.analysis import analyze_study
-from ifuvit.studies.answers import EXPORTS, read_answers
+from ifuvit.studies.answers import EXPORTS, collect, label_studio_interface, read_answers
 from ifuvit.studies.config import (
+    StudyAddRatersConfig,
     StudyAnalyzeConfig,
     StudyExportConfig,
     StudyImportConfig,
     StudyMakeConfig,
     StudyServeConfig,
+    StudyWithdrawConfig,
 )
 from ifuvit.studies.counting import count_items
-from ifuvit.studies.design import STUDY_FILE, Study, assign, make_raters, new_token, read_study
+from ifuvit.studies.design import STUDY_FILE, Rater, Study, assign, make_raters, new_token, read_study, write_study
 from ifuvit.studies.form import read_returned, write_forms
-from ifuvit.studies.making import CONSENT, make_items, parse_count, scene_captions
-from ifuvit.studies.sources import Drawn, draw, open_models, take
-from ifuvit.studies.store import DATABASE, Entry, Store
+from ifuvit.studies.making import make_items, parse_count, scene_captions
+from ifuvit.studies.people import add_raters, known_rater, mark_withdrawn
+from ifuvit.studies.progress import links_csv
+from ifuvit.studies.sources import ModelImages, generate_images, open_models, read_images
+from ifuvit.studies.store import DATABASE, Closed, Entry, Store
+from ifuvit.studies.texts import read_texts
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.devices import find_device
 from ifuvit.utils.errors import InputError
@@ -32,7 +40,6 @@ from ifuvit.utils.files import (
     atomic_directory,
     manifest,
     now,
-    write_json,
     write_manifest,
     write_text,
 )
@@ -53,46 +60,64 @@ def make(config: StudyMakeConfig) -> Study:
     OutputDirectory(config.out, MAKE).earlier()
     if (config.out / DATABASE).exists():
         raise InputError(f"--out {config.out}: holds a study with answers; give a new or empty directory")
-    consent = CONSENT if config.consent is None else _read_text(config.consent, "--consent")
+    texts = read_texts(config.language, config.texts)
+    consent = texts["consent"] if config.consent is None else _read_text(config.consent, "--consent")
     drawings = config.out.with_name(f"{config.out.name}.drawings")
-    drawn = _images(config, drawings)
-    with atomic_directory(config.out) as directory:
-        items, checks, size = make_items(
-            config.kind, drawn, directory, checks=config.checks, seed=config.seed, size=config.size
+    sources = _images(config, drawings)
+    with atomic_directory(config.out, private=(STUDY_FILE,)) as directory:
+        made = make_items(
+            config.kind,
+            sources,
+            directory,
+            checks=config.checks,
+            practice=config.practice,
+            seed=config.seed,
+            size=config.size,
         )
+        fewest = len(made.items) * config.answers_per_item // config.raters
+        if config.repeats > fewest // 2:
+            raise InputError(
+                f"--repeats {config.repeats}: a rater has {fewest} items, of which half at most can come again"
+            )
         tasks = assign(
-            items,
-            checks,
-            models=len(config.models) if config.kind == "preference" else 0,
+            made.items,
+            made.checks,
+            practice=made.practice,
+            kind=config.kind,
+            models=len(config.models),
             raters=config.raters,
-            raters_per_item=config.answers_per_item,
+            wanted={item.id: config.answers_per_item for item in made.items},
             repeats=config.repeats,
             seed=config.seed,
         )
         study = Study(
             id=new_token()[:12],
             kind=config.kind,
-            title=config.title,
+            title=config.title or texts["title"],
             consent=consent,
             models=config.model_names,
-            items=items,
-            checks=checks,
+            items=made.items,
+            checks=made.checks,
+            practice=made.practice,
+            aspects=config.rated,
+            comments=config.comments,
+            texts=texts,
             raters=make_raters(tasks),
             raters_per_item=config.answers_per_item,
             owner_token=new_token(),
+            join_token=new_token(),
             seed=config.seed,
-            image_size=size,
+            image_size=made.size,
         )
-        write_json(directory / STUDY_FILE, to_dict(study))
+        write_study(directory, study)
         write_manifest(
-            directory, MAKE, to_dict(config), started=started, seed=config.seed, sources=[one.source for one in drawn]
+            directory, MAKE, to_dict(config), started=started, seed=config.seed, sources=[one.source for one in sources]
         )
-    (config.out / STUDY_FILE).chmod(0o600)  # it has everybody's tokens
     shutil.rmtree(drawings, ignore_errors=True)
     return study
 
 
-def _images(config: StudyMakeConfig, drawings: Path) -> list[Drawn]:
+def _images(config: StudyMakeConfig, drawings: Path) -> list[ModelImages]:
     """Every model's images; generated into `drawings`, unless they are there."""
     device = find_device(config.device)
     targets = open_models(config.models, captions=config.captions, device=device)
@@ -102,11 +127,11 @@ def _images(config: StudyMakeConfig, drawings: Path) -> list[Drawn]:
                 "--prompts-file and --images-per-prompt are for models that generate; images have their prompts"
             )
         given = zip(targets, config.model_names, config.models)
-        return [take(target, name, Path(model)) for target, name, model in given]
+        return [read_images(target, name, Path(model)) for target, name, model in given]
     prompts = _prompts(config)
     batch_size = config.batch_size or (8 if device.type == "cpu" else 64)
     return [
-        draw(target, name, prompts, drawings, config.sampling, seed=config.seed, batch_size=batch_size)
+        generate_images(target, name, prompts, drawings, config.sampling, seed=config.seed, batch_size=batch_size)
         for target, name in zip(targets, config.model_names)
     ]
 
@@ -120,7 +145,7 @@ def _prompts(config: StudyMakeConfig) -> list[str]:
     if config.kind == "count":
         for prompt in prompts:
             parse_count(prompt)
-    images = config.images_per_prompt or {"count": 10, "preference": 1}[config.kind]
+    images = config.images_per_prompt or (10 if config.kind == "count" else 1)
     return [prompt for prompt in prompts for _ in range(images)]
 
 
@@ -140,7 +165,7 @@ def import_answers(config: StudyImportConfig) -> tuple[int, int]:
     """Add the answers of files to a study's; returns how many there are, and how many of them are new.
 
     Raises:
-        InputError: a study or answers that are missing or broken.
+        InputError: a study or answers that are missing or broken, or a closed study.
     """
     study = read_study(config.study)
     entries: list[Entry] = []
@@ -149,15 +174,17 @@ def import_answers(config: StudyImportConfig) -> tuple[int, int]:
         given, consents = read_returned(study, file)
         entries += given
         agreed |= consents
-    store = Store(config.study)
-    try:
-        return len(entries), store.merge(entries, agreed=agreed)
-    finally:
-        store.close()
+    with _store(config.study) as store:
+        try:
+            return len(entries), store.merge(entries, agreed=agreed, even_closed=config.even_closed)
+        except Closed:
+            raise InputError(
+                f"{config.study}: the study is closed; open it again on the owner's page, or give --even-closed"
+            ) from None
 
 
 def export(config: StudyExportConfig) -> None:
-    """Write answers or forms to `config.out`.
+    """Write answers, tasks, links or forms to `config.out`.
 
     Raises:
         InputError: a study that is missing or broken, or an output that cannot be written.
@@ -165,17 +192,74 @@ def export(config: StudyExportConfig) -> None:
     study = read_study(config.study)
     if config.format == "forms":
         write_forms(study, config.study, config.out)
-    elif config.out.is_dir():
+        return
+    if config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory; give the name of a file")
-    else:
-        _, write = EXPORTS[config.format]
-        write_text(config.out, write(study, read_answers(config.study)))
+    if config.format == "links":
+        with _store(config.study) as store:
+            links = links_csv(study, store.names(), store.participants(), config.url.rstrip("/"))
+        write_text(config.out, links, private=True)
+        return
+    _, write = EXPORTS[config.format]
+    write_text(config.out, write(study, [] if config.format == "label-studio-tasks" else read_answers(config.study)))
+    if config.format.startswith("label-studio"):
+        write_text(config.out.with_suffix(".xml"), label_studio_interface(study))
+
+
+@contextmanager
+def _store(directory: Path) -> Iterator[Store]:
+    """The answers of a study.
+
+    Raises:
+        InputError: they cannot be read or written.
+    """
+    store = Store(directory)
+    try:
+        yield store
+    except sqlite3.Error as error:
+        raise InputError(f"{directory / DATABASE}: nothing was changed ({error}); try again") from None
+    finally:
+        store.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- people
+
+
+def add(config: StudyAddRatersConfig) -> tuple[tuple[Rater, ...], int]:
+    """Add raters; see `people.add_raters`."""
+    read_study(config.study)
+    with _store(config.study) as store:
+        answers = collect(read_study(config.study), store.entries())
+    return add_raters(
+        config.study,
+        answers,
+        config.number,
+        replacing=config.replacing,
+        raters_per_item=config.raters_per_item,
+    )
+
+
+def withdraw(config: StudyWithdrawConfig) -> int:
+    """Delete all that a rater left; returns how many answers there were. A command that was killed may be given again.
+
+    Raises:
+        InputError: there is no such rater, or the answers cannot be written now.
+    """
+    known_rater(read_study(config.study), config.rater)
+    with _store(config.study) as store:
+        mark_withdrawn(config.study, config.rater)  # first, so that nothing comes in any more
+        return store.forget(config.rater)
 
 
 # ---------------------------------------------------------------------------------------------------------- analyzing
 
 
-def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.PreferenceStudy | results.CountStudy]:
+_RESULTS = {"preference": results.PreferenceStudy, "count": results.CountStudy, "rating": results.RatingStudy}
+
+
+def analyze(
+    config: StudyAnalyzeConfig,
+) -> tuple[Path, results.PreferenceStudy | results.CountStudy | results.RatingStudy]:
     """Analyze a study; returns the file that was written and what it holds.
 
     Raises:
@@ -204,6 +288,7 @@ def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.PreferenceStudy |
         answers,
         automatic=automatic,
         least_passed=config.least_passed,
+        least_pace=config.least_pace,
         samples=config.samples,
         seed=config.seed,
     )
@@ -215,7 +300,7 @@ def analyze(config: StudyAnalyzeConfig) -> tuple[Path, results.PreferenceStudy |
             "counter": facts,
             **analysis,
         },
-        results.PreferenceStudy if study.kind == "preference" else results.CountStudy,
+        _RESULTS[study.kind],
     )
     written = config.out or config.study / "analysis.json"
     results.write(written, result)
@@ -232,27 +317,62 @@ def serve(config: StudyServeConfig, *, say: Callable[[str], None]) -> None:
         say: called with what the owner should know, when the server listens.
 
     Raises:
-        InputError: no study, packages that are missing, or a port that is taken.
+        InputError: no study, packages that are missing, a port that is taken, or no address to give to raters.
     """
     try:
-        import uvicorn
-
+        from ifuvit.studies.connections import run
         from ifuvit.studies.server import make_app
     except ImportError as error:
         raise InputError(f"serving requires more packages ({error.name}): pip install 'ifuvit[study]'") from None
 
     study = read_study(config.study)
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    url = (config.url or f"http://{host}:{config.port}").rstrip("/")
+    url = config.url.rstrip("/") if config.url else f"http://{address(config.host)}:{config.port}"
     try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        listening = socket.create_server((config.host, config.port), family=family, backlog=1024)
+        listening = socket.create_server((config.host, config.port), family=family, backlog=128)
     except OSError as error:
         raise InputError(f"--host {config.host} --port {config.port}: cannot listen there ({error.strerror})") from None
-    app = make_app(config.study, url=url)
-    say(f"the owner's page, with every rater's link: {url}/owner/{study.owner_token}/")
+    app = make_app(
+        config.study,
+        url=url,
+        participant_parameter=config.participant_parameter,
+        completion_code=config.completion_code,
+        completion_url=config.completion_url,
+    )
+    say(f"raters reach the study at {url}")
+    say(f"your own page, with every rater's link: {url}/owner/{study.owner_token}/")
     if config.host not in ("127.0.0.1", "localhost", "::1"):
         say("others can reach this server; links and answers travel unencrypted unless a proxy encrypts them")
-    # No log of requests: they have the tokens in them.
-    settings = uvicorn.Config(app, access_log=False, server_header=False, log_level="warning")
-    uvicorn.Server(settings).run(sockets=[listening])
+    elif config.url is None:
+        say("only this machine can reach it; for colleagues in the same network give --host 0.0.0.0")
+    run(app, listening)
+
+
+def address(host: str) -> str:
+    """The host as it stands in links: for one that means all of the machine's addresses, the one in its network.
+
+    Raises:
+        InputError: the machine has no such address.
+    """
+    if host not in _EVERYWHERE:
+        return f"[{host}]" if ":" in host else host
+    family, anywhere = _EVERYWHERE[host]
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((anywhere, 9))  # of a datagram socket: nothing is sent, but the way out is looked up
+            found = ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
+    except OSError:
+        found = None
+    if found is None or found.is_loopback or found.is_unspecified:
+        raise InputError(
+            f"--host {host}: this machine's address in a network is not known; give --url http://ADDRESS:PORT as raters reach it"
+        )
+    return f"[{found}]" if found.version == 6 else str(found)
+
+
+_EVERYWHERE = {
+    "0.0.0.0": (socket.AF_INET, "192.0.2.1"),
+    "": (socket.AF_INET, "192.0.2.1"),
+    "::": (socket.AF_INET6, "2001:db8::1"),
+}
+"""Hosts that mean all addresses, and an address (of documentation's own networks) that lies outside."""

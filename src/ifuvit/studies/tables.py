@@ -3,26 +3,31 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ifuvit.studies.analysis import LEAST_PASSED
 from ifuvit.studies.design import Study, answer_deviation, items_needed, raters_needed
 from ifuvit.studies.design import interval_width as width_of
+from ifuvit.studies.pages import minutes
 
 
 def overview(study: Study, interval_width: float | None) -> str:
     """What a new study asks of its raters, and how many it takes for intervals of a wished width."""
     count = study.kind == "count"
     tasks = sorted({len(rater.tasks) for rater in study.raters})
-    per_model = len(study.items) // len(study.models) if count else len(study.items)
+    per_model = len(study.items) if study.kind == "preference" else len(study.items) // len(study.models)
     deviation = answer_deviation(study.kind, len(study.models))
     wished = interval_width or (0.1 if count else 0.3)
-    what = "share of right counts" if count else "mean points"
+    what = {"count": "share of right counts", "preference": "mean points", "rating": "mean rating"}[study.kind]
     present = width_of(items=per_model, raters_per_item=study.raters_per_item, deviation=deviation)
     needed = raters_needed(wished, items=per_model, deviation=deviation)
     lines = [
         f"{len(study.items)} items for {study.raters_per_item} of {len(study.raters)} raters each; "
-        f"{' to '.join(str(number) for number in dict.fromkeys((tasks[0], tasks[-1])))} tasks a rater, repeats and checks "
-        "among them",
-        f"expected 95 % interval of a model's {what}: {present:.2g} wide, if half of the variance is between items",
+        f"{' to '.join(str(number) for number in dict.fromkeys((tasks[0], tasks[-1])))} tasks a rater, with practice, "
+        f"repeats and checks: about {minutes(study, tasks[-1])} minutes",
+        f"expected 95 % interval of a model's {what}: at least {present:.2g} wide (half of the variance is taken to be between "
+        "items; how much raters differ comes on top)",
     ]
+    if checks := len(study.checks):
+        lines.append(f"a rater is flagged who fails {_failures(checks)} of {checks} attention checks")
     if needed is None:
         items = items_needed(wished, raters_per_item=study.raters_per_item, deviation=deviation)
         lines.append(
@@ -35,6 +40,11 @@ def overview(study: Study, interval_width: float | None) -> str:
     return "\n".join(lines)
 
 
+def _failures(checks: int) -> int:
+    """How many failed checks flag a rater, at the least share that has to be passed."""
+    return next((failed for failed in range(2, checks + 1) if checks - failed < LEAST_PASSED * checks), checks)
+
+
 def result_table(result: Mapping[str, Any]) -> str:
     """Models, agreement, checks; after the numbers of everybody those without flagged raters."""
     answers = result["answers"]
@@ -44,13 +54,32 @@ def result_table(result: Mapping[str, Any]) -> str:
         f"{answers['skipped']} skipped, {answers['cannot_tell']} could not tell (brackets: 95 % intervals)"
     ]
     for title, numbers in parts(result).items():
-        of_models = _preference if result["kind"] == "preference study" else _count
+        of_models = {"preference study": _preference, "count study": _count, "rating study": _ratings}[result["kind"]]
         lines += ["", title, *of_models(numbers), *_agreement(numbers)]
-    flagged = [row for row in result["raters"] if row["flagged"]]
-    lines += ["", *(f"flagged: {row['rater']}, {row['passed']} of {row['checks']} checks passed" for row in flagged)]
-    if not flagged:
-        lines += [f"no rater is flagged: everybody passed {100 * result['least_passed']:g} % of the checks or more"]
-    return "\n".join(lines)
+    if answers["answered"] < FEW:
+        lines += ["", f"fewer than {FEW} answers: too few to conclude anything from these numbers"]
+    return "\n".join([*lines, "", *_flags(result)])
+
+
+FEW = 30
+
+
+def _flags(result: Mapping[str, Any]) -> list[str]:
+    """Who is flagged and why, or why nobody is."""
+    lines = []
+    for row in result["raters"]:
+        if row["flagged"]:
+            fast = f", {row['median_seconds']:.1f} s a task" if row["fast"] else ""
+            lines.append(f"flagged: {row['rater']}, {row['passed']} of {row['checks']} checks passed{fast}")
+    checked = [row for row in result["raters"] if row["checks"]]
+    if lines:
+        return lines
+    if not checked:
+        return ["no rater is flagged, but nobody has done an attention check either"]
+    return [
+        f"no rater is flagged: nobody of the {len(checked)} who did attention checks failed more than one and passed fewer "
+        f"than {100 * result['least_passed']:g} %, or was much faster than the others"
+    ]
 
 
 def parts(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -130,11 +159,28 @@ def _count(numbers: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _ratings(numbers: Mapping[str, Any]) -> list[str]:
+    aspects = numbers["aspects"]
+    models = list(dict.fromkeys(model for one in aspects.values() for model in one["means"]))
+    rows = [[model, *(_cell(one["means"].get(model)) for one in aspects.values())] for model in models]
+    lines = _rows(["model", *aspects], rows)
+    for place, one in enumerate(models):
+        for other in models[place + 1 :]:
+            found = ", ".join(f"{name} {_cell(of['differences'][one][other])}" for name, of in aspects.items())
+            lines.append(f"{one} less {other}: {found}")
+    return lines
+
+
 def _agreement(numbers: Mapping[str, Any]) -> list[str]:
-    agreement, consistency = numbers["agreement"], numbers["self_consistency"]
-    told = [f"Krippendorff's alpha {_cell(agreement['krippendorffs_alpha'])}"]
-    if agreement.get("kendalls_w") is not None:
-        told += [f"Kendall's W {_cell(agreement['kendalls_w'])}"]
+    consistency = numbers["self_consistency"]
+    if "aspects" in numbers:
+        alphas = [f"{name} {_cell(of['agreement']['krippendorffs_alpha'])}" for name, of in numbers["aspects"].items()]
+        told = [f"Krippendorff's alpha: {', '.join(alphas)}"]
+    else:
+        agreement = numbers["agreement"]
+        told = [f"Krippendorff's alpha {_cell(agreement['krippendorffs_alpha'])}"]
+        if agreement.get("kendalls_w") is not None:
+            told += [f"Kendall's W {_cell(agreement['kendalls_w'])}"]
     if consistency["repeats"]:
         told += [f"same answer to {_cell(consistency['same'], percent=True)} % of {consistency['repeats']} repeats"]
     return ["; ".join(told)]

@@ -2,13 +2,15 @@
 
     RUN/config.json
     RUN/checkpoints/step-00001000/
-        model.safetensors  ema.safetensors  optimizer.safetensors  state.json
+        model.safetensors  ema.safetensors  optimizer.safetensors  state.json  checksums.json
 
 Everything is gathered into full tensors with torch.distributed's state-dict functions, so a checkpoint does not depend
 on how many processes wrote it or how they had sharded the model.
 """
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +28,17 @@ from ifuvit.utils.config import from_dict, set_fields, to_dict
 from ifuvit.utils.devices import use_bf16
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import OutputDirectory, atomic_directory, is_full_disk, read_json, write_json, write_text
+from ifuvit.utils.files import (
+    OutputDirectory,
+    atomic_directory,
+    atomic_path,
+    is_full_disk,
+    is_present,
+    read_json,
+    verify_checksums,
+    write_checksums,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from ifuvit.data.encoded import EncodedDataset
@@ -49,6 +61,17 @@ def settle_precision(config: TrainConfig) -> TrainConfig:
 
     # The smallest common one: processors of one launch may differ.
     return set_fields(config, precision="bf16" if set(processes.all_gather(choose)) == {"bf16"} else "fp32")
+
+
+@contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """In the block no other process trains in this run directory.
+
+    Raises:
+        InputError: one does, or the directory holds something else.
+    """
+    with _directory(run).lock():
+        yield
 
 
 def claim(config: TrainConfig, dataset: "EncodedDataset", images: int, normalization: LatentNormalization) -> None:
@@ -88,16 +111,25 @@ def read_normalization(run: Path) -> LatentNormalization | None:
 
 
 def is_finished(config: TrainConfig) -> bool:
-    """Whether `out` holds a run of this recipe that has reached its last step. A precision of "auto" is any."""
-    if not (config.out / "manifest.json").is_file():
+    """Whether `out` holds a run of this recipe that has reached its last step, and published what it has learned there. A
+    precision of "auto" is any."""
+    if not (config.out / "manifest.json").is_file() or published_step(config.out) != config.steps:
         return False
     manifest, mine = read_json(config.out / "manifest.json"), to_dict(config.recipe)
-    if manifest.get("command") != "train" or manifest.get("steps") != config.steps:
+    if not isinstance(manifest, dict) or manifest.get("command") != "train" or manifest.get("steps") != config.steps:
         return False
-    theirs = manifest["config"].get("recipe", {})
-    if config.recipe.start.precision == "auto" and theirs:
-        mine["start"]["precision"] = theirs["start"]["precision"]
+    begun = manifest.get("config")
+    theirs = begun.get("recipe") if isinstance(begun, dict) else None
+    if config.recipe.start.precision == "auto" and isinstance(theirs, dict) and isinstance(theirs.get("start"), dict):
+        mine["start"]["precision"] = theirs["start"].get("precision")
     return theirs == mine
+
+
+def published_step(run: Path) -> int | None:
+    """The step of the weights in RUN/pipeline; None where there is none, or one that does not say."""
+    file = run / "pipeline" / "training.json"
+    facts = read_json(file) if file.is_file() else None
+    return facts.get("steps") if isinstance(facts, dict) else None
 
 
 def _directory(run: Path) -> OutputDirectory:
@@ -193,9 +225,34 @@ def path_of(run: Path, step: int) -> Path:
 
 
 def saved_steps(run: Path) -> list[int]:
-    """Steps of the whole checkpoints in a run, ascending."""
-    names = [path.parent.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*/state.json")]
-    return sorted(int(name) for name in names if name.isdecimal())  # not copies that somebody made
+    """Steps of the whole checkpoints in a run, ascending. Copies that somebody made ("step-00001000.bak") are none.
+
+    Raises:
+        InputError: there may be some, and they cannot be seen.
+    """
+    directory, steps = run / "checkpoints", []
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            if match := re.fullmatch(r"step-([0-9]{8,})", name):
+                try:
+                    (directory / name / "state.json").stat()
+                    steps.append(int(match[1]))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unseen(Path(error.filename or directory), error) from None
+    return sorted(steps)
+
+
+def _unseen(path: Path, error: OSError) -> InputError:
+    """What cannot be read is not taken for absent: training would begin again, and replace it."""
+    return InputError(
+        f"{path}: cannot be read ({error.strerror}); nothing was changed; make it readable, or move it away"
+    )
 
 
 def last_good(run: Path) -> str:
@@ -227,66 +284,84 @@ def full_disk_as_error(run: Path, step: Callable[[], int]) -> Iterator[None]:
 
 
 def write(run: Path, step: int, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write a checkpoint, then delete all but the newest `keep` (at least 1): while one is written, its predecessor is
-    still there. Later steps than this one are deleted too: they are damaged ones that the run had to pass over."""
+    """Write a checkpoint, then `prune`: while one is written, its predecessor is still there.
+
+    Raises:
+        InputError: weights that are not finite.
+    """
     from safetensors.torch import save_file
 
-    for left_over in (run / "checkpoints").glob(".step-*"):  # of a process that was killed while it wrote
-        shutil.rmtree(left_over, ignore_errors=True)
+    for name, tensor in checkpoint.model.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{run}: {name} is not finite after step {step}; training has diverged; {last_good(run)}")
+    parts = {"model": checkpoint.model, "ema": checkpoint.ema, "optimizer": checkpoint.optimizer}
     with atomic_directory(path_of(run, step)) as temporary:
-        for name, tensors in (
-            ("model", checkpoint.model),
-            ("ema", checkpoint.ema),
-            ("optimizer", checkpoint.optimizer),
-        ):
+        for name, tensors in parts.items():
             save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
         write_json(temporary / "state.json", dict(checkpoint.state))
-    saved = saved_steps(run)
-    good = [s for s in saved if s <= step]
-    for old in [s for s in saved if s not in good[-max(keep, 1) :]]:
-        shutil.rmtree(path_of(run, old), ignore_errors=True)
+        write_checksums(temporary, *(f"{name}.safetensors" for name in parts), "state.json")
+    prune(run, step, keep=keep)
     return path_of(run, step)
 
 
+def prune(run: Path, step: int, *, keep: int) -> None:
+    """Delete all checkpoints up to `step` but the newest `keep` (at least 1), those of later steps (they are damaged ones
+    that the run had to pass over), and what is left of ones that were not written or not deleted to the end."""
+    saved = saved_steps(run)
+    good = [s for s in saved if s <= step][-max(keep, 1) :]
+    for path in [*(run / "checkpoints").glob(".step-*"), *(run / "checkpoints").glob("step-*")]:
+        match = re.fullmatch(r"step-([0-9]{8,})", path.name)
+        if path.name.startswith(".") or match and int(match[1]) not in good:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def read_newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a run that can be read, or None where there is none; and what was wrong with newer ones. A
-    damaged one (a truncated file) is passed over for its predecessor.
+    """The newest whole checkpoint of a run, or None where there is none; and what was wrong with newer ones. A damaged one
+    (truncated, or with other checksums than it was written with) is passed over for its predecessor.
 
     Raises:
-        InputError: there are checkpoints, and none can be read.
+        InputError: there are checkpoints, and all are damaged or one cannot be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     problems: list[str] = []
     for step in reversed(saved_steps(run)):
         directory = path_of(run, step)
         try:
-            whole = Checkpoint(
-                model=load_file(directory / "model.safetensors"),
-                ema=load_file(directory / "ema.safetensors"),
-                optimizer=load_file(directory / "optimizer.safetensors"),
-                state=read_json(directory / "state.json"),
-            )
-        except (SafetensorError, OSError, InputError) as error:
+            return _read(directory, step), problems
+        except (InputError, FileNotFoundError) as error:
             problems.append(f"{directory}: {error}")
-        else:
-            return whole, problems
+        except OSError as error:
+            raise _unseen(directory, error) from None
     if problems:
         raise InputError(f"no readable checkpoint: {problems[0]}; delete the damaged ones to begin again")
     return None, []
 
 
+def _read(directory: Path, step: int) -> Checkpoint:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    verify_checksums(directory)
+    state = read_json(directory / "state.json")
+    if not isinstance(state, dict) or state.get("step") != step:
+        raise InputError("its state.json is that of another step")
+    try:
+        parts = {name: load_file(directory / f"{name}.safetensors") for name in ("model", "ema", "optimizer")}
+    except SafetensorError as error:
+        raise InputError(str(error)) from None
+    return Checkpoint(**parts, state=state)
+
+
 def trim_log(path: Path, step: int) -> None:
     """Cut metrics.jsonl back to what had been logged at `step`, so that a resumed run does not log twice. Lines that cannot be
     read are left out, as half a line from a kill in the middle of a write."""
-    if not path.is_file():
+    if not is_present(path):
         return
     kept = []
     for line in path.read_bytes().split(b"\n"):
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line.decode() + "\n")
-        except (ValueError, KeyError, TypeError):
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             continue
-    write_text(path, "".join(kept))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"".join(kept))

@@ -15,7 +15,7 @@ from ifuvit.diffusion.objective import DDPM, AnyObjective, Flow
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.utils.command_line import Inline, read_weights
+from ifuvit.utils.command_line import Inline, Prompt, read_weights
 from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, set_fields
 from ifuvit.utils.errors import InputError
 
@@ -153,6 +153,8 @@ class DataConfig:
     """Encoded data set that `ifuvit prepare` wrote."""
     val_data: Path | None = None
     """Encoded data set for the validation loss; default: some images of --data are held out of training."""
+    verify_data: bool = False
+    """Compare the SHA-256 of all files of these data sets first, of large ones too (up to 2 GB it is always done)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +183,12 @@ class SampleConfig(_Section):
 
     sample_every: NonNegative[int] = 5_000
     """Steps between sample grids; 0 is never."""
-    sample_prompts: tuple[str, ...] = ("a bus on a street", "two people", "three sheep in a field", "four red apples")
+    sample_prompts: tuple[Prompt, ...] = (
+        "a bus on a street",
+        "two people",
+        "three sheep in a field",
+        "four red apples",
+    )
     """Prompts of the sample grid, two images each from fixed seeds."""
 
 

@@ -71,15 +71,16 @@ def global_gradient_norm(norm: Any) -> "Tensor":
 
 
 class Stop:
-    """The number of the SIGTERM or SIGINT that arrived, if any."""
+    """The number of the SIGTERM, SIGINT or SIGHUP that arrived, if any."""
 
     number: int | None = None
 
 
 @contextmanager
 def graceful_shutdown() -> Iterator[Stop]:
-    """Record SIGTERM and SIGINT in the block, so that a checkpoint can be written first; a second one takes its usual course.
-    Outside the main thread, where Python does not handle signals, none is recorded."""
+    """Record SIGTERM, SIGINT and SIGHUP (a terminal that is closed) in the block, so that a checkpoint can be written first; a
+    second one takes its usual course. Under nohup SIGHUP stays ignored. Outside the main thread, where Python does not handle
+    signals, none is recorded."""
     stop = Stop()
     before: dict[int, Any] = {}
 
@@ -88,7 +89,11 @@ def graceful_shutdown() -> Iterator[Stop]:
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        recorded = [signal.SIGTERM, signal.SIGINT]
+        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+            recorded.append(hangup)
+        for number in recorded:
             before[number] = signal.signal(number, record)
     try:
         yield stop

@@ -1,5 +1,6 @@
 """Training from the first step to the last. `Run` (ifuvit.training.setup) has what the loop uses."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from ifuvit.training.config import TrainConfig
@@ -13,15 +14,25 @@ def train(config: TrainConfig) -> Path:
         which `ifuvit generate --model` takes.
 
     Raises:
-        InputError: settings or data that do not fit, or a loss or gradient that is not a number.
-        SystemExit: 143 or 130 after SIGTERM or SIGINT, when the checkpoint has been written.
+        InputError: settings or data that do not fit, another process that trains there, or a loss or gradient that is not
+            a number.
+        SystemExit: 143, 130 or 129 after SIGTERM, SIGINT or SIGHUP, when the checkpoint has been written.
     """
+    from ifuvit.training.checkpoint import lock
+
+    with nullcontext() if config.dry_run else lock(config.out):
+        _train(config)
+    return config.out
+
+
+def _train(config: TrainConfig) -> None:
     from ifuvit.training.distributed import graceful_shutdown, should_stop
     from ifuvit.training.setup import Run
 
     run = Run(config)
     if config.dry_run:
-        return config.out
+        return
+    run.publish_newest()
     with graceful_shutdown() as stop, run.progress():
         for batch in run.batches_left():
             # Learn. A batch depends on its step alone.
@@ -45,4 +56,3 @@ def train(config: TrainConfig) -> Path:
             if stopping:
                 break
     run.finish(stop)
-    return config.out

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -38,7 +39,7 @@ from ifuvit.training.validation import validate
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes, destroy_process_group_at_exit
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, now, write_manifest
+from ifuvit.utils.files import atomic_path, now, reading, write_manifest
 
 if TYPE_CHECKING:
     from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
@@ -98,9 +99,9 @@ class Run:
 
     def _open_data(self, config: TrainConfig) -> None:
         """Encoded data sets; some images of the first are held out where there is no second one for validation."""
-        self.dataset = EncodedDataset.open(config.data.data)
-        val_data = config.data.val_data
-        self.val_dataset = self.dataset if val_data is None else EncodedDataset.open(val_data)
+        val_data, verify = config.data.val_data, config.data.verify_data or None
+        self.dataset = EncodedDataset.open(config.data.data, verify=verify)
+        self.val_dataset = self.dataset if val_data is None else EncodedDataset.open(val_data, verify=verify)
         check_dataset(config.recipe.model, self.dataset, config.data.data)
         check_layouts(config.recipe, self.dataset, config.data.data)
         if self.val_dataset is not self.dataset:
@@ -166,10 +167,16 @@ class Run:
         if self.is_main:
             for problem in damaged:
                 print(f"skipped a damaged checkpoint: {problem}", file=sys.stderr)
-        self.step, self.pending, self.seconds = 0, [], 0.0
+        self.step, self.pending, self.seconds, self.restored = 0, [], 0.0, saved
         if saved is not None:
             checkpoint.restore(saved, self.model, self.ema, self.train_step.optimizers)
-            self.step, self.pending, self.seconds = (saved.state[key] for key in ("step", "pending", "seconds"))
+            with reading(checkpoint.path_of(out, saved.state["step"]) / "state.json"):
+                self.step, self.seconds = saved.state["step"], float(saved.state["seconds"])
+                self.pending = [[int(step), float(loss), float(norm)] for step, loss, norm in saved.state["pending"]]
+        if self.step > self.config.steps:
+            raise InputError(
+                f"--steps {self.config.steps}: {out} has {self.step} steps already; give --steps {self.step} or more"
+            )
         if self.is_main and not self.config.dry_run:
             checkpoint.trim_log(out / "metrics.jsonl", self.step)
 
@@ -191,6 +198,21 @@ class Run:
                 print(f"no sample grids: {error}", file=sys.stderr)
 
     # What the loop calls.
+
+    def publish_newest(self) -> None:
+        """What follows a checkpoint, for the one that the run resumes from, where a kill or a full disk came in between: the
+        pipeline directory, the deletion of older checkpoints, and the sample grid."""
+        if self.restored is None:
+            return
+        self.begun = time.monotonic()
+        if self.is_main:
+            checkpoint.prune(self.config.out, self.step, keep=self.config.checkpoints.keep_checkpoints)
+            if checkpoint.published_step(self.config.out) != self.step:
+                self._write_pipeline(self.restored.ema)
+        self.restored = None
+        missing = self.is_main and self.pipeline is not None and not self._grid.is_file()
+        if self.is_due(self.config.samples.sample_every) and self._any(missing):
+            self.sample()
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -307,7 +329,7 @@ class Run:
             self.pipeline.model.load_state_dict(average)
             prompts = [prompt for prompt in self.config.samples.sample_prompts for _ in range(2)]
             images = self.pipeline(prompts, num_inference_steps=25, seed=0)
-            with atomic_path(self.config.out / "samples" / f"step-{self.step:08d}.png") as path:
+            with atomic_path(self._grid) as path:
                 make_grid(images, prompts).save(path, format="PNG")
 
     def finish(self, stop: Stop) -> None:
@@ -345,6 +367,15 @@ class Run:
         if self.recipe.objective.starts_from_noise:
             return None
         return self.dataset.initial_latents_distribution(self.normalization)
+
+    @property
+    def _grid(self) -> Path:
+        """The sample grid of the present step."""
+        return self.config.out / "samples" / f"step-{self.step:08d}.png"
+
+    def _any(self, flag: bool) -> bool:
+        """Whether a flag is set in any process."""
+        return bool(cast(Tensor, self.accelerator.gather(torch.tensor([float(flag)], device=self.device))).max())
 
     def _seconds(self) -> float:
         """Spent on training, in all sessions of the run."""

@@ -9,12 +9,13 @@ import dataclasses
 import difflib
 import inspect
 import io
+import math
 import re
 import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -155,11 +156,22 @@ def _registry(*, all_kinds: bool = False) -> Any:
         all_kinds: a section that may be of several kinds has the options of all of them, not those of its default's kind.
     """
     from tyro.conf import arg
-    from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+    from tyro.constructors import (
+        ConstructorRegistry,
+        PrimitiveConstructorSpec,
+        PrimitiveTypeInfo,
+        StructConstructorSpec,
+        StructFieldSpec,
+        StructTypeInfo,
+    )
 
     registry = ConstructorRegistry()
     inside = False
     kinds: dict[Any, list[Any]] = {}
+
+    @registry.primitive_rule
+    def plain(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        return _spec(info.type) if info.type in _READERS else None
 
     def described(spec: StructFieldSpec) -> StructFieldSpec:
         if all_kinds and typing.get_origin(spec.type) in (Union, types.UnionType):
@@ -192,6 +204,67 @@ def _registry(*, all_kinds: bool = False) -> Any:
         return replace(spec, fields=tuple(map(described, merged.values())))
 
     return registry
+
+
+def _read_int(text: str) -> int:
+    value = int(text)
+    if not -_MOST < value < _MOST:
+        raise ValueError
+    return value
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _read_text(text: str) -> str:
+    text.encode()  # a name in another encoding is no text
+    return text
+
+
+def _read_filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError
+    return _read_text(text)
+
+
+def _read_path(text: str) -> Path:
+    if not text.strip():  # it would be the working directory
+        raise ValueError
+    return Path(text)
+
+
+_MOST = 2**63
+"""Beyond what numpy and torch count with."""
+
+_READERS: Mapping[Any, Callable[[str], Any]] = {int: _read_int, float: _read_float, str: _read_filled, Path: _read_path}
+
+
+def _spec(kind: Any, read: Callable[[str], Any] | None = None) -> Any:
+    """How tyro makes a value of one of these types from an argument."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    def fits(value: Any) -> bool | Literal["~"]:
+        if kind is float and type(value) is int:
+            return "~"
+        return type(value) is kind or kind is Path and isinstance(value, Path)
+
+    def construct(arguments: list[str]) -> Any:
+        try:
+            return (read or _READERS[kind])(arguments[0])
+        except ValueError:
+            raise ValueError(f"'{arguments[0]}'") from None  # `_message` says why
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=_NAMES[kind],
+        instance_from_str=construct,
+        is_instance=fits,
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _inlined(spec: Any) -> Any:
@@ -244,6 +317,9 @@ def _default_hint(default: str) -> str:
 
 
 _NAMES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+
+Prompt = Annotated[str, _spec(str, _read_text)]
+"""Text of a command line that may be empty: the null caption."""
 
 
 def _metavar(hint: Any, name: str) -> str | None:
@@ -337,11 +413,29 @@ def _message(box: str, options: Mapping[str, str]) -> str:
     if found := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of (.*)", text):
         value, option, choices = found.groups()
         allowed = options.get(option) or "|".join(re.findall(r"'([^']+)'", choices))
-    elif found := re.match(r"Error parsing (--\S+): ", text):
+    elif found := re.match(r"Error parsing (--\S+|\[?[A-Z_]+(?: \.\.\.\])?): ", text):
         option = found[1]
         listed = re.search(r"\['(.*?)'\]", text)
         value = listed[1].replace("', '", " ") if listed else text.rsplit(": ", 1)[-1].strip("'")
-        allowed = options.get(option, "something else")
+        allowed = options.get(option, "TEXT")
     else:
         return re.sub(r"^Error parsing [\w.]+: ", "", text)  # the name of a class tells a user nothing
-    return f"{option} {value}: must be {allowed.replace('|', ' or ')}"
+    return f"{option} {_shown(value)}: must be {allowed.replace('|', ' or ')}{_because(value)}"
+
+
+def _shown(value: str) -> str:
+    """A value as an error shows it, on one line of text."""
+    text = value.encode("utf-8", "backslashreplace").decode()
+    return (text if len(text) <= 60 else f"{text[:57]}...") if text.strip() else repr(value)
+
+
+def _because(value: str) -> str:
+    """What is wrong with a value of the right form."""
+    words = [word.lower().lstrip("+-") for word in value.split()]
+    if {"nan", "inf", "infinity"} & set(words):
+        return ", and finite"
+    if any(word.isdecimal() and len(word) >= len(str(_MOST)) for word in words):
+        return ", and smaller"
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        return ", and of UTF-8"
+    return "" if words else ", and not empty"

@@ -1,4 +1,4 @@
-"""Output: files and directories that appear whole or not at all, the directory a command writes, and its manifest."""
+"""Output: files and directories that appear whole or not at all, the directory a command writes, its lock, and its manifest."""
 
 import errno
 import hashlib
@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: two commands in one directory are not told from one
+    fcntl = None
 
 from ifuvit.utils.errors import InputError
 
@@ -37,21 +43,25 @@ def _begin(path: Path, create: Callable[..., str]) -> Path:
         raise InputError(f"{path}: cannot be written; {path.parent} is not a directory that takes files") from None
 
 
-def _finish(path: Path) -> None:
+def _finish(path: Path, private: tuple[str, ...] = (), *, sync: bool = True) -> None:
     """Give ordinary permissions to what was written (temporaries may be read by their owner only), and put it on the disk: a
-    rename that survives a power cut must not name data that did not."""
-    umask = os.umask(0)
-    os.umask(umask)
+    rename that survives a power cut must not name data that did not. What has a name of the pattern `private` stays its
+    owner's."""
+    umask = 0o077
+    if not any(fnmatch(path.name, pattern) for pattern in private):
+        umask = os.umask(0)
+        os.umask(umask)
     if path.is_dir():
         for entry in path.iterdir():
             if not entry.is_symlink():
-                _finish(entry)
+                _finish(entry, private)
         path.chmod(0o777 & ~umask)
         _sync_directory(path)
     else:
         path.chmod(0o666 & ~umask)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
 
 
 def _sync_directory(path: Path) -> None:
@@ -69,9 +79,14 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, private: bool = False, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path` for a file to be written to; it takes the name `path`, on the disk, only if the
     block ends without an exception, and is removed otherwise. Parent directories are made.
+
+    Args:
+        path: the file.
+        private: only its owner may read the file, at any moment.
+        sync: wait for the disk. Without, a power cut may leave an empty or torn file.
 
     Raises:
         InputError: `path` is a directory, or lies where there can be no file.
@@ -82,11 +97,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = _begin(path, _temporary_file)
     try:
         yield temporary
-        _finish(temporary)
+        _finish(temporary, ("*",) if private else (), sync=sync)
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        if sync:
+            _sync_directory(path.parent)
     except OSError as error:
-        if error.filename is None:  # a full disk is noticed by a write, which does not know the file's name
+        # A write does not know the file's name, and that of the temporary tells nobody anything.
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
     finally:
@@ -94,10 +111,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
+def atomic_directory(path: str | Path, *, private: tuple[str, ...] = ()) -> Iterator[Path]:
     """Like `atomic_path` for a whole directory. A directory already at `path` is replaced at the end, and is put back
     if the replacement fails; hidden entries of it that are not temporary (.git, .nfs...) are kept. (A process killed in the
-    instant between the two renames leaves it next to `path` as `.NAME.RANDOM.old`.)
+    instant between the two renames leaves it next to `path` as `.NAME.RANDOM.old`; `lock` puts it back.)
+
+    Args:
+        private: patterns of names of files that only their owner may read, at any moment.
 
     Raises:
         InputError: `path` is a file, or lies where there can be no directory.
@@ -110,7 +130,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     temporary = _begin(path, tempfile.mkdtemp)
     try:
         yield temporary
-        _finish(temporary)
+        _finish(temporary, private)
         old = temporary.with_suffix(".old")
         try:
             if path.exists():
@@ -139,15 +159,18 @@ def is_full_disk(error: BaseException) -> bool:
     return any(os.strerror(number) in str(error) for number in full)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
+    """Write a text file, whole or not at all; see `atomic_path`."""
+    with atomic_path(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
+    """Write `value` as indented JSON, whole or not at all; see `atomic_path`. What UTF-8 cannot hold, as a path of Latin-1
+    bytes, is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(path, private=private) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: str | Path) -> Any:
@@ -160,6 +183,99 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: is a directory, not a JSON file") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a valid JSON file ({error}); it may be truncated") from None
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """`read_json` of a file whose top level is an object; anything else is an InputError that names it."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds a {type(value).__name__}, not an object with fields")
+    return value
+
+
+@contextmanager
+def reading(file: str | Path) -> Iterator[None]:
+    """Whatever goes wrong in the block with values that were read from `file` becomes one line that names it.
+
+    Raises:
+        InputError: in place of a missing key, a value of another type, and the like.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, EOFError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise InputError(f"{file}: damaged, or not what ifuvit writes ({reason})") from None
+
+
+def is_present(path: Path) -> bool:
+    """Whether there is anything at `path`. What cannot be seen is not taken for absent, as `Path.exists` does.
+
+    Raises:
+        OSError: it cannot be found out (no permission, a fault of the disk).
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+CHECKSUMS = "checksums.json"
+
+
+def write_checksums(directory: Path, *names: str) -> None:
+    """Write the SHA-256 of files of a directory into its checksums.json, for `verify_checksums`."""
+    write_json(directory / CHECKSUMS, {name: sha256(directory / name) for name in names})
+
+
+def verify_checksums(directory: Path) -> None:
+    """Compare the files that a directory's checksums.json lists; a directory without one is not checked.
+
+    Raises:
+        InputError: one is missing or was changed.
+    """
+    file = directory / CHECKSUMS
+    if not is_present(file):
+        return
+    sums = read_json(file)
+    if not isinstance(sums, dict):
+        raise InputError(f"{file}: not a list of checksums; it is damaged")
+    for name, expected in sums.items():
+        path = directory / name
+        if not is_present(path):
+            raise InputError(f"{path}: is missing, and {CHECKSUMS} next to it lists it")
+        if sha256(path) != expected:
+            raise InputError(
+                f"{path}: its SHA-256 is not that of {file}: damaged; copy it again (if you changed it on purpose, delete "
+                f"{CHECKSUMS})"
+            )
+
+
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with a checksum of their own, which `unseal` compares."""
+    return {**values, "checksum": _checksum(values)}
+
+
+def unseal(values: dict[str, Any], *, where: str | Path) -> dict[str, Any]:
+    """The inverse of `seal`; values without a checksum are as they are.
+
+    Raises:
+        InputError: they were changed since; `where` names the file.
+    """
+    plain = {key: value for key, value in values.items() if key != "checksum"}
+    if "checksum" in values and values["checksum"] != _checksum(plain):
+        raise InputError(
+            f"{where}: was changed since it was written: damaged; copy it again (if you changed it on purpose, remove its "
+            '"checksum")'
+        )
+    return plain
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    as_read = json.loads(json.dumps(values))  # keys are text
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: str | Path) -> str:
@@ -216,8 +332,8 @@ def manifest(command: str, config: Mapping[str, Any], *, started: str, **facts: 
 def write_manifest(
     directory: str | Path, command: str, config: Mapping[str, Any], *, started: str, **facts: Any
 ) -> None:
-    """Write `manifest` as `manifest.json` into the directory that the command wrote."""
-    write_json(Path(directory) / "manifest.json", manifest(command, config, started=started, **facts))
+    """Write `manifest`, sealed, as `manifest.json` into the directory that the command wrote."""
+    write_json(Path(directory) / "manifest.json", seal(manifest(command, config, started=started, **facts)))
 
 
 # ------------------------------------------------------------------------------------------------- a command's directory
@@ -239,9 +355,102 @@ def check_writable(directory: Path, *, flag: str = "--out") -> None:
     if not place.is_dir():
         raise InputError(f"{flag} {directory}: {'' if place == directory else f'{place} '}is a file; give a directory")
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=place))
+        tempfile.TemporaryFile(dir=place).close()  # has no name, so that a killed process leaves nothing
     except OSError as error:
         raise InputError(f"{flag} {directory}: cannot be written ({error.strerror}); give another directory") from None
+
+
+# Temporaries of the contexts above.
+_REST = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>tmp|old)")
+
+
+@contextmanager
+def lock(path: Path, *, inside: bool = False, flag: str = "--out") -> Iterator[None]:
+    """In the block this process alone writes `path`, and what killed processes left of their writing is removed first.
+
+    The lock is advisory and the system's, so it ends with its process, however that ends; the file that carries it says who
+    has it. Every process of a launch has its own. File systems without locks, and Windows, are written without one.
+
+    Args:
+        path: a file, or a directory that appears as a whole; with `inside` a directory that is written step by step.
+        inside: have the lock in the directory, which is made if need be (and removed again if it stays empty).
+        flag: where the user gave `path`, for errors.
+
+    Raises:
+        InputError: another process writes there, or nobody can.
+    """
+    if fcntl is None:
+        yield
+        return
+    rank = os.environ.get("RANK", "0")
+    name = ".lock" if rank == "0" else f".lock-{rank}"
+    file = path / name if inside else path.with_name(f".{path.name}{name}")
+    made = []
+    try:
+        for place in reversed([file.parent, *file.parent.parents]):
+            if not place.exists():
+                place.mkdir(exist_ok=True)
+                made.append(place)
+        descriptor = _acquire(file, f"{flag} {path}")
+    except OSError as error:
+        raise InputError(f"{flag} {path}: cannot be written ({error.strerror}); give another place") from None
+    try:
+        if rank == "0" and os.environ.get("WORLD_SIZE", "1") == "1":
+            _remove_rests(path if inside else path.parent, None if inside else path.name)
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        os.close(descriptor)
+        for place in reversed(made):
+            try:
+                place.rmdir()
+            except OSError:  # something is in it
+                break
+
+
+def _acquire(file: Path, what: str) -> int:
+    """The descriptor of a lock file that has the lock, with the name of this process in it."""
+    assert fcntl is not None
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its owner may have removed the file after it was opened here.
+            if file.exists() and os.path.samestat(os.fstat(descriptor), os.stat(file)):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return descriptor
+            os.close(descriptor)
+        except BlockingIOError:
+            owner = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise InputError(f"{what}: {owner} is writing there; wait for its end, or give another place") from None
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                return descriptor
+            os.close(descriptor)
+            raise
+
+
+def _remove_rests(directory: Path, name: str | None) -> None:
+    """Remove temporaries of dead processes: of one entry of a directory, or all in and below it but those in directories that
+    are locked themselves. What was to be replaced, and was not, gets its name back."""
+    for place, folders, files in os.walk(directory):
+        if Path(place) != directory and any(file.startswith(".lock") for file in files):
+            folders.clear()
+            continue
+        for entry in [*folders, *files]:
+            match = _REST.fullmatch(entry)
+            if match is None or name not in (None, match["name"]):
+                continue
+            rest = Path(place, entry)
+            if match["kind"] == "old" and not os.path.lexists(rest.with_name(match["name"])):
+                os.replace(rest, rest.with_name(match["name"]))
+            elif entry in folders:
+                shutil.rmtree(rest, ignore_errors=True)
+            else:
+                rest.unlink(missing_ok=True)
+        folders[:] = [] if name else [folder for folder in folders if not folder.startswith(".")]
 
 
 @dataclass(frozen=True)
@@ -276,10 +485,10 @@ class OutputDirectory:
         """
         check_writable(self.path, flag=self.flag)
         file = self.path / self.record
-        if file.is_file():
+        if is_present(file):
             record = read_json(file)
             if isinstance(record, dict) and (not self.signed or record.get("command") == self.command):
-                return record
+                return unseal(record, where=file)
             raise self._foreign(self.record)
         names = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
         if foreign := [name for name in names if not any(fnmatch(name, own) for own in (".*", *self.own))]:
@@ -315,19 +524,30 @@ class OutputDirectory:
         """
         begun = self.matches(identity)
         signature = {"command": self.command} if self.signed else {}
-        write_json(self.path / self.record, {**signature, **identity, **further})
+        write_json(self.path / self.record, seal({**signature, **identity, **further}))
         return begun
 
     @contextmanager
-    def replace(self) -> Iterator[Path]:
+    def replace(self, *, private: tuple[str, ...] = ()) -> Iterator[Path]:
         """`atomic_directory` for the whole directory, which the command's own earlier result gives way to.
 
         Raises:
             InputError: as `earlier`.
         """
         self.earlier()
-        with atomic_directory(self.path) as temporary:
+        with lock(self.path, flag=self.flag), atomic_directory(self.path, private=private) as temporary:
             yield temporary
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """`lock` for a directory that is written step by step; it may hold nothing of others.
+
+        Raises:
+            InputError: as `earlier`, or another process writes there.
+        """
+        self.earlier()
+        with lock(self.path, inside=True, flag=self.flag):
+            yield
 
     def _foreign(self, name: str) -> InputError:
         return InputError(

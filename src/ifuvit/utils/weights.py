@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, write_json
+from ifuvit.utils.files import CHECKSUMS, atomic_path, verify_checksums, write_checksums, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def save_model(
     directory: str | Path, module: "nn.Module", config: Mapping[str, Any], *, dtype: "torch.dtype | None" = None
 ) -> None:
-    """Write config.json and model.safetensors.
+    """Write config.json, model.safetensors and their checksums.
 
     Args:
         config: JSON values.
@@ -27,21 +27,25 @@ def save_model(
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / CHECKSUMS).unlink(missing_ok=True)
     write_json(directory / "config.json", config)
     tensors = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
     with atomic_path(directory / "model.safetensors") as path:
         save_file(
             {name: (t.to(dtype) if t.is_floating_point() else t).contiguous() for name, t in tensors.items()}, path
         )
+    write_checksums(directory, "config.json", "model.safetensors")
 
 
 def load_weights(module: "nn.Module", path: Path) -> None:
     """Copy a safetensors file into `module`, every tensor exactly once.
 
     Raises:
-        InputError: the file is missing or damaged, or its tensors are not the module's.
+        InputError: the file is missing or damaged, its tensors are not the module's, or a file next to it has another
+            checksum than it was written with.
     """
     load_state(module, read_safetensors(path), where=str(path))
+    verify_checksums(path.parent)
 
 
 def load_state(

@@ -54,12 +54,13 @@ def read_annotations(directory: Path, split: Split) -> dict[int, WrittenScene]:
             )
             for image in content["images"]
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path}: not the annotations of OpenMoji Scenes ({error!r})") from None
     backgrounds = {background.name for background in BACKGROUNDS}
     for scene in scenes.values():
         kinds = {kind for kind, _ in scene.objects}
-        known = kinds <= KIND_INDEX.keys() and scene.background in backgrounds
-        if not (kinds and known and scene.relation in (None, *RELATIONS)):
+        known = kinds <= KIND_INDEX.keys() and str(scene.background) in backgrounds
+        sized = all(type(side) is int for side in scene.size)
+        if not (kinds and known and sized and scene.relation in (None, *RELATIONS)):
             raise InputError(f"{path}: not the annotations of OpenMoji Scenes (see {scene.file.name})")
     return scenes

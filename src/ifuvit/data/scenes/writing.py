@@ -1,7 +1,6 @@
 """Writing a data set of scenes in MS-COCO's layout."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +53,12 @@ def write_scenes(
     settings = {"format": 1, "size": size, "seed": seed, "train": train, "val": val, "openmoji": openmoji_version()}
     if relations != RELATION_SHARE:
         settings["relations"] = relations
-    _begin(out, settings)
-    write_text(out / "ATTRIBUTION.txt", _attribution())
-    write_json(out / "held_out.json", held_out())
-    _write_split(out, "train", train, size, seed, relations, progress)
-    _write_split(out, "val", val, size, seed, RELATION_SHARE, progress)
+    with _directory(out).lock():
+        _begin(out, settings)
+        write_text(out / "ATTRIBUTION.txt", _attribution())
+        write_json(out / "held_out.json", held_out())
+        _write_split(out, "train", train, size, seed, relations, progress)
+        _write_split(out, "val", val, size, seed, RELATION_SHARE, progress)
     return out
 
 
@@ -93,9 +93,13 @@ def _attribution() -> str:
     )
 
 
+def _directory(out: Path) -> OutputDirectory:
+    return OutputDirectory(out, "scenes", record="scenes.json", signed=False)
+
+
 def _begin(out: Path, settings: dict[str, Any]) -> None:
     """Refuse a directory that holds something else, so that no image of another data set stays among these."""
-    directory = OutputDirectory(out, "scenes", record="scenes.json", signed=False)
+    directory = _directory(out)
     counts = {split: settings[split] for split in ("train", "val")}
     before = directory.earlier() or {}
     for split, count in counts.items():
@@ -119,10 +123,8 @@ def _write_split(out: Path, split: Split, count: int, size: int, seed: int, rela
     for index in tqdm(range(count), desc=f"{split} scenes", unit="image", disable=not progress):
         scene = draw_scene(seed, index, size=size, split=split, relation_share=relations)
         name = f"{index:012d}.png"
-        # Not artifacts.atomic_path, which waits for the disk: an image lost with the power is drawn again.
-        temporary = folder / f".{name}.tmp"
-        Image.fromarray(scene.image).save(temporary, format="PNG", compress_level=4)
-        os.replace(temporary, folder / name)
+        with atomic_path(folder / name, sync=False) as temporary:  # an image lost with the power is drawn again
+            Image.fromarray(scene.image).save(temporary, format="PNG", compress_level=4)
         images.append(
             {
                 "id": index,

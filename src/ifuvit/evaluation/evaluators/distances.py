@@ -1,6 +1,8 @@
 """Distances of images from reference images over the protocol's feature networks, next to those of other real images."""
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,16 +160,16 @@ class Distances:
             facts += [] if decoder is None else [decoder.autoencoder.fingerprint, decoder.size]
             facts += map(fingerprint_of, files)
             key = hashlib.sha256(repr(facts).encode()).hexdigest()[:20]
-            kept = cache / f"{network.name}-{key}.npy"
-            if kept.is_file():
-                return np.load(kept)
+            kept = cache / f"{network.name}-{key}.npz"
+            if (features := _cached(kept)) is not None:
+                return features
         if decoder is None:
             features = extract_features(network, files, size=size)
         else:
             features = self._features_of_decoded(network, files, decoder)
         if kept is not None and self.setup.processes.first:
             with atomic_path(kept) as path, open(path, "wb") as file:
-                np.save(file, features)
+                np.savez(file, features=features)
         return features
 
     def _features_of_decoded(
@@ -191,6 +193,15 @@ class Distances:
             return np.concatenate(features)
 
         return merge_shares(self.setup.processes.all_gather(work))
+
+
+def _cached(file: Path) -> np.ndarray | None:
+    """Features that were kept; None if there are none, or damaged ones (the archive has checksums)."""
+    try:
+        with np.load(file) as archive:
+            return archive["features"]
+    except (FileNotFoundError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        return None
 
 
 def load_statistics(file: Path, *, size: int | None) -> FeatureStatistics:

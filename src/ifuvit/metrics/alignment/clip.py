@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from ifuvit.metrics.alignment.base import AlignmentModel
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import fingerprint, read_json
+from ifuvit.utils.files import fingerprint, read_json, read_object
 from ifuvit.utils.hub import find_folder, load_model, loading
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"
@@ -72,7 +72,7 @@ class CLIP(AlignmentModel):
         folder = find_folder(
             str(reference), what="CLIP model", advice=f"give a folder or a hub id such as {DEFAULT_CLIP}", files=_FILES
         )
-        kind = read_json(folder / "config.json").get("model_type")
+        kind = read_object(folder / "config.json").get("model_type")
         if kind != "clip":
             raise InputError(f"{folder}: holds a {kind} model, not a whole CLIP model (text and vision)")
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):

@@ -224,7 +224,7 @@ class TwoTowerAlignment(AlignmentModel):
         return model
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json and model.safetensors (half precision)."""
+        """Write config.json, model.safetensors (half precision) and their checksums."""
         config = {"towers": to_dict(self.tower.config), "frozen": self.frozen()}
         save_model(directory, self.tower, config, dtype=torch.float16)
 

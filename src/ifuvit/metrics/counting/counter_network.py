@@ -164,7 +164,7 @@ class ObjectCounter(nn.Module):
         return [_without_neighbors(objects) for objects in found]
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
-        """Write config.json and model.safetensors, the weights in `dtype`."""
+        """Write config.json, model.safetensors with the weights in `dtype`, and their checksums."""
         save_model(directory, self, to_dict(self.config), dtype=dtype)
 
     @classmethod

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ifuvit.data.images import ImageSource, center_crop_resize, load_image, read_ahead
 from ifuvit.utils.distributed import Processes, merge_shares
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import fingerprint, read_json, sha256
+from ifuvit.utils.files import fingerprint, read_object, sha256
 from ifuvit.utils.hub import find_folder, load_model, loading
 from ifuvit.utils.weights import load_state, read_torch_file
 
@@ -294,7 +294,7 @@ def _load_transformer(
     name: NetworkName, weights: str | Path | None, resize: Resize, device: str | torch.device
 ) -> FeatureNetwork:
     folder = _model_folder(name, weights)
-    kind = read_json(folder / "config.json").get("model_type")
+    kind = read_object(folder / "config.json").get("model_type")
     kinds = {"dinov2": ("dinov2",), "clip": ("clip", "clip_vision_model")}[name]
     if kind not in kinds:
         raise InputError(f"{name}: {folder} holds a model of the type {kind!r}, not {' or '.join(kinds)}")

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,12 @@ class FeatureStatistics:
                 arrays = {name: file[name] for name in ("mu", "sigma", "n", "facts", "features") if name in file}
             facts = json.loads(str(arrays["facts"])) if "facts" in arrays else {}
             count = int(arrays["n"]) if "n" in arrays else None
-        except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        except (
+            *(ValueError, LookupError, EOFError, TypeError, OSError),
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+        ) as error:
             raise InputError(f"{path}: not a .npz file of statistics ({error})") from None
         if "mu" not in arrays or "sigma" not in arrays:
             raise InputError(f"{path}: not a file of statistics: it lacks {'sigma' if 'mu' in arrays else 'mu'}")

@@ -1,0 +1,385 @@
+"""Plausible mistakes in the arithmetic, and the tests that must die of them.
+
+    python tools/mutants.py                    apply each in turn to a copy of the sources, and run its tests
+    python tools/mutants.py model/ ema         those whose file or name has one of these words
+    python tools/mutants.py --check            only whether every one can still be applied
+
+A mutant that survives names a gap in the tests. Takes about 20 s of one core a mutant.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    file: str
+    """Below src/ifuvit."""
+    name: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """Below tests; those that ought to see it."""
+
+
+def of(file: str, tests: str, *changes: tuple[str, str, str]) -> list[Mutant]:
+    return [Mutant(file, name, old, new, tuple(tests.split())) for name, old, new in changes]
+
+
+MUTANTS = [
+    *of(
+        "model/uvit.py",
+        "model/test_uvit.py",
+        (
+            "image-only skips are zero",
+            "image = self._run(self.out_blocks[index], image, skips.pop())",
+            "image = self._run(self.out_blocks[index], image, 0 * skips.pop())",
+        ),
+        (
+            "image-only skips in the wrong order",
+            "image = self._run(self.out_blocks[index], image, skips.pop())",
+            "image = self._run(self.out_blocks[index], image, skips.pop(0))",
+        ),
+        (
+            "fused skips in the wrong order",
+            "x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(0), next(keys_values), mask)",
+        ),
+        ("keys and values swapped", "        return keys, values\n", "        return values, keys\n"),
+        ("text without positions", "text = text + self.pos_embed[:, 1 : 1 + c.text_tokens]", "pass"),
+        (
+            "text positions off by one",
+            "text = text + self.pos_embed[:, 1 : 1 + c.text_tokens]",
+            "text = text + self.pos_embed[:, : c.text_tokens]",
+        ),
+        ("time without its position", "time + pos_time, self", "time, self"),
+        ("patches without positions", "self.patch_embed(latents) + pos_patches", "self.patch_embed(latents)"),
+        (
+            "mask inverted",
+            "return None if mask is None else mask[:, None, None, :]",
+            "return None if mask is None else ~mask[:, None, None, :]",
+        ),
+        ("mask ignored", "mask = text_mask if c.mask_padding else None", "mask = None"),
+        (
+            "added softmaxes averaged",
+            "attend(queries, keys, values, None) + attend(queries, *text, mask)",
+            "(attend(queries, keys, values, None) + attend(queries, *text, mask)) / 2",
+        ),
+        (
+            "attention without its residual",
+            "x = x + self.attn(self.norm1(x), text, mask)",
+            "x = self.attn(self.norm1(x), text, mask)",
+        ),
+        ("MLP without its norm", "return x + self.mlp(self.norm2(x))", "return x + self.mlp(x)"),
+        (
+            "text keys without their norm",
+            "return self.attn.keys_values(self.norm1(text))",
+            "return self.attn.keys_values(text)",
+        ),
+        ("text bypasses no skip", "text = max(x.shape[1] - skip.shape[1], 0)", "text = 0"),
+        ("no last norm", "self.decoder_pred(self.norm(image[:, 1:]))", "self.decoder_pred(image[:, 1:])"),
+        ("frequencies of another base", "math.log(10000.0)", "math.log(1000.0)"),
+        ("sines first", "torch.cat([angles.cos(), angles.sin()], -1)", "torch.cat([angles.sin(), angles.cos()], -1)"),
+        ("one image-only block more", "for index in range(c.image_only[0]):", "for index in range(c.image_only[1]):"),
+        ("last convolution at full gain", "self.final_layer.weight.data /= math.sqrt(3)", "pass"),
+    ),
+    *of(
+        "model/settings.py",
+        "model/test_uvit.py model/test_flops.py",
+        (
+            "one fused block less",
+            "return self.depth + 1 - sum(self.image_only)",
+            "return self.depth - sum(self.image_only)",
+        ),
+        (
+            "front and back swapped",
+            "return self.n_image if isinstance(self.n_image, tuple)",
+            "return self.n_image[::-1] if isinstance(self.n_image, tuple)",
+        ),
+    ),
+    *of(
+        "diffusion/schedule.py",
+        "diffusion/test_schedule.py",
+        (
+            "linear betas",
+            "torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_TIMESTEPS, dtype=torch.float64) ** 2",
+            "torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)",
+        ),
+        (
+            "noise of the next step",
+            "_scales(timesteps.device)[:, timesteps.long() - 1]",
+            "_scales(timesteps.device)[:, timesteps.long().clamp(max=999)]",
+        ),
+        ("SNR inverted", "a / (1 - a)]", "(1 - a) / a]"),
+        ("signal not rooted", "torch.stack([a.sqrt(),", "torch.stack([a,"),
+    ),
+    *of(
+        "diffusion/objective.py",
+        "diffusion/test_objective.py",
+        ("time 0", "return 1 + ((uniform", "return ((uniform"),
+        (
+            "sum of squares",
+            "return differences.square().flatten(1).mean(1)",
+            "return differences.square().flatten(1).sum(1)",
+        ),
+        ("Min-SNR clamped below", "snr.clamp(max=self.snr_gamma)", "snr.clamp(min=self.snr_gamma)"),
+        ("Min-SNR not divided", "snr.clamp(max=self.snr_gamma) / snr", "snr.clamp(max=self.snr_gamma)"),
+        ("velocity reversed", "(noise - latents).float()", "(latents - noise).float()"),
+        ("path reversed", "return (1 - t) * latents + t * noise", "return t * latents + (1 - t) * noise"),
+        (
+            "clean errors unweighted",
+            "return _mean_square(predicted.float() - latents.float()) / t.square()",
+            "return _mean_square(predicted.float() - latents.float())",
+        ),
+        (
+            "shift inverted",
+            "return self.shift * t / (1 + (self.shift - 1) * t)",
+            "return t / (self.shift + (1 - self.shift) * t)",
+        ),
+        ("logit-normal without its mean", "(self.logit_mean + self.logit_std * normal)", "(self.logit_std * normal)"),
+        ("clean latents not divided by t", "(latents - predicted) / (time / NUM_TIMESTEPS)", "(latents - predicted)"),
+    ),
+    *of(
+        "diffusion/sampling.py",
+        "diffusion/test_sampling.py",
+        ("time offset forgotten", "scheduler.timesteps.float() + objective.time_offset", "scheduler.timesteps.float()"),
+        ("noise of the seed alone", "_bits(seed, index, _NOISE_STREAM)", "_bits(seed, 0, _NOISE_STREAM)"),
+        (
+            "solver's noise is the initial noise",
+            "_NOISE_STREAM, _SOLVER_STREAM, _MEAN_STREAM = 0, 1, 2",
+            "_NOISE_STREAM, _SOLVER_STREAM, _MEAN_STREAM = 0, 0, 2",
+        ),
+        ("euler-a without its factor", "latents = latents * float(1 + scheduler.sigmas[0] ** 2) ** 0.5", "pass"),
+        ("rescaled the wrong way", "phi * deviations[0] / deviations[1]", "phi * deviations[1] / deviations[0]"),
+    ),
+    *of(
+        "diffusion/initial_latents.py",
+        "diffusion/test_initial_latents.py",
+        ("no mean", "(np.array(self.mean) + normal @ root.T)", "(normal @ root.T)"),
+        (
+            "covariance not rooted",
+            "root = vectors * np.sqrt(values.clip(min=0))",
+            "root = vectors * values.clip(min=0)",
+        ),
+    ),
+    *of(
+        "training/ema.py",
+        "training/test_ema.py",
+        ("average jumps", "1 - self.decay_at(updates))", "self.decay_at(updates))"),
+        (
+            "ramp by its maximum",
+            "min(self.decay, (1 + updates) / (10 + updates))",
+            "max(self.decay, (1 + updates) / (10 + updates))",
+        ),
+        ("ramp one update late", "(1 + updates) / (10 + updates)", "updates / (9 + updates)"),
+        ("swap forgets", "            average.copy_(present)", "            pass"),
+    ),
+    *of(
+        "training/config.py",
+        "training/test_loop.py::test_learning_rate",
+        (
+            "warm-up from zero",
+            "return peak * (step + 1) / schedule.warmup_steps",
+            "return peak * step / schedule.warmup_steps",
+        ),
+        ("cosine of twice the way", "math.cos(math.pi * progress)", "math.cos(2 * math.pi * progress)"),
+        ("falls to zero", "(schedule.final_learning_rate + (1 - schedule.final_learning_rate) * left)", "left"),
+    ),
+    *of(
+        "training/batches.py",
+        "training/test_batches.py",
+        ("dropout inverted", "dropped=dropout < self.caption_dropout", "dropped=dropout > self.caption_dropout"),
+        (
+            "ranks share a batch",
+            "first = step * self.batch_size + self.rank * self.share",
+            "first = step * self.batch_size",
+        ),
+        (
+            "the same shuffle every epoch",
+            "_generator(self.seed, _SHUFFLE, epoch)",
+            "_generator(self.seed, _SHUFFLE, 0)",
+        ),
+        ("always the first caption", "begins + (captions * (ends - begins)).astype(np.int64)", "begins"),
+        ("mask of the dropped caption stays", 'arrays["text_mask"][draws.dropped] = dataset.null_mask', "pass"),
+        (
+            "latents not normalized",
+            "normalization.normalize(sample_posterior(moments, draws.posterior[part]))",
+            "sample_posterior(moments, draws.posterior[part])",
+        ),
+        (
+            "posterior's mean",
+            "sample_posterior(moments, draws.posterior[part])",
+            "sample_posterior(moments, 0 * draws.posterior[part])",
+        ),
+        ("radius of Box and Muller", "np.sqrt(-2 * np.log(1 - one))", "np.sqrt(-np.log(1 - one))"),
+    ),
+    *of(
+        "training/setup.py",
+        "training/test_loop.py",
+        (
+            "validation by raw weights",
+            "            with self.ema.applied():\n                self._report(\n                    validate(",
+            "            with nullcontext():\n                self._report(\n                    validate(",
+        ),
+    ),
+    *of(
+        "training/checkpoint.py",
+        "training/test_checkpoint.py training/test_faults.py",
+        (
+            "the average is restored as the model",
+            "set_model_state_dict(model, dict(checkpoint.model), options=options)",
+            "pass",
+        ),
+        ("sums not compared", "    verify_checksums(directory)\n", ""),
+        (
+            "the oldest is kept",
+            "good = [s for s in saved if s <= step][-max(keep, 1) :]",
+            "good = [s for s in saved if s <= step][: max(keep, 1)]",
+        ),
+    ),
+    *of(
+        "metrics/distances/frechet.py",
+        "metrics/distances/test_frechet.py evaluation/evaluators/test_distances.py",
+        ("no difference of means", "float(((mu1 - mu2) ** 2).sum() + ", "float("),
+        ("cross term once", "- 2 * cross)", "- cross)"),
+        ("biased KID", "np.fill_diagonal(kernel[:, rows], 0)", "pass"),
+        ("kernel of degree 2", "kernel *= kernel * kernel", "kernel *= kernel"),
+        (
+            "precision and recall swapped",
+            "return float(lies_among(generated, real, k=k).mean()), float(lies_among(real, generated, k=k).mean())",
+            "return float(lies_among(real, generated, k=k).mean()), float(lies_among(generated, real, k=k).mean())",
+        ),
+        ("one neighbor less", "np.partition(part, k, axis=1)[:, k]", "np.partition(part, k, axis=1)[:, k - 1]"),
+        ("CMMD not times 1000", "return 1000 * (mean(x, x)", "return 100 * (mean(x, x)"),
+        ("population covariance", "np.sqrt(len(values) - 1)", "np.sqrt(len(values))"),
+    ),
+    *of(
+        "metrics/counting/scores.py",
+        "metrics/counting/test_scores.py",
+        ("signed error", "[float(abs(number - count))", "[float(number - count)"),
+        ("at least as many", '"match_ratio": [float(number == count)', '"match_ratio": [float(number >= count)'),
+        ("above is below", '(dy > 0) == (relation == "above")', '(dy < 0) == (relation == "above")'),
+        ("right kind of none", "float(0 < number == total)", "float(number == total)"),
+    ),
+    *of(
+        "metrics/alignment/base.py",
+        "metrics/alignment/test_clip.py evaluation/test_run.py::test_each_image_is_scored_with_its_own_caption",
+        (
+            "captions shifted by one",
+            "self.embed_captions(captions[part])",
+            "self.embed_captions([*captions[1:], captions[0]][part])",
+        ),
+        ("the mean is clamped", "float((2.5 * values.clip(min=0)).mean())", "2.5 * max(values.mean(), 0)"),
+    ),
+    *of(
+        "evaluation/evaluators/counts.py",
+        "evaluation/test_run.py::test_a_protocols_sampling_reaches_the_images",
+        (
+            "counting prompts at the captions' scale",
+            "guidance_scale=setup.protocol.count_guidance_scale",
+            "guidance_scale=setup.protocol.sampling.guidance_scale",
+        ),
+    ),
+    *of(
+        "evaluation/protocols.py",
+        "evaluation/test_run.py::test_a_protocols_sampling_reaches_the_images",
+        (
+            "quick from pure noise",
+            "sampling=SamplingSettings(steps=25, guidance_scale=2.0)",
+            'sampling=SamplingSettings(steps=25, guidance_scale=2.0, initial_latents="pure-noise")',
+        ),
+    ),
+    *of(
+        "evaluation/run.py",
+        "evaluation/test_run.py::test_a_protocols_sampling_reaches_the_images",
+        (
+            "the protocol's initial latents are dropped",
+            "protocol.sampling.changed(guidance_scale=wanted.guidance_scale)",
+            'protocol.sampling.changed(guidance_scale=wanted.guidance_scale, initial_latents="pure-noise")',
+        ),
+    ),
+    *of(
+        "evaluation/reference_images.py",
+        "evaluation/test_reference_images.py",
+        (
+            "always the first caption",
+            "self.captions[row][int(draw * len(self.captions[row]))]",
+            "self.captions[row][0]",
+        ),
+        (
+            "always the plainest caption",
+            "self.captions[row][int(draw * len(self.captions[row]))]",
+            "min(self.captions[row], key=len)",
+        ),
+    ),
+]
+
+
+def apply(mutant: Mutant, package: Path) -> None:
+    """Change a copy of the package. The text to change must be there, or the list has grown old."""
+    file = package / mutant.file
+    text = file.read_text()
+    if mutant.old not in text:
+        raise SystemExit(f"{mutant.file}: {mutant.name}: has no {mutant.old!r}")
+    file.write_text(text.replace(mutant.old, mutant.new, 1))
+
+
+def survives(mutant: Mutant) -> bool:
+    """Whether the mutant's tests pass all the same."""
+    with tempfile.TemporaryDirectory() as place:
+        package = Path(shutil.copytree(ROOT / "src" / "ifuvit", Path(place, "ifuvit")))
+        apply(mutant, package)
+        paths = [place, str(ROOT / "tests" / "support"), str(ROOT / "tools")]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not slow and not multiprocess",
+        ]
+        done = subprocess.run(
+            [*command, *(str(ROOT / "tests" / test) for test in mutant.tests)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=place,
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode not in (0, 1):  # no test found, or an error of pytest's own
+        raise SystemExit(f"{mutant.file}: {mutant.name}: {done.stdout[-2000:]}{done.stderr[-500:]}")
+    return done.returncode == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    chosen = [m for m in MUTANTS if not options.words or any(word in f"{m.file} {m.name}" for word in options.words)]
+    if options.check:
+        for mutant in chosen:
+            text = (ROOT / "src" / "ifuvit" / mutant.file).read_text()
+            if mutant.old not in text:
+                sys.exit(f"{mutant.file}: {mutant.name}: has no {mutant.old!r}")
+        print(f"{len(chosen)} mutants can be applied")
+        return
+    alive = 0
+    for mutant in chosen:
+        alive += (lives := survives(mutant))
+        print(f"{'SURVIVES' if lives else 'dies'}: {mutant.file}: {mutant.name}", flush=True)
+    print(f"{len(chosen) - alive} of {len(chosen)} die")
+    sys.exit(bool(alive))
+
+
+if __name__ == "__main__":
+    main()
