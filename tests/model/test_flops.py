@@ -35,6 +35,13 @@ SETTINGS = [
     for conditioning, reading in (("concat", "added"), ("cross", "added"), ("cross", "joint"))
     for n_text, n_image in PLACES
 ]
+SETTINGS += [
+    replace(TINY, conditioning="cross-separate", n_image=(1, 0), mlp="swiglu"),
+    replace(TINY, conditioning="cross-separate", cross_attention="joint", modulation="adaln-single"),
+    replace(TINY, conditioning="mmdit", n_image=(0, 1), modulation="adaln", pooled_text=True),
+    replace(TINY, conditioning="mmdit", double_blocks=1, value_residual=True),
+    replace(TINY, conditioning="adaln", n_image=(1, 2)),
+]
 every_setting = pytest.mark.parametrize(
     "config", SETTINGS, ids=lambda c: f"{c.conditioning}-{c.cross_attention}-{c.n_text}-{c.n_image}"
 )
