@@ -25,6 +25,7 @@ OPTIONS = (
     "mlp",
     "value_residual",
     "text_gates",
+    "text_mix",
 )
 PAPERS = [("concat", "added"), ("cross", "added"), ("cross", "joint")]
 OTHERS = [("cross-separate", "added"), ("cross-separate", "joint"), ("mmdit", "added"), ("adaln", "added")]
@@ -38,6 +39,8 @@ SETTINGS = [
 ]
 SETTINGS += [
     replace(TINY, conditioning="mmdit", double_blocks=2, n_image=(1, 0)),
+    replace(TINY, conditioning="concat", text_layers=3, text_mix="shared"),
+    replace(TINY, conditioning="cross", text_layers=3, text_mix="block", modulation="adaln", pooled_text=True),
     replace(TINY, conditioning="mmdit", modulation="adaln", pooled_text=True, qk_norm=True, n_image=(0, 1)),
     replace(TINY, conditioning="concat", modulation="adaln-single", mlp="swiglu", norm="rms", positions="rotary"),
     replace(TINY, conditioning="cross-separate", modulation="adaln-single", qk_norm=True, text_gates=True),

@@ -70,6 +70,12 @@ class IFUViTConfig:
     text_norm: Literal["none", "standardize"] = "none"
     """Text embeddings as they are, or each feature centered and scaled by its mean and deviation over captions of the
     training data: shared offsets and large features otherwise hide what tells one caption from another."""
+    text_layers: int = 1
+    """Layers of the text encoder that stand side by side in the embeddings (`ifuvit prepare --text-layer 0 3 6`: 3). Only read
+    with text_mix."""
+    text_mix: Literal["none", "shared", "block"] = "none"
+    """Layers side by side are projected together ("none"), or mixed before by a learned softmax: one for all blocks, or one for
+    each fused block, whose text then goes through the text blocks apart."""
     layout_kinds: int = 0
     """Kinds of objects that a head on the middle block tells apart in training, by their places; 0 for no head, as in the
     paper. Images are generated without it."""
@@ -85,6 +91,7 @@ class IFUViTConfig:
             "num_heads",
             "text_width",
             "text_tokens",
+            "text_layers",
         ):
             if not _is_count(getattr(self, name), at_least=1):
                 raise InputError(f"{name}={getattr(self, name)!r}: must be a whole number, at least 1")
@@ -125,6 +132,16 @@ class IFUViTConfig:
                     f"double_blocks={self.double_blocks!r} and n_image={self.n_image!r}: a number in 1 … {self.num_fused}, the "
                     "fused blocks"
                 )
+        if self.text_mix != "none" and (self.text_layers < 2 or self.text_width % self.text_layers):
+            raise InputError(
+                f"text_mix={self.text_mix!r} and text_layers={self.text_layers}: needs two or more layers of equal width side by "
+                f"side in text_width={self.text_width}; prepare with --text-layer 0 3 6 and set --text-layers 3"
+            )
+        if self.text_mix == "block" and self.conditioning not in ("cross", "cross-separate"):
+            raise InputError(
+                f"text_mix='block' and conditioning={self.conditioning!r}: the blocks do not read text each for itself; choose "
+                "text_mix 'shared', or conditioning 'cross' or 'cross-separate'"
+            )
         if self.pooled_text and self.modulation == "none":
             raise InputError(
                 "pooled_text=True and modulation='none': nothing reads the pooled caption; choose modulation 'adaln' or "
@@ -174,6 +191,7 @@ _CHOICES = {
     "positions": ("learned", "rotary"),
     "mlp": ("gelu", "swiglu"),
     "text_norm": ("none", "standardize"),
+    "text_mix": ("none", "shared", "block"),
 }
 
 

@@ -117,6 +117,18 @@ class Standardize(nn.Module):
         return (x - self.mean) / self.std
 
 
+class TextMix(nn.Module):
+    """A softmax over the text encoder's layers for each of M readers: (B, L, layers * width) -> (B, M, L, width)."""
+
+    def __init__(self, readers: int, layers: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(readers, layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.logits.softmax(-1)[:, None, :, None]
+        return (x.unflatten(-1, (weights.shape[2], -1))[:, None] * weights).sum(-2)
+
+
 class IFUViT(nn.Module):
     """The backbone: noisy latents, timesteps and text embeddings in; the predicted noise, or what else the objective has
     the network predict, out."""
@@ -131,7 +143,10 @@ class IFUViT(nn.Module):
 
         self.patch_embed = PatchEmbed(config)
         self.text_norm = Standardize(config.text_width) if config.text_norm == "standardize" else nn.Identity()
-        self.context_embed = Linear(config.text_width, width)
+        readers = config.num_fused if config.text_mix == "block" else 1
+        self.text_mix = TextMix(readers, config.text_layers) if config.text_mix != "none" else None
+        layers = 1 if self.text_mix is None else config.text_layers
+        self.context_embed = Linear(config.text_width // layers, width)
         patches = config.num_patches if config.positions == "learned" else 0
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.text_tokens + patches, width))
         self.time_embed = _mlp(width) if config.modulation != "none" or config.conditioning == "adaln" else None
@@ -204,17 +219,26 @@ class IFUViT(nn.Module):
         if c.mask_padding and text_mask is None:
             raise InputError("mask_padding=True requires a text_mask of shape (batch, text_tokens)")
 
-        text = self.context_embed(self.text_norm(text_embeddings))                              # (B, L, D)
+        text, rows, readers = self.text_norm(text_embeddings), mask, 1
+        if self.text_mix is not None:                                                           # M readers, one after the other
+            text = self.text_mix(text)
+            readers = text.shape[1]
+            text, rows = text.flatten(0, 1), None if mask is None else mask.repeat_interleave(readers, 0)
+        text = self.context_embed(text)                                                         # (B M, L, D)
         text = text + self.pos_embed[:, 1 : 1 + c.text_tokens]
         for block in self.text_blocks:
-            text = self._run(block, text, mask=_over_keys(mask))                                # (B, L, D)
+            text = self._run(block, text, mask=_over_keys(rows))                                # (B M, L, D)
 
+        texts = text.unflatten(0, (-1, readers)).unbind(1)                                      # M times (B, L, D)
+        text = texts[0] if readers == 1 else torch.stack(texts).mean(0)                         # for those who read all
         pooled = None if self.pool_embed is None else self.pool_embed(_mean(text, mask))        # (B, D)
         if c.conditioning in ("concat", "mmdit"):
             return EncodedText(text, None, None, mask, pooled)
         if c.conditioning == "adaln":
             return EncodedText(None, None, None, None, pooled)
-        keys, values = zip(*[block.text_keys_values(text) for _, block in self.fused_blocks()])
+        blocks = [block for _, block in self.fused_blocks()]
+        texts = texts if c.text_mix == "block" else [text] * len(blocks)
+        keys, values = zip(*[block.text_keys_values(own) for block, own in zip(blocks, texts, strict=True)])
         return EncodedText(None, torch.stack(keys, 1), torch.stack(values, 1), mask, pooled)    # (B, F, h, L, d)
 
     def encode_image(self, latents: Tensor, timesteps: Tensor) -> EncodedLatents:
