@@ -140,7 +140,7 @@ def _attention(
         fields["arrays"][model.name] = file
         fields["images"][model.name] = _save_images(directory, model.name, recorded.images)
         fields["blocks"][model.name] = recorded.blocks
-        measurements += attention.measurements(model, recorded, bands, config.crop_border)
+        measurements += attention.measurements(model, recorded, bands, config.crop_border) + attention.learned(model)
         findings += attention.findings(model, recorded, config.crop_border)
     notes = ["Attention is that of the patches, on average over heads, evaluations of the network and prompts."]
     if any(model.model.config.two_softmaxes for model in models):

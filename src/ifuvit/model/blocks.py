@@ -261,6 +261,11 @@ class Block(Stream):
         else K, V = W_kv norm1(text)."""
         return self.attn.keys_values(self.norm1(text)) if self.text is None else self.text(text)
 
+    @property
+    def text_gate(self) -> Tensor | None:
+        """The factors (h,) on the values of text, if it has any."""
+        return self.attn.text_gate if self.text is None else self.text.text_gate
+
     def image_values(self, image: Tensor, vector: Tensor | None) -> Tensor:
         """The values (B, h, N, d) of image tokens (B, N, D) that enter the block."""
         attention, _ = self.modulate(vector)
@@ -307,6 +312,11 @@ class JointBlock(Stream):
         if last:  # a parameter without a gradient would stop distributed training
             del self.text_stream.attn.proj, self.text_stream.norm2, self.text_stream.mlp
             self.text_stream.attn.heads.q_norm = nn.Identity()
+
+    @property
+    def text_gate(self) -> Tensor | None:
+        """The factors (h,) on the values of text, if it has any."""
+        return self.text_stream.attn.text_gate
 
     image_values = Block.image_values
 
