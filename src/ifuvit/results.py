@@ -279,8 +279,14 @@ class SecondCount:
 # -------------------------------------------------------------------------------------------- models, data and their costs
 
 
-Conditioning = Literal["concat", "cross"]
-CONDITIONINGS: Mapping[Conditioning, str] = {"concat": "concatenation", "cross": "cross-attention"}
+Conditioning = Literal["concat", "cross", "cross-separate", "mmdit", "adaln"]
+CONDITIONINGS: Mapping[Conditioning, str] = {
+    "concat": "concatenation",
+    "cross": "cross-attention",
+    "cross-separate": "separate cross-attention",
+    "mmdit": "MM-DiT",
+    "adaln": "adaptive LayerNorm",
+}
 """How text enters a fused block, and what a sentence calls it."""
 
 

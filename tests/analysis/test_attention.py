@@ -1,11 +1,15 @@
 """Maps and shares of attention: against a loop over steps, and what is made of them."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from backbones import TINY, make
 
 from ifuvit.analysis import attention
-from ifuvit.analysis.common import Bands, finding, middle_blocks, open_models
+from ifuvit.analysis.common import Bands, check_supported, finding, middle_blocks, open_models
 from ifuvit.analysis.recording import ObservedModel
 from ifuvit.analysis.words import CATEGORIES, read_tokens
 from ifuvit.diffusion.settings import SamplingSettings
@@ -55,6 +59,46 @@ def test_means_are_those_of_a_loop(model) -> None:
     whole = recorded.overall(recorded.text)[1, 0, 0, 2]
     steps = shown[0] + shown[1]
     assert whole == pytest.approx(np.mean([step["text"][0, 1:, 2] for step in steps], 0), abs=1e-6)
+
+
+def test_gates_and_layer_shares_are_those_of_the_weights(model) -> None:
+    assert attention.learned(model) == []  # neither gates nor a mix
+    for conditioning in ("concat", "cross", "cross-separate", "mmdit"):
+        config = replace(TINY, conditioning=conditioning, text_gates=True, text_layers=3, text_mix="shared")
+        backbone = make(config)
+        encoder = SimpleNamespace(layers=(0, 3, 6))
+        one = SimpleNamespace(name="gated", model=backbone, pipeline=SimpleNamespace(text_encoder=encoder))
+        found = attention.learned(one)
+        gates = {name: p for name, p in backbone.named_parameters() if name.endswith("text_gate")}
+        values = [m.value for m in found if m.quantity == "text gate"]
+        assert values == pytest.approx([float(gate.mean()) for gate in _in_order(gates, backbone)])
+        shares = {m.of: m.value for m in found if m.quantity == "layer share"}
+        assert list(shares) == ["layer 0", "layer 3", "layer 6"] and sum(shares.values()) == pytest.approx(1)
+        assert shares["layer 3"] == pytest.approx(float(backbone.text_mix.logits.softmax(-1)[0, 1]))
+
+
+def _in_order(gates, backbone):
+    for name, _ in backbone.fused_blocks():
+        (gate,) = [gate for full, gate in gates.items() if full.startswith(f"{name}.")]
+        yield gate
+
+
+@pytest.mark.parametrize(
+    ("action", "change", "says"),
+    [
+        ("attention", {"conditioning": "adaln"}, "conditioning='adaln' pools the caption"),
+        ("rank", {"conditioning": "adaln"}, "conditioning='adaln' pools the caption"),
+        ("ablate", {"conditioning": "mmdit"}, "does not know conditioning='mmdit'"),
+        ("ablate", {"text_gates": True}, "does not know text_gates=True"),
+        ("ablate", {"value_residual": True}, "does not know value_residual=True"),
+    ],
+)
+def test_what_an_action_cannot_see_is_refused(action, change, says) -> None:
+    one = SimpleNamespace(name="other", model=SimpleNamespace(config=replace(TINY, **change)))
+    with pytest.raises(InputError, match=says):
+        check_supported([one], action)
+    check_supported([one], "information")
+    check_supported([SimpleNamespace(name="plain", model=SimpleNamespace(config=TINY))], action)
 
 
 def test_words_are_the_sum_of_their_tokens(model) -> None:

@@ -7,15 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from backbones import SETTINGS, TINY, L, N, inputs, make, setting_name
+from backbones import OTHER_SETTINGS, PAPER_SETTINGS, TINY, L, N, inputs, make, setting_name
 from torch import Tensor
 
 from ifuvit.analysis.recording import ObservedModel, Pass, observe
+from ifuvit.model import blocks
+from ifuvit.model.blocks import split_heads
+from ifuvit.model.kernels import attend
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.model.uvit import IFUViT, split_heads
+from ifuvit.model.uvit import IFUViT
 from ifuvit.pipeline import Pipeline
 
-masked = [replace(config, mask_padding=True) for config in SETTINGS]
+masked = [replace(config, mask_padding=True) for config in PAPER_SETTINGS]
 
 
 def softmax(scores: list[float]) -> list[float]:
@@ -48,7 +51,7 @@ def attention_outputs(model: IFUViT, run: Callable[[], Tensor]) -> dict[str, tup
     return found
 
 
-@pytest.mark.parametrize("config", [*SETTINGS, *masked], ids=setting_name)
+@pytest.mark.parametrize("config", [*PAPER_SETTINGS, *masked], ids=setting_name)
 def test_attention_is_the_blocks_own(config: IFUViTConfig) -> None:
     """Probabilities times values are what the kernel gives, and they are those of a plain loop."""
     model = make(config)
@@ -99,6 +102,37 @@ def test_attention_is_the_blocks_own(config: IFUViTConfig) -> None:
                 image_part, text_part = loop(q, k, None), loop(q, of_keys, shown)
         np.testing.assert_allclose(attention.text[1, 2].numpy(), text_part, atol=1e-6)
         np.testing.assert_allclose(attention.image[1, 2].numpy(), image_part, atol=1e-6)
+
+
+@pytest.mark.parametrize("masking", [False, True], ids=["shown", "masked"])
+@pytest.mark.parametrize("config", [c for c in OTHER_SETTINGS if c.conditioning != "adaln"], ids=setting_name)
+def test_attention_is_what_the_kernel_of_other_conditionings_gives(
+    config: IFUViTConfig, masking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, mask_padding=masking)
+    model = make(config)
+    latents, timesteps, embeddings, mask = inputs(config)
+    with torch.no_grad():
+        text = model.encode_text(embeddings, mask)
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def spy(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        calls.append((values, attend(queries, keys, values, mask)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(blocks, "attend", spy)
+    seen = observe(model, latents, timesteps, text)
+    calls = calls[config.image_only[0] :]  # text's own blocks ran before
+    for _, attention in seen.attention():
+        values, out = calls.pop(0)
+        if config.two_softmaxes:
+            of_text = calls.pop(0)
+            torch.testing.assert_close(attention.image @ values, out, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(attention.text @ of_text[0], of_text[1], atol=1e-5, rtol=1e-5)
+        else:
+            text_first = config.conditioning != "cross-separate"
+            parts = [attention.text, attention.image] if text_first else [attention.image, attention.text]
+            torch.testing.assert_close(torch.cat(parts, -1) @ values, out[:, :, -N:], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("conditioning", ["concat", "cross"])

@@ -35,6 +35,13 @@ SETTINGS = [
     for conditioning, reading in (("concat", "added"), ("cross", "added"), ("cross", "joint"))
     for n_text, n_image in PLACES
 ]
+SETTINGS += [
+    replace(TINY, conditioning="cross-separate", n_image=(1, 0), mlp="swiglu"),
+    replace(TINY, conditioning="cross-separate", cross_attention="joint", modulation="adaln-single"),
+    replace(TINY, conditioning="mmdit", n_image=(0, 1), modulation="adaln", pooled_text=True),
+    replace(TINY, conditioning="mmdit", double_blocks=1, value_residual=True),
+    replace(TINY, conditioning="adaln", n_image=(1, 2)),
+]
 every_setting = pytest.mark.parametrize(
     "config", SETTINGS, ids=lambda c: f"{c.conditioning}-{c.cross_attention}-{c.n_text}-{c.n_image}"
 )
@@ -105,10 +112,10 @@ def test_each_part_counts_what_runs(config: IFUViTConfig) -> None:
     latents, timesteps, states = arguments(config, 2)
     with torch.no_grad():
         text = model.encode_text(states)
-        image, skips = model.encode_image(latents, timesteps)
+        image = model.encode_image(latents, timesteps)
     assert executed(lambda: model.encode_text(states), 2) == text_flops(config)
     assert executed(lambda: model.encode_image(latents, timesteps), 2) == prefix_flops(config)
-    assert executed(lambda: model.fuse(image, skips, text), 2) == fused_flops(config)
+    assert executed(lambda: model.fuse(image, text), 2) == fused_flops(config)
     assert executed(lambda: model(latents, timesteps, states), 2) == forward_flops(config)
 
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from backbones import TINY, L, N, assert_same, every_setting, inputs, make
+from backbones import SETTINGS, TINY, L, N, assert_same, every_setting, inputs, make, setting_name
 
+from ifuvit.model.blocks import JointBlock
 from ifuvit.model.intermediates import record_intermediates
 from ifuvit.model.settings import IFUViTConfig
 
@@ -25,29 +26,39 @@ def test_every_block_is_recorded(config: IFUViTConfig) -> None:
     blocks |= {f"out_blocks.{i}": model.out_blocks[i] for i in range(2)}
     fused = [name for name, _ in model.fused_blocks()]
     expected = {f"{name}.{what}" for name in blocks for what in ("input", "output", "queries", "keys")}
-    if config.conditioning == "cross":
-        expected |= {f"{name}.text_keys" for name in fused}
+    last = fused[-1] if config.conditioning == "mmdit" and config.double_blocks is None else None
+    expected |= {f"{name}.text_keys" for name in fused if "cross" in config.conditioning or name == last}
+    if config.conditioning == "cross-separate" and config.cross_attention == "added":
+        expected |= {f"{name}.text_queries" for name in fused}
     assert set(named) == expected
     for name, block in blocks.items():
-        tokens = N + L if config.conditioning == "concat" and name in fused else N
-        assert named[f"{name}.input"].shape == named[f"{name}.output"].shape == (3, tokens, 32)
-        assert named[f"{name}.queries"].shape == named[f"{name}.keys"].shape == (3, 4, tokens, 8)
+        tokens = N + L if config.conditioning in ("concat", "mmdit") and name in fused else N
+        going_on = N if name == last else tokens
+        assert named[f"{name}.input"].shape == (3, tokens, 32) and named[f"{name}.output"].shape == (3, going_on, 32)
+        assert named[f"{name}.queries"].shape == named[f"{name}.keys"].shape == (3, 4, going_on, 8)
+        if (
+            block.modulation is not None
+            or isinstance(block, JointBlock)
+            or config.qk_norm
+            or config.positions == "rotary"
+        ):
+            continue
         with torch.no_grad():
             qkv = block.attn.qkv(block.norm1(named[f"{name}.input"]))  # type: ignore[operator, union-attr]
         queries, keys, _ = qkv.split(32, -1)
         assert_same(named[f"{name}.queries"].transpose(1, 2).flatten(2), queries, 1e-5)
         assert_same(named[f"{name}.keys"].transpose(1, 2).flatten(2), keys, 1e-5)
-    if config.conditioning == "cross":
+    if "cross" in config.conditioning:
         assert text.keys is not None
         for index, name in enumerate(fused):
             assert torch.equal(named[f"{name}.text_keys"], text.keys[:, index])
-    else:  # text stands first
+    elif config.conditioning != "adaln":  # text stands first
         assert text.tokens is not None
         front = named[f"{fused[0]}.input"]
         assert torch.equal(front[:, :L], text.tokens)
 
 
-@every_setting
+@pytest.mark.parametrize("config", [c for c in SETTINGS if c.conditioning != "mmdit"], ids=setting_name)
 def test_an_input_stands_behind_the_skip(config: IFUViTConfig) -> None:
     """What goes on from a block's input to its output is attention and MLP alone."""
     model = make(config)

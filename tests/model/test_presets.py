@@ -3,11 +3,14 @@
 import pytest
 import torch
 
-from ifuvit.model.presets import presets
+from ifuvit.model.blocks import JointBlock
+from ifuvit.model.presets import PUBLISHED, presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 
 PAPER = ["concat-early", "concat-intermediate", "cross-early", "cross-intermediate"]
+
+DEEP, OPENMOJI = [f"{n}-deep" for n in PAPER], [f"openmoji-{n}" for n in PAPER]
 
 
 def count(config: IFUViTConfig) -> int:
@@ -16,10 +19,11 @@ def count(config: IFUViTConfig) -> int:
 
 
 def test_names() -> None:
-    assert sorted(presets) == sorted(PAPER + [f"{n}-deep" for n in PAPER] + [f"openmoji-{n}" for n in PAPER])
+    others = [*PUBLISHED, *(f"openmoji-{n}" for n in PUBLISHED)]
+    assert sorted(presets) == sorted(PAPER + DEEP + OPENMOJI + others)
 
 
-@pytest.mark.parametrize("name", sorted(presets))
+@pytest.mark.parametrize("name", PAPER + DEEP + OPENMOJI)
 def test_the_name_tells_the_setting(name: str) -> None:
     config = presets[name]
     early = "early" in name
@@ -51,7 +55,7 @@ def test_deep(name: str) -> None:
 @pytest.mark.parametrize("name", PAPER)
 def test_openmoji(name: str) -> None:
     config = presets[f"openmoji-{name}"]
-    assert (config.latent_channels, config.latent_size, config.text_tokens, config.text_width) == (4, 16, 16, 384)
+    assert (config.latent_channels, config.latent_size, config.text_tokens, config.text_width) == (8, 16, 16, 1152)
     assert count(config) <= 6_000_000
 
 
@@ -68,3 +72,19 @@ def test_all_four_settings_of_a_size_hold_the_same_backbone() -> None:
 def test_read_only() -> None:
     with pytest.raises(TypeError):
         presets["mine"] = IFUViTConfig()  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_placements(name: str) -> None:
+    """Which blocks see text; what each leaves out of the original is written down; the small one trains on a CPU."""
+    config, doc = presets[name], PUBLISHED[name].__doc__
+    assert doc is not None and "Left out: " in doc
+    assert config.image_only == {"lumina2": (2, 0), "ddt": (0, 3)}.get(name, (0, 0))
+    assert config.n_text == (2 if name == "lumina2" else 0)
+    with torch.device("meta"):
+        model = IFUViT(config)
+    doubles = sum(isinstance(block, JointBlock) for _, block in model.fused_blocks())
+    assert doubles == {"sd3": 13, "flux": 4}.get(name, 0)
+    # MM-DiT in every block doubles the weights of its blocks; modulation by block adds a quarter to the others.
+    assert 40e6 < count(config) < (130e6 if name in ("sd3", "flux") else 75e6)
+    assert count(presets[f"openmoji-{name}"]) < 12e6

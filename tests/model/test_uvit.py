@@ -15,10 +15,12 @@ from backbones import READINGS, TINY, L, N, assert_same, every_reading, every_se
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ifuvit.model import blocks
+from ifuvit.model.blocks import Attention
 from ifuvit.model.intermediates import record_intermediates
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.model.uvit import Attention, EncodedText, IFUViT, timestep_embedding, unpatchify
+from ifuvit.model.uvit import EncodedText, IFUViT, timestep_embedding, unpatchify
 from ifuvit.utils.errors import InputError
 
 # --- the arithmetic ---
@@ -225,11 +227,14 @@ def test_image_only_blocks_see_no_text(config: IFUViTConfig) -> None:
         elif index > front:  # its input has passed a fused block
             assert not torch.equal(first[f"{name}.queries"], second[f"{name}.queries"])
     with_text = {n.rsplit(".", 1)[0] for n in first if n.endswith("text_keys")}
-    if config.conditioning == "cross":
-        assert with_text == {name for name, _ in model.fused_blocks()}
+    longer = {n.rsplit(".", 1)[0] for n, t in first.items() if n.endswith(".input") and t.shape[1] == N + L}
+    fused = {name for name, _ in model.fused_blocks()}
+    if config.conditioning in ("cross", "cross-separate"):
+        assert with_text == fused and not longer
+    elif config.conditioning == "adaln":
+        assert not with_text and not longer
     else:
-        longer = {n.rsplit(".", 1)[0] for n, t in first.items() if n.endswith(".input") and t.shape[1] == N + L}
-        assert longer == {name for name, _ in model.fused_blocks()}
+        assert longer == fused and len(with_text) == (config.conditioning == "mmdit" and config.double_blocks is None)
     assert sum(1 for _ in model.fused_blocks()) == config.num_fused
 
 
@@ -287,6 +292,69 @@ def test_standardized_text_is_centered_and_scaled_by_feature() -> None:
     model.text_norm.set(mean, std)
     normal = (states - torch.from_numpy(mean)) / 2
     assert_same(model(latents, timesteps, states, mask), plain(latents, timesteps, normal, mask), 1e-5)
+
+
+def test_a_mix_of_layers_is_theirs_by_weight() -> None:
+    """Equal weights at the start; with all the weight on one layer it is as if only that one were there, block by block."""
+    config = replace(TINY, text_layers=3, text_mix="block", n_image=1)
+    model, single = make(config), make(replace(TINY, text_width=8, n_image=1))
+    assert model.text_mix is not None
+    single.load_state_dict({n: t for n, t in model.state_dict().items() if not n.startswith("text_mix")})
+    states = inputs(config)[2]
+    layers = states.chunk(3, -1)
+    with torch.no_grad():
+        model.text_mix.logits.zero_()
+        encoded, expected = model.encode_text(states), single.encode_text(sum(layers) / 3)
+        assert encoded.keys is not None and expected.keys is not None
+        assert_same(encoded.keys, expected.keys, 1e-5)
+        model.text_mix.logits.copy_(100 * torch.eye(3))
+        encoded = model.encode_text(states)
+        for block in range(3):
+            own = single.encode_text(layers[block])
+            assert encoded.keys is not None and own.keys is not None and encoded.values is not None
+            assert_same(encoded.keys[:, block], own.keys[:, block], 1e-5)
+
+
+@pytest.mark.parametrize(("conditioning", "reading"), [r for r in READINGS if r[0] != "adaln"])
+def test_gates_of_zero_close_the_block_to_text(conditioning: Any, reading: Any) -> None:
+    """Gates start at 1, where they change nothing; at 0 what the values of text say is lost, their attention is not."""
+    config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_text=0, n_image=2, text_gates=True)
+    model, plain = make(config), make(replace(config, text_gates=False))
+    gates = [p for n, p in model.named_parameters() if n.endswith("text_gate")]
+    assert len(gates) == 1 and all((p == 1).all() for n, p in IFUViT(config).named_parameters() if "text_gate" in n)
+    plain.load_state_dict({n: t for n, t in model.state_dict().items() if not n.endswith("text_gate")})
+    arguments = inputs(config)[:3]
+    with torch.no_grad():
+        gates[0].fill_(1)
+        assert_same(model(*arguments), plain(*arguments), 1e-6)
+        gates[0].zero_()
+        latents, timesteps, states = arguments
+        values: list[Tensor] = []
+        real = blocks.attend
+
+        def seen(queries: Tensor, keys: Tensor, of: Tensor, mask: Tensor | None) -> Tensor:
+            values.append(of)
+            return real(queries, keys, of, mask)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blocks, "attend", seen)
+            model(latents, timesteps, states)
+    closed = [(of == 0).all(-1).sum(-1) for of in values if (of == 0).any()]
+    assert len(closed) == 1 and (closed[0] == L).all()
+
+
+@every_reading
+def test_modulation_starts_as_the_identity(conditioning: Any, reading: Any) -> None:
+    """DiT's zero initialization: at the start only the long skips' linear layers change the image tokens."""
+    for modulation in ("adaln", "adaln-single"):
+        config = replace(TINY, conditioning=conditioning, cross_attention=reading, modulation=modulation, n_image=0)
+        model = IFUViT(config)
+        with torch.no_grad(), record_intermediates(model) as named:
+            model(*inputs(config)[:3])
+        if config.conditioning == "cross-separate" and reading == "added":
+            continue  # its sublayer is not modulated, as PixArt's is not
+        for name in ("in_blocks.0", "in_blocks.1", "mid_block"):
+            assert torch.equal(named[f"{name}.input"][:, -N:], named[f"{name}.output"][:, -N:])
 
 
 def test_a_full_mask_changes_nothing() -> None:
@@ -484,7 +552,20 @@ def test_bfloat16_autocast_on_the_cpu_is_close(conditioning: Any, reading: Any, 
         ({"mlp_ratio": math.inf}, "mlp_ratio=inf"),
         ({"text_width": 0}, "text_width=0"),
         ({"text_tokens": 0}, "text_tokens=0"),
-        ({"conditioning": "adaln"}, "conditioning='adaln'"),
+        ({"conditioning": "pooled"}, "conditioning='pooled'"),
+        ({"modulation": "adaln-zero"}, "modulation='adaln-zero'"),
+        ({"norm": "batch"}, "norm='batch'"),
+        ({"double_blocks": 2}, "double_blocks=2 and conditioning='cross'"),
+        ({"conditioning": "mmdit", "double_blocks": 4}, "double_blocks=4 and n_image=1: a number in 1 … 3"),
+        ({"text_mix": "shared"}, "text_mix='shared' and text_layers=1"),
+        ({"text_mix": "shared", "text_layers": 5}, "text_mix='shared' and text_layers=5"),
+        (
+            {"conditioning": "concat", "text_mix": "block", "text_layers": 3},
+            "text_mix='block' and conditioning='concat'",
+        ),
+        ({"pooled_text": True}, "pooled_text=True and modulation='none'"),
+        ({"conditioning": "adaln", "text_gates": True}, "text_gates=True and conditioning='adaln'"),
+        ({"positions": "rotary", "num_heads": 16}, "positions='rotary' and num_heads=16"),
         ({"cross_attention": "both"}, "cross_attention='both'"),
         ({"n_text": -1}, "n_text=-1"),
         ({"n_text": 1.5}, "n_text=1.5"),
@@ -530,7 +611,11 @@ def test_saved_and_loaded(config: IFUViTConfig, tmp_path: Path) -> None:
     arguments = inputs(config)[:3]
     with torch.no_grad():
         assert torch.equal(model(*arguments), again(*arguments))
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "checksums.json",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_saving_replaces_what_was_there(tmp_path: Path) -> None:

@@ -15,17 +15,53 @@ N, L = 17, 7  # image and text tokens of TINY
 
 ASYMMETRIC = [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)]
 PLACES: list[tuple[int, Any]] = [(1, n) for n in [0, 1, 2, *ASYMMETRIC]] + [(0, 0), (0, 1), (2, 1), (2, (2, 0))]
-READINGS = [("concat", "added"), ("cross", "added"), ("cross", "joint")]
+OPTIONS = (
+    "double_blocks",
+    "modulation",
+    "pooled_text",
+    "norm",
+    "qk_norm",
+    "positions",
+    "mlp",
+    "value_residual",
+    "text_gates",
+    "text_mix",
+)
+PAPERS = [("concat", "added"), ("cross", "added"), ("cross", "joint")]
+OTHERS = [("cross-separate", "added"), ("cross-separate", "joint"), ("mmdit", "added"), ("adaln", "added")]
+FEW_PLACES: list[tuple[int, Any]] = [(0, 0), (1, 1), (1, (0, 2)), (1, (1, 0)), (2, (2, 1))]
+READINGS = PAPERS + OTHERS
 SETTINGS = [
     replace(TINY, conditioning=conditioning, cross_attention=reading, n_text=n_text, n_image=n_image)  # type: ignore[arg-type]
-    for conditioning, reading in READINGS
-    for n_text, n_image in PLACES
+    for readings, places in ((PAPERS, PLACES), (OTHERS, FEW_PLACES))
+    for conditioning, reading in readings
+    for n_text, n_image in places
+]
+SETTINGS += [
+    replace(TINY, conditioning="mmdit", double_blocks=2, n_image=(1, 0)),
+    replace(TINY, conditioning="concat", text_layers=3, text_mix="shared"),
+    replace(TINY, conditioning="cross", text_layers=3, text_mix="block", modulation="adaln", pooled_text=True),
+    replace(TINY, conditioning="mmdit", modulation="adaln", pooled_text=True, qk_norm=True, n_image=(0, 1)),
+    replace(TINY, conditioning="concat", modulation="adaln-single", mlp="swiglu", norm="rms", positions="rotary"),
+    replace(TINY, conditioning="cross-separate", modulation="adaln-single", qk_norm=True, text_gates=True),
+    replace(TINY, conditioning="adaln", value_residual=True, n_image=0),
+    replace(TINY, conditioning="concat", value_residual=True, text_gates=True, positions="rotary", qk_norm=True),
+    replace(TINY, conditioning="mmdit", value_residual=True, text_gates=True, positions="rotary", norm="rms"),
+    replace(TINY, conditioning="cross", text_gates=True, value_residual=True, modulation="adaln", mlp="swiglu"),
 ]
 
 
+PAPER_SETTINGS = SETTINGS[: len(PAPERS) * len(PLACES)]
+OTHER_SETTINGS = SETTINGS[len(PAPER_SETTINGS) :]
+
+
 def setting_name(config: IFUViTConfig) -> str:
-    reading = f"-{config.cross_attention}" if config.conditioning == "cross" else ""
+    reading = f"-{config.cross_attention}" if "cross" in config.conditioning else ""
     mask = "-masked" if config.mask_padding else ""
+    plain = IFUViTConfig()
+    for name in OPTIONS:
+        if getattr(config, name) != getattr(plain, name):
+            mask += f"-{name}"
     return f"{config.conditioning}{reading}{mask}-{config.n_text}-{config.image_only[0]},{config.image_only[1]}"
 
 

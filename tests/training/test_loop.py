@@ -554,6 +554,25 @@ RECIPES = {
         "latent_normalization": "channel",
         "gradient_accumulation": 2,
     },
+    "MM-DiT, Muon": {
+        "objective": Flow(),
+        "optimizer": Muon(),
+        "conditioning": "mmdit",
+        "modulation": "adaln",
+        "pooled_text": True,
+        "text_gates": True,
+        "depth": 4,
+    },
+    "separate cross-attention": {
+        "objective": DDPM(),
+        "optimizer": AdamW(),
+        "conditioning": "cross-separate",
+        "modulation": "adaln-single",
+        "qk_norm": True,
+        "positions": "rotary",
+        "value_residual": True,
+    },
+    "pooled text": {"objective": Flow(), "optimizer": AdamW(), "conditioning": "adaln", "norm": "rms", "mlp": "swiglu"},
 }
 
 

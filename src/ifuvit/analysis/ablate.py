@@ -22,8 +22,9 @@ from ifuvit.data.images import EncodedImage
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.metrics.counting.parsing import Asked
 from ifuvit.metrics.counting.scores import is_right
+from ifuvit.model.blocks import Attention
 from ifuvit.model.kernels import attend
-from ifuvit.model.uvit import Attention, EncodedText, IFUViT, split_heads
+from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.results import Finding, Measurement
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _image_output(
     replace_by: Replacement,
 ) -> Tensor:
     """The attention's output for the image tokens of the first half: (half, N, D)."""
-    queries, keys, values = split_heads(attention.qkv(x), 3, attention.num_heads)
+    queries, keys, values = attention.project(x)
     joint = attention.joint or text is None
     if text is None:  # concatenation: text tokens stand first
         text = keys[:, :, :length], values[:, :, :length]

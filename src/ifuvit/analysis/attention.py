@@ -221,6 +221,25 @@ def measurements(model: AnalyzedModel, recorded: RecordedAttention, bands: Bands
     return found
 
 
+def learned(model: AnalyzedModel) -> list[Measurement]:
+    """What the weights themselves say: the gates of text by block, an interval over heads; and the share of each layer of the
+    text encoder in the mix, of all blocks or of each."""
+    backbone, found = model.model, []
+    blocks = dict(backbone.fused_blocks())
+    for name, block in blocks.items():
+        if block.text_gate is not None:
+            gates = block.text_gate.detach().cpu().numpy()
+            found += measured(gates, model=model.name, quantity="text gate", block=name, what="heads")
+    if backbone.text_mix is not None:
+        shares = backbone.text_mix.logits.detach().softmax(-1).tolist()
+        layers = model.pipeline.text_encoder.layers or range(len(shares[0]))
+        for name, of_reader in zip(blocks if len(shares) > 1 else [None], shares, strict=True):
+            for layer, share in zip(layers, of_reader, strict=True):
+                one = {"quantity": "layer share", "of": f"layer {layer}", "block": name, "what": "readers"}
+                found += measured([share], model=model.name, **one)
+    return found
+
+
 def _by_band(
     recorded: RecordedAttention, bands: Bands
 ) -> Iterator[tuple[tuple[float, float] | None, tuple[np.ndarray, ...]]]:

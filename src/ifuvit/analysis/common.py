@@ -55,6 +55,35 @@ class AnalyzedModel:
         return tuple(name for name in self.fused if name in blocks) if blocks else self.fused
 
 
+def check_supported(models: Sequence[AnalyzedModel], action: str) -> None:
+    """Refuse models in whose blocks there is nothing for this action to see or to change.
+
+    Raises:
+        InputError: the model, and which of its settings is in the way.
+    """
+    for model in models:
+        c = model.model.config
+        if action in ("attention", "rank", "ablate") and c.conditioning == "adaln":
+            raise InputError(
+                f"{model.name}: conditioning='adaln' pools the caption, so no image token attends to text; `analyze "
+                "information` and `analyze probe` take it"
+            )
+        if action == "ablate":
+            hindrance = (
+                f"conditioning={c.conditioning!r}"
+                if c.conditioning not in ("concat", "cross")
+                else next(
+                    (f"{name}=True" for name in ("value_residual", "text_gates", "pooled_text") if getattr(c, name)),
+                    None,
+                )
+            )
+            if hindrance:
+                raise InputError(
+                    f"{model.name}: `analyze ablate` does not know {hindrance}; it takes conditioning 'concat' and 'cross' "
+                    "without value_residual, text_gates and pooled_text"
+                )
+
+
 def block_names(model: IFUViT) -> tuple[str, ...]:
     """All blocks in the order in which an image goes through them."""
     half = model.config.depth // 2

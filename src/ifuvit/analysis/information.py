@@ -97,9 +97,9 @@ def measure_information(
             encoded = [model.model.encode_text(*pipeline.text_encoder(one)) for one in texts]
             for row, level in enumerate(levels):
                 times = pipeline.objective.times_at(torch.full((len(clean),), level)).to(pipeline.device)
-                image, skips = model.model.encode_image(pipeline.objective.noisy_latents(clean, drawn, times), times)
+                image = model.model.encode_image(pipeline.objective.noisy_latents(clean, drawn, times), times)
                 for which, text in enumerate(encoded):
-                    errors = pipeline.objective.errors(model.model.fuse(image, skips, text), clean, drawn, times)
+                    errors = pipeline.objective.errors(model.model.fuse(image, text), clean, drawn, times)
                     found[row, which, part] = errors.cpu().double().numpy()
         losses[skill] = found
     return TextInformation(levels=tuple(levels), losses=losses)

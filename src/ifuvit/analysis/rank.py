@@ -171,7 +171,7 @@ class _Sums:
         self.patches = torch.from_numpy(crop(np.arange(c.num_patches), crop_border).reshape(-1).copy()).to(self.device)
         self.untrained = _untrained(c, seed).to(self.device) if "random-model" in controls else None
         # Where text has a softmax of its own, each row of it sums to one as it is.
-        self.is_normal = c.conditioning == "cross" and c.cross_attention == "added"
+        self.is_normal = c.two_softmaxes
         shape = (
             1 + len(controls),
             len(prompts),

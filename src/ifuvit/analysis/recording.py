@@ -20,36 +20,42 @@ from ifuvit.model.uvit import EncodedText, IFUViT
 
 
 class BlockAttention(NamedTuple):
-    """The attention of a fused block, float32. With concatenation and with "joint" cross-attention `text` and `image` together
-    sum to one over their keys, with "added" cross-attention each does."""
+    """The attention of a fused block, float32. With two softmaxes ("added" cross-attention) `text` and `image` each sum to one
+    over their keys, else both together."""
 
     text: Tensor
     """(B, h, N, L), image queries over text keys."""
     image: Tensor
     """(B, h, N, N), image queries over image keys."""
     text_to_text: Tensor | None
-    """(B, h, L, L), text queries over text keys; concatenation alone has text queries."""
+    """(B, h, L, L), text queries over text keys, where text asks too: with concatenation and in all but the last block of "mmdit"."""
     text_to_image: Tensor | None
     """(B, h, L, N), text queries over image keys."""
 
 
 class Logits(NamedTuple):
-    """Scaled products of queries and keys, before the softmax: (B, h, queries, keys), masked keys at -inf. With concatenation
-    and with "joint" cross-attention `text` is None and `every` has all keys, in the order of the kernel."""
+    """Scaled products of queries and keys, before the softmax: (B, h, queries, keys), masked keys at -inf. With one softmax
+    `text` is None and `every` has all keys: text first where text asks too, else image first."""
 
     every: Tensor
     text: Tensor | None
 
 
 def logits(
-    queries: Tensor, keys: Tensor, text_keys: Tensor | None, text_mask: Tensor | None, config: IFUViTConfig
+    queries: Tensor,
+    keys: Tensor,
+    text_keys: Tensor | None,
+    text_mask: Tensor | None,
+    config: IFUViTConfig,
+    text_queries: Tensor | None = None,
 ) -> Logits:
     """What a fused block's softmax is given.
 
     Args:
-        queries, keys: (B, h, tokens, d) of the block, text first with concatenation.
-        text_keys: (B, h, L, d) with cross-attention.
+        queries, keys: (B, h, tokens, d) of the block, text first with concatenation and "mmdit".
+        text_keys: (B, h, L, d) where image tokens alone ask.
         text_mask: (B, L) bool, True at tokens that are seen; None where all are.
+        text_queries: (B, h, N, d) of the image tokens for text, where they have others for it.
     """
     scaled = queries.float() / math.sqrt(queries.shape[-1])
     every = scaled @ keys.float().transpose(-2, -1)
@@ -58,10 +64,12 @@ def logits(
         return Logits(
             _masked(every, None if seen is None else F.pad(seen, (0, keys.shape[2] - seen.shape[-1]), value=True)), None
         )
+    if text_queries is not None:
+        scaled = text_queries.float() / math.sqrt(text_queries.shape[-1])
     text = _masked(scaled @ text_keys.float().transpose(-2, -1), seen)
-    if config.cross_attention == "joint":
-        return Logits(torch.cat([every, text], -1), None)
-    return Logits(every, text)
+    if config.two_softmaxes:
+        return Logits(every, text)
+    return Logits(torch.cat([every, text], -1), None)
 
 
 def probabilities(given: Logits, config: IFUViTConfig) -> BlockAttention:
@@ -69,7 +77,7 @@ def probabilities(given: Logits, config: IFUViTConfig) -> BlockAttention:
     every, length = given.every.softmax(-1), config.text_tokens
     if given.text is not None:
         return BlockAttention(given.text.softmax(-1), every, None, None)
-    if config.conditioning == "cross":
+    if every.shape[-2] != every.shape[-1]:  # image tokens alone ask
         image, text = every.split([every.shape[-1] - length, length], -1)
         return BlockAttention(text, image, None, None)
     of_text, of_image = every[:, :, :length], every[:, :, length:]
@@ -102,6 +110,7 @@ class Pass:
         rows = len(self.latents)
         for name, _ in self._model.fused_blocks():
             text_keys = self.named.get(f"{name}.text_keys")
+            text_queries = self.named.get(f"{name}.text_queries")
             yield (
                 name,
                 logits(
@@ -110,6 +119,7 @@ class Pass:
                     None if text_keys is None else text_keys[:rows],
                     self._mask,
                     self._model.config,
+                    None if text_queries is None else text_queries[:rows],
                 ),
             )
 
@@ -122,8 +132,7 @@ class Pass:
 def observe(model: IFUViT, latents: Tensor, timesteps: Tensor, text: EncodedText) -> Pass:
     """A pass without guidance, observed."""
     with torch.no_grad(), record_intermediates(model) as named:
-        image, skips = model.encode_image(latents, timesteps)
-        model.fuse(image, skips, text)
+        model.fuse(model.encode_image(latents, timesteps), text)
     return Pass(model, dict(named), text.mask, latents, timesteps)
 
 

@@ -36,10 +36,11 @@ def run(config: AnyConfig) -> tuple[Path, results.Analysis]:
     prompts = _prompts(config)
 
     # Only now what takes seconds to import.
-    from ifuvit.analysis.common import open_models
+    from ifuvit.analysis.common import check_supported, open_models
     from ifuvit.utils.devices import find_device
 
     models = open_models(config.models, find_device(config.device))
+    check_supported(models, action)
     with output.replace() as directory:
         for model in models:
             (directory / model.name).mkdir()
@@ -139,12 +140,10 @@ def _attention(
         fields["arrays"][model.name] = file
         fields["images"][model.name] = _save_images(directory, model.name, recorded.images)
         fields["blocks"][model.name] = recorded.blocks
-        measurements += attention.measurements(model, recorded, bands, config.crop_border)
+        measurements += attention.measurements(model, recorded, bands, config.crop_border) + attention.learned(model)
         findings += attention.findings(model, recorded, config.crop_border)
     notes = ["Attention is that of the patches, on average over heads, evaluations of the network and prompts."]
-    if any(
-        model.model.config.conditioning == "cross" and model.model.config.cross_attention == "added" for model in models
-    ):
+    if any(model.model.config.two_softmaxes for model in models):
         notes.append(
             "In cross-attention with added outputs text and image have a softmax each: shares of text sum to 1, and so do those "
             "of image and time. Elsewhere all shares together do."

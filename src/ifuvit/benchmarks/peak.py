@@ -42,7 +42,7 @@ def products(configs: Iterable[IFUViTConfig], batch_size: int, *, training: bool
     found: dict[Product, None] = {}
     for c in configs:
         hidden = int(c.embed_dim * c.mlp_ratio)
-        tokens = 1 + c.num_patches + (c.text_tokens if c.conditioning == "concat" else 0)
+        tokens = 1 + c.num_patches + (c.text_tokens if c.conditioning in ("concat", "mmdit") else 0)
         for inputs, outputs in ((c.embed_dim, 3 * c.embed_dim), (c.embed_dim, hidden), (hidden, c.embed_dim)):
             for which in get_args(Pass)[: 3 if training else 1]:
                 found[Product(batch_size * tokens, inputs, outputs, which)] = None

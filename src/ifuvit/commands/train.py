@@ -7,11 +7,19 @@ import tyro
 
 from ifuvit.diffusion.objective import OBJECTIVES
 from ifuvit.evaluation.protocols import protocols
-from ifuvit.model.presets import presets
+from ifuvit.model.presets import PUBLISHED, presets
+from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.config import OPTIMIZERS, TrainConfig, default_config
 from ifuvit.utils.command_line import Actions, parse
 from ifuvit.utils.config import set_fields
 from ifuvit.utils.errors import InputError
+
+
+def _about(name: str, c: IFUViTConfig) -> str:
+    if published := PUBLISHED.get(name.removeprefix("openmoji-")):
+        return f"As {(published.__doc__ or '').split(' (')[0]}"
+    return f"{'Intermediate' if c.n_text or c.n_image else 'Early'} fusion, {c.conditioning}"
+
 
 CONFIG = Actions(
     word="preset",
@@ -22,8 +30,7 @@ CONFIG = Actions(
         for name in presets
     },
     texts={
-        name: f"{'Intermediate' if c.n_text or c.n_image else 'Early'} fusion, {c.conditioning}; depth {c.depth}, width "
-        f"{c.embed_dim}.\n\n{TrainConfig.__doc__}"
+        name: f"{_about(name, c)}; depth {c.depth}, width {c.embed_dim}.\n\n{TrainConfig.__doc__}"
         for name, c in presets.items()
     },
 )

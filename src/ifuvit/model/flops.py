@@ -56,8 +56,8 @@ def _count(c: IFUViTConfig) -> _Counts:
         latents = torch.empty(1, c.latent_channels, c.latent_size, c.latent_size)
         embeddings, mask = torch.empty(1, c.text_tokens, c.text_width), torch.empty(1, c.text_tokens, dtype=torch.bool)
         text, text_flops = _run(lambda: model.encode_text(embeddings, mask))
-        (image, skips), prefix_flops = _run(lambda: model.encode_image(latents, torch.empty(1)))
-        _, fused_flops = _run(lambda: model.fuse(image, skips, text))
+        image, prefix_flops = _run(lambda: model.encode_image(latents, torch.empty(1)))
+        _, fused_flops = _run(lambda: model.fuse(image, text))
     return _Counts(sum(p.numel() for p in model.parameters()), text_flops, prefix_flops, fused_flops)
 
 

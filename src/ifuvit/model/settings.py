@@ -1,7 +1,7 @@
 """The settings of the backbone, in a module that does not import torch, so that presets and `--help` load fast."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from ifuvit.results import CONDITIONINGS, Conditioning
@@ -31,18 +31,51 @@ class IFUViTConfig:
     text_tokens: int = 77
     """Text tokens L of every caption, padding included."""
     conditioning: Conditioning = "cross"
-    """How text enters a fused block: as further tokens of the sequence, or as further keys and values."""
+    """How text enters a fused block: as further tokens of the sequence ("concat"); as further keys and values, by the
+    block's own weights ("cross") or by weights of their own ("cross-separate": Stable Diffusion, PixArt, PRX); as tokens with
+    weights of their own in a joint attention ("mmdit": Stable Diffusion 3, FLUX); or pooled, with the timestep, as shift,
+    scale and gate of the block ("adaln": DiT)."""
     n_text: int = 1
     """Trainable transformer blocks on the text alone."""
     n_image: int | tuple[int, int] = 4
     """Image-only blocks on each side, or (front, back): fusion early (0, x), in the middle, or late (x, 0)."""
     cross_attention: Literal["added", "joint"] = "added"
-    """Two softmaxes whose outputs are summed, or one softmax over image and text keys; only read by "cross"."""
+    """Two softmaxes whose outputs are summed, or one softmax over image and text keys; read by "cross" and by
+    "cross-separate", whose second softmax has queries and a projection of its own, after those of self-attention."""
+    double_blocks: int | None = None
+    """How many fused blocks, the first ones, have weights of their own for text; in later ones text shares those of the image,
+    as in FLUX. Default: all. Only read by "mmdit"."""
+    modulation: Literal["none", "adaln", "adaln-single"] = "none"
+    """Whether the timestep also modulates every block by which the image goes: by a linear layer of each block (DiT), or by
+    one for all of them and a table of each (PixArt). With "none" only the blocks of "adaln" are modulated. They start as
+    the identity."""
+    pooled_text: bool = False
+    """Whether the pooled caption joins the timestep in the modulation of the fused blocks (Stable Diffusion 3, FLUX)."""
+    norm: Literal["layer", "rms"] = "layer"
+    """LayerNorm as in U-ViT, or RMSNorm."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalized by head (RMSNorm)."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """Learned position embeddings of patches, or rotation of their queries and keys by row and column. Time and text keep
+    learned ones."""
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    """The MLP of every block; SwiGLU has a third matrix of the same hidden width (mlp_ratio 2.667 costs what GELU with 4 does)."""
+    value_residual: bool = False
+    """Whether every block mixes its values of image tokens with those of the first block, by two learned scalars."""
+    text_gates: bool = False
+    """Whether every fused block has a learned factor by head on the values of text, 1 at the start: where does the network
+    want text?"""
     mask_padding: bool = False
     """Whether padded text tokens are hidden from attention (U-ViT shows them)."""
     text_norm: Literal["none", "standardize"] = "none"
     """Text embeddings as they are, or each feature centered and scaled by its mean and deviation over captions of the
     training data: shared offsets and large features otherwise hide what tells one caption from another."""
+    text_layers: int = 1
+    """Layers of the text encoder that stand side by side in the embeddings (`ifuvit prepare --text-layer 0 3 6`: 3). Only read
+    with text_mix."""
+    text_mix: Literal["none", "shared", "block"] = "none"
+    """Layers side by side are projected together ("none"), or mixed before by a learned softmax: one for all blocks, or one for
+    each fused block, whose text then goes through the text blocks apart."""
     layout_kinds: int = 0
     """Kinds of objects that a head on the middle block tells apart in training, by their places; 0 for no head, as in the
     paper. Images are generated without it."""
@@ -58,6 +91,7 @@ class IFUViTConfig:
             "num_heads",
             "text_width",
             "text_tokens",
+            "text_layers",
         ):
             if not _is_count(getattr(self, name), at_least=1):
                 raise InputError(f"{name}={getattr(self, name)!r}: must be a whole number, at least 1")
@@ -71,10 +105,9 @@ class IFUViTConfig:
             raise InputError(f"mlp_ratio={self.mlp_ratio}: must be positive, and embed_dim x mlp_ratio at least 1")
         if self.conditioning not in CONDITIONINGS:
             raise InputError(f"conditioning={self.conditioning!r}: choose {' or '.join(map(repr, CONDITIONINGS))}")
-        if self.cross_attention not in ("added", "joint"):
-            raise InputError(f"cross_attention={self.cross_attention!r}: choose 'added' or 'joint'")
-        if self.text_norm not in ("none", "standardize"):
-            raise InputError(f"text_norm={self.text_norm!r}: choose 'none' or 'standardize'")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name}={getattr(self, name)!r}: choose {' or '.join(map(repr, choices))}")
         if not 0 < self.position_std < math.inf:
             raise InputError(f"position_std={self.position_std}: must be positive")
         for name in ("n_text", "layout_kinds"):
@@ -84,6 +117,56 @@ class IFUViTConfig:
             raise InputError(
                 f"n_image={self.n_image!r}: one number, or (front, back), each in 0 … depth/2 = {self.depth // 2}"
             )
+
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.double_blocks is not None:
+            if self.conditioning != "mmdit":
+                raise InputError(
+                    f"double_blocks={self.double_blocks!r} and conditioning={self.conditioning!r}: only 'mmdit' has blocks with "
+                    "weights of their own for text"
+                )
+            if not _is_count(self.double_blocks, at_least=1) or self.double_blocks > self.num_fused:
+                raise InputError(
+                    f"double_blocks={self.double_blocks!r} and n_image={self.n_image!r}: a number in 1 … {self.num_fused}, the "
+                    "fused blocks"
+                )
+        if self.text_mix != "none" and (self.text_layers < 2 or self.text_width % self.text_layers):
+            raise InputError(
+                f"text_mix={self.text_mix!r} and text_layers={self.text_layers}: needs two or more layers of equal width side by "
+                f"side in text_width={self.text_width}; prepare with --text-layer 0 3 6 and set --text-layers 3"
+            )
+        if self.text_mix == "block" and self.conditioning not in ("cross", "cross-separate"):
+            raise InputError(
+                f"text_mix='block' and conditioning={self.conditioning!r}: the blocks do not read text each for itself; choose "
+                "text_mix 'shared', or conditioning 'cross' or 'cross-separate'"
+            )
+        if self.pooled_text and self.modulation == "none":
+            raise InputError(
+                "pooled_text=True and modulation='none': nothing reads the pooled caption; choose modulation 'adaln' or "
+                "'adaln-single', or conditioning 'adaln'"
+            )
+        if self.text_gates and self.conditioning == "adaln":
+            raise InputError(
+                "text_gates=True and conditioning='adaln': its blocks have no keys and values of text; choose conditioning "
+                "'concat', 'cross', 'cross-separate' or 'mmdit'"
+            )
+        if self.positions == "rotary" and self.embed_dim // self.num_heads % 4:
+            raise InputError(
+                f"positions='rotary' and num_heads={self.num_heads}: embed_dim / num_heads = "
+                f"{self.embed_dim // self.num_heads} must be a multiple of 4, for pairs of rows and of columns"
+            )
+
+    @property
+    def pools_text(self) -> bool:
+        """Whether the pooled caption modulates the fused blocks."""
+        return self.conditioning == "adaln" or self.pooled_text
+
+    @property
+    def two_softmaxes(self) -> bool:
+        """Whether image tokens read text by a softmax of its own."""
+        return self.conditioning in ("cross", "cross-separate") and self.cross_attention == "added"
 
     @property
     def image_only(self) -> tuple[int, int]:
@@ -101,11 +184,32 @@ class IFUViTConfig:
         return self.depth + 1 - sum(self.image_only)
 
 
+_CHOICES = {
+    "cross_attention": ("added", "joint"),
+    "modulation": ("none", "adaln", "adaln-single"),
+    "norm": ("layer", "rms"),
+    "positions": ("learned", "rotary"),
+    "mlp": ("gelu", "swiglu"),
+    "text_norm": ("none", "standardize"),
+    "text_mix": ("none", "shared", "block"),
+}
+
+
 def as_uvit(config: IFUViTConfig) -> IFUViTConfig:
     """The setting of the same size that is U-ViT."""
-    return replace(
-        config, conditioning="concat", n_text=0, n_image=0, mask_padding=False, text_norm="none", layout_kinds=0
+    size = (
+        "latent_size",
+        "latent_channels",
+        "patch_size",
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "mlp_ratio",
+        "text_width",
+        "text_tokens",
+        "position_std",
     )
+    return IFUViTConfig(conditioning="concat", n_text=0, n_image=0, **{name: getattr(config, name) for name in size})
 
 
 def _is_count(value: object, at_least: int = 0) -> bool:

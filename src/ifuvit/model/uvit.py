@@ -2,7 +2,8 @@
 
 One backbone gives every setting of the paper: `n_text` transformer blocks on the text alone, `n_image` image-only
 blocks at each end, fused blocks between them, by concatenation or by cross-attention. With `n_text = n_image = 0` and
-concatenation it is U-ViT (Bao et al. 2023), parameter names included.
+concatenation it is U-ViT (Bao et al. 2023), parameter names included. Other ways by which text enters the fused blocks, and
+the options of modern blocks, are in `ifuvit.model.blocks`; the three parts of the forward pass are the same.
 
 Shapes:
     B  batch                 C, H, W  latent channels, height, width       L  text tokens
@@ -22,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ifuvit.model.kernels import Linear, attend, linear
+from ifuvit.model.blocks import Block, JointBlock, make_norm
+from ifuvit.model.kernels import Linear
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
@@ -35,16 +37,18 @@ class EncodedText(NamedTuple):
     image, so it is computed once a prompt. All tensors have the batch first."""
 
     tokens: Tensor | None
-    """(B, L, D) for concatenation."""
+    """(B, L, D) for concatenation and "mmdit"."""
     keys: Tensor | None
-    """(B, F, h, L, d) for cross-attention."""
+    """(B, F, h, L, d) for cross-attention, "cross" and "cross-separate"."""
     values: Tensor | None
-    """(B, F, h, L, d) for cross-attention."""
+    """(B, F, h, L, d), as the keys."""
     mask: Tensor | None
     """(B, L) bool, True at real tokens; None where padding is not masked."""
+    pooled: Tensor | None = None
+    """(B, D), the mean text token embedded, where it modulates the fused blocks."""
 
     def by_block(self, blocks: int) -> list[tuple[Tensor, Tensor] | None]:
-        """Text keys and values (B, h, L, d) of every fused block in order; None for each with concatenation."""
+        """Text keys and values (B, h, L, d) of every fused block in order; None for each where it reads none."""
         if self.keys is None or self.values is None:
             return [None] * blocks
         return [(self.keys[:, index], self.values[:, index]) for index in range(blocks)]
@@ -64,72 +68,24 @@ class EncodedText(NamedTuple):
         )
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention that can take further keys and values from text."""
+class EncodedLatents(NamedTuple):
+    """Noisy images on the way to the fused blocks: everything that does not depend on text. All tensors have the batch
+    first."""
 
-    def __init__(self, config: IFUViTConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.joint = config.cross_attention == "joint"
-        self.qkv = Linear(config.embed_dim, 3 * config.embed_dim, bias=False)
-        self.proj = Linear(config.embed_dim, config.embed_dim)
+    tokens: Tensor
+    """(B, N, D)."""
+    skips: list[Tensor]
+    """The long skips collected so far, (B, N, D) each."""
+    time: Tensor | None
+    """(B, D), the embedded timestep, where it modulates blocks."""
+    values: Tensor | None
+    """(B, h, N, d) of the first block, for the value residual."""
 
-    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalized text (B, L, D) -> keys and values (B, h, L, d), by the weights that serve the image tokens."""
-        _, weight = self.qkv.weight.split([text.shape[-1], 2 * text.shape[-1]])
-        keys, values = split_heads(linear(text, weight), 2, self.num_heads)
-        return keys, values
-
-    def forward(self, x: Tensor, text: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
-        queries, keys, values = split_heads(self.qkv(x), 3, self.num_heads)  # (B, h, N, d) each
-        if text is None:
-            out = attend(queries, keys, values, mask)
-        elif self.joint:  # one softmax over [image; text] keys
-            both = None if mask is None else F.pad(mask, (x.shape[1], 0), value=True)
-            out = attend(queries, torch.cat([keys, text[0]], 2), torch.cat([values, text[1]], 2), both)
-        else:  # two softmaxes, outputs added
-            out = attend(queries, keys, values, None) + attend(queries, *text, mask)
-        return self.proj(out.transpose(1, 2).flatten(2))  # (B, N, D)
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block; out-blocks begin with a linear layer on [x, skip] (the long skip)."""
-
-    def __init__(self, config: IFUViTConfig, *, skip: bool = False) -> None:
-        super().__init__()
-        width = config.embed_dim
-        self.skip_linear = Linear(2 * width, width) if skip else None
-        self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("fc1", Linear(width, int(width * config.mlp_ratio)))
-        self.mlp.add_module("act", nn.GELU())
-        self.mlp.add_module("fc2", Linear(int(width * config.mlp_ratio), width))
-
-    def text_keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Text tokens (B, L, D) -> this block's text keys and values (B, h, L, d): K, V = W_kv norm1(text)."""
-        return self.attn.keys_values(self.norm1(text))
-
-    def forward(
-        self,
-        x: Tensor,
-        skip: Tensor | None = None,
-        text: tuple[Tensor, Tensor] | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        if skip is not None:
-            x = self.join(x, skip)
-        x = x + self.attn(self.norm1(x), text, mask)
-        return x + self.mlp(self.norm2(x))
-
-    def join(self, x: Tensor, skip: Tensor) -> Tensor:
-        """The long skip. Text tokens stand first in a sequence that has them: where only x has text, it bypasses the
-        linear layer; where only the skip has text, it is sliced off."""
-        assert self.skip_linear is not None
-        text = max(x.shape[1] - skip.shape[1], 0)
-        concatenated = self.skip_linear(torch.cat([x[:, text:], skip[:, skip.shape[1] - x.shape[1] + text :]], -1))
-        return torch.cat([x[:, :text], concatenated], 1) if text else concatenated
+    def twice(self) -> "EncodedLatents":
+        """The same images once more, along the batch."""
+        tokens, skips, *rest = self
+        again = [None if part is None else torch.cat([part, part]) for part in rest]
+        return EncodedLatents(torch.cat([tokens, tokens]), [torch.cat([s, s]) for s in skips], *again)
 
 
 class PatchEmbed(nn.Module):
@@ -161,6 +117,18 @@ class Standardize(nn.Module):
         return (x - self.mean) / self.std
 
 
+class TextMix(nn.Module):
+    """A softmax over the text encoder's layers for each of M readers: (B, L, layers * width) -> (B, M, L, width)."""
+
+    def __init__(self, readers: int, layers: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(readers, layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.logits.softmax(-1)[:, None, :, None]
+        return (x.unflatten(-1, (weights.shape[2], -1))[:, None] * weights).sum(-2)
+
+
 class IFUViT(nn.Module):
     """The backbone: noisy latents, timesteps and text embeddings in; the predicted noise, or what else the objective has
     the network predict, out."""
@@ -175,13 +143,20 @@ class IFUViT(nn.Module):
 
         self.patch_embed = PatchEmbed(config)
         self.text_norm = Standardize(config.text_width) if config.text_norm == "standardize" else nn.Identity()
-        self.context_embed = Linear(config.text_width, width)
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.text_tokens + config.num_patches, width))
-        self.text_blocks = nn.ModuleList(Block(config) for _ in range(config.n_text))
-        self.in_blocks = nn.ModuleList(Block(config) for _ in range(half))
-        self.mid_block = Block(config)
-        self.out_blocks = nn.ModuleList(Block(config, skip=True) for _ in range(half))
-        self.norm = nn.LayerNorm(width)
+        readers = config.num_fused if config.text_mix == "block" else 1
+        self.text_mix = TextMix(readers, config.text_layers) if config.text_mix != "none" else None
+        layers = 1 if self.text_mix is None else config.text_layers
+        self.context_embed = Linear(config.text_width // layers, width)
+        patches = config.num_patches if config.positions == "learned" else 0
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.text_tokens + patches, width))
+        self.time_embed = _mlp(width) if config.modulation != "none" or config.conditioning == "adaln" else None
+        self.pool_embed = _mlp(width) if config.pools_text else None
+        self.modulation = Linear(width, 6 * width) if config.modulation == "adaln-single" else None
+        self.text_blocks = nn.ModuleList(Block(config, text=True) for _ in range(config.n_text))
+        self.in_blocks = nn.ModuleList(make_block(config, index) for index in range(half))
+        self.mid_block = make_block(config, half)
+        self.out_blocks = nn.ModuleList(make_block(config, half + 1 + index) for index in range(half))
+        self.norm = make_norm(config)
         self.decoder_pred = Linear(width, config.patch_size**2 * config.latent_channels)
         self.final_layer = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
         self.layout_head = (
@@ -193,7 +168,7 @@ class IFUViT(nn.Module):
         """U-ViT's initialization: truncated normal (0.02) linear layers and position embeddings, zero biases. One thing
         differs (but for `position_std`): the last convolution starts as the identity, shrunk to the gain of U-ViT's random kernel. From a random
         kernel it may learn to send one latent channel through a shifted tap, and that channel is lost at the border for
-        good; with a gain of 1 the output layers learn too fast (docs/decisions.md).
+        good; with a gain of 1 the output layers learn too fast (docs/decisions.md). Modulation starts at zero.
 
         What is drawn for a parameter depends on `seed` and its name alone, so that settings of one seed have equal weights
         wherever both have them."""
@@ -207,7 +182,10 @@ class IFUViT(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=self.config.position_std, generator=generator("pos_embed"))
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator(name))
+                if name.endswith(("modulation", "modulation.linear")):
+                    nn.init.zeros_(module.weight)
+                else:
+                    nn.init.trunc_normal_(module.weight, std=0.02, generator=generator(name))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.dirac_(self.final_layer.weight)
@@ -220,8 +198,9 @@ class IFUViT(nn.Module):
     # fmt: off
 
     def encode_text(self, text_embeddings: Tensor, text_mask: Tensor | None = None) -> EncodedText:
-        """The text's own path: projection, position, `n_text` blocks; for cross-attention also every fused block's keys
-        and values. It depends on the caption alone, so a sampler calls it once a prompt.
+        """The text's own path: projection, position, `n_text` blocks; then what the conditioning reads of it: the tokens,
+        every fused block's keys and values, or the pooled caption. It depends on the caption alone, so a sampler calls it
+        once a prompt.
 
         Args:
             text_embeddings: (B, L, text_width) last hidden states of the frozen text encoder.
@@ -240,24 +219,34 @@ class IFUViT(nn.Module):
         if c.mask_padding and text_mask is None:
             raise InputError("mask_padding=True requires a text_mask of shape (batch, text_tokens)")
 
-        text = self.context_embed(self.text_norm(text_embeddings))                              # (B, L, D)
+        text, rows, readers = self.text_norm(text_embeddings), mask, 1
+        if self.text_mix is not None:                                                           # M readers, one after the other
+            text = self.text_mix(text)
+            readers = text.shape[1]
+            text, rows = text.flatten(0, 1), None if mask is None else mask.repeat_interleave(readers, 0)
+        text = self.context_embed(text)                                                         # (B M, L, D)
         text = text + self.pos_embed[:, 1 : 1 + c.text_tokens]
         for block in self.text_blocks:
-            text = self._run(block, text, mask=_over_keys(mask))                                # (B, L, D)
-        if c.conditioning == "concat":
-            return EncodedText(text, None, None, mask)
-        keys, values = zip(*[block.text_keys_values(text) for _, block in self.fused_blocks()])
-        return EncodedText(None, torch.stack(keys, 1), torch.stack(values, 1), mask)            # (B, F, h, L, d)
+            text = self._run(block, text, mask=_over_keys(rows))                                # (B M, L, D)
 
-    def encode_image(self, latents: Tensor, timesteps: Tensor) -> tuple[Tensor, list[Tensor]]:
+        texts = text.unflatten(0, (-1, readers)).unbind(1)                                      # M times (B, L, D)
+        text = texts[0] if readers == 1 else torch.stack(texts).mean(0)                         # for those who read all
+        pooled = None if self.pool_embed is None else self.pool_embed(_mean(text, mask))        # (B, D)
+        if c.conditioning in ("concat", "mmdit"):
+            return EncodedText(text, None, None, mask, pooled)
+        if c.conditioning == "adaln":
+            return EncodedText(None, None, None, None, pooled)
+        blocks = [block for _, block in self.fused_blocks()]
+        texts = texts if c.text_mix == "block" else [text] * len(blocks)
+        keys, values = zip(*[block.text_keys_values(own) for block, own in zip(blocks, texts, strict=True)])
+        return EncodedText(None, torch.stack(keys, 1), torch.stack(values, 1), mask, pooled)    # (B, F, h, L, d)
+
+    def encode_image(self, latents: Tensor, timesteps: Tensor) -> EncodedLatents:
         """The image's own path: patches, time token, position, and the image-only in-blocks.
 
         Args:
             latents: (B, C, H, W) noisy latents.
             timesteps: (B,) n in 1 … 1000; may be fractional.
-
-        Returns:
-            image tokens (B, N, D), and the long skips collected so far.
 
         Raises:
             ValueError: a shape that does not fit the config.
@@ -268,20 +257,27 @@ class IFUViT(nn.Module):
                 f"latents of shape {tuple(latents.shape)} do not fit the model's "
                 f"(batch, {c.latent_channels}, {c.latent_size}, {c.latent_size})"
             )
-        pos_time, _, pos_patches = self.pos_embed.split([1, c.text_tokens, c.num_patches], 1)
-        time = timestep_embedding(timesteps, c.embed_dim).to(latents.dtype)[:, None]            # (B, 1, D)
-        image = torch.cat([time + pos_time, self.patch_embed(latents) + pos_patches], 1)        # (B, N, D)
+        pos_time, pos_patches = self.pos_embed[:, :1], self.pos_embed[:, 1 + c.text_tokens :]
+        time = timestep_embedding(timesteps, c.embed_dim).to(latents.dtype)                     # (B, D)
+        patches = self.patch_embed(latents)                                                     # (B, P, D)
+        if c.positions == "learned":
+            patches = patches + pos_patches
+        image = torch.cat([time[:, None] + pos_time, patches], 1)                               # (B, N, D)
+
+        time = None if self.time_embed is None else self.time_embed(time)                       # (B, D)
+        vector = self.modulating(time)
+        values = self.in_blocks[0].image_values(image, vector) if c.value_residual else None    # (B, h, N, d)
         skips = []
         for index in range(c.image_only[0]):
-            image = self._run(self.in_blocks[index], image)                                     # (B, N, D)
+            image = self._run(self.in_blocks[index], image, vector=vector, first_values=values) # (B, N, D)
             skips.append(image)
-        return image, skips
+        return EncodedLatents(image, skips, time, values)
 
-    def fuse(self, image: Tensor, skips: list[Tensor], text: EncodedText) -> Tensor:
+    def fuse(self, image: EncodedLatents, text: EncodedText) -> Tensor:
         """Both paths meet: the fused blocks, then the image-only out-blocks.
 
         Args:
-            image, skips: from `encode_image`.
+            image: from `encode_image`.
             text: from `encode_text`, of the same batch.
 
         Returns:
@@ -289,34 +285,44 @@ class IFUViT(nn.Module):
         """
         c = self.config
         half, (front, back) = c.depth // 2, c.image_only
-        skips, num_image = list(skips), image.shape[1]
+        tokens, skips, num_image = image.tokens, list(image.skips), image.tokens.shape[1]
         keys_values = iter(text.by_block(c.num_fused))
+        alone = {"vector": self.modulating(image.time), "first_values": image.values}
+        fused = {"vector": self.modulating(image.time, text.pooled), "first_values": image.values}
 
-        if c.conditioning == "concat":
+        if c.conditioning in ("concat", "mmdit"):
             assert text.tokens is not None
-            x = torch.cat([text.tokens.to(image.dtype), image], 1)                              # (B, L + N, D)
+            x = torch.cat([text.tokens.to(tokens.dtype), tokens], 1)                            # (B, L + N, D)
             mask = None if text.mask is None else F.pad(text.mask, (0, num_image), value=True)
         else:
-            x, mask = image, text.mask                                                          # (B, N, D)
+            x, mask = tokens, text.mask                                                         # (B, N, D)
         mask = _over_keys(mask)
 
         # fused in-blocks, the middle block, fused out-blocks
         for index in range(front, half):
-            x = self._run(self.in_blocks[index], x, None, next(keys_values), mask)
+            x = self._run(self.in_blocks[index], x, None, next(keys_values), mask, **fused)
             skips.append(x)
-        x = self._run(self.mid_block, x, None, next(keys_values), mask)
+        x = self._run(self.mid_block, x, None, next(keys_values), mask, **fused)
         for index in range(half - back):
-            x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask)
+            x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask, **fused)
 
         # image-only out-blocks: the text ends here
-        image = x[:, -num_image:]                                                               # (B, N, D)
+        x = x[:, -num_image:]                                                                   # (B, N, D)
         for index in range(half - back, half):
-            image = self._run(self.out_blocks[index], image, skips.pop())
+            x = self._run(self.out_blocks[index], x, skips.pop(), **alone)
 
-        patches = self.decoder_pred(self.norm(image[:, 1:]))                                    # (B, P, patch² C)
+        patches = self.decoder_pred(self.norm(x[:, 1:]))                                        # (B, P, patch² C)
         return self.final_layer(unpatchify(patches, c.patch_size, c.latent_channels))           # (B, C, H, W)
 
     # fmt: on
+
+    def modulating(self, time: Tensor | None, pooled: Tensor | None = None) -> Tensor | None:
+        """What modulates blocks, from the embedded timestep and the pooled caption (B, D): their sum, or for "adaln-single"
+        (B, 6 D); nothing where no block is modulated."""
+        if time is None:
+            return None
+        vector = time if pooled is None else time + pooled
+        return vector if self.modulation is None else self.modulation(F.silu(vector))
 
     def fused_blocks(self) -> Iterator[tuple[str, Block]]:
         """The F blocks that see text, in order, with their names."""
@@ -345,8 +351,7 @@ class IFUViT(nn.Module):
             ValueError: a shape that does not fit the config.
         """
         text = self.encode_text(text_embeddings, text_mask)
-        image, skips = self.encode_image(latents, timesteps)
-        return self.fuse(image, skips, text)
+        return self.fuse(self.encode_image(latents, timesteps), text)
 
     def layout_logits(self, middle: Tensor) -> Tensor:
         """Which kind of object covers which latent cell, as a head on the middle block's output sees it: (B, N or L + N, D) ->
@@ -377,11 +382,11 @@ class IFUViT(nn.Module):
         Returns:
             the guided prediction (B, C, H, W).
         """
-        image, skips = self.encode_image(latents, timesteps)
+        image = self.encode_image(latents, timesteps)
         if isinstance(guidance_scale, (int, float)) and guidance_scale == 1:
-            return self.fuse(image, skips, text)
+            return self.fuse(image, text)
         both = text.concatenated(null_text.expand(len(latents)))
-        conditional, null = self.fuse(torch.cat([image, image]), [torch.cat([s, s]) for s in skips], both).chunk(2)
+        conditional, null = self.fuse(image.twice(), both).chunk(2)
         if isinstance(guidance_scale, Tensor):
             guidance_scale = guidance_scale.view(-1, 1, 1, 1)
         return null + guidance_scale * (conditional - null)
@@ -393,12 +398,14 @@ class IFUViT(nn.Module):
         skip: Tensor | None = None,
         text: tuple[Tensor, Tensor] | None = None,
         mask: Tensor | None = None,
+        vector: Tensor | None = None,
+        first_values: Tensor | None = None,
     ) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            out = checkpoint(block, x, skip, text, mask, use_reentrant=False)
+            out = checkpoint(block, x, skip, text, mask, vector, first_values, use_reentrant=False)
             assert isinstance(out, Tensor)
             return out
-        return block(x, skip, text, mask)
+        return block(x, skip, text, mask, vector, first_values)
 
     def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write `config.json`, `model.safetensors` and their checksums; `dtype` stores the weights in less precision."""
@@ -423,9 +430,29 @@ class IFUViT(nn.Module):
         return model.to(device).eval()
 
 
-def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """(B, N, parts * D) -> `parts` tensors (B, h, N, d)."""
-    return x.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+def make_block(config: IFUViTConfig, place: int) -> nn.Module:
+    """The block at a place 0 … depth of the image's way: in-blocks, the middle block, out-blocks."""
+    half, (front, back) = config.depth // 2, config.image_only
+    last = config.depth - back  # of the fused blocks
+    fused, skip, first = front <= place <= last, place > half, place == 0
+    doubles = config.num_fused if config.double_blocks is None else config.double_blocks
+    if fused and config.conditioning == "mmdit" and place - front < doubles:
+        # the skip of an out-block comes from the in-block that stands as far from the middle
+        text_skip = skip and config.depth - place >= front
+        return JointBlock(config, skip=skip, text_skip=text_skip, last=place == last, first=first)
+    return Block(config, skip=skip, fused=fused, first=first)
+
+
+def _mlp(width: int) -> nn.Sequential:
+    return nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
+
+
+def _mean(text: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of the tokens that are seen: (B, L, D), (B, L) -> (B, D)."""
+    if mask is None:
+        return text.mean(1)
+    seen = mask[:, :, None].to(text.dtype)
+    return (text * seen).sum(1) / seen.sum(1).clamp(min=1)
 
 
 def _over_keys(mask: Tensor | None) -> Tensor | None:

@@ -174,6 +174,22 @@ def _attention_plots(analysis: Analysis) -> list[Plot]:
         title="Attention to border patches",
         y_label="over that to all patches; 1 is uniform",
     )
+    plots += _over_blocks(
+        analysis,
+        _of_models(analysis, "text gate"),
+        title="Gates of text",
+        y_label="factor on the values of text, mean of heads; 1 at the start",
+        note="Blocks are counted from the input. Whiskers: 95 % intervals over heads.",
+    )
+    for model in analysis.models:
+        series = [
+            one
+            for layer in dict.fromkeys(m.of for m in analysis.of("layer share", model=model.name))
+            for one in _by_block(layer, analysis.of("layer share", model=model.name, of=layer), _depth(model))
+        ]
+        plots += _over_blocks(
+            analysis, series, title=f"Layers of the text encoder: {model.name}", y_label="share in the block's text"
+        )
     return plots
 
 

@@ -57,7 +57,7 @@ def register_forward_methods(model: "nn.Module") -> None:
 
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            for name in ("encode_text", "encode_image", "fuse", "guided", "text_keys_values"):
+            for name in ("encode_text", "encode_image", "fuse", "guided", "text_keys_values", "image_values"):
                 if hasattr(module, name):
                     register_fsdp_forward_method(module, name)
 

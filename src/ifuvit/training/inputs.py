@@ -38,6 +38,11 @@ def check_dataset(model: IFUViTConfig, dataset: "EncodedDataset", where: Path) -
             f"{where}: text embeddings are {tokens}x{width}, the model takes {model.text_tokens}x{model.text_width}; "
             f"prepare with another --text-encoder, or set --text-tokens and --text-width"
         )
+    if model.text_mix != "none" and (layers := len(dataset.text_encoder["layers"] or [-1])) != model.text_layers:
+        raise InputError(
+            f"{where}: text embeddings are of {layers} layer{'s' * (layers > 1)} side by side, the model mixes "
+            f"{model.text_layers}; set --text-layers {layers}, or prepare with --text-layer"
+        )
 
 
 def check_layouts(recipe: Recipe, dataset: "EncodedDataset", where: Path) -> None:
