@@ -157,7 +157,7 @@ def test_long_skips_reach_the_image_only_out_blocks(conditioning: Any) -> None:
     model = make(replace(TINY, conditioning=conditioning, depth=6, n_image=2))
     latents, times, text, _ = inputs(model.config)
     image = model.encode_image(latents, times)
-    skips = image.skips
+    skips = list(image.skips)
     joined: dict[int, Tensor] = {}
     for index in (1, 2):
         join = model.out_blocks[index].join  # type: ignore[union-attr]
