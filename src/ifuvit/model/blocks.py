@@ -55,6 +55,8 @@ class Modulation(nn.Module):
 class Heads(nn.Module):
     """Projected tokens -> queries, keys and values by head, the first two normalized and rotated if so configured."""
 
+    angles: Tensor | None
+
     def __init__(self, config: IFUViTConfig, *, image: bool) -> None:
         super().__init__()
         self.num_heads, width = config.num_heads, config.embed_dim // config.num_heads

@@ -236,7 +236,7 @@ class IFUViT(nn.Module):
             return EncodedText(text, None, None, mask, pooled)
         if c.conditioning == "adaln":
             return EncodedText(None, None, None, None, pooled)
-        blocks = [block for _, block in self.fused_blocks()]
+        blocks = [block for _, block in self.fused_blocks() if isinstance(block, Block)]
         texts = texts if c.text_mix == "block" else [text] * len(blocks)
         keys, values = zip(*[block.text_keys_values(own) for block, own in zip(blocks, texts, strict=True)])
         return EncodedText(None, torch.stack(keys, 1), torch.stack(values, 1), mask, pooled)    # (B, F, h, L, d)
@@ -266,7 +266,9 @@ class IFUViT(nn.Module):
 
         time = None if self.time_embed is None else self.time_embed(time)                       # (B, D)
         vector = self.modulating(time)
-        values = self.in_blocks[0].image_values(image, vector) if c.value_residual else None    # (B, h, N, d)
+        first = self.in_blocks[0]
+        assert isinstance(first, (Block, JointBlock))
+        values = first.image_values(image, vector) if c.value_residual else None                # (B, h, N, d)
         skips = []
         for index in range(c.image_only[0]):
             image = self._run(self.in_blocks[index], image, vector=vector, first_values=values) # (B, N, D)
@@ -287,8 +289,8 @@ class IFUViT(nn.Module):
         half, (front, back) = c.depth // 2, c.image_only
         tokens, skips, num_image = image.tokens, list(image.skips), image.tokens.shape[1]
         keys_values = iter(text.by_block(c.num_fused))
-        alone = {"vector": self.modulating(image.time), "first_values": image.values}
-        fused = {"vector": self.modulating(image.time, text.pooled), "first_values": image.values}
+        alone, fused = self.modulating(image.time), self.modulating(image.time, text.pooled)
+        values = image.values
 
         if c.conditioning in ("concat", "mmdit"):
             assert text.tokens is not None
@@ -300,16 +302,16 @@ class IFUViT(nn.Module):
 
         # fused in-blocks, the middle block, fused out-blocks
         for index in range(front, half):
-            x = self._run(self.in_blocks[index], x, None, next(keys_values), mask, **fused)
+            x = self._run(self.in_blocks[index], x, None, next(keys_values), mask, fused, values)
             skips.append(x)
-        x = self._run(self.mid_block, x, None, next(keys_values), mask, **fused)
+        x = self._run(self.mid_block, x, None, next(keys_values), mask, fused, values)
         for index in range(half - back):
-            x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask, **fused)
+            x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask, fused, values)
 
         # image-only out-blocks: the text ends here
         x = x[:, -num_image:]                                                                   # (B, N, D)
         for index in range(half - back, half):
-            x = self._run(self.out_blocks[index], x, skips.pop(), **alone)
+            x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=values)
 
         patches = self.decoder_pred(self.norm(x[:, 1:]))                                        # (B, P, patch² C)
         return self.final_layer(unpatchify(patches, c.patch_size, c.latent_channels))           # (B, C, H, W)
@@ -324,7 +326,7 @@ class IFUViT(nn.Module):
         vector = time if pooled is None else time + pooled
         return vector if self.modulation is None else self.modulation(F.silu(vector))
 
-    def fused_blocks(self) -> Iterator[tuple[str, Block]]:
+    def fused_blocks(self) -> Iterator[tuple[str, Block | JointBlock]]:
         """The F blocks that see text, in order, with their names."""
         half, (front, back) = self.config.depth // 2, self.config.image_only
         for index in range(front, half):
@@ -430,7 +432,7 @@ class IFUViT(nn.Module):
         return model.to(device).eval()
 
 
-def make_block(config: IFUViTConfig, place: int) -> nn.Module:
+def make_block(config: IFUViTConfig, place: int) -> Block | JointBlock:
     """The block at a place 0 … depth of the image's way: in-blocks, the middle block, out-blocks."""
     half, (front, back) = config.depth // 2, config.image_only
     last = config.depth - back  # of the fused blocks
