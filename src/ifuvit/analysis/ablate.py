@@ -22,7 +22,7 @@ from ifuvit.data.images import EncodedImage
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.metrics.counting.parsing import Asked
 from ifuvit.metrics.counting.scores import is_right
-from ifuvit.model.blocks import Attention
+from ifuvit.model.blocks import Attention, gated
 from ifuvit.model.kernels import attend
 from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.results import Finding, Measurement
@@ -59,9 +59,9 @@ def replace_text(model: IFUViT, blocks: frozenset[str], replace_by: Replacement)
     """While it lasts, `model.guided` with both branches has the image tokens of the first read other text in these blocks."""
 
     def hook(attention: Attention, arguments: Any, out: Tensor) -> Tensor:
-        x, text, mask = arguments
+        x, text, mask, first_values = arguments
         half = len(x) // 2
-        new = _image_output(attention, x, text, mask, half, model.config.text_tokens, replace_by)
+        new = _image_output(attention, x, text, mask, first_values, half, replace_by)
         out = out.clone()
         out[:half, x.shape[1] - new.shape[1] :] = new
         return out
@@ -80,15 +80,15 @@ def _image_output(
     x: Tensor,
     text: tuple[Tensor, Tensor] | None,
     mask: Tensor | None,
+    first_values: Tensor | None,
     half: int,
-    length: int,
     replace_by: Replacement,
 ) -> Tensor:
     """The attention's output for the image tokens of the first half: (half, N, D)."""
-    queries, keys, values = attention.project(x)
-    joint = attention.joint or text is None
+    queries, keys, values = attention.project(x, first_values)
+    joint, length = attention.joint or text is None, attention.text_tokens
     if text is None:  # concatenation: text tokens stand first
-        text = keys[:, :, :length], values[:, :, :length]
+        text = keys[:, :, :length], gated(values[:, :, :length], attention.text_gate)
         queries, keys, values = (part[:, :, length:] for part in (queries, keys, values))
         mask = None if mask is None else mask[..., :length]
     of_image = queries[:half], keys[:half], values[:half]

@@ -69,18 +69,13 @@ def check_supported(models: Sequence[AnalyzedModel], action: str) -> None:
                 "information` and `analyze probe` take it"
             )
         if action == "ablate":
-            hindrance = (
-                f"conditioning={c.conditioning!r}"
-                if c.conditioning not in ("concat", "cross")
-                else next(
-                    (f"{name}=True" for name in ("value_residual", "text_gates", "pooled_text") if getattr(c, name)),
-                    None,
-                )
-            )
+            hindrance = f"conditioning={c.conditioning!r}" if c.conditioning not in ("concat", "cross") else None
+            if c.pooled_text:
+                hindrance = "pooled_text=True, by which the caption enters a second way"
             if hindrance:
                 raise InputError(
                     f"{model.name}: `analyze ablate` does not know {hindrance}; it takes conditioning 'concat' and 'cross' "
-                    "without value_residual, text_gates and pooled_text"
+                    "without pooled_text"
                 )
 
 
