@@ -59,7 +59,7 @@ def replace_text(model: IFUViT, blocks: frozenset[str], replace_by: Replacement)
     """While it lasts, `model.guided` with both branches has the image tokens of the first read other text in these blocks."""
 
     def hook(attention: Attention, arguments: Any, out: Tensor) -> Tensor:
-        x, text, mask = arguments
+        x, text, mask, *_ = arguments
         half = len(x) // 2
         new = _image_output(attention, x, text, mask, half, model.config.text_tokens, replace_by)
         out = out.clone()
