@@ -257,7 +257,7 @@ def every_kind() -> list[Result]:
                     "quality": AspectRatings(
                         means={"x": ONE},
                         shares={"x": {"1": 0.25, "5": 0.75}},
-                        differences=pair,
+                        differences={"x": {"y": ONE}, "y": {"x": None}},
                         agreement=agreement["agreement"],
                     )
                 },

@@ -81,7 +81,7 @@ def test_mistakes() -> None:
         costs.run(CostsConfig(preset="cross-late"))
     with pytest.raises(InputError, match="n_image=7"):
         costs.run(CostsConfig(preset="cross-early", n_image=7))
-    with pytest.raises(InputError, match="n_text=-1"):
+    with pytest.raises(InputError, match="--n-text -1: must be at least 0"):
         costs.run(CostsConfig(n_text=-1))
     with pytest.raises(InputError, match="--n-image"):
         costs.main(["--n-image", "1", "2", "3"])

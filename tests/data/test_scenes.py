@@ -410,7 +410,7 @@ def test_an_interrupted_call_is_completed_by_the_next(tmp_path, monkeypatch):
         write_scenes(tmp_path / "cut", train=6, val=3)
     assert not (tmp_path / "cut" / "annotations").exists()
     # As a kill in the middle of a write leaves it.
-    (tmp_path / "cut" / "images" / "train" / ".000000000004.png.k2x_9a.tmp").write_bytes(b"half")
+    (tmp_path / "cut" / "images" / "train" / ".000000000004.png.k2x_9a7b.tmp").write_bytes(b"half")
     monkeypatch.undo()
     assert content(write_scenes(tmp_path / "cut", train=6, val=3)) == whole
 
