@@ -12,6 +12,7 @@ from ifuvit.results import (
     Agreement,
     Analysis,
     Answers,
+    AspectRatings,
     Benchmark,
     CellsWon,
     Comparison,
@@ -43,9 +44,11 @@ from ifuvit.results import (
     ObjectScores,
     Peak,
     PeoplesCounts,
+    PeoplesRatings,
     Preferences,
     PreferenceStudy,
     Rater,
+    RatingStudy,
     Ratio,
     Reference,
     ReferenceData,
@@ -243,6 +246,22 @@ def every_kind() -> list[Result]:
                 differences=pair,
                 cells_won={"x": {"y": won}, "y": {"x": won}},
                 **agreement,
+            ),
+        ),
+        RatingStudy(
+            **made("study analyze"),
+            **STUDY,
+            everyone=PeoplesRatings(
+                answers=3,
+                aspects={
+                    "quality": AspectRatings(
+                        means={"x": ONE},
+                        shares={"x": {"1": 0.25, "5": 0.75}},
+                        differences={"x": {"y": ONE}, "y": {"x": None}},
+                        agreement=agreement["agreement"],
+                    )
+                },
+                self_consistency=agreement["self_consistency"],
             ),
         ),
         Analysis(

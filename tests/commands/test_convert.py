@@ -26,7 +26,7 @@ def test_convert(ifuvit, checkpoint, tmp_path):
     index, text = (json.loads((out / name).read_text()) for name in ("model_index.json", "text_encoder.json"))
     assert index["latent_normalization"] == {"mean": [0.0], "scale": [0.2301]}
     assert index["vae"] == {"reference": "stabilityai/sd-vae-ft-ema", "fingerprint": None}
-    assert text == {"reference": "clip-vit-large-patch14", "fingerprint": None, "max_tokens": 7}
+    assert text == {"reference": "clip-vit-large-patch14", "fingerprint": None, "max_tokens": 7, "layers": None}
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["command"] == "convert" and manifest["backbone"]["num_heads"] == 4
 

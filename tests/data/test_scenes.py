@@ -410,7 +410,7 @@ def test_an_interrupted_call_is_completed_by_the_next(tmp_path, monkeypatch):
         write_scenes(tmp_path / "cut", train=6, val=3)
     assert not (tmp_path / "cut" / "annotations").exists()
     # As a kill in the middle of a write leaves it.
-    (tmp_path / "cut" / "images" / "train" / ".000000000004.png.tmp").write_bytes(b"half")
+    (tmp_path / "cut" / "images" / "train" / ".000000000004.png.k2x_9a7b.tmp").write_bytes(b"half")
     monkeypatch.undo()
     assert content(write_scenes(tmp_path / "cut", train=6, val=3)) == whole
 
@@ -479,7 +479,14 @@ def test_the_verb_writes_a_manifest(tmp_path, capsys):
     assert capsys.readouterr().out.count("\n") == 1
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
     assert manifest["command"] == "scenes" and manifest["seed"] == 9
-    assert manifest["config"] == {"out": str(tmp_path / "set"), "size": 32, "train": 4, "val": 2, "seed": 9}
+    assert manifest["config"] == {
+        "out": str(tmp_path / "set"),
+        "size": 32,
+        "train": 4,
+        "val": 2,
+        "seed": 9,
+        "relations": 0.25,
+    }
     assert set(manifest["annotations"]) == {
         f"{kind}_{split}.json" for kind in ("captions", "instances") for split in ("train", "val")
     }

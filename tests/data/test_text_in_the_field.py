@@ -67,9 +67,7 @@ def test_one_bad_caption_of_several(tmp_path: Path) -> None:
 def test_prompts_that_are_no_text(refusal, tmp_path: Path) -> None:
     bad = os.fsdecode(b"caf\xe9")
     assert "must be TEXT" in refusal("generate", bad)
-    assert "--negative-prompt caf\\udce9: must be TEXT, and of UTF-8" in refusal(
-        "generate", "a", "--negative-prompt", bad
-    )
+    assert "--negative-prompt caf\\udce9: must be TEXT" in refusal("generate", "a", "--negative-prompt", bad)
     (tmp_path / "prompts.txt").write_bytes(b"caf\xe9\n")
     assert "not a UTF-8 text file" in refusal("generate", "--prompts-file", tmp_path / "prompts.txt")
 

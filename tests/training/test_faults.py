@@ -249,7 +249,15 @@ def test_fewer_steps_than_are_done(data, begun):
         train(tiny(data, begun, steps=7))
 
 
-def test_signals_that_save_first(monkeypatch):
+@pytest.fixture
+def hang_up_ends():
+    """SIGHUP as a terminal's programs have it, though the tests may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_signals_that_save_first(hang_up_ends):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         before = signal.getsignal(number)
         with graceful_shutdown() as stop:
@@ -266,7 +274,7 @@ def test_signals_that_save_first(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="requires SIGHUP")
-def test_a_closed_terminal_saves_first(data, whole, tmp_path, monkeypatch):
+def test_a_closed_terminal_saves_first(data, whole, tmp_path, monkeypatch, hang_up_ends):
     plain, done = Run.advance, []
 
     def hang_up(self, loss, norm):

@@ -893,10 +893,19 @@ PRESET = "openmoji-cross-intermediate"
         ([PRESET, "--data", "f", "--out", "r", "--objective", "magic"], "--objective magic: must be ddpm or flow"),
         ([PRESET, "--data", "f", "--out", "r", "--optimizer=sgd"], "--optimizer sgd: must be adamw or muon"),
         ([PRESET, "--data", "f", "--out", "r", "--objective", "flow", "--snr-gamma", "5"], "--snr-gamma"),
-        ([PRESET, "--data", "f", "--out", "r", "--shift", "3"], "--shift"),
-        ([PRESET, "--data", "f", "--out", "r", "--gradient-clip", "nan"], "--gradient-clip nan: must be above 0"),
-        ([PRESET, "--data", "f", "--out", "r", "--weight-decay", "inf"], "--weight-decay inf: must be at least 0"),
-        ([PRESET, "--data", "f", "--out", "r", "--snr-gamma", "inf"], "--snr-gamma inf: must be above 0"),
+        ([PRESET, "--data", "f", "--out", "r", "--objective", "ddpm", "--shift", "3"], "--shift"),
+        (
+            [PRESET, "--data", "f", "--out", "r", "--gradient-clip", "nan"],
+            "--gradient-clip nan: must be FLOAT, and finite",
+        ),
+        (
+            [PRESET, "--data", "f", "--out", "r", "--weight-decay", "inf"],
+            "--weight-decay inf: must be FLOAT, and finite",
+        ),
+        (
+            [PRESET, "--data", "f", "--out", "r", "--objective", "ddpm", "--snr-gamma", "inf"],
+            "--snr-gamma inf: must be FLOAT, and finite",
+        ),
         ([PRESET, "--data", "f", "--out", "r", "--learning-speed", "3"], "learning-speed"),
         ([PRESET, "--data", "f", "--out", "r", "--steps", "many"], "many"),
         ([PRESET, "--data", "f", "--out", "r", "--steps", "0"], "--steps 0: must be at least 1"),
@@ -951,8 +960,8 @@ def test_one_line_for_directories_that_are_not_this_run(ifuvit, refusal, tmp_pat
 
     assert "begun with recipe.optimizer.learning_rate 0.0015, not 0.1" in fails("--learning-rate", "0.1")
     assert "begun with recipe.model.n_text 1, not 2" in fails("--n-text", "2")
-    assert "begun with recipe.objective.name ddpm, not flow" in fails("--objective", "flow")
-    assert "begun with recipe.optimizer.name adamw, not muon" in fails("--optimizer", "muon")
+    assert "begun with recipe.objective.name flow, not ddpm" in fails("--objective", "ddpm")
+    assert "begun with recipe.optimizer.name muon, not adamw" in fails("--optimizer", "adamw")
     assert "begun with other dataset" in fails("--data", write_features(tmp_path / "f", seed=3))
     assert "begun with training images 19, not 20" in fails("--validation-images", "0")
     (tmp_path / "precious").mkdir()

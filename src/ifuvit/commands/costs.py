@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ifuvit.utils.command_line import parse
-from ifuvit.utils.config import Positive, check
+from ifuvit.utils.config import NonNegative, Positive, check
 from ifuvit.utils.errors import InputError
 
 
@@ -21,9 +21,9 @@ class CostsConfig:
 
     preset: str | None = None
     """One preset; default: all."""
-    n_text: int | None = None
+    n_text: NonNegative[int] | None = None
     """Text blocks instead of the preset's."""
-    n_image: int | tuple[int, int] | None = None
+    n_image: NonNegative[int] | tuple[NonNegative[int], NonNegative[int]] | None = None
     """Image-only blocks on each side, or front and back, instead of the preset's."""
     training_memory: bool = False
     """Also count the memory of a training step on one GPU, which takes seconds per preset."""

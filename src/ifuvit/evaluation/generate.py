@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -90,8 +90,6 @@ def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: 
 
     from ifuvit import results
     from ifuvit.evaluation.generation import generate_images
-    from ifuvit.evaluation.networks import load_counter
-    from ifuvit.evaluation.verification import Verified, verify
     from ifuvit.pipeline import Pipeline
     from ifuvit.utils.devices import find_device
     from ifuvit.utils.distributed import Processes
@@ -103,8 +101,12 @@ def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: 
     for name in [*before, "grid.png", "index.html"]:
         (out / name).unlink(missing_ok=True)
     names = [file_name(index, len(prompts), prompt) for index, prompt in enumerate(prompts)]
-    drawn = [Verified(index=index, draws=1, right=None) for index in range(len(prompts))]
-    counter = load_counter(device=device) if config.verify else None
+    drawn = [Drawn(index=index, draws=1, right=None) for index in range(len(prompts))]
+    counter = None
+    if config.verify:
+        from ifuvit.evaluation.networks import load_counter
+
+        counter = load_counter(device=device)
     verified_by = None
     if counter is not None:
         verified_by = {"counter": counter.name, "sha256": counter.sha256, "redraws": config.verify}
@@ -163,6 +165,8 @@ def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: 
             facts=facts,
         )
         if counter is not None:
+            from ifuvit.evaluation.verification import verify
+
             drawn = verify(
                 generator,
                 prompts,
@@ -174,6 +178,17 @@ def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: 
                 facts=facts,
             )
     write_manifest(complete=True)
+
+
+class Drawn(NamedTuple):
+    """How an image came to be."""
+
+    index: int
+    """Of its noise."""
+    draws: int
+    """How often it was drawn."""
+    right: bool | None
+    """Whether the counter finds what was asked for; None where nobody looked, or it cannot read the prompt."""
 
 
 def all_prompts(config: GenerateConfig) -> list[str]:

@@ -6,23 +6,13 @@ Chosen images say how good a model and a counter are together; an evaluation ref
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ifuvit.diffusion.settings import SamplingSettings
+from ifuvit.evaluation.generate import Drawn
 from ifuvit.evaluation.generation import write_png
 from ifuvit.evaluation.targets import ImageGenerator
 from ifuvit.metrics.counting.counters import ImageCounter, count_images
-
-
-class Verified(NamedTuple):
-    """What became of one image."""
-
-    index: int
-    """Of the noise of the image that was kept."""
-    draws: int
-    """How often it was drawn."""
-    right: bool | None
-    """Whether the counter finds what was asked for; None where it cannot read the prompt."""
 
 
 def verify(
@@ -35,7 +25,7 @@ def verify(
     seed: int,
     redraws: int,
     facts: Mapping[str, Any],
-) -> list[Verified]:
+) -> list[Drawn]:
     """Draw images again that do not show what their prompts ask for.
 
     Args:
@@ -45,7 +35,7 @@ def verify(
             is right, the last one stays.
         facts: written as text into every PNG file.
     """
-    found = [Verified(index=place, draws=1, right=None) for place in range(len(files))]
+    found = [Drawn(index=place, draws=1, right=None) for place in range(len(files))]
 
     def look(places: Sequence[int]) -> list[int]:
         """Those of the places whose images are wrong."""
@@ -64,6 +54,6 @@ def verify(
             index = place + draw * len(files)
             (image,) = generator([prompts[place]], settings, seed=seed, batch_size=1, first_index=index)
             write_png(files[place], image, {**facts, "prompt": prompts[place], "index": index})
-            found[place] = Verified(index=index, draws=draw + 1, right=None)
+            found[place] = Drawn(index=index, draws=draw + 1, right=None)
         wrong = look(wrong)
     return found
