@@ -120,7 +120,8 @@ def measure_text(dataset: "EncodedDataset", encoder: "TextEncoder | None") -> "t
     from ifuvit.encoders.text_encoder import Tokens
 
     rows = np.unique(np.linspace(0, dataset.caption_count - 1, min(dataset.caption_count, 4_096)).astype(np.int64))
-    count, total, squares = 0, 0.0, 0.0
+    count, width = 0, dataset.text_encoder["width"]
+    total, squares = np.zeros(width), np.zeros(width)
     for part in np.array_split(rows, -(-len(rows) // 64)):
         if encoder is None:
             states, mask = dataset.text(part)

@@ -1,0 +1,36 @@
+"""What a run measures on its data before it begins."""
+
+import numpy as np
+import torch
+from tiny_training import write_features
+
+from ifuvit.data.encoded import EncodedDataset
+from ifuvit.training.inputs import measure_text
+
+
+def test_text_is_measured_over_tokens_without_padding(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    states = (3 + 2 * rng.standard_normal((40, 4, 8))).astype(np.float16)
+    states[..., 5] = 1  # does not vary
+    masks = np.zeros((40, 4), bool)
+    masks[:, :3] = True
+    states[~masks] = 1e4
+    dataset = EncodedDataset.open(write_features(tmp_path / "data", states=states, masks=masks))
+    mean, std = measure_text(dataset, None)
+    real = states[masks].astype(np.float64)
+    np.testing.assert_allclose(mean, real.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(np.delete(std, 5), np.delete(real.std(0), 5), rtol=1e-5)
+    assert std[5] == 1 and mean.dtype == std.dtype == np.float32
+
+
+def test_text_of_token_ids_is_encoded_first(tmp_path) -> None:
+    masks = np.ones((40, 4), bool)
+    dataset = EncodedDataset.open(write_features(tmp_path / "data", text="tokens", masks=masks))
+
+    class Encoder:
+        def encode(self, tokens) -> torch.Tensor:
+            return torch.as_tensor(tokens.ids)[..., None].float() * torch.arange(1, 9)
+
+    mean, _ = measure_text(dataset, Encoder())  # type: ignore[arg-type]
+    ids = dataset.tokens(np.arange(40))[0]
+    np.testing.assert_allclose(mean, ids.mean() * np.arange(1, 9), rtol=1e-5)
