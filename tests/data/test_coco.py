@@ -131,6 +131,17 @@ def test_malformed_boxes(tmp_path, annotation, match):
         read_boxes(instances(tmp_path, [annotation]))
 
 
+def test_another_instances_file_is_another_plan(tmp_path):
+    """A preparation that was begun with other boxes must not be continued."""
+    from ifuvit.data.plan import make_plan
+
+    digests = set()
+    for box in (None, [0, 10, 10, 10], [0, 10, 5, 5]):
+        path = None if box is None else instances(tmp_path, [{"image_id": 4, "category_id": 2, "bbox": box}])
+        digests.add(make_plan(read_coco(*write(tmp_path, IMAGES, ANNOTATIONS), path)).digest)
+    assert len(digests) == 3
+
+
 def test_a_layout_has_the_smallest_object_over_each_cell():
     grid = layout([Box(4, 0.5, 0.5, 0.2, 0.2), Box(1, 0.25, 0.25, 0.6, 0.5)], 4)
     assert grid.tolist() == [[0, 0, 0, 0], [0, 2, 2, 0], [0, 2, 5, 0], [0, 0, 0, 0]]

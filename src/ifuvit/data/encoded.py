@@ -192,6 +192,7 @@ class EncodedDataset:
         directory: where it lies.
         manifest: the content of manifest.json.
         has_layouts: whether it knows where which kind of object is.
+        layout_kinds: the largest number that its layouts have, at most that of the kinds.
         text_mode: "embeddings", or "tokens" where the text is to be encoded during training.
         latent_scale: 1 / standard deviation of latents drawn from the posteriors, over all images and channels.
         latent_mean, latent_std: their mean and standard deviation by channel, C numbers each.
@@ -219,6 +220,7 @@ class EncodedDataset:
         moments_shape = (2 * self.latent_channels, self.latent_size, self.latent_size)
         self._moments = _Shards(directory / "moments", rows["moments"], moments_shape, np.float16)
         self.has_layouts: bool = manifest.get("layouts", False)
+        self.layout_kinds: int = manifest.get("layout_kinds", 0)
         self._layouts = _Shards(directory / "layouts", rows["moments"], moments_shape[1:], np.uint8)
         self._ids = _Shards(directory / "ids", rows["text"], (length,), np.int32)
         self._masks = _Shards(directory / "masks", rows["text"], (length,), np.bool_)

@@ -93,8 +93,9 @@ def encode_images(
             stored = np.concatenate(moments)
             arrays = {"moments": stored}
             if images and images[0].boxes is not None:
-                kept = [position for position in shards[shard] if position not in set(broken)]
-                arrays["layouts"] = np.stack([layout(images[place].boxes or (), latents[-1]) for place in kept])
+                left_out, cells = set(broken), latents[-1]
+                layouts = [layout(images[p].boxes or (), cells) for p in shards[shard] if p not in left_out]
+                arrays["layouts"] = np.array(layouts, np.uint8).reshape(-1, cells, cells)
             mean, log_variance = np.split(stored.astype(np.float64), 2, axis=1)
             squares = mean**2 + np.exp(log_variance)
             writer.write_shard(
@@ -107,6 +108,7 @@ def encode_images(
                 count=mean.size,
                 sum=float(mean.sum()),
                 sum_squares=float(squares.sum()),
+                layout_kinds=int(arrays["layouts"].max(initial=0)) if "layouts" in arrays else 0,
                 channel_sums=mean.sum((0, 2, 3)).tolist(),
                 channel_sums_squares=squares.sum((0, 2, 3)).tolist(),
             )

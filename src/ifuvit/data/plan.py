@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     listed: int
     """Images the source listed."""
     digest: str
-    """SHA-256 over ids and captions."""
+    """SHA-256 over ids, captions and boxes."""
 
 
 def make_plan(images: Sequence[CaptionedImage]) -> Plan:
@@ -39,7 +39,8 @@ def make_plan(images: Sequence[CaptionedImage]) -> Plan:
     for image in images:
         image = replace(image, id=image.id.encode("utf-8", "backslashreplace").decode())
         captions = [" ".join(caption.split()) for caption in image.captions]
-        digest.update(repr((image.id, captions)).encode("utf-8", "surrogatepass"))
+        content = (image.id, captions) if image.boxes is None else (image.id, captions, image.boxes)
+        digest.update(repr(content).encode("utf-8", "surrogatepass"))
         good = [caption for caption in captions if caption and is_text(caption)]
         if good:
             kept.append(image)

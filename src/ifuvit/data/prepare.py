@@ -181,6 +181,7 @@ def encode(
             "size": size,
             "text": text,
             "layouts": plan.images[0].boxes is not None,
+            "layout_kinds": max(facts["layout_kinds"] for facts in image_facts),
             "latent_scale": scale,
             "latent_mean": mean,
             "latent_std": std,

@@ -82,8 +82,6 @@ class Scale:
     """Training and validation scenes to draw; None: MS-COCO, which the user gives."""
     autoencoder: str = "openmoji"
     text_encoder: str = "minilm"
-    text_layer: tuple[int, ...] = ()
-    """Layers of the text encoder in the modern recipe, as for `ifuvit prepare`; the paper's recipe has the last."""
     text: Literal["embeddings", "tokens"] = "embeddings"
     """Whether the encoded data set holds text embeddings or token ids."""
     protocol: Literal["quick", "paper", "clean"] = "quick"

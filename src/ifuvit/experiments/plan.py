@@ -96,7 +96,7 @@ class Plan:
             out=self.encoded(split),
             autoencoder=self.config.autoencoder or self.scale.autoencoder,
             text_encoder=self.config.text_encoder or self.scale.text_encoder,
-            text_layer=() if self._apart else self.scale.text_layer,
+            text_layer=() if self._apart else None,  # the last as in the paper, or the default
             text=self.scale.text,
         )
 

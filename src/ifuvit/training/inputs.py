@@ -53,8 +53,11 @@ def check_layouts(recipe: Recipe, dataset: "EncodedDataset", where: Path) -> Non
     """
     if recipe.layout.layout_weight and not dataset.has_layouts:
         raise InputError(f"{where}: has no layouts; prepare it with --instances, or set --layout-weight 0")
-    if recipe.layout.layout_weight and not recipe.model.layout_kinds:
-        raise InputError("layout_weight: requires --layout-kinds, the number of kinds of objects in the data")
+    if recipe.layout.layout_weight and recipe.model.layout_kinds < max(dataset.layout_kinds, 1):
+        raise InputError(
+            f"layout_kinds={recipe.model.layout_kinds}: {where} has objects of {dataset.layout_kinds} kinds; set "
+            f"--layout-kinds {dataset.layout_kinds} or more, or --layout-weight 0"
+        )
 
 
 def check_same_encoders(dataset: "EncodedDataset", others: "EncodedDataset") -> None:

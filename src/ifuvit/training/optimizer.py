@@ -12,7 +12,8 @@ _IN_BLOCK = re.compile(r"(text_blocks|in_blocks|mid_block|out_blocks)\.")
 
 
 def make_optimizers(config: AdamW | Muon, model: nn.Module, device: torch.device) -> dict[torch.optim.Optimizer, float]:
-    """The optimizers of a model with their peak learning rates: AdamW, and before it Muon where the recipe asks for it. Parameters that need no gradient are left out."""
+    """The optimizers of a model with their peak learning rates: AdamW, and before it Muon where the recipe asks
+    for it. Parameters that need no gradient are left out."""
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -142,7 +142,8 @@ class Run:
         self.text_encoder = (
             None if self.dataset.text_mode == "embeddings" else load_text_encoder(self.dataset, self.device)
         )
-        if isinstance(model.text_norm, Standardize) and not (loaded and "text_norm.mean" in loaded["loaded"]):
+        begun = checkpoint.saved_steps(self.config.out) or (loaded is not None and "text_norm.mean" in loaded["loaded"])
+        if isinstance(model.text_norm, Standardize) and not begun:
             model.text_norm.set(*measure_text(self.dataset, self.text_encoder))
         self.train_step = TrainingStep(self.config, model, self.accelerator, self.text_encoder)
         self.model, self.ema = self.train_step.model, self.train_step.ema
