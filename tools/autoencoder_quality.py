@@ -80,12 +80,13 @@ def main() -> None:
         latents = torch.cat([autoencoder.moments(batch)[:, : autoencoder.channels] for batch in targets])
         begun = time.monotonic()
         autoencoder.decode(latents[:16])
+        seconds = time.monotonic() - begun
         result[name] = {
             "fingerprint": autoencoder.fingerprint,
             "psnr": psnr(error),
             **compared(decoded),
             "neighbors": neighbors(latents),
-            "seconds_for_16": time.monotonic() - begun,
+            "seconds_for_16": seconds,
             "threads": torch.get_num_threads(),
         }
     write_json(arguments.out, result)

@@ -91,7 +91,7 @@ def encode_images(
             skips.check()
             bar.update(len(skipped))
             stored = np.concatenate(moments)
-            arrays = {"moments": stored}
+            arrays: dict[str, np.ndarray] = {"moments": stored}
             if images and images[0].boxes is not None:
                 left_out, cells = set(broken), latents[-1]
                 layouts = [layout(images[p].boxes or (), cells) for p in shards[shard] if p not in left_out]
