@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_form_needs_no_other_file_and_tells_nothing(made: dict[str, Path], kind: str) -> None:
     study = read_study(made[kind])
     rater = study.raters[0]
-    page = form(study, rater, made[kind] / "images")
+    page = form(study, rater, made[kind] / "images", seconds=6)
     assert not re.search(r'(src|href)="(?!data:|#)', page) and "@import" not in page and "url(" not in page
     shown = re.findall(r'src="data:image/png;base64,([^"]+)" alt', page)
     expected = [name for task in rater.tasks for name in study.images(task)]
@@ -45,11 +45,11 @@ def test_a_form_needs_no_other_file_and_tells_nothing(made: dict[str, Path], kin
 def test_forms_are_written_for_everybody(made: dict[str, Path], tmp_path: Path) -> None:
     study = read_study(made["count"])
     for _ in range(2):  # again: they replace themselves
-        write_forms(study, made["count"], tmp_path / "forms")
+        write_forms(study, made["count"], tmp_path / "forms", seconds=6)
     assert {path.name for path in (tmp_path / "forms").iterdir()} == {"r01.html", "r02.html"}
     (tmp_path / "forms" / "thesis.doc").touch()
     with pytest.raises(InputError, match="holds something else"):
-        write_forms(study, made["count"], tmp_path / "forms")
+        write_forms(study, made["count"], tmp_path / "forms", seconds=6)
 
 
 AGREED = "2026-01-01T11:59:00.000+00:00"
@@ -195,7 +195,7 @@ def test_nothing_comes_in_of_who_has_withdrawn(made: dict[str, Path], tmp_path: 
     (tmp_path / "back.json").write_text(json.dumps(returned(study, counted())))
     with pytest.raises(InputError, match="rater r01 has withdrawn"):
         read_returned(gone, tmp_path / "back.json")
-    write_forms(gone, made["count"], tmp_path / "forms")
+    write_forms(gone, made["count"], tmp_path / "forms", seconds=6)
     assert {path.name for path in (tmp_path / "forms").iterdir()} == {"r02.html"}
 
 
