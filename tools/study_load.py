@@ -40,21 +40,24 @@ def count_of(rater: int, task: int) -> int:
 
 
 def post_all(port: int, tokens: list[str], tell: Connection) -> None:
-    """Post every rater's answers, again where a connection broke; tell how many are acknowledged, then which, how long each
-    took, and how many connections broke."""
+    """Post every rater's answers, again where a connection broke or the server asked for it; tell how many are acknowledged,
+    then which, how long each took, and how often the one and the other happened."""
     acknowledged: set[tuple[int, int]] = set()
     waited: list[float] = []
-    broken = 0
+    broken = not_now = 0
     begin = threading.Barrier(len(tokens))
 
     def ask(connection: http.client.HTTPConnection, place: str, body: str = "") -> int:
-        """The status; 0 where there was none."""
-        nonlocal broken
+        """The status; 0 where there was none, or it was "not saved, try again"."""
+        nonlocal broken, not_now
         try:
             connection.request("POST", place, body, FORM)
             response = connection.getresponse()
             response.read()
-            return response.status
+            if response.status != 503:
+                return response.status
+            not_now += 1
+            return 0
         except (http.client.HTTPException, OSError):
             connection.close()  # the next request opens it again
             broken += 1
@@ -63,22 +66,23 @@ def post_all(port: int, tokens: list[str], tell: Connection) -> None:
 
     def answer(rater: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        assert ask(connection, f"/r/{tokens[rater]}/agree") == 303
+        while (status := ask(connection, f"/r/{tokens[rater]}/agree")) != 303:
+            assert status == 0, status
         begin.wait()
         for task in range(ANSWERS):
-            body, broke = f"version=0&seconds=1.5&count={count_of(rater, task)}", False
+            body, again = f"version=0&seconds=1.5&count={count_of(rater, task)}", False
+            start = time.perf_counter()
             while True:
-                start = time.perf_counter()
                 status = ask(connection, f"/r/{tokens[rater]}/{task}", body)
                 if status == 303:
                     waited.append(time.perf_counter() - start)
                     acknowledged.add((rater, task))
                     break
                 if status == 409:
-                    assert broke, "refused, but never sent before"
+                    assert again, "refused, but never sent before"
                     break  # it was kept, and the acknowledgement was lost
                 assert status == 0, status
-                broke = True
+                again = True
 
     threads = [threading.Thread(target=answer, args=(rater,)) for rater in range(len(tokens))]
     for thread in threads:
@@ -86,7 +90,7 @@ def post_all(port: int, tokens: list[str], tell: Connection) -> None:
     while any(thread.is_alive() for thread in threads):
         time.sleep(0.01)
         tell.send(len(acknowledged))
-    tell.send((acknowledged, waited, broken))
+    tell.send((acknowledged, waited, broken, not_now))
 
 
 @contextmanager
@@ -135,7 +139,7 @@ def run(kills: int) -> dict[str, float | int]:
                 total, processor = time.monotonic() - begun, processor + sum(used.cpu_times()[:2]) - before
         raters.join()
         assert done is not None
-        acknowledged, waited, broken = done
+        acknowledged, waited, broken, not_now = done
         store = Store(directory)
         entries = store.entries()
         store.close()
@@ -147,6 +151,7 @@ def run(kills: int) -> dict[str, float | int]:
         "kept": len(kept),
         "kept_twice": len(entries) - len(kept),
         "broken_connections": broken,
+        "told_to_try_again": not_now,
         "median_ms": 1000 * statistics.median(waited),
         "p95_ms": 1000 * waited[int(0.95 * len(waited))],
         "longest_ms": 1000 * waited[-1],
@@ -159,10 +164,9 @@ def main(result: Path | None) -> None:
     """Measure, print, and write the result if a file is given."""
     started, load = now(), os.getloadavg()[0]
     calm, killed = run(0), run(KILLS)
-    about = ("acknowledged", "lost", "kept", "kept_twice", "broken_connections")
+    about = ("acknowledged", "lost", "kept", "kept_twice", "broken_connections", "told_to_try_again")
     facts = {
         "raters_at_once": RATERS,
-        "processors_used": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_before": load,
         **calm,
         "killed": {"kills": KILLS, **{name: killed[name] for name in about}},

@@ -752,6 +752,16 @@ def test_without_javascript_a_mistake_keeps_what_was_chosen(browser: Any, tmp_pa
     assert answers_of(ranked, 0)[0].ranks == (1, 1, 3, 4)
 
 
+def test_a_phone_held_sideways_shows_the_image_and_all_numbers(browser: Any, counts: Path) -> None:
+    with serving(counts) as address, page_of(browser, **{**PHONE, "viewport": {"width": 844, "height": 390}}) as page:
+        begun(page, address, read_study(counts), 11)
+        image = page.locator(".images img").bounding_box()
+        boxes = [page.get_by_role("button", name=str(number), exact=True).bounding_box() for number in range(10)]
+        assert image["y"] + image["height"] <= 390 and image["width"] == image["height"] >= 192
+        assert all(box["x"] > image["x"] + image["width"] and box["y"] + box["height"] <= 390 for box in boxes)
+        look(page, "count-landscape")
+
+
 # ------------------------------------------------------------------------------------------------------ recruited raters
 
 
@@ -817,7 +827,9 @@ def test_recruited_raters_come_and_are_taken_back(
 # ------------------------------------------------------------------------------------------------------------ the owner
 
 
-def test_the_owner_copies_links_names_raters_and_is_asked(browser: Any, counts: Path) -> None:
+def test_the_owner_copies_links_names_raters_and_is_asked(browser: Any, tmp_path: Path) -> None:
+    small = {"prompts": ("two sheep", "four people"), "images_per_prompt": 1, "size": 64}
+    counts = make_study(tmp_path, "count", raters=3, raters_per_item=3, **small)
     study = read_study(counts)
     with serving(counts) as address, page_of(browser, **DESK) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])

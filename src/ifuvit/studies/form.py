@@ -198,7 +198,9 @@ def _of_annotation(study: Study, annotation: Mapping[str, Any]) -> dict[str, Any
         if type(found) not in (int, float) or not math.isfinite(found):
             raise InputError(f"result {str(result.get('from_name'))[:40]!r} is no number")
         values[result.get("from_name")] = found
-    given: dict[str, Any] = {"at": annotation.get("created_at"), "seconds": annotation.get("lead_time")}
+    # One that was changed in Label Studio keeps its creation; the answer is of the change.
+    at = annotation.get("updated_at") or annotation.get("created_at")
+    given: dict[str, Any] = {"at": at, "seconds": annotation.get("lead_time")}
     other = "cannot tell" if study.kind == "count" else "skipped"
     names = {
         "count": ["count"],
