@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from backbones import PAPER_SETTINGS, SETTINGS, TINY, assert_same, inputs, make, setting_name
+from backbones import SETTINGS, TINY, assert_same, inputs, make, setting_name
 
 from ifuvit.analysis import ablate
 from ifuvit.analysis.ablate import AblatedModel, Intervention, hide_tokens, random_tokens_of_share
@@ -16,8 +16,9 @@ from ifuvit.metrics.counting.parsing import parse_prompt
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.model.settings import IFUViTConfig
 
-supported = [one for one in SETTINGS if one.conditioning in ("concat", "cross") and not one.pooled_text]
-masked = [replace(one, mask_padding=True) for one in PAPER_SETTINGS if one.image_only == (1, 1) and one.n_text == 1]
+masked = [
+    replace(one, mask_padding=True) for one in SETTINGS if one.image_only == (1, 1) and one.conditioning != "adaln"
+]
 
 
 def prepared(config: IFUViTConfig):
@@ -29,7 +30,7 @@ def prepared(config: IFUViTConfig):
     return model, latents, timesteps, text, text.rows(torch.tensor([0]))
 
 
-@pytest.mark.parametrize("config", [*supported, *masked], ids=setting_name)
+@pytest.mark.parametrize("config", [*SETTINGS, *masked], ids=setting_name)
 def test_null_text_everywhere_is_the_null_branch(config: IFUViTConfig) -> None:
     model, latents, timesteps, text, null = prepared(config)
     everywhere = Intervention(name="no caption", blocks=frozenset(name for name, _ in model.fused_blocks()))
@@ -44,7 +45,7 @@ def test_null_text_everywhere_is_the_null_branch(config: IFUViTConfig) -> None:
         assert torch.equal(plain, model.guided(latents, timesteps, text, null, guidance_scale=5.0))
 
 
-@pytest.mark.parametrize("config", supported, ids=setting_name)
+@pytest.mark.parametrize("config", [*SETTINGS, *masked], ids=setting_name)
 def test_without_text_the_caption_does_not_matter(config: IFUViTConfig) -> None:
     model, latents, timesteps, text, null = prepared(config)
     nothing = Intervention(

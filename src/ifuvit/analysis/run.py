@@ -234,7 +234,8 @@ def _ablate(config: AnalyzeAblateConfig, models: Sequence[Any], prompts: list[st
                 image.save(part / f"{number:04d}.png")
         fields["blocks"][model.name] = model.choose(config.blocks)
         measurements += ablate.measurements(model, effects, bands)
-        measurements += attention.measurements(model, effects.recorded, Bands(1), 0)
+        if effects.recorded is not None:
+            measurements += attention.measurements(model, effects.recorded, Bands(1), 0)
         findings += ablate.findings(model, effects)
     what = "the null caption's text in the same block" if config.replace_by == "null" else "no text at all"
     low, high = config.levels
