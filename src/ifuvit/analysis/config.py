@@ -26,7 +26,7 @@ class _Common:
     seed: NonNegative[int] = 0
     """Of initial latents and whatever else is random; prompt i depends on (seed, i)."""
     batch_size: Positive[int] = 8
-    """Prompts at a time."""
+    """Prompts or scenes at a time."""
     device: str = "auto"
     """auto (an accelerator where there is one), cpu, cuda, cuda:1, mps."""
 

@@ -260,7 +260,14 @@ def _probe(config: AnalyzeProbeConfig, models: Sequence[Any], prompts: list[str]
     measurements, findings = [], []
     for model in models:
         scenes = draw_scenes(config.num_scenes, model.pipeline.image_size, config.seed)
-        found = probe.probe(model, scenes, config.levels, captions=config.text == "caption", seed=config.seed)
+        found = probe.probe(
+            model,
+            scenes,
+            config.levels,
+            captions=config.text == "caption",
+            seed=config.seed,
+            batch_size=config.batch_size,
+        )
         fields["arrays"][model.name] = f"{model.name}/probe.npz"
         probe.write_accuracies(directory / fields["arrays"][model.name], found)
         fields["blocks"][model.name] = block_names(model.model)

@@ -43,11 +43,14 @@ def read_maps(directory: Path, analysis: Analysis, prompt: int) -> list[ModelMap
         with np.load(directory / analysis.arrays[model.name], allow_pickle=False) as arrays:
             text, numbers = arrays["text"][prompt], arrays["evaluations"]
             of_word, categories = arrays["token_words"][prompt], arrays["token_categories"][prompt]
+            of_patches, patches = arrays["patches"][prompt], arrays["axis.patch"].tolist()
         words = analysis.prompts[prompt].split()
+        side, tokens = text.shape[-1], text.shape[3]
+        text = np.concatenate([text, of_patches], 3)  # (bands, blocks, heads, tokens and patches, S, S)
         every = np.nan_to_num(text) * (numbers / numbers.sum())[:, None, None, None, None, None]
         text = np.concatenate([text, every.sum(0, keepdims=True)])
-        side = text.shape[-1]
         text = text[..., border : side - border, border : side - border]
+        text, of_patches = text[:, :, :, :tokens], text[:, :, :, tokens:]
         names, maps = [], []
         for number, word in enumerate(words):
             if (not wanted or word in wanted) and (of_word == number).any():
@@ -60,6 +63,9 @@ def read_maps(directory: Path, analysis: Analysis, prompt: int) -> list[ModelMap
                     maps.append(text[:, :, :, categories == category].sum(3))
             names.append("all words, mean")
             maps.append(text[:, :, :, of_word >= 0].sum(3) / max(len(words), 1))
+            for number, (row, column) in enumerate(patches):
+                names.append(f"from patch {row},{column}")
+                maps.append(of_patches[:, :, :, number])
         if not names:
             continue
         with Image.open(directory / analysis.images[model.name][prompt]) as image:

@@ -1,0 +1,197 @@
+"""What `ifuvit analyze` costs on a CPU, written to a JSON file.
+
+TIME: `analyze attention` of one prompt with 15 steps on the shipped model from a cold start, and `analyze rank` of 64 prompts, each
+in a process of its own: seconds by the clock and of the processor, which differ where other work runs, and the load. What is
+imported though this package does not require it (diffusers imports peft where it is installed) is named.
+
+MEMORY: every analysis at the paper's size (random weights; 77 tokens of MiniLM; an autoencoder of factor 8 with few channels),
+with few steps and prompts: the most memory of a process above that of one with the libraries and the model loaded, next to
+plain sampling of the same batch. With `--part time` or `--part memory` one of both.
+
+Usage: python tools/analysis_cost.py OUT.json [--part time|memory] [--repeats 3]
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from ifuvit.utils.config import to_dict
+from ifuvit.utils.files import read_object, write_json
+
+COLD = {
+    "attention, 1 prompt, 15 steps": ["attention"],
+    "rank, 64 prompts, 15 steps, all controls": ["rank"],
+}
+BATCH = 8
+"""Prompts at a time, the default of `ifuvit analyze`."""
+
+
+def cold_start(arguments: list[str]) -> dict[str, float]:
+    """Seconds of `ifuvit analyze` in a process of its own."""
+    with tempfile.TemporaryDirectory() as out:
+        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        command = [sys.executable, "-m", "ifuvit", "analyze", *arguments, "--device", "cpu", "--out", f"{out}/out"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": round(wall, 2), "processor_seconds": round(processor, 2), "load": round(os.getloadavg()[0], 1)}
+
+
+def write_paper_size(directory: Path, preset: str, objective: Any) -> Path:
+    """A pipeline of the paper's size with random weights."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from ifuvit.encoders.autoencoder import Autoencoder
+    from ifuvit.encoders.normalization import LatentNormalization
+    from ifuvit.encoders.text_encoder import TextEncoder
+    from ifuvit.model.presets import presets
+    from ifuvit.model.uvit import IFUViT
+    from ifuvit.pipeline import Pipeline
+
+    torch.manual_seed(0)
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 16, 16),
+        norm_num_groups=2,
+        layers_per_block=1,
+        mid_block_add_attention=False,
+    ).save_pretrained(directory / "vae")
+    text_encoder = TextEncoder.from_pretrained("minilm", max_tokens=77)
+    Pipeline(
+        IFUViT(replace(presets[preset], text_width=text_encoder.width)),
+        Autoencoder.from_pretrained(directory / "vae"),
+        text_encoder,
+        normalization=LatentNormalization(scale=(0.18215,)),
+        objective=objective,
+    ).save_pretrained(directory / preset)
+    return directory / preset
+
+
+def peak_above(work: Callable[[], object]) -> int:
+    """Bytes by which a forked process that does the work needs more at its peak than it begins with."""
+    receive, send = multiprocessing.Pipe(duplex=False)
+    pid = os.fork()
+    if pid == 0:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        work()
+        send.send(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+        os._exit(0)
+    send.close()
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, "the analysis failed"
+    return receive.recv()
+
+
+def memory() -> dict[str, Any]:
+    """By preset and objective: megabytes of each analysis above the loaded model, and the seconds that each took."""
+    import torch
+
+    from ifuvit.analysis import common
+    from ifuvit.analysis import config as configs
+    from ifuvit.analysis import run as analysis
+    from ifuvit.diffusion.objective import DDPM, Flow
+    from ifuvit.diffusion.settings import SamplingSettings
+    from ifuvit.reporting.analysis_page import write_page
+
+    def analyze(config: Any) -> None:
+        with patch.object(common, "open_models", lambda *_: [opened]):  # it is in memory already
+            write_page(analysis.run(config)[0])
+
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as text:
+        directory = Path(text)
+        prompts = directory / "prompts.txt"
+        prompts.write_text("".join(f"{number} sheep on grass left of a bus\n" for number in range(BATCH)))
+        for preset, objective in (("concat-early", DDPM()), ("cross-intermediate", Flow())):
+            model = str(write_paper_size(directory / f"{preset}-parts", preset, objective))
+            (opened,) = common.open_models([model], torch.device("cpu"))
+            three, one = SamplingSettings(steps=3), SamplingSettings(steps=1)
+            every: dict[str, Any] = {"models": (model,), "device": "cpu"}
+            files: dict[str, Any] = {**every, "prompts_file": prompts}
+            cases: dict[str, tuple[Any, str]] = {
+                "attention": (
+                    configs.AnalyzeAttentionConfig(**files, out=directory / "a", prompts=(), sampling=three),
+                    f"{BATCH} prompts, 3 steps",
+                ),
+                "rank": (
+                    configs.AnalyzeRankConfig(**files, out=directory / "r", sampling=one),
+                    f"{BATCH} prompts, 1 step",
+                ),
+                "ablate": (
+                    configs.AnalyzeAblateConfig(
+                        **files,
+                        out=directory / "b",
+                        blocks=("mid_block",),
+                        counter=None,
+                        alignment="none",
+                        sampling=one,
+                    ),
+                    f"{BATCH} prompts, 1 step, the middle block",
+                ),
+                "probe": (
+                    configs.AnalyzeProbeConfig(**every, out=directory / "p", num_scenes=64, levels=(0.5,)),
+                    "64 scenes, 1 noise level",
+                ),
+                "information": (
+                    configs.AnalyzeInformationConfig(**every, out=directory / "i", num_scenes=2, levels=(0.5,)),
+                    "2 scenes a skill, 1 noise level",
+                ),
+            }
+            captions = prompts.read_text().splitlines()
+            rows = {}
+            for steps in (one, three):
+                begun = time.monotonic()
+                peak = peak_above(partial(opened.pipeline, captions, steps, batch_size=BATCH))
+                rows[f"sampling alone, {BATCH} prompts, {steps.steps} steps"] = (peak, time.monotonic() - begun)
+            for action, (config, what) in cases.items():
+                begun = time.monotonic()
+                peak = peak_above(partial(analyze, config))
+                rows[f"{action}: {what}"] = (peak, time.monotonic() - begun)
+            found[f"{preset}, {objective.name}"] = {
+                name: {"megabytes": round(peak / 1e6), "seconds": round(seconds, 1)}
+                for name, (peak, seconds) in rows.items()
+            }
+            print(preset, found[f"{preset}, {objective.name}"], flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--part", choices=("time", "memory"))
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    found = read_object(arguments.out) if arguments.out.is_file() else {}
+    if arguments.part != "memory":
+        found["time"] = {}
+        for name, action in COLD.items():
+            found["time"][name] = [
+                cold_start(action) for _ in range(arguments.repeats if action == ["attention"] else 1)
+            ]
+            print(name, found["time"][name], flush=True)
+        found["not_required_but_there"] = [name for name in ("peft",) if find_spec(name)]
+    if arguments.part != "time":
+        found["memory_at_the_papers_size"] = memory()
+    import torch
+
+    from ifuvit.benchmarks.machine import hardware
+
+    write_json(arguments.out, {**found, "machine": to_dict(hardware(torch.device("cpu")))})
+
+
+if __name__ == "__main__":
+    main()
