@@ -34,8 +34,8 @@ COLD = {
     "attention, 1 prompt, 15 steps": ["attention"],
     "rank, 64 prompts, 15 steps, all controls": ["rank"],
 }
-BATCH = 8
-"""Prompts at a time, the default of `ifuvit analyze`."""
+PROMPTS = 2
+"""At the paper's size, in one batch."""
 
 
 def cold_start(arguments: list[str]) -> dict[str, float]:
@@ -101,8 +101,15 @@ def memory() -> dict[str, Any]:
     import torch
 
     from ifuvit.analysis import common
-    from ifuvit.analysis import config as configs
     from ifuvit.analysis import run as analysis
+    from ifuvit.analysis.config import (
+        AnalyzeAblateConfig,
+        AnalyzeAttentionConfig,
+        AnalyzeInformationConfig,
+        AnalyzeProbeConfig,
+        AnalyzeRankConfig,
+    )
+    from ifuvit.analysis.run import AnyConfig
     from ifuvit.diffusion.objective import DDPM, Flow
     from ifuvit.diffusion.settings import SamplingSettings
     from ifuvit.reporting.analysis_page import write_page
@@ -111,61 +118,45 @@ def memory() -> dict[str, Any]:
         with patch.object(common, "open_models", lambda *_: [opened]):  # it is in memory already
             write_page(analysis.run(config)[0])
 
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as text:
         directory = Path(text)
-        prompts = directory / "prompts.txt"
-        prompts.write_text("".join(f"{number} sheep on grass left of a bus\n" for number in range(BATCH)))
+        captions = ["three sheep on grass", "a bus left of an apple"]
+        (directory / "prompts.txt").write_text("\n".join(captions[:PROMPTS]))
+        one, three = SamplingSettings(steps=1), SamplingSettings(steps=3)
         for preset, objective in (("concat-early", DDPM()), ("cross-intermediate", Flow())):
             model = str(write_paper_size(directory / f"{preset}-parts", preset, objective))
             (opened,) = common.open_models([model], torch.device("cpu"))
-            three, one = SamplingSettings(steps=3), SamplingSettings(steps=1)
-            every: dict[str, Any] = {"models": (model,), "device": "cpu"}
-            files: dict[str, Any] = {**every, "prompts_file": prompts}
-            cases: dict[str, tuple[Any, str]] = {
-                "attention": (
-                    configs.AnalyzeAttentionConfig(**files, out=directory / "a", prompts=(), sampling=three),
-                    f"{BATCH} prompts, 3 steps",
-                ),
-                "rank": (
-                    configs.AnalyzeRankConfig(**files, out=directory / "r", sampling=one),
-                    f"{BATCH} prompts, 1 step",
-                ),
-                "ablate": (
-                    configs.AnalyzeAblateConfig(
-                        **files,
-                        out=directory / "b",
-                        blocks=("mid_block",),
-                        counter=None,
-                        alignment="none",
-                        sampling=one,
+            out: dict[str, Any] = {"models": (model,), "device": "cpu", "out": directory / "out"}
+            files: dict[str, Any] = {**out, "prompts_file": directory / "prompts.txt"}
+            cases: dict[str, Callable[[], object]] = {
+                "sampling alone, 1 step": partial(opened.pipeline, captions, one),
+                "sampling alone, 3 steps": partial(opened.pipeline, captions, three),
+            }
+            configs: dict[str, AnyConfig] = {
+                "attention, 1 step": AnalyzeAttentionConfig(**files, prompts=(), sampling=one),
+                "attention, 3 steps": AnalyzeAttentionConfig(**files, prompts=(), sampling=three),
+                "rank, 1 step": AnalyzeRankConfig(**files, sampling=one),
+            }
+            if preset != "concat-early":  # which takes longest and needs most
+                configs |= {
+                    "ablate the middle block, 1 step": AnalyzeAblateConfig(
+                        **files, blocks=("mid_block",), counter=None, alignment="none", sampling=one
                     ),
-                    f"{BATCH} prompts, 1 step, the middle block",
-                ),
-                "probe": (
-                    configs.AnalyzeProbeConfig(**every, out=directory / "p", num_scenes=64, levels=(0.5,)),
-                    "64 scenes, 1 noise level",
-                ),
-                "information": (
-                    configs.AnalyzeInformationConfig(**every, out=directory / "i", num_scenes=2, levels=(0.5,)),
-                    "2 scenes a skill, 1 noise level",
-                ),
-            }
-            captions = prompts.read_text().splitlines()
-            rows = {}
-            for steps in (one, three):
+                    "probe, 16 scenes, 2 at a time": AnalyzeProbeConfig(
+                        **out, num_scenes=16, levels=(0.5,), batch_size=PROMPTS
+                    ),
+                    "information, 2 scenes a skill, 2 at a time": AnalyzeInformationConfig(
+                        **out, num_scenes=2, levels=(0.5,), batch_size=PROMPTS
+                    ),
+                }
+            cases |= {name: partial(analyze, config) for name, config in configs.items()}
+            rows = found[f"{preset}, {objective.name}, {PROMPTS} prompts"] = {}
+            for name, work in cases.items():
                 begun = time.monotonic()
-                peak = peak_above(partial(opened.pipeline, captions, steps, batch_size=BATCH))
-                rows[f"sampling alone, {BATCH} prompts, {steps.steps} steps"] = (peak, time.monotonic() - begun)
-            for action, (config, what) in cases.items():
-                begun = time.monotonic()
-                peak = peak_above(partial(analyze, config))
-                rows[f"{action}: {what}"] = (peak, time.monotonic() - begun)
-            found[f"{preset}, {objective.name}"] = {
-                name: {"megabytes": round(peak / 1e6), "seconds": round(seconds, 1)}
-                for name, (peak, seconds) in rows.items()
-            }
-            print(preset, found[f"{preset}, {objective.name}"], flush=True)
+                peak = peak_above(work)
+                rows[name] = {"megabytes": round(peak / 1e6), "seconds": round(time.monotonic() - begun, 1)}
+                print(preset, name, rows[name], flush=True)
     return found
 
 
