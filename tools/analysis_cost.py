@@ -5,7 +5,7 @@ in a process of its own: seconds by the clock and of the processor, which differ
 imported though this package does not require it (diffusers imports peft where it is installed) is named.
 
 MEMORY: every analysis at the paper's size (random weights; 77 tokens of MiniLM; an autoencoder of factor 8 with few channels),
-with few steps and prompts: the most memory of a process above that of one with the libraries and the model loaded, next to
+with one step and two prompts: the most memory of a process above that of one with the libraries and the model loaded, next to
 plain sampling of the same batch. With `--part time` or `--part memory` one of both.
 
 Usage: python tools/analysis_cost.py OUT.json [--part time|memory] [--repeats 3]
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -86,10 +87,14 @@ def peak_above(work: Callable[[], object]) -> int:
     receive, send = multiprocessing.Pipe(duplex=False)
     pid = os.fork()
     if pid == 0:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        work()
-        send.send(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
-        os._exit(0)
+        try:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            work()
+            send.send(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
     send.close()
     _, status = os.waitpid(pid, 0)
     assert status == 0, "the analysis failed"
@@ -127,27 +132,37 @@ def memory() -> dict[str, Any]:
         for preset, objective in (("concat-early", DDPM()), ("cross-intermediate", Flow())):
             model = str(write_paper_size(directory / f"{preset}-parts", preset, objective))
             (opened,) = common.open_models([model], torch.device("cpu"))
-            out: dict[str, Any] = {"models": (model,), "device": "cpu", "out": directory / "out"}
-            files: dict[str, Any] = {**out, "prompts_file": directory / "prompts.txt"}
+            shared: dict[str, Any] = {"models": (model,), "device": "cpu"}
+            files: dict[str, Any] = {**shared, "prompts_file": directory / "prompts.txt"}
             cases: dict[str, Callable[[], object]] = {
                 "sampling alone, 1 step": partial(opened.pipeline, captions, one),
-                "sampling alone, 3 steps": partial(opened.pipeline, captions, three),
             }
             configs: dict[str, AnyConfig] = {
-                "attention, 1 step": AnalyzeAttentionConfig(**files, prompts=(), sampling=one),
-                "attention, 3 steps": AnalyzeAttentionConfig(**files, prompts=(), sampling=three),
-                "rank, 1 step": AnalyzeRankConfig(**files, sampling=one),
+                "attention, 1 step": AnalyzeAttentionConfig(
+                    **files, out=directory / "attention", prompts=(), sampling=one
+                ),
+                "rank, 1 step": AnalyzeRankConfig(**files, out=directory / "rank", sampling=one),
             }
-            if preset != "concat-early":  # which takes longest and needs most
+            if preset == "concat-early":  # which needs most
+                configs["attention, 3 steps"] = AnalyzeAttentionConfig(
+                    **files, out=directory / "attention", prompts=(), sampling=three
+                )
+            else:
                 configs |= {
                     "ablate the middle block, 1 step": AnalyzeAblateConfig(
-                        **files, blocks=("mid_block",), counter=None, alignment="none", sampling=one
+                        **files,
+                        out=directory / "ablate",
+                        blocks=("mid_block",),
+                        sinks=False,
+                        counter=None,
+                        alignment="none",
+                        sampling=one,
                     ),
                     "probe, 16 scenes, 2 at a time": AnalyzeProbeConfig(
-                        **out, num_scenes=16, levels=(0.5,), batch_size=PROMPTS
+                        **shared, out=directory / "probe", num_scenes=16, levels=(0.5,), batch_size=PROMPTS
                     ),
                     "information, 2 scenes a skill, 2 at a time": AnalyzeInformationConfig(
-                        **out, num_scenes=2, levels=(0.5,), batch_size=PROMPTS
+                        **shared, out=directory / "information", num_scenes=2, levels=(0.5,), batch_size=PROMPTS
                     ),
                 }
             cases |= {name: partial(analyze, config) for name, config in configs.items()}
