@@ -6,9 +6,9 @@ imported though this package does not require it (diffusers imports peft where i
 
 MEMORY: every analysis at the paper's size (random weights; 77 tokens of MiniLM; an autoencoder of factor 8 with few channels),
 with one step and two prompts: the most memory of a process above that of one with the libraries and the model loaded, next to
-plain sampling of the same batch. With `--part time` or `--part memory` one of both.
+plain sampling of the same batch.
 
-Usage: python tools/analysis_cost.py OUT.json [--part time|memory] [--repeats 3]
+Usage: python tools/analysis_cost.py OUT.json [--part attention|rank|memory] [--repeats 3]
 """
 
 import argparse
@@ -31,19 +31,16 @@ from unittest.mock import patch
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.files import read_object, write_json
 
-COLD = {
-    "attention, 1 prompt, 15 steps": ["attention"],
-    "rank, 64 prompts, 15 steps, all controls": ["rank"],
-}
+COLD = {"attention": "attention, 1 prompt, 15 steps", "rank": "rank, 64 prompts, 15 steps, all controls"}
 PROMPTS = 2
 """At the paper's size, in one batch."""
 
 
-def cold_start(arguments: list[str]) -> dict[str, float]:
-    """Seconds of `ifuvit analyze` in a process of its own."""
+def cold_start(action: str) -> dict[str, float]:
+    """Seconds of `ifuvit analyze ACTION` in a process of its own."""
     with tempfile.TemporaryDirectory() as out:
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        command = [sys.executable, "-m", "ifuvit", "analyze", *arguments, "--device", "cpu", "--out", f"{out}/out"]
+        command = [sys.executable, "-m", "ifuvit", "analyze", action, "--device", "cpu", "--out", f"{out}/out"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -178,19 +175,17 @@ def memory() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--part", choices=("time", "memory"))
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--part", choices=(*COLD, "memory"))
+    parser.add_argument("--repeats", type=int, default=3, help="of attention; rank is timed once")
     arguments = parser.parse_args()
+    # What is in the file of the other parts is kept: on a machine with other work they are better run one by one.
     found = read_object(arguments.out) if arguments.out.is_file() else {}
-    if arguments.part != "memory":
-        found["time"] = {}
-        for name, action in COLD.items():
-            found["time"][name] = [
-                cold_start(action) for _ in range(arguments.repeats if action == ["attention"] else 1)
-            ]
-            print(name, found["time"][name], flush=True)
-        found["not_required_but_there"] = [name for name in ("peft",) if find_spec(name)]
-    if arguments.part != "time":
+    for action, name in COLD.items():
+        if arguments.part in (None, action):
+            times = [cold_start(action) for _ in range(arguments.repeats if action == "attention" else 1)]
+            found[name] = {"times": times, "not_required_but_imported": [one for one in ("peft",) if find_spec(one)]}
+            print(name, found[name], flush=True)
+    if arguments.part in (None, "memory"):
         found["memory_at_the_papers_size"] = memory()
     import torch
 

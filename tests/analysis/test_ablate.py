@@ -1,5 +1,6 @@
 """Interventions on the text that a block reads."""
 
+from collections import Counter as Counts
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,10 @@ from ifuvit.analysis import ablate
 from ifuvit.analysis.ablate import AblatedModel, Intervention, hide_tokens, random_tokens_of_share
 from ifuvit.analysis.common import AnalyzedModel, Bands, open_models
 from ifuvit.analysis.recording import observe
+from ifuvit.analysis.run import _asking
 from ifuvit.diffusion.objective import Flow
 from ifuvit.diffusion.settings import SamplingSettings
-from ifuvit.metrics.counting.parsing import parse_prompt
+from ifuvit.metrics.counting.parsing import Asked, parse_prompt
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import unpatchify
@@ -218,3 +220,16 @@ def test_a_model_without_attention_to_text(tiny_run) -> None:
     assert (effects.changes[2:] > 0).all() and np.isfinite(effects.changes).all()
     for got, expected in zip(effects.images[0], pipeline(prompts, settings), strict=True):
         assert np.abs(np.asarray(got, int) - np.asarray(expected, int)).max() <= 1
+
+
+@pytest.mark.parametrize("number", [10, 12, 64])
+def test_prompts_ask_for_every_count_and_relation(number: int) -> None:
+    prompts = _asking(number)
+    assert len(set(prompts)) == len(prompts) == number
+    counts = [asked for one in prompts if isinstance(asked := parse_prompt(one), Asked)]
+    relations = [one for one in prompts if " of " in one or " above " in one or " below " in one]
+    assert len(counts) + len(relations) == number
+    numbers = Counts(one.count for one in counts)
+    assert set(numbers) == {1, 2, 3, 4, 5} and max(numbers.values()) - min(numbers.values()) <= 1
+    for word in ("left", "right", "above", "below"):
+        assert any(f" {word} " in one for one in relations)

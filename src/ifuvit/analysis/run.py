@@ -95,8 +95,8 @@ def _asking(number: int) -> list[str]:
 
     counts, relations = PROMPT_SETS["all-kinds"], PROMPT_SETS["relations"]
     half = number - number // 2
-    spread = [counts[(place * len(counts)) // half] for place in range(min(half, len(counts)))]
-    # An odd step visits all four relations.
+    # Steps without a common divisor with the number of prompts: they visit all counts from one to five and all four relations.
+    spread = [counts[(place * 41) % len(counts)] for place in range(min(half, len(counts)))]
     return spread + [relations[(place * 13) % len(relations)] for place in range(min(number // 2, len(relations)))]
 
 
