@@ -2,7 +2,7 @@
 
 TIME: `analyze attention` of one prompt with 15 steps on the shipped model from a cold start, and `analyze rank` of 64 prompts, each
 in a process of its own: seconds by the clock and of the processor, which differ where other work runs, and the load. What is
-imported though this package does not require it (diffusers imports peft where it is installed) is named.
+imported though this package does not require it (diffusers imports peft where it is installed) is left out once.
 
 MEMORY: every analysis at the paper's size (random weights; 77 tokens of MiniLM; an autoencoder of factor 8 with few channels),
 with one step and two prompts: the most memory of a process above that of one with the libraries and the model loaded, next to
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -32,15 +32,21 @@ from ifuvit.utils.config import to_dict
 from ifuvit.utils.files import read_object, write_json
 
 COLD = {"attention": "attention, 1 prompt, 15 steps", "rank": "rank, 64 prompts, 15 steps, all controls"}
+NOT_REQUIRED = ("peft",)
+"""What diffusers imports where it is installed."""
 PROMPTS = 2
 """At the paper's size, in one batch."""
 
 
-def cold_start(action: str) -> dict[str, float]:
-    """Seconds of `ifuvit analyze ACTION` in a process of its own."""
+_WITHOUT = "import sys; sys.modules.update(dict.fromkeys({names})); from ifuvit.commands.main import main; main()"
+
+
+def cold_start(action: str, *, without: Sequence[str] = ()) -> dict[str, float]:
+    """Seconds of `ifuvit analyze ACTION` in a process of its own, for which some packages are not installed."""
     with tempfile.TemporaryDirectory() as out:
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        command = [sys.executable, "-m", "ifuvit", "analyze", action, "--device", "cpu", "--out", f"{out}/out"]
+        program = ["-c", _WITHOUT.format(names=list(without))] if without else ["-m", "ifuvit"]
+        command = [sys.executable, *program, "analyze", action, "--device", "cpu", "--out", f"{out}/out"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -183,7 +189,9 @@ def main() -> None:
     for action, name in COLD.items():
         if arguments.part in (None, action):
             times = [cold_start(action) for _ in range(arguments.repeats if action == "attention" else 1)]
-            found[name] = {"times": times, "not_required_but_imported": [one for one in ("peft",) if find_spec(one)]}
+            found[name] = {"times": times}
+            if not_required := [one for one in NOT_REQUIRED if find_spec(one)]:
+                found[name][f"without {', '.join(not_required)}"] = cold_start(action, without=not_required)
             print(name, found[name], flush=True)
     if arguments.part in (None, "memory"):
         found["memory_at_the_papers_size"] = memory()
