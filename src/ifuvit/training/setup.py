@@ -435,6 +435,9 @@ class Run:
                 "batch_size": self.recipe.batches.batch_size,
                 "seed": self.recipe.start.seed,
                 "seconds": round(self._seconds(), 1),
+                "images": len(self.train_images),
+                "captions": self.dataset.caption_count,
+                "data": self.dataset.fingerprint,
             },
         )
 
