@@ -785,7 +785,7 @@ class Benchmark(Result):
 
     kind = "benchmark"
 
-    action: Literal["train", "sample", "generate", "scaling"]
+    action: Literal["train", "sample", "generate", "onnx", "scaling"]
     hardware: Hardware
     process_peak_memory: int
     """Bytes."""

@@ -7,6 +7,7 @@ from ifuvit.export.config import (
     ExportDiffusersConfig,
     ExportHubConfig,
     ExportOnnxConfig,
+    ExportPageConfig,
     ExportTorchConfig,
 )
 from ifuvit.utils.command_line import Actions, parse
@@ -29,6 +30,10 @@ def main(arguments: list[str]) -> None:
         from ifuvit.export.torch_export import export_torch
 
         print(f"{config.out}: {export_torch(config)}")
+    elif isinstance(config, ExportPageConfig):
+        from ifuvit.export.page import export_page
+
+        print(f"{config.out}: {export_page(config)}")
 
 
 def _diffusers(config: ExportDiffusersConfig) -> None:

@@ -104,9 +104,34 @@ class ExportTorchConfig:
         check(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportPageConfig:
+    """Write a static page that generates images in the browser, with the graphs of `ifuvit export onnx` in smaller weights and
+    onnxruntime-web, which comes from npm (extra `onnx`).
+
+    Example:
+        npm install onnxruntime-web
+        ifuvit export page openmoji-cross-intermediate page
+        python -m http.server -d page
+    """
+
+    model: Positional[str]
+    """A shipped model, a run or a pipeline directory, or a name on the hub; its tokenizer must be BERT's WordPiece."""
+    out: Positional[Path]
+    """Directory to write."""
+    runtime: Path = Path("node_modules/onnxruntime-web/dist")
+    """Where onnxruntime-web lies."""
+    steps: Annotated[int, Range(least=1, most=1000)] = 15
+    """Solver steps."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 CONFIGS: Mapping[str, Any] = {
     "diffusers": ExportDiffusersConfig,
     "hub": ExportHubConfig,
     "onnx": ExportOnnxConfig,
     "torch": ExportTorchConfig,
+    "page": ExportPageConfig,
 }
