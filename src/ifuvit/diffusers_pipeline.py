@@ -7,7 +7,7 @@ A directory's pipeline.py imports this module and has no code of its own.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
@@ -227,7 +227,7 @@ class IFUViTPipeline(DiffusionPipeline):
             generators=generators or [torch.Generator().manual_seed(torch.seed()) for _ in range(count)],
         )
         changed = None
-        with self.progress_bar(total=num_inference_steps) as bar:
+        with cast(Any, self).progress_bar(total=num_inference_steps) as bar:
             for _ in range(num_inference_steps):
                 step = steps.send(changed)
                 states, changed = step.latents, None

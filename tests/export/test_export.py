@@ -97,7 +97,51 @@ def test_refusals(tiny_run, refusal, tmp_path, monkeypatch):
     assert "--opset 7: must be from 18 to 23" in refusal("export", "onnx", tiny_run, tmp_path / "x", "--opset=7")
     assert "no model '/nowhere'" in refusal("export", "torch", "/nowhere", tmp_path / "x")
     assert "unknown format 'onxx'; did you mean onnx?" in refusal("export", "onxx", tiny_run, tmp_path / "x")
+    assert "has no ort.wasm.bundle.min.mjs; get it with `npm install onnxruntime-web`" in refusal(
+        "export", "page", tiny_run, tmp_path / "x"
+    )
+    for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"):
+        (tmp_path / name).write_bytes(b"")
+    line = refusal("export", "page", tiny_run, tmp_path / "x", "--runtime", tmp_path)
+    assert "its tokenizer is a WordLevel one, and the page has WordPiece alone" in line
     monkeypatch.setattr("ifuvit.export.onnx.find_spec", lambda name: None if name == "onnxscript" else 1)
     line = refusal("export", "onnx", tiny_run, tmp_path / "x")
     assert "ONNX requires onnxscript; install with `pip install 'ifuvit[onnx]'`" in line
     assert not (tmp_path / "x").exists()
+
+
+def test_smaller_weights(tmp_path):
+    """Half precision, or 8 bits with a scale for each column or row, and the graph computes nearly the same."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    from ifuvit.export.onnx import open_session
+    from ifuvit.export.page import _shrink
+
+    rng = np.random.default_rng(0)
+    # Columns and rows of very different size: one scale for all would lose the small ones.
+    table = (rng.standard_normal((50, 40)) * np.logspace(-3, 3, 50)[:, None]).astype(np.float32)
+    matrix = (rng.standard_normal((40, 60)) * np.logspace(-3, 3, 60)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "matrix"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [3])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [3, 60])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(matrix, "matrix")],
+    )
+    ids = np.array([1, 25, 49])
+    wanted = table[ids].astype(np.float64) @ matrix
+    for eight_bit, share, tolerance in ((True, 0.35, 0.03), (False, 0.55, 2e-3)):
+        path = tmp_path / "graph.onnx"
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        onnx.save(model, path)
+        before = path.stat().st_size
+        _shrink(path, eight_bit=eight_bit)
+        assert path.stat().st_size < share * before
+        found = open_session(path).run(None, {"ids": ids})[0]
+        scale = np.linalg.norm(table[ids], axis=1)[:, None] * np.linalg.norm(matrix, axis=0)
+        assert (np.abs(found - wanted) / scale).max() < tolerance

@@ -37,8 +37,8 @@ class Graph:
 
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """As torch.export takes them, for the arguments of `forward`: the batch is free."""
-        batch = torch.export.Dim("batch", min=1, max=1024)
-        shapes = tuple({} if self._is_fixed(name) else {0: batch} for name in self.inputs)
+        free = {0: torch.export.Dim.DYNAMIC}
+        shapes = tuple({} if self._is_fixed(name) else free for name in self.inputs)
         named = [name for name in self.inputs if not name.startswith(("text_", "null_"))]
         return (*shapes[: len(named)], shapes[len(named) :]) if len(named) < len(shapes) else shapes
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ def _config(rank: int, alpha: float) -> Any:
 
         @property
         def weight(self) -> Tensor:
-            base = self.get_base_layer().weight
+            base = cast(nn.Linear, self.get_base_layer()).weight
             return base if self.merged or self.disable_adapters else base + self.get_delta_weight(_ADAPTER)
 
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=_LAYERS)  # type: ignore[arg-type]
