@@ -285,6 +285,20 @@ def test_folder_goes_the_same_way(tmp_path):
     assert (features.moments([0])[0, 0] == 4).all()
 
 
+def test_whole_images_on_a_white_square(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    Image.new("RGB", (16, 8), (0, 0, 0)).save(folder / "a.png")
+    (folder / "a.txt").write_text("a black bar")
+    config = PrepareConfig(source=FolderSource(folder=folder), out=tmp_path / "cropped", size=16)
+    cropped = EncodedDataset.open(prepare(config)).moments([0])[0, 0]
+    padded = EncodedDataset.open(prepare(replace(config, out=tmp_path / "padded", aspect="pad"))).moments([0])[0, 0]
+    assert (cropped == -2).all()  # 3 x + 1
+    assert (padded[0] == 4).all() and (padded[-1] == 4).all() and (padded[len(padded) // 2] == -2).all()
+    with pytest.raises(InputError, match="was begun with"):
+        prepare(replace(config, out=tmp_path / "cropped", aspect="pad"))
+
+
 def work(values, seconds):
     """What a process started by `start` does."""
     config = pickle.loads(bytes.fromhex(values))
