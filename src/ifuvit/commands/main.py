@@ -16,7 +16,10 @@ from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import package_version
 
 COMMANDS = {
-    "use a model": {"generate": "generate images from prompts"},
+    "use a model": {
+        "generate": "generate images from prompts",
+        "playground": "try models on a page in the browser",
+    },
     "data": {
         "scenes": "draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout",
         "prepare": "encode images and captions for training",
