@@ -36,6 +36,7 @@ from ifuvit.training.inputs import (
 from ifuvit.training.step import TrainingStep
 from ifuvit.training.summary import run_summary, trial
 from ifuvit.training.validation import validate
+from ifuvit.utils.command_line import BAR_COLOR
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes, destroy_process_group_at_exit
 from ifuvit.utils.errors import InputError
@@ -232,9 +233,10 @@ class Run:
             total=self.config.steps,
             initial=self.step,
             desc="train",
-            disable=not self.is_main,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
+            disable=None if self.is_main else True,  # None: shown on a terminal
+            mininterval=0.5,
             dynamic_ncols=True,
+            colour=BAR_COLOR,
         )
         try:
             with self.bar, checkpoint.full_disk_as_error(self.config.out, lambda: self.step):
