@@ -1,10 +1,12 @@
 """The page, with gradio."""
 
+import contextlib
 import os
 import random
 import socket
 import tempfile
 import threading
+import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -18,6 +20,7 @@ from ifuvit.shipped import names as shipped_names
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
+    import fastapi
     import gradio
     import torch
 
@@ -46,51 +49,57 @@ def serve(config: PlaygroundConfig, *, say: Callable[[str], None]) -> None:
     names = config.model or (DEFAULT_MODEL, *(name for name in shipped_names() if name != DEFAULT_MODEL))
     for name in names:
         find(name)
-    _check_port(config)
+    listening = _listen(config)
 
     from ifuvit.utils.devices import find_device
 
     models = Models(find_device(config.device))
     models[names[0]]
-    with tempfile.TemporaryDirectory(prefix="ifuvit-playground-") as directory:
+    with listening, tempfile.TemporaryDirectory(prefix="ifuvit-playground-") as directory:
         # Read when gradio is imported. It would ask a server for its newest version, and tell it that it runs.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": directory}
-        page = make_page(config, names, models, Path(directory))
-        try:
-            _, url, _ = page.launch(
-                server_name=config.host,
-                server_port=config.port,
-                share=False,
-                quiet=True,
-                inbrowser=config.open,
-                prevent_thread_lock=True,
-                ssr_mode=False,
-                footer_links=[],
-                state_session_capacity=100,
-                theme=_theme(),
-                css=_STYLE,
-            )
-        except OSError as error:  # taken since
-            raise InputError(f"--host {config.host} --port {config.port}: cannot listen there ({error})") from None
+        app = make_app(make_page(config, names, models, Path(directory)))
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        url = f"http://{host}:{config.port}/"
         say(f"the playground is at {url}; Ctrl-C ends it")
         if config.host not in ("127.0.0.1", "localhost", "::1"):
             say("others can reach this server, and generate images with it")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            page.close(verbose=False)
+        if config.open:
+            webbrowser.open(url)  # it waits until the server accepts
+
+        import uvicorn
+
+        with contextlib.suppress(KeyboardInterrupt):
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+            server.run(sockets=[listening])
 
 
-def _check_port(config: PlaygroundConfig) -> None:
+def _listen(config: PlaygroundConfig) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        socket.create_server((config.host, config.port), family=family).close()
+        return socket.create_server((config.host, config.port), family=family)
     except OSError as error:
         raise InputError(
             f"--host {config.host} --port {config.port}: cannot listen there ({error.strerror}); give another --port"
         ) from None
+
+
+def make_app(page: "gradio.Blocks") -> "fastapi.FastAPI":
+    """The page as an application. gradio's own `launch` would ask its own server whether it answers, through a proxy if the
+    environment has one, and offer to share the page with the world."""
+    import fastapi
+    import gradio
+
+    return gradio.mount_gradio_app(
+        fastapi.FastAPI(openapi_url=None),
+        page,
+        path="/",
+        ssr_mode=False,
+        footer_links=[],
+        show_error=True,
+        theme=_theme(),
+        css=_STYLE,
+    )
 
 
 class Models:
