@@ -186,7 +186,14 @@ def make_page(config: PlaygroundConfig, names: tuple[str, ...], models: Models, 
                 block = gradio.Dropdown([ALL_BLOCKS], value=ALL_BLOCKS, label="Block")
                 with gradio.Row():
                     maps = [
-                        gradio.Image(label="Attention", format="png", interactive=False, visible=False, height=400)
+                        gradio.Image(
+                            label="Attention",
+                            format="png",
+                            interactive=False,
+                            visible=False,
+                            height=400,
+                            buttons=["download"],
+                        )
                         for _ in range(2)
                     ]
                 with gradio.Accordion("History", open=False):
@@ -194,6 +201,7 @@ def make_page(config: PlaygroundConfig, names: tuple[str, ...], models: Models, 
                         label=f"The last {MAX_IMAGES} images",
                         format="png",
                         columns=6,
+                        fit_columns=False,
                         elem_classes="pixelated",
                         interactive=False,
                     )
@@ -270,8 +278,7 @@ def make_page(config: PlaygroundConfig, names: tuple[str, ...], models: Models, 
                     continue
                 values = found.maps[block]
                 of_word = values[now.chosen, number]
-                about = f"mean {100 * of_word.mean():.2g} %, largest {100 * of_word.max():.2g} %"
-                label = f"{found.tokens.words[number].text!r} in {block}: {about}"
+                label = f"{found.tokens.words[number].text}: mean {100 * of_word.mean():.2g} %, at most {100 * of_word.max():.2g} %"
                 updates[one] = gradio.Image(overlay(pictures[now.chosen], of_word), label=label, visible=True)
             return updates
 
