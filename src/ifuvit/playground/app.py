@@ -79,8 +79,9 @@ def _listen(config: PlaygroundConfig) -> socket.socket:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         return socket.create_server((config.host, config.port), family=family)
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(
-            f"--host {config.host} --port {config.port}: cannot listen there ({error.strerror}); give another --port"
+            f"--host {config.host} --port {config.port}: cannot listen there ({why}); give another --port"
         ) from None
 
 
