@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     config = parse(CONFIG, arguments, prog="ifuvit experiment")
     out = run(config)
-    if not config.dry_run and Processes.init()[0].first:
+    if config.dry_run:
+        return {}
+    if Processes.init()[0].first:
         print(summary(results.from_file(out / "experiment.json", results.ExperimentResult)))
         print(f"{out / 'experiment.json'}: written; `ifuvit report {out} --out report.html` shows it")
     return {"out": out, "result": out / "experiment.json"}

@@ -47,7 +47,9 @@ def main(arguments: list[str]) -> dict[str, Any]:
     from ifuvit.training.loop import train
 
     directory = train(config)
-    if not config.dry_run and int(os.environ.get("RANK", "0")) == 0:
+    if config.dry_run:
+        return {}
+    if int(os.environ.get("RANK", "0")) == 0:
         print(f'{directory}: trained; generate images with `ifuvit generate "PROMPT" --model {directory}`')
     return {"out": directory, "page": directory / "run.html", "pipeline": directory / "pipeline", "steps": config.steps}
 
