@@ -1,13 +1,13 @@
 """The page: what the command refuses, and the server asked as a browser asks it."""
 
+import re
 import socket
-import threading
-import time
+import types
 
 import pytest
 
 from ifuvit.playground import app
-from ifuvit.playground.app import Models, make_app, make_page, make_request
+from ifuvit.playground.app import Models, Shown, make_app, make_page, make_request
 from ifuvit.playground.config import PlaygroundConfig
 from ifuvit.utils.errors import InputError
 
@@ -51,45 +51,42 @@ def test_fields_of_the_page():
         make_request("a", "", 0, 1, 10, 4, 0.9, 0.1, "auto")
 
 
-@pytest.fixture
-def served(model, tmp_path, monkeypatch):
-    """The address of a page with the tiny model."""
+@pytest.fixture(scope="module")
+def page(model, tmp_path_factory):
+    """The page with the tiny model."""
     pytest.importorskip("gradio")
     import torch
-    import uvicorn
 
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     config = PlaygroundConfig(model=(model,), max_steps=5)
-    listening = socket.create_server(("127.0.0.1", 0))
-    page = make_page(config, (model,), Models(torch.device("cpu")), tmp_path)
-    server = uvicorn.Server(uvicorn.Config(make_app(page), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    until = time.monotonic() + 120
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    return make_page(config, (model,), Models(torch.device("cpu")), tmp_path_factory.mktemp("archives"))
 
 
-@pytest.mark.slow
-@pytest.mark.multiprocess  # so that .ci/run takes it, which leaves out what is only slow
-def test_the_server_generates_and_says_what_it_does_not_take(served, model):
-    from gradio_client import Client
-    from gradio_client.exceptions import AppError
+def test_the_page_is_served_and_loads_nothing_from_elsewhere(page):
+    from fastapi.testclient import TestClient
 
-    client = Client(served, verbose=False)
-    fields = {"prompt": "three sheep", "negative": "", "seed": 1, "count": 1, "steps": 2, "scale": 2}
-    fields |= {"low": 0, "high": 1, "solver": "auto", "left": model, "right": "none"}
-    updates = client.submit(**fields, api_name="/run")
-    last = list(updates)[-1]
-    assert any("done" in str(one) for update in updates.outputs() for one in update) and last is not None
+    answer = TestClient(make_app(page)).get("/")
+    assert answer.status_code == 200 and "ifuvit playground" in answer.text
+    assert not re.search(r'<(?:script|link)[^>]*(?:src|href)="https?://', answer.text)
+    assert "fonts.googleapis" not in answer.text and page.analytics_enabled is False
+
+
+def test_the_page_generates_and_says_what_it_does_not_take(page, model):
+    """What a click on Generate calls, with the values of the fields."""
+    import gradio
+
+    (run,) = [one.fn for one in page.fns.values() if one.name == "run"]
+    fields = {"prompt": "three sheep", "negative": "", "seed": 1, "count": 1, "steps": 2, "scale": 2, "low": 0}
+    fields |= {"high": 1, "solver": "auto", "left": model, "right": "none"}
+    session = types.SimpleNamespace(session_hash="visitor")
+    *_, last = run(Shown(), *fields.values(), session)
+    (shown,) = [value for value in last.values() if isinstance(value, Shown)]
+    assert len(shown.images[0]) == 1 and shown.images[1] == [] and len(shown.history) == 1
+    assert shown.history[0].facts["prompt"] == "three sheep" and "sheep" in str(shown.attention[0])
     for wrong, what in (
         ({"prompt": ""}, "the prompt is empty"),
         ({"steps": 6}, "must be from 1 to 5"),
         ({"left": "/etc"}, "not one of this page's"),
+        ({"low": 0.9, "high": 0.1}, "0 <= low <= high <= 1"),
     ):
-        with pytest.raises((AppError, ValueError), match=what):
-            client.predict(**{**fields, **wrong}, api_name="/run")
+        with pytest.raises(gradio.Error, match=what):
+            list(run(Shown(), *(fields | wrong).values(), session))

@@ -95,8 +95,10 @@ def _by_noise_level(trainings: Trainings) -> list[Plot]:
         for name, bands in curves.items()
         if bands
     ]
-    labels = {"x_label": "noise level, 1 is pure noise", "y_label": "validation loss"}
-    plots = [line_plot(series, title="Validation loss by noise level", **labels, log_y=True)] if series else []
+    plots = []
+    if series:
+        title, level = "Validation loss by noise level", "noise level, 1 is pure noise"
+        plots.append(line_plot(series, title=title, x_label=level, y_label="validation loss", log_y=True))
     if len(with_levels) == 1 and len(levels := with_levels[0].result.levels) > 1:
         bands = sorted({band for _, of_bands in levels for band in of_bands}, key=_middle)
         over_steps = [
