@@ -65,7 +65,7 @@ def test_an_error_is_one_line_whatever_the_options(ifuvit, tried, options):
 
 def test_help_lists_them(ifuvit):
     out = ifuvit("generate", "--help").out
-    assert "--json" in out and "--quiet" in out and max(map(len, out.splitlines())) <= 110
+    assert "--json" in out and "--quiet" in out and max(map(len, out.splitlines())) <= 100
 
 
 def test_one_process_of_several_prints_the_result(ifuvit, tried, monkeypatch):

@@ -52,8 +52,8 @@ def usage() -> str:
     return "\n".join(
         [
             *lines,
-            "`ifuvit help COMMAND` lists the options of a command, `ifuvit --version` prints the version. All commands",
-            "take --json and --quiet, for scripts; docs/commands.md has these and the exit statuses.",
+            "`ifuvit help COMMAND` lists the options of a command, `ifuvit --version` prints the version.",
+            "All commands take --json and --quiet, for scripts; docs/commands.md has the exit statuses too.",
             "",
             "example:",
             '  ifuvit generate "three sheep on grass"',

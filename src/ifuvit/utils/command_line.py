@@ -43,7 +43,7 @@ class Output:
 
     OPTIONS = (
         ("--json", "Print the result as one JSON object; text for people goes to standard error."),
-        ("--quiet", "Print no progress, no notes and no result; only --json's object, and the line of an error."),
+        ("--quiet", "Print no progress, notes or result: --json's object and the line of an error only."),
     )
 
     @classmethod
