@@ -18,7 +18,7 @@ import pytest
 from tiny_pipeline import write_tiny_pipeline
 
 from ifuvit.commands import main as cli
-from ifuvit.utils.command_line import Actions, parse
+from ifuvit.utils.command_line import Actions, Output, parse
 from ifuvit.utils.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
