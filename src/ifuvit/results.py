@@ -626,6 +626,8 @@ class ExperimentResult(Result):
     scale: str
     recipe: str = ""
     """Which training recipe: "modern" or "paper"; "" in files from before there were two."""
+    equal: Literal["width", "flops", "parameters"] = "width"
+    """What the settings have in common; for the last two their widths differ."""
     seeds: tuple[int, ...]
     protocol: Values | None = None
     data: ReferenceData | None = None
