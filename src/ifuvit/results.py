@@ -1191,6 +1191,8 @@ class CountedCosts:
     gflops: Gflops
     guided_step_gflops: GuidedStepGflops
     training_memory: TrainingMemory | None = None
+    gpus: Mapping[str, Values] = field(default_factory=dict)
+    """Memory and days of a training by number of GPUs."""
 
 
 def read_costs(file: Path) -> dict[str, CountedCosts]:

@@ -70,17 +70,16 @@ def pareto_plots(result: ExperimentResult) -> list[Plot]:
     plots = []
     for metric in _qualities(result):
         column = metric_column(metric)
-        scale = 100 if column.percent else 1
-        series = []
+        scale, members, series = 100 if column.percent else 1, _front(result, metric), []
         for row in result.table:
             number, cost = by_name(row.metrics).get(metric.name), _step(row)
             if number is not None and cost is not None:
                 interval = number.interval and (scale * number.interval[0], scale * number.interval[1])
-                series.append(
-                    Series(name=row.name, points=[Point(x=cost, y=scale * number.value, y_interval=interval)])
-                )
+                label = row.name if row.name in members else ""
+                placed = Point(x=cost, y=scale * number.value, y_interval=interval, label=label)
+                series.append(Series(name=row.name, points=[placed]))
         places = {one.name: one.points[0] for one in series}
-        front = [Point(x=places[name].x, y=places[name].y) for name in _front(result, metric)]
+        front = [Point(x=places[name].x, y=places[name].y) for name in members]
         if len(series) > 1:
             series.append(Series(name="Pareto front", points=front, marked=False, expected=True))
             plots.append(
