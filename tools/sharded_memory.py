@@ -31,10 +31,13 @@ BATCH, PRESETS = 16, ("openmoji-cross-intermediate", "openmoji-sd3")
 
 
 class Held(TorchDispatchMode):
-    """The storages that operations make while it is active; FSDP frees its own by setting their size to 0."""
+    """The storages that operations make while it is active, but for those of a model's parameters; FSDP frees its own by setting
+    their size to 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        plain = [p for p in model.parameters() if not hasattr(p, "to_local")]
+        self.parameters = {p.untyped_storage()._cdata for p in plain}
         self.storages: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -42,7 +45,8 @@ class Held(TorchDispatchMode):
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                self.storages[storage._cdata] = weakref.ref(storage)
+                if storage._cdata not in self.parameters:
+                    self.storages[storage._cdata] = weakref.ref(storage)
         return out
 
     @property
@@ -71,7 +75,7 @@ def measure(name: str, *, sharded: bool, checkpointing: bool) -> dict[str, float
         fully_shard(model)
         register_forward_methods(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    with Held() as held:
+    with Held(model) as held:
         before = held.bytes
         text = batch["text_embeddings"].float()
         predicted = model(batch["latents"], 1000 * batch["uniform"], text, batch["text_mask"])

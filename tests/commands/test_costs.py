@@ -76,7 +76,7 @@ def test_training_memory() -> None:
 
 def test_training_on_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     name = "openmoji-concat-early"
-    arguments = ("--preset", name, "--batch-size", "16", "--gpus", "1", "8", "--steps", "1000")
+    arguments = ("--preset", name, "--batch-size", "16", "--gpus", "1", "8", "--steps", "1000", "--precision", "fp32")
     told = json.loads(printed(capsys, *arguments, "--json"))[name]["gpus"]
     one, eight = told["1"], told["8"]
     assert (one["images_per_gpu"], eight["images_per_gpu"]) == (16, 2)

@@ -44,6 +44,7 @@ def test_a_feature_for_every_patch_in_its_place(tmp_path: Path, kind: str) -> No
     change = (found[1] - found[0]).norm(dim=-1).view(4, 4)
     corner = change[:2, 2:].mean()
     assert corner > change[2:].mean() and corner > change[:2, :2].mean()
+    assert len(features.fingerprint) == 64
     assert torch.allclose(features(images[1:], 4), found[1:], atol=1e-4)
 
 

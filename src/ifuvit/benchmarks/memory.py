@@ -95,7 +95,7 @@ def on_gpus(
     with the state whole or sharded (FSDP2), and days; without and with checkpointing.
 
     A sharded state leaves out of the counted peak what other GPUs hold, and adds the two blocks that are gathered at a time:
-    the one at work and the next.
+    the one at work and the next. Weights in bf16 are counted whole, though FSDP frees them too.
 
     Raises:
         InputError: the batch cannot be divided among them.

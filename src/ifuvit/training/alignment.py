@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.metrics.distances.feature_networks import load_feature_network
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import read_object
+from ifuvit.utils.files import fingerprint, read_object
 from ifuvit.utils.hub import find_folder, load_model
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class FrozenFeatures:
 
     Attributes:
         width: C of a feature.
+        fingerprint: SHA-256 over the weights.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -51,7 +52,7 @@ class FrozenFeatures:
         if name == EMBEDDED:
             network = load_feature_network(EMBEDDED, device=device)
             self.module: nn.Module = network.module.network  # type: ignore[assignment]
-            self.width = network.width
+            self.width, self.fingerprint = network.width, network.fingerprint
             mean, std = (tuple(value / 255 for value in of) for of in ((127.0,), (128.0,)))
         else:
             self.module, mean, std = self._load(name)
@@ -66,6 +67,7 @@ class FrozenFeatures:
         module: Any = load_model("CLIPVisionModel" if kind == "clip" else "AutoModel", folder, what=what)
         if module.main_input_name != "pixel_values":
             raise InputError(f"align_to={name!r}: holds a model of the type {kind!r}, which takes no images; {advice}")
+        self.fingerprint = fingerprint([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
         sizes = getattr(module.config, "hidden_sizes", None)
         self.width = sizes[-1] if sizes else module.config.hidden_size
         self.patch = getattr(module.config, "patch_size", None)

@@ -74,7 +74,14 @@ def lock(run: Path) -> Iterator[None]:
         yield
 
 
-def claim(config: TrainConfig, dataset: "EncodedDataset", images: int, normalization: LatentNormalization) -> None:
+def claim(
+    config: TrainConfig,
+    dataset: "EncodedDataset",
+    images: int,
+    normalization: LatentNormalization,
+    *,
+    aligned_to: str | None = None,
+) -> None:
     """Make the run directory, or check that the one there belongs to the same recipe and data.
 
     Args:
@@ -82,19 +89,22 @@ def claim(config: TrainConfig, dataset: "EncodedDataset", images: int, normaliza
         dataset: the training data.
         images: how many of them are trained on.
         normalization: of a new run; one that was begun keeps its own.
+        aligned_to: fingerprint of the network that the middle block is aligned to, if it is.
 
     Raises:
         InputError: the directory holds something else, or a run of another recipe or other data.
     """
     recipe, earlier = to_dict(config.recipe), _directory(config.out).earlier()
-    begun = None if earlier is None else earlier.get("config", {}).get("recipe")
-    if begun is not None:
+    config_before = None if earlier is None else earlier.get("config")
+    begun = config_before.get("recipe") if isinstance(config_before, Mapping) else None
+    if isinstance(begun, Mapping):
         recipe = _recorded(recipe, begun, _completed(begun))
     _directory(config.out).begin(
         {
             "config": {"recipe": recipe},
             "dataset_fingerprint": dataset.fingerprint,
             "training_images": images,
+            **({} if aligned_to is None else {"vision_network_fingerprint": aligned_to}),
         },
         config=to_dict(config),
         latent_normalization=to_dict(read_normalization(config.out) or normalization),

@@ -164,7 +164,14 @@ class Run:
         """Make the run directory, or check that it is this run's. Returns the latent normalization and where it is from."""
         self.accelerator.wait_for_everyone()
         if self.is_main and not self.config.dry_run:
-            checkpoint.claim(self.config, self.dataset, len(self.train_images), self.normalization)
+            alignment = self.train_step.alignment
+            checkpoint.claim(
+                self.config,
+                self.dataset,
+                len(self.train_images),
+                self.normalization,
+                aligned_to=None if alignment is None else alignment.features.fingerprint,
+            )
         self.accelerator.wait_for_everyone()
         return self.normalization, self.normalization_source
 
