@@ -1,6 +1,7 @@
 """The experiment: which commands it calls, what it skips, how it goes on after a kill, and what experiment.json says."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from ifuvit.training import loop as train
 from ifuvit.training.config import AdamW, TrainConfig
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import now, read_json, write_json, write_manifest
+from ifuvit.utils.files import lock, now, read_json, write_json, write_manifest
 
 SETTINGS = ("concat-early", "concat-intermediate", "cross-early", "cross-intermediate")
 TINY = replace(SCALES["smoke"], scenes=(1, 4), images=4)
@@ -252,6 +253,21 @@ def test_calls_at_the_same_time_share_the_runs(
     experiment.run(config)
     assert len(commands.did) == len(set(commands.did)) == 4 + 16
     assert results.from_file(config.out / "experiment.json", ExperimentResult).complete
+
+
+def test_what_all_runs_need_is_waited_for(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another call draws the scenes until this one has slept once."""
+    config, slept = smoke(tmp_path / "out", only=("cross-early",)), []
+    with ExitStack() as other:
+        other.enter_context(lock(Plan(config).data))
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            other.close()
+
+        monkeypatch.setattr(experiment.time, "sleep", sleep)
+        experiment.run(config)
+    assert len(slept) == 1 and commands.did == BEFORE + of_seed(1234, "cross-early")
 
 
 def test_the_atlas_is_of_equal_flops_and_scored_by_skill(commands: Commands, tmp_path: Path) -> None:

@@ -102,20 +102,19 @@ def _work(plan: Plan) -> None:
 @contextmanager
 def _claimed(stage: Stage, processes: Processes) -> Iterator[bool]:
     """Within the block no other call does this stage. False if one is at it; what all runs need is waited for."""
-
     with ExitStack() as stack:
 
         def take() -> bool:
-            while True:
-                try:
-                    stack.enter_context(lock(stage.place, flag="--runs"))
-                    return True
-                except LockedError:
-                    if stage.run is not None:
-                        return False
-                    time.sleep(_WAIT_SECONDS)
+            try:
+                stack.enter_context(lock(stage.place, flag="--runs"))
+            except LockedError:
+                return False
+            return True
 
-        yield all(processes.all_gather(take if processes.first else lambda: True))
+        # All processes look together, so that none waits in a collective operation for longer than that.
+        while not (taken := all(processes.all_gather(take if processes.first else lambda: True))) and stage.run is None:
+            time.sleep(_WAIT_SECONDS)
+        yield taken
 
 
 def _write(plan: Plan, started: str) -> None:
