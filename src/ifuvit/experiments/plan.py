@@ -21,6 +21,7 @@ from ifuvit.evaluation.config import EvaluateConfig
 from ifuvit.experiments import EXPERIMENTS, SCALES, Setting
 from ifuvit.experiments.config import ExperimentConfig
 from ifuvit.experiments.cost_estimate import Stage, TrainingSpeed
+from ifuvit.experiments.definition import Equal
 from ifuvit.experiments.matching import matched
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
@@ -49,7 +50,7 @@ class Plan:
         self.runs = config.runs or config.out
         self.data = config.data or self.runs / "scenes"
         self.cache = self.runs / "cache"
-        self.equal = config.equal or self.experiment.equal
+        self.equal: Equal = config.equal or self.experiment.equal
         self.recipe = config.recipe if self.scale.scenes is not None else "paper"
         self.failures: dict[tuple[str, int], str] = {}
         """Why runs failed, by setting and seed; they are left out until they are tried again."""
