@@ -68,6 +68,18 @@ def test_every_argument_matters(pipeline):
     assert np.array_equal(base, pixels(pipeline(["two sheep"], num_inference_steps=4, negative_prompt="")))
 
 
+def test_a_model_that_guides_without_a_text_pass_takes_no_negative_prompt(pipeline):
+    from dataclasses import replace
+
+    from ifuvit.model.uvit import IFUViT
+
+    model = IFUViT(replace(pipeline.model.config, n_image=1, path_drop=True)).eval()
+    other = Pipeline(model, pipeline.autoencoder, pipeline.text_encoder, normalization=pipeline.normalization)
+    assert len(other(["two sheep"], num_inference_steps=2)) == 1
+    with pytest.raises(InputError, match="negative_prompt='a bus' and path_drop=True"):
+        other(["two sheep"], num_inference_steps=2, negative_prompt="a bus")
+
+
 def test_settings_are_one_value_or_keywords(pipeline):
     settings = SamplingSettings(solver="ddim", steps=3, guidance_scale=2.0)
     whole = pixels(pipeline(["two sheep"], settings, seed=1))

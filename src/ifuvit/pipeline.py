@@ -328,6 +328,11 @@ class Pipeline:
         """
         if isinstance(prompts, str):
             raise InputError(f"prompts is the string {prompts[:40]!r}: give a list of strings")
+        if negative_prompt is not None and self.model.config.path_drop:
+            raise InputError(
+                f"negative_prompt={negative_prompt!r} and path_drop=True: this model's branch without a caption reads no text; "
+                "leave the negative prompt out"
+            )
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         settings = settings.changed(**changes)

@@ -632,6 +632,8 @@ class ExperimentResult(Result):
     scale: str
     recipe: str = ""
     """Which training recipe: "modern" or "paper"; "" in files from before there were two."""
+    equal: Literal["width", "flops", "parameters"] = "width"
+    """What the settings have in common; for the last two their widths differ."""
     seeds: tuple[int, ...]
     protocol: Values | None = None
     data: ReferenceData | None = None
@@ -1221,6 +1223,8 @@ class CountedCosts:
     gflops: Gflops
     guided_step_gflops: GuidedStepGflops
     training_memory: TrainingMemory | None = None
+    gpus: Mapping[str, Values] = field(default_factory=dict)
+    """Memory and days of a training by number of GPUs."""
 
 
 def read_costs(file: Path) -> dict[str, CountedCosts]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ifuvit.experiments import EXPERIMENTS, SCALES
-from ifuvit.model.flops import cost_of
+from ifuvit.experiments.definition import Equal
+from ifuvit.experiments.matching import matched
+from ifuvit.model.flops import cost_of, forward_flops, parameters
 from ifuvit.model.presets import presets
 
 SETTINGS = {setting.name: setting for experiment in EXPERIMENTS.values() for setting in experiment.settings}
@@ -39,6 +41,44 @@ def test_text_is_fused_at_three_places_at_equal_flops() -> None:
     assert [setting.at(presets["cross-early"]).n_image for setting in settings] == [(0, 6), (3, 3), (6, 0)]
     assert [setting.at(presets["openmoji-cross-early"]).n_image for setting in settings] == [(0, 3), (1, 2), (3, 0)]
     assert [setting.fusion for setting in settings] == ["first blocks only", "intermediate", "last blocks only"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "published"),
+    [
+        ("concat-free-end", "ddt"),
+        ("separate-early", "pixart"),
+        ("separate-joint-early", "prx"),
+        ("mmdit-early", "sd3"),
+        ("mmdit-double-first", "flux"),
+        ("concat-early", "dit-air"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "openmoji-"])
+def test_the_atlas_has_the_published_placements(setting: str, published: str, prefix: str) -> None:
+    mine, theirs = SETTINGS[setting].at(presets[f"{prefix}cross-early"]), presets[prefix + published]
+    for field in ("conditioning", "n_text", "image_only", "num_fused", "double_blocks"):
+        assert getattr(mine, field) == getattr(theirs, field), field
+    if mine.conditioning == "cross-separate":
+        assert mine.cross_attention == theirs.cross_attention
+
+
+@pytest.mark.parametrize("setting", ["concat-early", "mmdit-early", "adaln-early"])
+@pytest.mark.parametrize("equal", ["flops", "parameters"])
+def test_settings_of_equal_cost(setting: str, equal: Equal) -> None:
+    """The nearest width: one step of heads to either side is farther."""
+    base = presets["openmoji-cross-intermediate"]
+    model = matched(SETTINGS[setting].at(base), base, equal)
+    assert replace(model, embed_dim=base.embed_dim) == SETTINGS[setting].at(base)
+
+    def ratio(width: int) -> float:
+        at = replace(model, embed_dim=width)
+        costs = [forward_flops(one).total if equal == "flops" else parameters(one) for one in (at, base)]
+        return max(costs) / min(costs)
+
+    own = ratio(model.embed_dim)
+    assert own < 1.05 and own < min(ratio(model.embed_dim + 6), ratio(model.embed_dim - 6))
+    assert matched(base, base, equal) == base == matched(base, presets["openmoji-concat-early"], "width")
 
 
 def test_a_setting_changes_nothing_but_where_text_enters() -> None:

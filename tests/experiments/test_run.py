@@ -1,6 +1,7 @@
 """The experiment: which commands it calls, what it skips, how it goes on after a kill, and what experiment.json says."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from ifuvit.training import loop as train
 from ifuvit.training.config import AdamW, TrainConfig
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import now, read_json, write_json, write_manifest
+from ifuvit.utils.files import lock, now, read_json, write_json, write_manifest
 
 SETTINGS = ("concat-early", "concat-intermediate", "cross-early", "cross-intermediate")
 TINY = replace(SCALES["smoke"], scenes=(1, 4), images=4)
@@ -233,6 +234,56 @@ def test_the_papers_recipe_at_this_scale_has_runs_of_its_own(commands: Commands,
         experiment.run(smoke(tmp_path / "paper", only=only, runs=runs))
 
 
+def test_calls_at_the_same_time_share_the_runs(
+    commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second call, while the first one trains its first run, does all the others, and leaves that one alone."""
+    config, train_one = smoke(tmp_path / "out", seeds=2), commands.train
+
+    def train_while_another_call_works(run: TrainConfig) -> None:
+        if not commands.trained:
+            commands.trained["first"] = run
+            experiment.run(config)
+            assert "other calls are at 1 of the runs" in capsys.readouterr().err
+            found = results.from_file(config.out / "experiment.json", ExperimentResult)
+            assert [one.status for one in found.runs] == ["missing"] + 7 * ["done"]
+        train_one(run)
+
+    train.train = train_while_another_call_works  # the fixture puts back what stood there before it
+    experiment.run(config)
+    assert len(commands.did) == len(set(commands.did)) == 4 + 16
+    assert results.from_file(config.out / "experiment.json", ExperimentResult).complete
+
+
+def test_what_all_runs_need_is_waited_for(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another call draws the scenes until this one has slept once."""
+    config, slept = smoke(tmp_path / "out", only=("cross-early",)), []
+    with ExitStack() as other:
+        other.enter_context(lock(Plan(config).data))
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            other.close()
+
+        monkeypatch.setattr(experiment.time, "sleep", sleep)
+        experiment.run(config)
+    assert len(slept) == 1 and commands.did == BEFORE + of_seed(1234, "cross-early")
+
+
+def test_the_atlas_is_of_equal_flops_and_scored_by_skill(commands: Commands, tmp_path: Path) -> None:
+    config = smoke(tmp_path / "out", name="atlas", only=("mmdit-early", "cross-intermediate"), runs=tmp_path / "runs")
+    experiment.run(config)
+    assert results.from_file(config.out / "experiment.json", ExperimentResult).equal == "flops"
+    wide, narrow = (commands.trained[f"{name}-seed-1234"] for name in ("cross-intermediate", "mmdit-early"))
+    assert wide.out.parent.name == "runs-equal-flops"
+    assert narrow.recipe.model.embed_dim < wide.recipe.model.embed_dim == 48
+    assert (
+        Plan(replace(config, scale="openmoji")).evaluate_config(EXPERIMENTS["atlas"].settings[0], 1234).protocol
+        == "skills"
+    )
+    assert Plan(replace(config, equal="parameters")).run_directory(EXPERIMENTS["atlas"].settings[0], 1234) != wide.out
+
+
 @pytest.mark.parametrize("name", ["n_text", "position"])
 def test_further_experiments_run_to_their_verdicts(commands: Commands, tmp_path: Path, name: str) -> None:
     out = experiment.run(smoke(tmp_path / "out", name=name))
@@ -353,9 +404,9 @@ def test_a_directory_of_something_else(commands: Commands, tmp_path: Path) -> No
     [
         (
             {"name": "table2"},
-            "unknown experiment 'table2'; the experiments are table1, ablation, n_text, position, guidance_sweep",
+            "unknown experiment 'table2'; the experiments are table1, ablation, n_text, position, guidance_sweep, atlas",
         ),
-        ({"scale": "huge"}, "unknown scale 'huge'; the scales are smoke, openmoji, paper"),
+        ({"scale": "huge"}, "unknown scale 'huge'; the scales are smoke, small, openmoji, paper"),
         ({"seeds": 0}, "--seeds 0: must be at least 1"),
         ({"only": ("cross",)}, "--only cross: no setting of table1"),
         ({"scale": "paper"}, "--scale paper needs --data DIR"),

@@ -12,6 +12,9 @@ PAPER = ["concat-early", "concat-intermediate", "cross-early", "cross-intermedia
 
 DEEP, OPENMOJI = [f"{n}-deep" for n in PAPER], [f"openmoji-{n}" for n in PAPER]
 
+LARGE = {"uvit-m": 131e6, "uvit-l": 287e6, "uvit-h": 501e6, "uvit-1b": 1000e6}
+"""Parameters as U-ViT's Table 1 has them, without text; and about a billion."""
+
 
 def count(config: IFUViTConfig) -> int:
     with torch.device("meta"):  # nothing is allocated
@@ -19,7 +22,7 @@ def count(config: IFUViTConfig) -> int:
 
 
 def test_names() -> None:
-    others = [*PUBLISHED, *(f"openmoji-{n}" for n in PUBLISHED)]
+    others = [*LARGE, *(f"{n}-intermediate" for n in LARGE), *PUBLISHED, *(f"openmoji-{n}" for n in PUBLISHED)]
     assert sorted(presets) == sorted(PAPER + DEEP + OPENMOJI + others)
 
 
@@ -88,3 +91,12 @@ def test_published_placements(name: str) -> None:
     # MM-DiT in every block doubles the weights of its blocks; modulation by block adds a quarter to the others.
     assert 40e6 < count(config) < (130e6 if name in ("sd3", "flux") else 75e6)
     assert count(presets[f"openmoji-{name}"]) < 12e6
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_sizes_build_on_the_meta_device(name: str) -> None:
+    early, middle = presets[name], presets[f"{name}-intermediate"]
+    assert early.conditioning == "concat" and early.num_fused == early.depth + 1
+    assert middle.conditioning == "cross" and middle.n_text == 1 and 0 < middle.image_only[0] == middle.depth // 3
+    assert count(early) == pytest.approx(LARGE[name], rel=0.025)
+    assert count(middle) - count(early) == 12 * early.embed_dim**2 + 10 * early.embed_dim  # the text block

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ifuvit.model import blocks
 from ifuvit.model.blocks import Attention
+from ifuvit.model.flops import guided_step_flops, parameters
 from ifuvit.model.intermediates import record_intermediates
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
@@ -418,6 +419,31 @@ def test_guided_takes_negative_prompts_and_a_scale_an_image(
 
 
 @every_reading
+@pytest.mark.parametrize("n_image", [1, (2, 1)])
+def test_the_branch_without_text_skips_the_fused_blocks(conditioning: Any, reading: Any, n_image: Any) -> None:
+    """In training by sample; in guidance for one branch, which then costs less and reads no null text."""
+    config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_image=n_image, path_drop=True)
+    model = make(config)
+    latents, timesteps, states, mask = inputs(config)
+    skips = torch.tensor([True, False, True])
+    with torch.no_grad():
+        text, image = model.encode_text(states, mask), model.encode_image(latents, timesteps)
+        alone, fused = model.skip_text(image), model.fuse(image, text)
+        assert not torch.allclose(alone, fused)
+        mixed = model(latents, timesteps, states, mask, skips)
+        assert_same(mixed, torch.where(skips[:, None, None, None], alone, fused))
+        null = model.encode_text(*inputs(config, 1, seed=2)[2:])
+        assert_same(model.guided(latents, timesteps, text, null, 4.0), alone + 4 * (fused - alone))
+        assert_same(model.guided(latents, timesteps, text, null, 1.0), fused)
+        # No fused block runs for it.
+        for _, block in model.fused_blocks():
+            block.forward = None  # type: ignore[method-assign,assignment]
+        assert_same(model.skip_text(image), alone)
+    plain, dropped = (guided_step_flops(replace(config, path_drop=on), shared=True).total for on in (False, True))
+    assert dropped < plain and parameters(config) == parameters(replace(config, path_drop=False))
+
+
+@every_reading
 def test_guidance_scale_one_is_the_conditional_branch_alone(conditioning: Any, reading: Any) -> None:
     config = replace(TINY, conditioning=conditioning, cross_attention=reading, n_image=1)
     model = make(config)
@@ -567,6 +593,8 @@ def test_bfloat16_autocast_on_the_cpu_is_close(conditioning: Any, reading: Any, 
         ({"pooled_text": True}, "pooled_text=True and modulation='none'"),
         ({"conditioning": "adaln", "text_gates": True}, "text_gates=True and conditioning='adaln'"),
         ({"positions": "rotary", "num_heads": 16}, "positions='rotary' and num_heads=16"),
+        ({"path_drop": True, "n_image": 0}, "path_drop=True and n_image=0"),
+        ({"path_drop": True, "n_image": (1, 2)}, "path_drop=True and n_image=(1, 2)"),
         ({"cross_attention": "both"}, "cross_attention='both'"),
         ({"n_text": -1}, "n_text=-1"),
         ({"n_text": 1.5}, "n_text=1.5"),

@@ -44,6 +44,7 @@ def test_shapes_and_types(features):
         "latents": ((12, 4, 8, 8), torch.float32),
         "noise": ((12, 4, 8, 8), torch.float32),
         "uniform": ((12,), torch.float32),
+        "dropped": ((12,), torch.bool),
         "text_embeddings": ((12, 4, 8), torch.float16),
         "text_mask": ((12, 4), torch.bool),
     }

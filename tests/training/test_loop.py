@@ -27,14 +27,19 @@ from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
+<<<<<<< HEAD
 from ifuvit.reporting import run_page
 from ifuvit.training import checkpoint, setup
+=======
+from ifuvit.training import checkpoint, power_ema, setup
+>>>>>>> h-atlas
 from ifuvit.training.config import AdamW, Muon, ScheduleConfig, default_config, learning_rate_at
 from ifuvit.training.distributed import check_launch
 from ifuvit.training.inputs import split
 from ifuvit.training.loop import train as run
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_json, seal, unseal, write_json
 
 TIMING = {"steps_per_second", "data_wait"}
 TESTS = Path(__file__).parents[1]
@@ -463,6 +468,46 @@ def test_running_a_finished_run_again_changes_nothing(data, tmp_path):
     }  # they tell the time
 
 
+def test_a_run_from_before_a_setting_existed_goes_on(data, tmp_path):
+    """Its record lacks the field; the default is what it was trained with, and anything else is not."""
+    config = tiny(data, tmp_path / "run", steps=3, save_every=2)
+    run(config)
+    file = config.out / "config.json"
+    record = unseal(read_json(file), where=file)
+    recipe = record["config"]["recipe"]
+    del recipe["alignment"], recipe["ema"]["power_ema"], recipe["model"]["path_drop"]
+    write_json(file, seal(record))
+    with pytest.raises(InputError, match="begun with recipe.ema.power_ema None, not"):
+        run(tiny(data, config.out, steps=4, power_ema=(0.05, 0.1)))
+    assert checkpoint.saved_steps(run(tiny(data, config.out, steps=4, save_every=2))) == [3, 4]
+
+
+def test_any_width_of_the_average_after_training(judged_data, tmp_path, ifuvit, refusal, capsys):
+    from ifuvit.pipeline import Pipeline
+
+    out = run(judged(judged_data, tmp_path / "run", power_ema=(0.05, 0.1), evaluate_every=0))
+    told = ifuvit("convert", "average", out, tmp_path / "averaged", "--width", "0.1").out
+    assert "weights of step 20 averaged over a width of 0.1" in told
+    made = Pipeline.from_pretrained(tmp_path / "averaged").model.state_dict()
+    kept = power_ema.read(out, 20)[1]
+    assert all(torch.allclose(made[name], kept[name], atol=1e-4) for name in made)
+    plain = run(judged(judged_data, tmp_path / "plain", evaluate_every=0))
+    capsys.readouterr()
+    assert "has kept no averages" in refusal("convert", "average", plain, tmp_path / "none", "--width", "0.1")
+    assert "--width 0.5: must be from 0.01 to 0.28" in refusal(
+        "convert", "average", out, tmp_path / "none", "--width", "0.5"
+    )
+
+
+def test_aids_that_cannot_be(data, tmp_path):
+    with pytest.raises(InputError, match="path_drop=True and caption_dropout=0"):
+        run(tiny(data, tmp_path / "run", path_drop=True, caption_dropout=0.0))
+    with pytest.raises(InputError, match="two different widths"):
+        tiny(data, tmp_path / "run", power_ema=(0.1, 0.1))
+    with pytest.raises(InputError, match="align_to='effnet-lite0' and align_until=0"):
+        tiny(data, tmp_path / "run", align_to="effnet-lite0", align_until=0.0)
+
+
 def test_steps_may_grow(data, tmp_path):
     run(tiny(data, tmp_path / "run", steps=14, log_every=7, save_every=7))
     grown = run(tiny(data, tmp_path / "run", steps=21, log_every=7, save_every=7))
@@ -604,6 +649,14 @@ RECIPES = {
         "positions": "rotary",
         "value_residual": True,
     },
+    "aids": {
+        "objective": Flow(),
+        "optimizer": AdamW(),
+        "path_drop": True,
+        "power_ema": (0.05, 0.1),
+        "align_to": "effnet-lite0",
+        "align_until": 0.8,
+    },
     "pooled text": {"objective": Flow(), "optimizer": AdamW(), "conditioning": "adaln", "norm": "rms", "mlp": "swiglu"},
 }
 
@@ -628,6 +681,9 @@ def test_every_recipe_trains_resumes_samples_and_is_evaluated(judged_data, brigh
         run(judged(judged_data, tmp_path / "run", **settings))
     assert checkpoint.saved_steps(tmp_path / "run") == [6, 11]
     assert_same_run(run(judged(judged_data, tmp_path / "run", **settings)), whole)
+    kept = [sorted((at / "averages").glob("*")) for at in (whole, tmp_path / "run")]
+    assert len(kept[0]) == (4 if "power_ema" in recipe else 0)
+    assert not kept[0] or kept[0][-1].read_bytes() == kept[1][-1].read_bytes()
     assert np.isfinite(losses(whole)).all()
     by_level = log_of(whole, keep=("validation_loss",))[-1]["validation_loss_by_noise_level"]
     assert list(by_level) == ["0.0-0.1"]  # one image is held out
@@ -873,6 +929,24 @@ def test_sharded_training_gives_the_same_curve_and_resumes(data, whole, tmp_path
         assert all(torch.allclose(one[name], other[name], atol=2e-5) for name in other), part
 
 
+@pytest.mark.multiprocess
+def test_sharded_blocks_with_two_streams_train_as_one_process(data, tmp_path, monkeypatch):
+    both = SHARDED.replace('["Block"]', '["Block", "JointBlock"]')
+    monkeypatch.setattr(sys.modules[__name__], "CHILD", both.replace("{", "{{").replace("}", "}}") + CHILD)
+    fields = (
+        "validate_every=10, depth=4, conditioning='mmdit', modulation='adaln', pooled_text=True, value_residual=True"
+    )
+    alone = run(tiny(data, tmp_path / "alone", **eval(f"dict({fields})")))
+    settings = f"{fields}, gradient_checkpointing=True, power_ema=(0.05, 0.1)"
+    ended = start_child(data, tmp_path / "run", settings=settings, launcher=torchrun(), OMP_NUM_THREADS="1")
+    assert ended.returncode == 0 and "sharded (FSDP2)" in ended.stderr, ended.stderr
+    check_curve(tmp_path / "run", alone)
+    for part in ("model", "ema"):
+        one, other = weights(tmp_path / "run", part=part), weights(alone, part=part)
+        assert all(torch.allclose(one[name], other[name], atol=2e-5) for name in other), part
+    assert all(tensor.isfinite().all() for tensor in power_ema.read(tmp_path / "run", 20)[0].values())
+
+
 def check_curve(directory, whole, but=None):
     log, expected = log_of(directory), log_of(whole)
     log = [line for line in log if not ("validation_loss" in line and line["step"] == but)]
@@ -890,15 +964,18 @@ def test_launches_that_are_not_supported(data, tmp_path, monkeypatch):
 
     from accelerate.utils import DistributedType
 
-    def launch(kind, fsdp2=False, optimizer="adamw"):
+    def launch(kind, fsdp2=False, optimizer="adamw", align_to=None):
         accelerator = SimpleNamespace(distributed_type=kind, is_fsdp2=fsdp2, num_processes=2)
-        check_launch(accelerator, optimizer)  # type: ignore[arg-type]
+        check_launch(accelerator, optimizer, align_to=align_to)  # type: ignore[arg-type]
 
     launch(DistributedType.MULTI_CPU)
     launch(DistributedType.FSDP, fsdp2=True)
     launch(DistributedType.MULTI_CPU, optimizer="muon")
     with pytest.raises(InputError, match="optimizer muon takes whole matrices"):
         launch(DistributedType.FSDP, fsdp2=True, optimizer="muon")
+    launch(DistributedType.MULTI_CPU, align_to="effnet-lite0")
+    with pytest.raises(InputError, match="align_to='effnet-lite0' with this launch's use_fsdp"):
+        launch(DistributedType.FSDP, fsdp2=True, align_to="effnet-lite0")
     with pytest.raises(InputError, match="version 2"):
         launch(DistributedType.FSDP)
     with pytest.raises(InputError, match="DEEPSPEED"):

@@ -104,3 +104,58 @@ def test_compiled_it_learns_the_same(batch) -> None:
     assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
     for mine, theirs in zip(compiled.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_samples_without_a_caption_teach_the_branch_without_text(batch) -> None:
+    """Where all captions are dropped, nothing reaches the text path and the fused blocks; where none is, all learn."""
+    torch.manual_seed(0)
+    model = replace(MODEL, path_drop=True)
+    step = TrainingStep(tiny(Path(), Path(), model=model), IFUViT(model), make_accelerator("fp32", CPU))
+    plain = make().loss_of(batch)
+    assert step.loss_of(batch) == plain
+    loss = step.loss_of({**batch, "dropped": torch.ones(4, dtype=torch.bool)})
+    assert loss != plain
+    loss.backward()
+    gradients = {name: p.grad for name, p in step.model.named_parameters()}
+    assert all(gradients[name] is not None for name in gradients)  # distributed training waits for each
+    silent = {name for name, grad in gradients.items() if not grad.any()}
+    assert {name.split(".")[0] for name in silent} == {"context_embed", "text_blocks", "mid_block"}
+
+
+class Halves:
+    """Stands in for a frozen network: one feature for the left half of an image, another for the right one."""
+
+    width = 3
+
+    def __call__(self, images: torch.Tensor, side: int) -> torch.Tensor:
+        assert images.shape[1:] == (3, 32, 32)
+        found = torch.zeros(len(images), side, side, 3)
+        found[:, :, : side // 2, 0] = found[:, :, side // 2 :, 1] = 1
+        return found.flatten(1, 2)
+
+
+class Decoder:
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+def test_the_middle_block_is_aligned_until_its_end(batch) -> None:
+    from ifuvit.encoders.normalization import LatentNormalization
+    from ifuvit.training.alignment import Alignment, exported
+
+    alignment = Alignment(Halves(), Decoder(), LatentNormalization(scale=(0.5,)))  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    model = IFUViT(MODEL)
+    alignment.attach(model)
+    settings = {"align_to": "halves", "align_until": 0.5, "steps": 160, "learning_rate": 1e-2}
+    step = TrainingStep(tiny(Path(), Path(), **settings), model, make_accelerator("fp32", CPU), alignment=alignment)
+    plain = make().loss_of(batch)
+    assert step.loss_of(batch, 79) > plain + 0.2 and step.loss_of(batch, 80) == plain
+    step.loss_of(batch, 80).backward()
+    assert all(p.grad is not None for p in step.parameters)
+    step.model.zero_grad(set_to_none=True)
+    for number in range(60):
+        step(batch, number)
+    step.loss_of(batch)
+    assert alignment.loss(model, step._middle, batch["latents"]) < 0.1
+    IFUViT(MODEL).load_state_dict(exported(model.state_dict()))  # the head stays behind

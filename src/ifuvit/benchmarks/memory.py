@@ -29,8 +29,10 @@ from ifuvit.benchmarks.training import random_batch, step_config
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import IFUViT
 from ifuvit.training.config import TrainConfig
+from ifuvit.training.scale import state_bytes, training_days
 from ifuvit.training.step import TrainingStep
 from ifuvit.utils.config import set_fields
+from ifuvit.utils.errors import InputError
 
 META = torch.device("meta")
 
@@ -83,6 +85,63 @@ def memory_table(costs: Mapping[str, Mapping[str, Any]]) -> list[str]:
             numbers = [f"{entry['training_memory'][way][part] / 2**30:.3f}" for part in parts]
             shown = "  ".join(f"{number:>{11 if part == 'activations' else 9}}" for part, number in zip(parts, numbers))
             lines.append(f"{name if way == 'plain' else '':{width}}  {shown}")
+    return lines
+
+
+def on_gpus(
+    model: IFUViTConfig, *, gpus: int, batch_size: int, precision: Literal["fp32", "bf16"], steps: int, tflops: float
+) -> dict[str, Any]:
+    """What a training takes on several GPUs, as the JSON values that results hold: the images of each, the most bytes on each
+    with the state whole or sharded (FSDP2), and days; without and with checkpointing.
+
+    A sharded state leaves out of the counted peak what other GPUs hold, and adds the two blocks that are gathered at a time:
+    the one at work and the next. Weights in bf16 are counted whole, though FSDP frees them too.
+
+    Raises:
+        InputError: the batch cannot be divided among them.
+    """
+    if batch_size % gpus:
+        raise InputError(f"--batch-size {batch_size}: is not a multiple of --gpus {gpus}")
+    share = batch_size // gpus
+    counted = training_memory(model, batch_size=share, precision=precision)
+    elsewhere = state_bytes(model) - state_bytes(model, gpus=gpus)
+    gathered = 2 * _block_bytes(model) if gpus > 1 else 0
+    told: dict[str, Any] = {"images_per_gpu": share, "precision": precision, "steps": steps, "tflops": tflops}
+    for way in ("plain", "checkpointed"):
+        told[way] = {
+            "replicated_peak": counted[way]["peak"],
+            "sharded_peak": counted[way]["peak"] - elsewhere + gathered,
+            "activations": counted[way]["activations"],
+            "days": training_days(
+                model, batch_size=batch_size, steps=steps, gpus=gpus, tflops=tflops, recomputed=way == "checkpointed"
+            ),
+        }
+    return told
+
+
+def _block_bytes(model: IFUViTConfig) -> int:
+    """Of the largest block's fp32 weights."""
+    with torch.device(META):
+        blocks = [*(backbone := IFUViT(model)).in_blocks, backbone.mid_block, *backbone.out_blocks]
+    return max(sum(4 * parameter.numel() for parameter in block.parameters()) for block in blocks)
+
+
+def gpus_table(costs: Mapping[str, Mapping[str, Any]], assumed: str) -> list[str]:
+    """The "gpus" of models by name as text."""
+    width = max(map(len, costs))
+    lines = [
+        f"Training on several GPUs: {assumed}; GiB of each, its state whole or sharded (FSDP2)",
+        f"{'':{width}}  {'GPUs':>5}  {'images each':>11}  {'whole':>8}  {'sharded':>8}  {'days':>8}  with checkpointing",
+    ]
+    for name, entry in costs.items():
+        for place, (gpus, told) in enumerate(entry["gpus"].items()):
+            plain, again = told["plain"], told["checkpointed"]
+            cells = [f"{plain[part] / 2**30:>8.2f}" for part in ("replicated_peak", "sharded_peak")]
+            lines.append(
+                f"{'' if place else name:{width}}  {gpus:>5}  {told['images_per_gpu']:>11}  {'  '.join(cells)}  "
+                f"{plain['days']:>8.1f}  {again['replicated_peak'] / 2**30:.2f}, {again['sharded_peak'] / 2**30:.2f}, "
+                f"{again['days']:.1f} days"
+            )
     return lines
 
 

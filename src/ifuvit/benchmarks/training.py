@@ -58,6 +58,7 @@ def random_batch(config: IFUViTConfig, batch_size: int, *, seed: int, device: to
         "noise": torch.randn(shape, generator=draw),
         "uniform": torch.rand(batch_size, generator=draw),
         "text_embeddings": torch.randn(batch_size, c.text_tokens, c.text_width, generator=draw).half(),
+        "dropped": torch.zeros(batch_size, dtype=torch.bool),
         "text_mask": torch.rand(batch_size, c.text_tokens, generator=draw) < 0.5,
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}

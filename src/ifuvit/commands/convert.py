@@ -1,18 +1,19 @@
-"""`ifuvit convert`: turn an official U-ViT checkpoint into a model directory."""
+"""`ifuvit convert`: other weights as a pipeline directory."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from ifuvit.utils.command_line import parse
+from ifuvit.training.config import AverageWidth
+from ifuvit.utils.command_line import Actions, parse
 from ifuvit.utils.config import Positive, check, to_dict
 from ifuvit.utils.files import OutputDirectory, now, sha256, write_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
+class ConvertUViTConfig:
     """Read a text-to-image U-ViT state dict (github.com/baofff/U-ViT) and write a pipeline directory. Everything about
     the network but the number of heads is inferred from the shapes; the encoders are referred to, not copied.
 
@@ -20,8 +21,6 @@ class ConvertConfig:
         ifuvit convert uvit mscoco_uvit_small.pth models/uvit --heads 8
     """
 
-    format: Positional[Literal["uvit"]]
-    """What the checkpoint is."""
     checkpoint: Positional[Path]
     """The file, such as mscoco_uvit_small.pth; loaded with weights_only=True."""
     out: Positional[Path]
@@ -43,14 +42,46 @@ class ConvertConfig:
         check(self)
 
 
-CONFIG = ConvertConfig
+@dataclass(frozen=True, kw_only=True)
+class ConvertAverageConfig:
+    """Write the pipeline directory of a run that was trained with --power-ema, with its weights averaged over another
+    width: a combination of the two averages of all its checkpoints (Karras et al. 2024).
+
+    Example:
+        ifuvit convert average run averaged --width 0.08
+    """
+
+    run: Positional[Path]
+    """Run directory of `ifuvit train`."""
+    out: Positional[Path]
+    """Directory to write."""
+    width: AverageWidth
+    """Standard deviation of the average's profile, as a share of the training time up to the step."""
+    step: Annotated[Positive[int] | None, arg(metavar="INT")] = None
+    """Step of a checkpoint at which the average ends; default: the last."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+CONFIG = Actions(
+    word="source",
+    about="Make a pipeline directory of other weights.",
+    configs={"uvit": ConvertUViTConfig, "average": ConvertAverageConfig},
+)
 
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
-    started = now()
     config = parse(CONFIG, arguments, prog="ifuvit convert")
-    out = OutputDirectory(config.out, "convert")
+    if isinstance(config, ConvertUViTConfig):
+        _convert_uvit(config)
+    else:
+        _convert_average(config)
+
+
+def _convert_uvit(config: ConvertUViTConfig) -> None:
+    started, out = now(), OutputDirectory(config.out, "convert")
     out.earlier()
 
     from ifuvit.encoders.normalization import LatentNormalization

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ifuvit.training.scale import ASSUMED_TFLOPS
 from ifuvit.utils.command_line import parse
 from ifuvit.utils.config import NonNegative, Positive, check
 from ifuvit.utils.errors import InputError
@@ -13,9 +14,10 @@ class CostsConfig:
     """Parameters and GFLOPs (2 x multiply-adds) for one image: of a forward pass, without and with the products of
     attention (the paper's count leaves them out), and of a guided sampling step, plainly as two forward passes and with
     the text encoded once a prompt and the text-free prefix shared by both branches. With --training-memory also the
-    memory of a training step on one GPU, counted from the step's operations on tensors without contents.
+    memory of a training step on one GPU, counted from the step's operations on tensors without contents, and with --gpus memory
+    and days of a training on several.
 
-    Example: ifuvit costs --preset cross-intermediate --n-image 2 6
+    Example: ifuvit costs --preset uvit-h-intermediate --gpus 1 8 64
     """
 
     preset: str | None = None
@@ -30,6 +32,18 @@ class CostsConfig:
     """Images of that step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of that step; bf16 is autocast with fp32 weights."""
+<<<<<<< HEAD
+=======
+    gpus: tuple[Positive[int], ...] = ()
+    """Also tell memory and days of a training on so many GPUs, such as 1 8 64, with batch size and precision as above. This counts
+    a step for each, which takes seconds, and minutes for models of a billion parameters."""
+    steps: Positive[int] = 1_000_000
+    """Steps of that training."""
+    tflops: Positive[float] = ASSUMED_TFLOPS
+    """What each GPU is assumed to do: TFLOP/s of training, without loss by communication."""
+    json: bool = False
+    """Print JSON."""
+>>>>>>> h-atlas
 
     def __post_init__(self) -> None:
         check(self)
@@ -55,6 +69,21 @@ def run(config: CostsConfig) -> dict[str, dict[str, Any]]:
             costs[name]["training_memory"] = training_memory(
                 model, batch_size=config.batch_size, precision=config.precision
             )
+    if config.gpus:
+        from ifuvit.benchmarks.memory import on_gpus
+
+        for name, model in models.items():
+            costs[name]["gpus"] = {
+                str(gpus): on_gpus(
+                    model,
+                    gpus=gpus,
+                    batch_size=config.batch_size,
+                    precision=config.precision,
+                    steps=config.steps,
+                    tflops=config.tflops,
+                )
+                for gpus in config.gpus
+            }
     return costs
 
 
@@ -77,4 +106,12 @@ def main(arguments: list[str]) -> dict[str, Any]:
         from ifuvit.benchmarks.memory import memory_table
 
         print("", *memory_table(costs), sep="\n")
+<<<<<<< HEAD
     return costs
+=======
+    if config.gpus:
+        from ifuvit.benchmarks.memory import gpus_table
+
+        assumed = f"{config.steps:,} steps at an assumed {config.tflops:g} TFLOP/s a GPU, without loss by communication"
+        print("", *gpus_table(costs, assumed), sep="\n")
+>>>>>>> h-atlas

@@ -12,8 +12,9 @@ from ifuvit.utils.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """Run one of the paper's experiments: data, every setting trained with every seed, evaluation, table. The same command
-    again resumes where it stopped. docs/experiments.md lists experiments, costs and expected results.
+    """Run one of the paper's experiments, or the atlas: data, every setting trained with every seed, evaluation, table. The same
+    command again resumes where it stopped; given several times at once, on one or many machines, each takes the runs that no
+    other is at. docs/experiments.md lists experiments, costs and expected results.
 
     Example:
         ifuvit experiment table1 --scale smoke --out out/table1
@@ -21,16 +22,20 @@ class ExperimentConfig:
 
     name: Positional[Annotated[str, arg(metavar="NAME")]]
     """table1 (four settings), ablation (text block and middle fusion, each alone), n_text (none to four text blocks),
-    position (fusion in the first blocks, in the middle, in the last), or guidance_sweep (the curve and its elbow)."""
+    position (fusion in the first blocks, in the middle, in the last), guidance_sweep (the curve and its elbow), or atlas (all
+    published ways by which text enters, skill by skill)."""
     out: Path
     """Directory to write: experiment.json and the evaluations' results and images."""
     scale: str = "openmoji"
-    """smoke (minutes on a CPU, numbers without meaning), openmoji (hours on a CPU), paper (MS-COCO, the paper's
-    recipe)."""
+    """smoke (minutes on a CPU, numbers without meaning), small (a tenth of openmoji), openmoji (hours on a CPU), paper
+    (MS-COCO, the paper's recipe)."""
     recipe: Literal["modern", "paper"] = "modern"
     """How runs at the scales of drawn scenes are trained: as the openmoji presets are, or with the paper's objective (noise
     prediction, plain mean), optimizer (AdamW on all weights), latents (one scale) and text (the last layer as it is, visible
     padding). The scale paper has the paper's."""
+    equal: Literal["width", "flops", "parameters"] | None = None
+    """What all settings have in common with the scale's preset: the width, or by other widths the FLOPs of a forward pass, or the
+    number of parameters. Default: flops for atlas, else width."""
     seeds: int = 1
     """Runs of every setting: seeds 1234, 1235, ... It may grow from one call to the next."""
     only: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Cost estimate: what is left of an experiment, and how long that takes."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ifuvit.experiments.definition import Experiment, Scale
@@ -20,6 +21,8 @@ class Stage(NamedTuple):
     """Does it, or resumes it."""
     seconds: float
     """Estimated time left."""
+    place: Path
+    """What no two calls do at the same time: the data, or a run."""
     run: tuple[str, int] | None = None
     """Setting and seed, where it is of a single run, which may fail without the others."""
 

@@ -8,8 +8,12 @@ from ifuvit import results
 from ifuvit.diffusion.settings import SamplingSettings
 
 if TYPE_CHECKING:
+    from ifuvit.evaluation.config import ProtocolName
     from ifuvit.model.settings import IFUViTConfig
 
+Equal = Literal["width", "flops", "parameters"]
+"""What settings of one experiment have in common: the backbone's width, or the FLOPs of a forward pass or the number of
+parameters of the scale's preset, by other widths."""
 Quantity = Literal["distance", "alignment", "count error", "counts", "relations"]
 """What claims compare. The metric of each says which direction is better."""
 
@@ -23,6 +27,10 @@ class Setting(results.Setting):
 
     name: str
     """Also a directory's name."""
+    double_blocks: int | None = None
+    """As that field of the backbone, at the paper's depth."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the backbone."""
 
     def at(self, base: "IFUViTConfig") -> "IFUViTConfig":
         """The backbone of this setting in the size of `base`. Image-only blocks keep their share of the depth: 4 of 12
@@ -33,7 +41,15 @@ class Setting(results.Setting):
         else:
             front = self.n_image[0] * base.depth // _PAPER_DEPTH
             n_image = front, sum(self.n_image) * base.depth // _PAPER_DEPTH - front
-        return replace(base, conditioning=self.conditioning, n_text=self.n_text, n_image=n_image)
+        double = None if self.double_blocks is None else self.double_blocks * base.depth // _PAPER_DEPTH
+        return replace(
+            base,
+            conditioning=self.conditioning,
+            n_text=self.n_text,
+            n_image=n_image,
+            double_blocks=double,
+            **self.options,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +71,10 @@ class Experiment:
     name: str
     title: str
     settings: tuple[Setting, ...]
+    equal: Equal = "width"
+    """Unless the user says otherwise."""
+    protocol: "ProtocolName | None" = None
+    """Of evaluations on drawn scenes, instead of the scale's."""
     guidance_scales: tuple[float, ...] = ()
     """The standard w at which every run is evaluated; empty: the protocol's, once."""
     source: str

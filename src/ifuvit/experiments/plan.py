@@ -21,12 +21,15 @@ from ifuvit.evaluation.config import EvaluateConfig
 from ifuvit.experiments import EXPERIMENTS, SCALES, Setting
 from ifuvit.experiments.config import ExperimentConfig
 from ifuvit.experiments.cost_estimate import Stage, TrainingSpeed
+from ifuvit.experiments.definition import Equal
+from ifuvit.experiments.matching import matched
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json, reading, write_json
 
 if TYPE_CHECKING:
+    from ifuvit.evaluation.config import ProtocolName
     from ifuvit.model.settings import IFUViTConfig
     from ifuvit.training.config import TrainConfig
 
@@ -47,6 +50,7 @@ class Plan:
         self.runs = config.runs or config.out
         self.data = config.data or self.runs / "scenes"
         self.cache = self.runs / "cache"
+        self.equal: Equal = config.equal or self.experiment.equal
         self.recipe = config.recipe if self.scale.scenes is not None else "paper"
         self.failures: dict[tuple[str, int], str] = {}
         """Why runs failed, by setting and seed; they are left out until they are tried again."""
@@ -63,15 +67,22 @@ class Plan:
 
         papers = PAPERS_TEXT if self._apart else {}
         # A head on the middle block is no part of what is compared.
-        return setting.at(replace(presets[self.scale.preset], **{**self.scale.model, **papers, "layout_kinds": 0}))
+        base = replace(presets[self.scale.preset], **{**self.scale.model, **papers, "layout_kinds": 0})
+        return matched(setting.at(base), base, self.equal)
 
     def run_directory(self, setting: Setting, seed: int) -> Path:
         """Where a setting is trained with a seed."""
-        return self.runs / f"runs{self._apart}" / f"{setting.name}-seed-{seed}"
+        matched = "" if self.equal == "width" else f"-equal-{self.equal}"
+        return self.runs / f"runs{self._apart}{matched}" / f"{setting.name}-seed-{seed}"
 
     def encoded(self, split: str) -> Path:
         """Where the encoded data set of a split lies."""
         return self.runs / f"features{self._apart}" / split
+
+    @property
+    def protocol(self) -> "ProtocolName":
+        """Of the evaluations."""
+        return self.experiment.protocol or self.scale.protocol if self.scale.scenes is not None else self.scale.protocol
 
     @property
     def _apart(self) -> str:
@@ -126,7 +137,7 @@ class Plan:
             targets=(str(self.run_directory(setting, seed)),),
             data=self.data,
             out=self.config.out / "results" / f"{setting.name}-seed-{seed}.json",
-            protocol=self.scale.protocol,
+            protocol=self.protocol,
             metrics=("distances", "alignment", *counts, "costs"),
             num_images=self.config.images or self.scale.images,
             sampling=self.scale.sampling,
@@ -150,7 +161,7 @@ class Plan:
             data=self.data,
             out=self._sweep_out(seed),
             guidance_scales=self.experiment.guidance_scales,
-            protocol=self.scale.protocol,
+            protocol=self.protocol,
             num_images=self.config.images or self.scale.images,
             sampling=self.scale.sampling,
             weights=self.config.weights,
@@ -240,28 +251,33 @@ class Plan:
         if self.scale.scenes is not None:
             train, val = self.scale.scenes
             what = f"scenes: {train:,} for training, {val:,} for evaluation"
-            stages.append(Stage(what, self.scenes_done, self._write_scenes, self.scale.preparation_seconds * 0.1))
+            stages.append(
+                Stage(what, self.scenes_done, self._write_scenes, self.scale.preparation_seconds * 0.1, self.data)
+            )
         for split, share in (("train", 0.6), ("val", 0.1)):
             done, work = partial(self.prepared, split), partial(self._prepare, split)
-            stages.append(Stage(f"encoded data set, {split}", done, work, self.scale.preparation_seconds * share))
-        what = f"features of the reference images, protocol {self.scale.protocol}"
-        stages.append(Stage(what, self.reference_cached, self._cache_reference, self.scale.preparation_seconds * 0.2))
+            seconds = self.scale.preparation_seconds * share
+            stages.append(Stage(f"encoded data set, {split}", done, work, seconds, self.encoded(split)))
+        what = f"features of the reference images, protocol {self.protocol}"
+        seconds = self.scale.preparation_seconds * 0.2
+        stages.append(Stage(what, self.reference_cached, self._cache_reference, seconds, self.cache))
         settings = [setting for setting in self.experiment.settings if self.wanted(setting)]
         for seed in self.seeds:
             for setting in settings:
-                run = f"{setting.name}, seed {seed}"
+                run, place = f"{setting.name}, seed {seed}", self.run_directory(setting, seed)
                 done, work = partial(self.trained, setting, seed), partial(self._train, setting, seed)
                 seconds = self.training_speed.seconds_left(self.train_config(setting, seed))
-                stages.append(Stage(f"train {run}", done, work, seconds, (setting.name, seed)))
+                stages.append(Stage(f"train {run}", done, work, seconds, place, (setting.name, seed)))
                 if not self.experiment.guidance_scales:
                     done, work = partial(self.evaluated, setting, seed), partial(self._evaluate, setting, seed)
                     seconds = self.scale.evaluation_seconds
-                    stages.append(Stage(f"evaluate {run}", done, work, seconds, (setting.name, seed)))
+                    stages.append(Stage(f"evaluate {run}", done, work, seconds, place, (setting.name, seed)))
             if self.experiment.guidance_scales:
                 points = len(settings) * len(self.experiment.guidance_scales)
                 what = f"evaluate {len(settings)} settings at {len(self.experiment.guidance_scales)} guidance scales, seed {seed}"
                 done, work = partial(self._swept, settings, seed), partial(self._sweep, seed)
-                stages.append(Stage(what, done, work, points * self.scale.evaluation_seconds))
+                seconds = points * self.scale.evaluation_seconds
+                stages.append(Stage(what, done, work, seconds, self._sweep_out(seed)))
         return stages
 
     def _write_scenes(self) -> None:

@@ -46,6 +46,7 @@ class _Counts(NamedTuple):
     text: Flops
     prefix: Flops
     fused: Flops
+    skipped: Flops
 
 
 @cache
@@ -58,7 +59,8 @@ def _count(c: IFUViTConfig) -> _Counts:
         text, text_flops = _run(lambda: model.encode_text(embeddings, mask))
         image, prefix_flops = _run(lambda: model.encode_image(latents, torch.empty(1)))
         _, fused_flops = _run(lambda: model.fuse(image, text))
-    return _Counts(sum(p.numel() for p in model.parameters()), text_flops, prefix_flops, fused_flops)
+        skipped_flops = _run(lambda: model.skip_text(image))[1] if c.path_drop else Flops(layers=0, attention=0)
+    return _Counts(sum(p.numel() for p in model.parameters()), text_flops, prefix_flops, fused_flops, skipped_flops)
 
 
 def _run(part: Callable[[], Any]) -> tuple[Any, Flops]:
@@ -96,7 +98,10 @@ def forward_flops(c: IFUViTConfig) -> Flops:
 
 def guided_step_flops(c: IFUViTConfig, *, shared: bool) -> Flops:
     """One step of guided sampling for one image: two forward passes, or with the text encoded beforehand and the
-    text-free prefix computed once for both branches."""
+    text-free prefix computed once for both branches. With `path_drop` the second branch has no fused blocks."""
+    if c.path_drop:
+        skipped = _count(c).skipped
+        return prefix_flops(c) + fused_flops(c) + skipped if shared else forward_flops(c) + prefix_flops(c) + skipped
     return prefix_flops(c) + fused_flops(c) * 2 if shared else forward_flops(c) * 2
 
 

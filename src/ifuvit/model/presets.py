@@ -4,6 +4,10 @@ The paper's four settings (Table 1), U-ViT-S/2 and its width: FID-30K 5.98, 5.77
 on MS-COCO. `-deep` is U-ViT-S/2 Deep's depth 16 with five fused blocks as in the paper. `openmoji-` are small ones for
 the embedded data set: 8x16x16 latents and 16 tokens of three layers of MiniLM, standardized, with padding masked.
 
+`uvit-m`, `-l`, `-h` are the larger sizes of U-ViT's paper (131M, 287M and 501M parameters there, of classes or without text),
+`uvit-1b` one of about a billion; `-intermediate` has fusion by cross-attention in the middle third. None of them has been
+trained here.
+
 `PUBLISHED` are the ways of other models, at the same two sizes (`pixart`, `openmoji-pixart`): where and how text enters, and
 their blocks. What is said there to be left out is what an original has and the preset has not. None has what all presets
 share with U-ViT: the long skips, the time token, learned position embeddings of text, the last convolution. Text encoders,
@@ -43,6 +47,24 @@ def _four(base: IFUViTConfig, n_image: int, prefix: str = "", suffix: str = "") 
         for conditioning in ("concat", "cross")
         for fusion, n_text in (("early", 0), ("intermediate", 1))
     }
+
+
+_SIZES: Mapping[str, Mapping[str, int]] = {
+    "m": {"embed_dim": 768, "depth": 16, "num_heads": 12},
+    "l": {"embed_dim": 1024, "depth": 20, "num_heads": 16},
+    "h": {"embed_dim": 1152, "depth": 28, "num_heads": 16},
+    "1b": {"embed_dim": 1536, "depth": 32, "num_heads": 24},
+}
+"""U-ViT's own M, L and H (Bao et al. 2023, Table 1), and one beyond."""
+
+
+def _large() -> dict[str, IFUViTConfig]:
+    found = {}
+    for name, size in _SIZES.items():
+        base = replace(_PAPER, **size, n_text=0, n_image=0)
+        found[f"uvit-{name}"] = replace(base, conditioning="concat")
+        found[f"uvit-{name}-intermediate"] = replace(base, conditioning="cross", n_text=1, n_image=base.depth // 3)
+    return found
 
 
 def lumina2(base: IFUViTConfig) -> IFUViTConfig:
@@ -165,6 +187,7 @@ presets: Mapping[str, IFUViTConfig] = MappingProxyType(
     {
         **_four(_PAPER, n_image=4),
         **_four(_DEEP, n_image=6, suffix="-deep"),
+        **_large(),
         **_four(_OPENMOJI, n_image=2, prefix="openmoji-"),
         **{name: published(_PAPER) for name, published in PUBLISHED.items()},
         **{f"openmoji-{name}": published(_OPENMOJI) for name, published in PUBLISHED.items()},

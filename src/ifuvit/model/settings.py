@@ -76,6 +76,10 @@ class IFUViTConfig:
     text_mix: Literal["none", "shared", "block"] = "none"
     """Layers side by side are projected together ("none"), or mixed before by a learned softmax: one for all blocks, or one for
     each fused block, whose text then goes through the text blocks apart."""
+    path_drop: bool = False
+    """Whether the branch of guidance without a caption skips the fused blocks (SPRINT's path-drop guidance): it goes from the
+    image-only in-blocks to the image-only out-blocks, which training teaches with the samples whose caption is dropped. A
+    guided step then costs less, and there is no negative prompt."""
     layout_kinds: int = 0
     """Kinds of objects that a head on the middle block tells apart in training, by their places; 0 for no head, as in the
     paper. Images are generated without it."""
@@ -151,6 +155,12 @@ class IFUViTConfig:
             raise InputError(
                 "text_gates=True and conditioning='adaln': its blocks have no keys and values of text; choose conditioning "
                 "'concat', 'cross', 'cross-separate' or 'mmdit'"
+            )
+        front, back = self.image_only
+        if self.path_drop and not front >= back >= 1:
+            raise InputError(
+                f"path_drop=True and n_image={self.n_image!r}: the branch without text goes by image-only blocks at both ends, "
+                "whose long skips must not come from fused ones; choose n_image (front, back) with front >= back >= 1"
             )
         if self.positions == "rotary" and self.embed_dim // self.num_heads % 4:
             raise InputError(

@@ -285,12 +285,13 @@ class IFUViT(nn.Module):
             skips.append(image)
         return EncodedLatents(image, skips, time, values)
 
-    def fuse(self, image: EncodedLatents, text: EncodedText) -> Tensor:
+    def fuse(self, image: EncodedLatents, text: EncodedText, skips_text: Tensor | None = None) -> Tensor:
         """Both paths meet: the fused blocks, then the image-only out-blocks.
 
         Args:
             image: from `encode_image`.
             text: from `encode_text`, of the same batch.
+            skips_text: (B,) bool, the images whose result is that of `skip_text`.
 
         Returns:
             the prediction (B, C, H, W).
@@ -299,8 +300,7 @@ class IFUViT(nn.Module):
         half, (front, back) = c.depth // 2, c.image_only
         tokens, skips, num_image = image.tokens, list(image.skips), image.tokens.shape[1]
         keys_values = iter(text.by_block(c.num_fused))
-        alone, fused = self.modulating(image.time), self.modulating(image.time, text.pooled)
-        values = image.values
+        fused, values = self.modulating(image.time, text.pooled), image.values
 
         if c.conditioning in ("concat", "mmdit"):
             assert text.tokens is not None
@@ -318,10 +318,30 @@ class IFUViT(nn.Module):
         for index in range(half - back):
             x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask, fused, values)
 
-        # image-only out-blocks: the text ends here
-        x = x[:, -num_image:]                                                                   # (B, N, D)
-        for index in range(half - back, half):
-            x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=values)
+        x = x[:, -num_image:]                                                                   # (B, N, D), the text ends here
+        if skips_text is not None:
+            x = torch.where(skips_text[:, None, None], tokens, x)
+        return self._decode(x, image, skips)
+
+    def skip_text(self, image: EncodedLatents) -> Tensor:
+        """The image's own path to its end, by no fused block: the branch of guidance without a caption, for a model trained
+        with `path_drop`.
+
+        Args:
+            image: from `encode_image`.
+
+        Returns:
+            the prediction (B, C, H, W).
+        """
+        assert self.config.path_drop
+        return self._decode(image.tokens, image, image.skips[: self.config.image_only[1]])
+
+    def _decode(self, x: Tensor, image: EncodedLatents, skips: list[Tensor]) -> Tensor:
+        """The image-only out-blocks and the last layers: (B, N, D) -> (B, C, H, W)."""
+        c = self.config
+        half, skips, alone = c.depth // 2, list(skips), self.modulating(image.time)
+        for index in range(half - c.image_only[1], half):
+            x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=image.values)
 
         patches = self.decoder_pred(self.norm(x[:, 1:]))                                        # (B, P, patch² C)
         return self.final_layer(unpatchify(patches, c.patch_size, c.latent_channels))           # (B, C, H, W)
@@ -346,7 +366,12 @@ class IFUViT(nn.Module):
             yield f"out_blocks.{index}", self.out_blocks[index]  # type: ignore[misc]
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, text_embeddings: Tensor, text_mask: Tensor | None = None
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text_embeddings: Tensor,
+        text_mask: Tensor | None = None,
+        skips_text: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise in `latents`. (`ifuvit.model.intermediates` records what happens inside.)
 
@@ -355,6 +380,7 @@ class IFUViT(nn.Module):
             timesteps: (B,) n in 1 … 1000 (diffusers' timestep + 1).
             text_embeddings: (B, L, text_width) last hidden states of the frozen text encoder.
             text_mask: (B, L) bool, True at real tokens; only read if the config masks padding.
+            skips_text: (B,) bool, the images whose result is that of `skip_text`; for training with `path_drop`.
 
         Returns:
             the prediction (B, C, H, W).
@@ -363,7 +389,7 @@ class IFUViT(nn.Module):
             ValueError: a shape that does not fit the config.
         """
         text = self.encode_text(text_embeddings, text_mask)
-        return self.fuse(self.encode_image(latents, timesteps), text)
+        return self.fuse(self.encode_image(latents, timesteps), text, skips_text)
 
     def layout_logits(self, middle: Tensor) -> Tensor:
         """Which kind of object covers which latent cell, as a head on the middle block's output sees it: (B, N or L + N, D) ->
@@ -387,7 +413,7 @@ class IFUViT(nn.Module):
         Args:
             latents, timesteps: as in `forward`.
             text: the prompts, batch B.
-            null_text: the null caption or a negative prompt, batch 1 or B.
+            null_text: the null caption or a negative prompt, batch 1 or B; not read with `path_drop`.
             guidance_scale: the standard w, a number or one per image (B,); 1 is no guidance, and then only one branch
                 runs. The paper's s (its Eq. 8) is w - 1.
 
@@ -397,9 +423,17 @@ class IFUViT(nn.Module):
         image = self.encode_image(latents, timesteps)
         if isinstance(guidance_scale, (int, float)) and guidance_scale == 1:
             return self.fuse(image, text)
+<<<<<<< HEAD
         count = latents.shape[0]  # neither `len` nor `chunk`: an exported graph would have this batch alone
         both = self.fuse(image.twice(), text.concatenated(null_text.expand(count)))
         conditional, null = both[:count], both[count:]
+=======
+        if self.config.path_drop:
+            conditional, null = self.fuse(image, text), self.skip_text(image)
+        else:
+            both = text.concatenated(null_text.expand(len(latents)))
+            conditional, null = self.fuse(image.twice(), both).chunk(2)
+>>>>>>> h-atlas
         if isinstance(guidance_scale, Tensor):
             guidance_scale = guidance_scale.view(-1, 1, 1, 1)
         return null + guidance_scale * (conditional - null)

@@ -10,6 +10,7 @@ from ifuvit.results import (
     CONDITIONINGS,
     Evaluation,
     ExperimentResult,
+    ExperimentRow,
     Metric,
     Metrics,
     SweepPoint,
@@ -47,7 +48,7 @@ def experiment_table(one: Item[ExperimentResult]) -> Table:
         columns=(Column(title="setting", text=True), *map(metric_column, metrics), *costs_columns()),
         rows=tuple(
             (
-                f"{row.setting}, w = {row.guidance_scale:g}" if result.points else str(row.setting),
+                f"{_label(row, result)}, w = {row.guidance_scale:g}" if result.points else _label(row, result),
                 *cells(row.metrics, metrics),
                 *costs_cells(row.costs),
             )
@@ -55,6 +56,12 @@ def experiment_table(one: Item[ExperimentResult]) -> Table:
         ),
         sources=(one.file,),
     )
+
+
+def _label(row: ExperimentRow, result: ExperimentResult) -> str:
+    """The setting in words; its name where these tell it from no other one, as two kinds of separate cross-attention."""
+    alike = {other.name for other in result.table if str(other.setting) == str(row.setting)}
+    return str(row.setting) if len(alike) == 1 else row.name
 
 
 def _recipe(result: ExperimentResult) -> str:
@@ -223,7 +230,7 @@ def experiment_plots(result: ExperimentResult) -> list[Plot]:
         if metric.subject == "counts" and metric.name not in result.headline.values():
             continue
         bars = [
-            Bar(name=str(row.setting), estimate=own, color=list(CONDITIONINGS).index(row.setting.conditioning))
+            Bar(name=_label(row, result), estimate=own, color=list(CONDITIONINGS).index(row.setting.conditioning))
             for row in result.table
             if (own := by_name(row.metrics).get(metric.name)) is not None
         ]

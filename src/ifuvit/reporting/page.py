@@ -13,6 +13,7 @@ from ifuvit.reporting import (
     experiment_section,
     paper_section,
     quality_section,
+    skill_map,
     speed_section,
     study_section,
     tables,
@@ -67,7 +68,8 @@ def render(found: Collection, *, title: str) -> str:
         "experiments": [
             {
                 "title": f"{one.result.title}{one.apart}",
-                "plots": experiment_section.experiment_plots(one.result),
+                "maps": skill_map.maps(one),
+                "plots": [*skill_map.pareto_plots(one.result), *experiment_section.experiment_plots(one.result)],
                 "table": experiment_section.experiment_table(one),
                 "claims": experiment_section.claims_tables(one),
             }
@@ -189,6 +191,7 @@ def all_tables(found: Collection) -> list[Table]:
         *paper_section.table_1(found),
         *paper_section.table_2(found),
         *map(experiment_section.experiment_table, found.experiments),
+        *(table for one in found.experiments for table in skill_map.maps(one)),
         *(table for one in found.experiments for table in experiment_section.claims_tables(one)),
         *experiment_section.sweep_tables(found),
         *training_section.training_tables(found.trainings),

@@ -42,8 +42,9 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
-    kind: Literal["rows", "matrix"] = "rows"
-    """A matrix holds frequencies, which may be shaded by their share of the row."""
+    kind: Literal["rows", "matrix", "map"] = "rows"
+    """A matrix holds frequencies, which may be shaded by their share of the row; of a map every cell may be shaded by its place
+    between the worst and the best of its column."""
     sources: tuple[Path, ...] = ()
     """The result files that it was read from."""
 
@@ -57,6 +58,20 @@ class Table:
             else:
                 spans.append((column.group, 1))
         return spans if any(name for name, _ in spans) else []
+
+    def shade(self, position: int, value: Cell) -> float:
+        """Of a map's cell: 0 for the worst of the column at `position`, 1 for the best; 0 too where nothing is better."""
+        column = self.columns[position]
+        found = [own for row in self.rows if (own := _value(row[position])) is not None]
+        here = _value(value)
+        if not column.better or here is None or len(found) < 2 or min(found) == max(found):
+            return 0.0
+        share = (here - min(found)) / (max(found) - min(found))
+        return round(share if column.better == "higher" else 1 - share, 3)
+
+
+def _value(cell: Cell) -> float | None:
+    return cell.value if isinstance(cell, Estimate) else cell if isinstance(cell, (int, float)) else None
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

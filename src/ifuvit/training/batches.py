@@ -39,7 +39,7 @@ class Batches:
     """Item `step` is this process's share of global batch `step`, a dictionary of tensors:
 
     latents (b, C, H, W) float32, normalized; noise (b, C, H, W) float32, standard normal; uniform (b,) float32, uniform in
-    [0, 1), for the times; text_mask (b, L) bool; and text_embeddings (b, L, D) float16, or text_ids (b, L) int32 where the
+    [0, 1), for the times; dropped (b,) bool, whether the caption is the null caption; text_mask (b, L) bool; and text_embeddings (b, L, D) float16, or text_ids (b, L) int32 where the
     data set has token ids; and layout (b, H, W) uint8 where the data set has layouts.
 
     Args:
@@ -194,7 +194,7 @@ def _collate(
         # torch widens half precision ten times as fast as numpy does.
         moments = torch.from_numpy(dataset.moments(images[part])).float().numpy()
         latents[part] = normalization.normalize(sample_posterior(moments, draws.posterior[part]))
-    arrays = {"latents": latents, "noise": draws.noise, "uniform": draws.uniform}
+    arrays = {"latents": latents, "noise": draws.noise, "uniform": draws.uniform, "dropped": draws.dropped}
     if dataset.text_mode == "embeddings":
         arrays["text_embeddings"], arrays["text_mask"] = dataset.text(draws.captions)
         arrays["text_embeddings"][draws.dropped] = dataset.null_embeddings

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ifuvit.encoders.normalization import LatentNormalization
-from ifuvit.training.config import TrainConfig
+from ifuvit.training.config import Recipe, TrainConfig
 from ifuvit.training.ema import EMA
 from ifuvit.utils.config import from_dict, set_fields, to_dict
 from ifuvit.utils.devices import use_bf16
@@ -74,7 +74,14 @@ def lock(run: Path) -> Iterator[None]:
         yield
 
 
-def claim(config: TrainConfig, dataset: "EncodedDataset", images: int, normalization: LatentNormalization) -> None:
+def claim(
+    config: TrainConfig,
+    dataset: "EncodedDataset",
+    images: int,
+    normalization: LatentNormalization,
+    *,
+    aligned_to: str | None = None,
+) -> None:
     """Make the run directory, or check that the one there belongs to the same recipe and data.
 
     Args:
@@ -82,19 +89,47 @@ def claim(config: TrainConfig, dataset: "EncodedDataset", images: int, normaliza
         dataset: the training data.
         images: how many of them are trained on.
         normalization: of a new run; one that was begun keeps its own.
+        aligned_to: fingerprint of the network that the middle block is aligned to, if it is.
 
     Raises:
         InputError: the directory holds something else, or a run of another recipe or other data.
     """
+    recipe, earlier = to_dict(config.recipe), _directory(config.out).earlier()
+    config_before = None if earlier is None else earlier.get("config")
+    begun = config_before.get("recipe") if isinstance(config_before, Mapping) else None
+    if isinstance(begun, Mapping):
+        recipe = _recorded(recipe, begun, _completed(begun))
     _directory(config.out).begin(
         {
-            "config": {"recipe": to_dict(config.recipe)},
+            "config": {"recipe": recipe},
             "dataset_fingerprint": dataset.fingerprint,
             "training_images": images,
+            **({} if aligned_to is None else {"vision_network_fingerprint": aligned_to}),
         },
         config=to_dict(config),
         latent_normalization=to_dict(read_normalization(config.out) or normalization),
     )
+
+
+def _recorded(mine: Mapping[str, Any], begun: Mapping[str, Any], completed: Mapping[str, Any]) -> dict[str, Any]:
+    """`mine` without the fields that are newer than the record of a run and have their defaults."""
+    found = {}
+    for key, value in mine.items():
+        if isinstance(value, Mapping) and isinstance(begun.get(key), Mapping):
+            value = _recorded(value, begun[key], completed.get(key, {}))
+        elif key not in begun and completed.get(key) == value:
+            continue
+        found[key] = value
+    return found
+
+
+def _completed(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recorded recipe with the defaults of fields that did not exist when it was written; as it is, where it has others that
+    do not exist any more."""
+    try:
+        return to_dict(from_dict(Recipe, recipe))
+    except InputError:
+        return recipe
 
 
 def read_normalization(run: Path) -> LatentNormalization | None:
@@ -120,6 +155,7 @@ def is_finished(config: TrainConfig) -> bool:
         return False
     begun = manifest.get("config")
     theirs = begun.get("recipe") if isinstance(begun, dict) else None
+    theirs = _completed(theirs) if isinstance(theirs, dict) else theirs
     if config.recipe.start.precision == "auto" and isinstance(theirs, dict) and isinstance(theirs.get("start"), dict):
         mine["start"]["precision"] = theirs["start"].get("precision")
     return theirs == mine
@@ -198,10 +234,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizers: Opti
         key, name = entry.split(".", 1)
         moments.setdefault(name, {})[key] = value
     try:
-        set_model_state_dict(model, dict(checkpoint.ema), options=options)
-        with torch.no_grad():
-            for average, parameter in zip(ema.average, ema.parameters, strict=True):
-                average.copy_(parameter)
+        restore_average(model, ema, checkpoint.ema)
         set_model_state_dict(model, dict(checkpoint.model), options=options)
         groups = [group for optimizer in optimizers for group in _named_groups(model, optimizer)]
         whole: Any = {"state": moments, "param_groups": groups}
@@ -209,6 +242,16 @@ def restore(checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizers: Opti
     except (RuntimeError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"the checkpoint does not fit this model: {first}") from None
+
+
+def restore_average(model: nn.Module, ema: EMA, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `gather_average`, on every process; the model is left with these weights."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(model, dict(tensors), options=StateDictOptions(full_state_dict=True))
+    with torch.no_grad():
+        for average, parameter in zip(ema.average, ema.parameters, strict=True):
+            average.copy_(parameter)
 
 
 def _named_groups(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

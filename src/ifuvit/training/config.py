@@ -21,6 +21,7 @@ from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, f
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_object
 
+AverageWidth = Annotated[float, Range(least=0.01, most=0.28)]
 _Decay = Annotated[float, Range(least=0, below=1)]
 _OPTIMIZER = tyro.conf.arg(name="optimizer", metavar="adamw|muon")
 
@@ -92,6 +93,15 @@ class EMAConfig(_Section):
     """Decay of the average."""
     ema_ramp: bool = False
     """Let that decay rise from 0.1, so that short runs show something."""
+    power_ema: tuple[AverageWidth, AverageWidth] | None = None
+    """Relative widths of two further averages, such as 0.05 0.1, kept at every checkpoint (OUT/averages, two copies of the
+    weights each): `ifuvit convert average` makes any other width of them after training (Karras et al. 2024). Images during
+    training are those of --ema."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.power_ema is not None and self.power_ema[0] == self.power_ema[1]:
+            raise InputError(f"power_ema={self.power_ema}: give two different widths, such as --power-ema 0.05 0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +125,27 @@ class LayoutConfig(_Section):
     places to the text path far sooner than that of the noise does."""
     layout_until: Fraction = 0.6
     """Share of the steps after which that weight is 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentConfig(_Section):
+    """A help in training that is not the paper's: the middle block is drawn to what a frozen vision network sees in the clean
+    image (REPA, Yu et al. 2025)."""
+
+    align_to: Annotated[str | None, tyro.conf.arg(metavar="NAME|DIR")] = None
+    """That network: effnet-lite0, which is embedded, or a vision model of transformers, by folder or hub id, such as
+    facebook/dinov2-base. It runs at every step, on images that the autoencoder decodes from the latents."""
+    align_weight: Positive[float] = 0.5
+    """Weight of 1 - cosine."""
+    align_until: Fraction = 0.4
+    """Share of the steps after which it ends, and the network no longer runs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.align_to is not None and not self.align_until:
+            raise InputError(
+                f"align_to={self.align_to!r} and align_until=0: nothing would be aligned; leave one of them out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +194,7 @@ class Recipe:
     ema: EMAConfig = EMAConfig()
     batches: BatchConfig = BatchConfig()
     layout: LayoutConfig = LayoutConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
     start: StartConfig = StartConfig()
 
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 # Processes.
 
 
-def check_launch(accelerator: "Accelerator", optimizer: str = "adamw") -> None:
+def check_launch(accelerator: "Accelerator", optimizer: str = "adamw", *, align_to: str | None = None) -> None:
     """Refuse launches under which the weights or their average would not be right.
 
     Raises:
-        InputError: FSDP version 1 or without GPUs, DeepSpeed, Megatron; or FSDP with Muon.
+        InputError: FSDP version 1 or without GPUs, DeepSpeed, Megatron; or FSDP with Muon or with alignment.
     """
     from accelerate.utils import DistributedType
 
@@ -33,6 +33,11 @@ def check_launch(accelerator: "Accelerator", optimizer: str = "adamw") -> None:
         raise InputError(
             "optimizer muon takes whole matrices, and this launch shards them (FSDP); train with plain data parallelism "
             "or with --optimizer adamw"
+        )
+    if kind == DistributedType.FSDP and align_to is not None:
+        raise InputError(
+            f"align_to={align_to!r} with this launch's use_fsdp: the head would be used outside the sharded forward pass; train "
+            "with plain data parallelism, or leave out --align-to"
         )
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise InputError(f"this launch asks for {kind.value}; train with plain data parallelism or with FSDP version 2")
@@ -57,7 +62,15 @@ def register_forward_methods(model: "nn.Module") -> None:
 
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            for name in ("encode_text", "encode_image", "fuse", "guided", "text_keys_values", "image_values"):
+            for name in (
+                "encode_text",
+                "encode_image",
+                "fuse",
+                "skip_text",
+                "guided",
+                "text_keys_values",
+                "image_values",
+            ):
                 if hasattr(module, name):
                     register_fsdp_forward_method(module, name)
 

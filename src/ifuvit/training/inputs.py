@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from ifuvit.data.encoded import EncodedDataset
     from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
+    from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
     from ifuvit.model.uvit import IFUViT
     from ifuvit.pipeline import Pipeline
+    from ifuvit.training.alignment import Alignment
 
 
 def check_dataset(model: IFUViTConfig, dataset: "EncodedDataset", where: Path) -> None:
@@ -57,6 +59,19 @@ def check_layouts(recipe: Recipe, dataset: "EncodedDataset", where: Path) -> Non
         raise InputError(
             f"layout_kinds={recipe.model.layout_kinds}: {where} has objects of {dataset.layout_kinds} kinds; set "
             f"--layout-kinds {dataset.layout_kinds} or more, or --layout-weight 0"
+        )
+
+
+def check_path_drop(recipe: Recipe) -> None:
+    """Refuse a recipe that would never teach a model its branch without text.
+
+    Raises:
+        InputError: both fields.
+    """
+    if recipe.model.path_drop and not recipe.batches.caption_dropout:
+        raise InputError(
+            "path_drop=True and caption_dropout=0: the branch without text learns from samples whose caption is dropped; set "
+            "--caption-dropout 0.1, or leave out --path-drop"
         )
 
 
@@ -160,6 +175,39 @@ def choose_normalization(recipe: Recipe, dataset: "EncodedDataset") -> tuple[Lat
     return measured_normalization(kind, dataset), f"{kind}, measured on {dataset.directory}"
 
 
+def load_alignment(
+    recipe: Recipe, dataset: "EncodedDataset", normalization: LatentNormalization, device: "torch.device"
+) -> "Alignment | None":
+    """To what a run aligns its middle block; None where the recipe does not say.
+
+    Raises:
+        InputError: the network or the autoencoder is not available here.
+    """
+    if recipe.alignment.align_to is None:
+        return None
+    from ifuvit.training.alignment import Alignment, FrozenFeatures
+
+    features = FrozenFeatures(recipe.alignment.align_to, device)
+    return Alignment(features, load_autoencoder(dataset, device), normalization)
+
+
+def load_autoencoder(dataset: "EncodedDataset", device: "torch.device") -> "Autoencoder":
+    """The autoencoder that made the data set's latents.
+
+    Raises:
+        InputError: it is not available here, or has changed since.
+    """
+    from ifuvit.encoders.autoencoder import Autoencoder
+
+    autoencoder = Autoencoder.from_pretrained(dataset.autoencoder["reference"], device)
+    if autoencoder.fingerprint != dataset.autoencoder["fingerprint"]:
+        raise InputError(
+            f"{dataset.directory}: made with another version of the autoencoder {dataset.autoencoder['reference']!r} "
+            "than the one found here"
+        )
+    return autoencoder
+
+
 def load_pipeline(
     recipe: Recipe,
     dataset: "EncodedDataset",
@@ -173,19 +221,12 @@ def load_pipeline(
     Raises:
         InputError: an encoder is not available here, or has changed since.
     """
-    from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.model.uvit import IFUViT
     from ifuvit.pipeline import Pipeline
 
-    autoencoder = Autoencoder.from_pretrained(dataset.autoencoder["reference"], device)
-    if autoencoder.fingerprint != dataset.autoencoder["fingerprint"]:
-        raise InputError(
-            f"{dataset.directory}: made with another version of the autoencoder {dataset.autoencoder['reference']!r} "
-            "than the one found here"
-        )
     return Pipeline(
         IFUViT(recipe.model),
-        autoencoder,
+        load_autoencoder(dataset, device),
         load_text_encoder(dataset, device),
         objective=recipe.objective,
         normalization=normalization,

@@ -19,16 +19,19 @@ from torch import Tensor
 from ifuvit.data.encoded import EncodedDataset
 from ifuvit.model.lora import add_lora, merged_state, write_adapter
 from ifuvit.model.uvit import IFUViT, Standardize
-from ifuvit.training import checkpoint
+from ifuvit.training import checkpoint, power_ema
+from ifuvit.training.alignment import exported
 from ifuvit.training.batches import Batches, load
 from ifuvit.training.config import TrainConfig, learning_rate_at
 from ifuvit.training.distributed import Stop, check_installed, check_launch, flat
 from ifuvit.training.inputs import (
     check_dataset,
     check_layouts,
+    check_path_drop,
     check_same_encoders,
     choose_normalization,
     initialize,
+    load_alignment,
     load_pipeline,
     load_text_encoder,
     measure_text,
@@ -108,6 +111,7 @@ class Run:
         self.val_dataset = self.dataset if val_data is None else EncodedDataset.open(val_data, verify=verify)
         check_dataset(config.recipe.model, self.dataset, config.data.data)
         check_layouts(config.recipe, self.dataset, config.data.data)
+        check_path_drop(config.recipe)
         if self.val_dataset is not self.dataset:
             check_same_encoders(self.dataset, self.val_dataset)
         self.train_images, self.val_images = split(config, self.dataset, self.val_dataset)
@@ -127,7 +131,7 @@ class Run:
         )
         destroy_process_group_at_exit()
         self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
-        check_launch(self.accelerator, self.recipe.optimizer.name)
+        check_launch(self.accelerator, self.recipe.optimizer.name, align_to=self.recipe.alignment.align_to)
         processes, parts = self.accelerator.num_processes, config.runtime.gradient_accumulation
         batch_size = self.recipe.batches.batch_size
         if batch_size % (processes * parts):
@@ -137,9 +141,16 @@ class Run:
 
     def _make_model(self) -> dict[str, list[str]] | None:
         """The model and how it learns. Returns what was loaded from another model, if the run starts from one."""
+        kept = checkpoint.read_normalization(self.config.out)
+        self.normalization, self.normalization_source = (
+            choose_normalization(self.recipe, self.dataset) if kept is None else (kept, "this run's")
+        )
         torch.manual_seed(self.recipe.start.seed)
         model = IFUViT(self.recipe.model)
         model.gradient_checkpointing = self.config.runtime.gradient_checkpointing
+        alignment = load_alignment(self.recipe, self.dataset, self.normalization, self.device)
+        if alignment is not None:
+            alignment.attach(model)
         loaded = None
         if self.recipe.start.init_from is not None and not checkpoint.saved_steps(self.config.out):
             loaded = initialize(model, self.recipe.start.init_from)
@@ -156,21 +167,24 @@ class Run:
         begun = checkpoint.saved_steps(self.config.out) or (loaded is not None and "text_norm.mean" in loaded["loaded"])
         if isinstance(model.text_norm, Standardize) and not begun:
             model.text_norm.set(*measure_text(self.dataset, self.text_encoder))
-        self.train_step = TrainingStep(self.config, model, self.accelerator, self.text_encoder)
+        self.train_step = TrainingStep(self.config, model, self.accelerator, self.text_encoder, alignment)
         self.model, self.ema = self.train_step.model, self.train_step.ema
         return loaded
 
     def _claim_directory(self) -> tuple[Any, str]:
         """Make the run directory, or check that it is this run's. Returns the latent normalization and where it is from."""
-        kept = checkpoint.read_normalization(self.config.out)
-        self.normalization, source = (
-            choose_normalization(self.recipe, self.dataset) if kept is None else (kept, "this run's")
-        )
         self.accelerator.wait_for_everyone()
         if self.is_main and not self.config.dry_run:
-            checkpoint.claim(self.config, self.dataset, len(self.train_images), self.normalization)
+            alignment = self.train_step.alignment
+            checkpoint.claim(
+                self.config,
+                self.dataset,
+                len(self.train_images),
+                self.normalization,
+                aligned_to=None if alignment is None else alignment.features.fingerprint,
+            )
         self.accelerator.wait_for_everyone()
-        return self.normalization, source
+        return self.normalization, self.normalization_source
 
     def _restore(self) -> None:
         """The newest checkpoint, if there is one."""
@@ -181,6 +195,10 @@ class Run:
                 print(f"skipped a damaged checkpoint: {problem}", file=sys.stderr)
         self.step, self.pending, self.seconds, self.restored = 0, [], 0.0, saved
         if saved is not None:
+            if self.train_step.power_averages:
+                kept = power_ema.read(out, saved.state["step"])
+                for average, tensors in zip(self.train_step.power_averages, kept, strict=True):
+                    checkpoint.restore_average(self.model, average, tensors)
             checkpoint.restore(saved, self.model, self.ema, self.train_step.optimizers)
             with reading(checkpoint.path_of(out, saved.state["step"]) / "state.json"):
                 self.step, self.seconds = saved.state["step"], float(saved.state["seconds"])
@@ -323,7 +341,11 @@ class Run:
         """Metrics of images from the averaged weights."""
         assert self.evaluation is not None
         average = checkpoint.gather_average(self.model, self.ema, everywhere=True)
+<<<<<<< HEAD
         self.evaluation.pipeline.model.load_state_dict(self._without_adapters(average))
+=======
+        self.evaluation.pipeline.model.load_state_dict(exported(average))
+>>>>>>> h-atlas
         self._report({"evaluation": self.evaluation.measure()})
 
     def save(self) -> None:
@@ -331,6 +353,9 @@ class Run:
         self._settle()
         self._check_weights()
         state = {"step": self.step, "pending": self.pending, "seconds": self._seconds()}
+        averages = [checkpoint.gather_average(self.model, one) for one in self.train_step.power_averages]
+        if averages and self.is_main:  # before the checkpoint, which a run resumes from only with its averages
+            power_ema.write(self.config.out, self.step, averages)
         whole = checkpoint.gather(self.model, self.ema, self.train_step.optimizers, state)
         if self.is_main:
             checkpoint.write(self.config.out, self.step, whole, keep=self.config.checkpoints.keep_checkpoints)
@@ -343,7 +368,11 @@ class Run:
 
         average = checkpoint.gather_average(self.model, self.ema)
         if self.is_main and self.pipeline is not None:
+<<<<<<< HEAD
             self.pipeline.model.load_state_dict(self._without_adapters(average))
+=======
+            self.pipeline.model.load_state_dict(exported(average))
+>>>>>>> h-atlas
             prompts = [prompt for prompt in self.config.samples.sample_prompts for _ in range(2)]
             images = self.pipeline(prompts, num_inference_steps=25, seed=0)
             with atomic_path(self._grid) as path:
@@ -469,7 +498,11 @@ class Run:
         if start.lora is not None:
             write_adapter(self.config.out / "adapter", average, base=str(start.init_from), **start.lora)
         model = IFUViT(self.recipe.model)
+<<<<<<< HEAD
         model.load_state_dict(self._without_adapters(average))
+=======
+        model.load_state_dict(exported(average))
+>>>>>>> h-atlas
         write_pipeline(
             self.config.out / "pipeline",
             model=model.eval(),

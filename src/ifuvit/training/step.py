@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from ifuvit.model.uvit import IFUViT
+from ifuvit.training.alignment import head_of
 from ifuvit.training.batches import text_embeddings
 from ifuvit.training.config import TrainConfig, learning_rate_at
 from ifuvit.training.distributed import global_gradient_norm, register_forward_methods, sync_gradients
 from ifuvit.training.ema import EMA
 from ifuvit.training.optimizer import make_optimizers
+from ifuvit.training.power_ema import PowerEMA
 from ifuvit.utils.devices import check_compiler
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ifuvit.encoders.text_encoder import TextEncoder
+    from ifuvit.training.alignment import Alignment
 
 
 class TrainingStep:
@@ -29,6 +32,7 @@ class TrainingStep:
         model: the backbone, with the weights that training starts from; it is moved to the accelerator's device.
         accelerator: of this run: its precision and its processes.
         text_encoder: for batches that hold token ids.
+        alignment: to what the middle block is aligned, where the recipe says so; the model has its head.
 
     Raises:
         InputError: it is to be compiled, and there is no compiler.
@@ -37,6 +41,7 @@ class TrainingStep:
         model: as accelerate prepared it.
         optimizers: over its parameters, with their peak learning rates.
         ema: the average of the parameters.
+        power_averages: two further ones, or none.
     """
 
     def __init__(
@@ -45,8 +50,10 @@ class TrainingStep:
         model: nn.Module,
         accelerator: "Accelerator",
         text_encoder: "TextEncoder | None" = None,
+        alignment: "Alignment | None" = None,
     ) -> None:
         self.config, self.accelerator, self.text_encoder = config, accelerator, text_encoder
+        self.alignment = alignment
         self.objective = config.recipe.objective
         model.to(accelerator.device)
         optimizers = make_optimizers(config.recipe.optimizer, model, accelerator.device)
@@ -58,9 +65,10 @@ class TrainingStep:
             check_compiler(accelerator.device)
             self.model.compile(dynamic=False)
         self.ema = EMA(self.model, config.recipe.ema.ema, ramp=config.recipe.ema.ema_ramp)
+        self.power_averages = [PowerEMA(self.model, width) for width in config.recipe.ema.power_ema or ()]
         self.parameters = list(self.model.parameters())
         register_forward_methods(self.model)
-        if config.recipe.layout.layout_weight:
+        if config.recipe.layout.layout_weight or alignment is not None:
             self.backbone = cast(IFUViT, accelerator.unwrap_model(self.model))
             self.backbone.mid_block.register_forward_hook(self._keep_middle)
 
@@ -69,7 +77,9 @@ class TrainingStep:
         latents, noise = batch["latents"], batch["noise"]
         times = self.objective.sample_times(batch["uniform"])
         noisy = self.objective.noisy_latents(latents, noise, times)
-        predicted = self.model(noisy, times, text_embeddings(batch, self.text_encoder), batch["text_mask"])
+        skips_text = batch["dropped"] if self.config.recipe.model.path_drop else None
+        text = text_embeddings(batch, self.text_encoder)
+        predicted = self.model(noisy, times, text, batch["text_mask"], skips_text)
         loss = self.objective.loss(predicted, latents, noise, times)
         layout = self.config.recipe.layout
         if layout.layout_weight:
@@ -77,6 +87,12 @@ class TrainingStep:
             weight = layout.layout_weight * (step < layout.layout_until * self.config.steps)
             logits = self.backbone.layout_logits(self._middle).float()
             loss = loss + weight * nn.functional.cross_entropy(logits, batch["layout"].long())
+        if self.alignment is not None:
+            config = self.config.recipe.alignment
+            if step < config.align_until * self.config.steps:
+                loss = loss + config.align_weight * self.alignment.loss(self.backbone, self._middle, latents)
+            else:  # gradients, of zero, without the network
+                loss = loss + 0 * sum(parameter.sum() for parameter in head_of(self.backbone).parameters())
         return loss
 
     def _keep_middle(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -110,5 +126,6 @@ class TrainingStep:
                 group["lr"] = learning_rate_at(peak, recipe.schedule, self.config.steps, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self.ema.update(step)
+        for average in (self.ema, *self.power_averages):
+            average.update(step)
         return total, global_gradient_norm(norm)

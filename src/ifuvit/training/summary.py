@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from ifuvit.diffusion.objective import AnyObjective
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model import flops as cost
+from ifuvit.model.settings import IFUViTConfig
 from ifuvit.training.config import Muon, TrainConfig
+from ifuvit.training.scale import ASSUMED_TFLOPS, state_bytes, training_days
 from ifuvit.utils.devices import peak_memory
 
 if TYPE_CHECKING:
@@ -83,9 +85,7 @@ def run_summary(
     count, flops = cost.parameters(model), cost.forward_flops(model)
     left = config.steps - step
     sharded = ", sharded (FSDP2)" if accelerator.is_fsdp2 else ""
-    state = 20 * count  # fp32 weights, gradients, two moments (at most, with Muon) and the average
-    if accelerator.is_fsdp2:
-        state //= accelerator.num_processes
+    state = state_bytes(model, gpus=accelerator.num_processes if accelerator.is_fsdp2 else 1)
     rates = f"{recipe.optimizer.learning_rate:g}"
     if isinstance(recipe.optimizer, Muon):
         rates = f"{recipe.optimizer.muon_learning_rate:g} (AdamW {rates})"
@@ -108,10 +108,24 @@ def run_summary(
                  f"({trial['seconds']:.3g} s a step in a trial on this machine, validation, evaluation and samples not counted)"),
         ("out", str(config.out)),
     ]  # fmt: skip
+    if config.dry_run:
+        rows.insert(-1, ("GPUs", _on_gpus(model, batch_size, left)))
     if loaded is not None:
         rows.append(("init from", f"{recipe.start.init_from}: {len(loaded['loaded'])} tensors loaded; "
                                   f"new: {_some(loaded['new'])}; not used: {_some(loaded['unused'])}"))  # fmt: skip
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
+
+
+def _on_gpus(model: IFUViTConfig, batch_size: int, steps: int) -> str:
+    """Days and memory of the state on 1, 8 and 64 GPUs."""
+    told = []
+    for gpus in (1, 8, 64):
+        seconds = 86_400 * training_days(model, batch_size=batch_size, steps=steps, gpus=gpus)
+        told.append(f"{gpus}: {_duration(seconds)}, {state_bytes(model, gpus=gpus) / 2**30:.2f} GiB")
+    return (
+        f"{'; '.join(told)} (state sharded by FSDP2, without activations; at an assumed {ASSUMED_TFLOPS:g} TFLOP/s each and no "
+        "loss by communication; `ifuvit costs --gpus` counts activations)"
+    )
 
 
 def _settings(objective: AnyObjective) -> str:

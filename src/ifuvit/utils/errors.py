@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line: the offending value, where it stands, and what to do. The command line prints it
     without a traceback and exits with status 2; every other exception is an internal fault and keeps its traceback.
     """
+
+
+class LockedError(InputError):
+    """Another process writes there."""

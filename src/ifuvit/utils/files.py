@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows has no such locks: two commands in one directory are not told from one
     fcntl = None
 
-from ifuvit.utils.errors import InputError
+from ifuvit.utils.errors import InputError, LockedError
 
 # --------------------------------------------------------------------------------------------------- whole or not at all
 
@@ -377,7 +377,8 @@ def lock(path: Path, *, inside: bool = False, flag: str = "--out") -> Iterator[N
         flag: where the user gave `path`, for errors.
 
     Raises:
-        InputError: another process writes there, or nobody can.
+        LockedError: another process writes there.
+        InputError: nobody can.
     """
     if fcntl is None:
         yield
@@ -424,7 +425,7 @@ def _acquire(file: Path, what: str) -> int:
         except BlockingIOError:
             owner = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
-            raise InputError(f"{what}: {owner} is writing there; wait for its end, or give another place") from None
+            raise LockedError(f"{what}: {owner} is writing there; wait for its end, or give another place") from None
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
                 return descriptor
