@@ -20,6 +20,7 @@ import errno
 import io
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -161,6 +162,7 @@ def run(
         sys.stdout.flush()
         sys.stderr.flush()
         if (child := os.fork()) == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             status = 70
             faults = Faults(below, at, kind)
             try:
@@ -373,14 +375,14 @@ def _autoencoder(inputs: Path, out: Path) -> list[str]:
 
 
 SCENARIOS = {
+    "scenes": Scenario(lambda inputs: None, _scenes),
+    "generate": Scenario(_model, _generate),
     "train": Scenario(_features, _train),
     "prepare": Scenario(_encoders, _prepare),
-    "generate": Scenario(_model, _generate),
+    "autoencoder": Scenario(lambda inputs: _images(inputs / "images", 6), _autoencoder),
     "evaluate": Scenario(_model, _evaluate),
     "sweep": Scenario(_model_and_images, _sweep),
     "experiment": Scenario(_encoders, _experiment, _smaller_experiment),
-    "scenes": Scenario(lambda inputs: None, _scenes),
-    "autoencoder": Scenario(lambda inputs: _images(inputs / "images", 6), _autoencoder),
 }
 
 
@@ -393,6 +395,8 @@ class Checked:
     """Of a run without a fault."""
     points: int
     """Tried, of events times kinds."""
+    complete: bool
+    """Whether all that were to be tried were."""
     failures: dict[str, str]
     """What is wrong, by fault."""
 
@@ -418,12 +422,18 @@ def check(name: str, kinds: Sequence[str], points: int | None, place: Path) -> C
     everything = [(at, kind) for at in range(1, whole.events + 1) for kind in kinds]
     step = 1 if points is None else max(1.0, len(everything) / points)
     chosen = [everything[int(place * step)] for place in range(int(len(everything) / step))]
-    for at, kind in chosen:
-        if wrong := point(scenario, arguments, out, at, kind, expected):
-            failures[f"{kind} at event {at}"] = wrong
-            print(f"{name}, {kind} at event {at}: {wrong}", flush=True)
-    print(f"{name}: {whole.events} events, {len(chosen)} of {len(everything)} points tried", flush=True)
-    return Checked(name, whole.events, len(chosen), failures)
+    random.Random(0).shuffle(chosen)  # those of a call that is stopped are spread evenly too
+    tried = 0
+    try:
+        for at, kind in chosen:
+            if wrong := point(scenario, arguments, out, at, kind, expected):
+                failures[f"{kind} at event {at}"] = wrong
+                print(f"{name}, {kind} at event {at}: {wrong}", flush=True)
+            tried += 1
+    except KeyboardInterrupt:
+        print("stopped; the rest was not tried")
+    print(f"{name}: {whole.events} events, {tried} of {len(everything)} points tried", flush=True)
+    return Checked(name, whole.events, tried, tried == len(chosen), failures)
 
 
 def warm_up() -> None:
@@ -459,6 +469,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, help="default: all")
     parser.add_argument("--out", type=Path, help="a JSON file for the results, written after every command")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the results so far are written first
     warm_up()
     from ifuvit.utils.files import manifest, now, write_json
 
@@ -472,6 +483,8 @@ def main() -> None:
                 facts["failures"] = sum(len(one.failures) for one in done)
                 settings = {"commands": names, "kinds": list(options.kinds), "points": options.points}
                 write_json(options.out, manifest("tools/file_faults.py", settings, started=started, **facts))
+            if not done[-1].complete:
+                break
     failures = sum(len(one.failures) for one in done)
     sys.exit(f"{failures} points fail" if failures else 0)
 

@@ -314,7 +314,7 @@ MUTANTS = [
         (
             "quick from pure noise",
             "sampling=SamplingSettings(steps=25, guidance_scale=2.0)",
-            'sampling=SamplingSettings(steps=25, guidance_scale=2.0, initial_latents="pure-noise")',
+            'sampling=SamplingSettings(steps=25, guidance_scale=2.0, initial_latents="noise")',
         ),
     ),
     *of(
@@ -323,7 +323,7 @@ MUTANTS = [
         (
             "the protocol's initial latents are dropped",
             "protocol.sampling.changed(guidance_scale=wanted.guidance_scale)",
-            'protocol.sampling.changed(guidance_scale=wanted.guidance_scale, initial_latents="pure-noise")',
+            'protocol.sampling.changed(guidance_scale=wanted.guidance_scale, initial_latents="noise")',
         ),
     ),
     *of(

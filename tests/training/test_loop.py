@@ -535,6 +535,8 @@ def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, 
         tiny(data, tmp_path / "run", evaluate_images=0)
     with pytest.raises(InputError, match="--evaluate-weights x.pth: give NAME=PATH"):
         tiny(data, tmp_path / "run", evaluate_weights=("x.pth",))
+    with pytest.raises(InputError, match="--evaluate-weights clip=x: clip is no network of the protocol quick"):
+        tiny(data, tmp_path / "run", evaluate_weights=("clip=x",))
     with pytest.raises(InputError, match="6 usable images, fewer than the 7"):
         run(judged(judged_data, tmp_path / "few", evaluate_images=7))
     with pytest.raises(InputError, match="no such directory of images with captions"):

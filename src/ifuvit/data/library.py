@@ -76,6 +76,8 @@ def _load(sources: Sequence[str], name: str | None, split: str) -> "Dataset":
         raise InputError("no data set given: files ending in .tar or .parquet, or a name of the hub")
     try:
         if len(suffixes) == 1 and (builder := BUILDERS.get(suffixes.pop())):
+            if name is not None:
+                raise InputError(f"--name {name}: is for a data set of the hub; {sources[0]} is a file")
             files = [file for source in sources for file in _files(source)]
             for file in files:
                 if builder == "webdataset" and "://" not in file:
