@@ -258,16 +258,25 @@ def point(
 # ---------------------------------------------------------------------------------------------------------------- the commands
 
 
-def _features(inputs: Path) -> None:
+def write_data(inputs: Path) -> None:
+    """An encoded data set."""
     from tiny_training import write_features
 
     write_features(inputs / "data")
 
 
-def _train(inputs: Path, out: Path) -> list[str]:
+def train(inputs: Path, out: Path, *, steps: int = 4, save_every: int = 2) -> list[str]:
+    """The command line of a training."""
     from tiny_training import MODEL_FLAGS
 
-    numbers = ["--steps=4", "--save-every=2", "--log-every=1", "--batch-size=4", "--warmup-steps=0", "--sample-every=0"]
+    numbers = [
+        f"--steps={steps}",
+        f"--save-every={save_every}",
+        "--log-every=1",
+        "--batch-size=4",
+        "--warmup-steps=0",
+        "--sample-every=0",
+    ]
     more = ["--validate-every=2", "--validation-images=4", "--precision=fp32", "--keep-checkpoints=1", "--workers=0"]
     return [
         *("train", "openmoji-cross-intermediate", *MODEL_FLAGS, *numbers, *more),
@@ -275,12 +284,13 @@ def _train(inputs: Path, out: Path) -> list[str]:
     ]
 
 
-def _encoders(inputs: Path) -> None:
+def write_encoders(inputs: Path, *, images: int = 6) -> None:
+    """An autoencoder and a text encoder, and a folder of captioned images."""
     from tiny_pipeline import write_text_encoder, write_vae
 
     write_vae(inputs / "vae")
     write_text_encoder(inputs / "text")
-    _images(inputs / "images", 6)
+    _images(inputs / "images", images)
 
 
 def _images(folder: Path, count: int) -> None:
@@ -294,7 +304,8 @@ def _images(folder: Path, count: int) -> None:
         (folder / f"{index}.txt").write_text(f"{['one', 'two', 'three'][index % 3]} sheep")
 
 
-def _prepare(inputs: Path, out: Path) -> list[str]:
+def prepare(inputs: Path, out: Path) -> list[str]:
+    """The command line of a preparation."""
     encoders = [f"--autoencoder={inputs / 'vae'}", f"--text-encoder={inputs / 'text'}", "--max-tokens=8"]
     sizes = ["--size=8", "--shard-size=3", "--batch-size=2", "--workers=1", "--text=embeddings"]
     return ["prepare", "folder", str(inputs / "images"), f"--out={out / 'data'}", *encoders, *sizes]
@@ -377,12 +388,12 @@ def _autoencoder(inputs: Path, out: Path) -> list[str]:
 SCENARIOS = {
     "scenes": Scenario(lambda inputs: None, _scenes),
     "generate": Scenario(_model, _generate),
-    "train": Scenario(_features, _train),
-    "prepare": Scenario(_encoders, _prepare),
+    "train": Scenario(write_data, train),
+    "prepare": Scenario(write_encoders, prepare),
     "autoencoder": Scenario(lambda inputs: _images(inputs / "images", 6), _autoencoder),
     "evaluate": Scenario(_model, _evaluate),
     "sweep": Scenario(_model_and_images, _sweep),
-    "experiment": Scenario(_encoders, _experiment, _smaller_experiment),
+    "experiment": Scenario(write_encoders, _experiment, _smaller_experiment),
 }
 
 
