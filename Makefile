@@ -7,12 +7,15 @@ PIP_FLAGS ?=
 MARKS ?= not slow and not gpu
 PYTEST_FLAGS ?=
 
+# The model of early fusion that stands beside the default in the demo.
+EARLY := openmoji-concat-early
+
 BIN := $(VENV)/bin
 
 .PHONY: help install install-dev demo test test-slow lint format types train-smoke wheel clean
 
 help:
-	@echo "make demo         install, draw images with the shipped model, count objects in 100 of them, write the report"
+	@echo "make demo         install, draw with an early and the intermediate model, judge counts and relations, write the report"
 	@echo "make test         the tests (test-slow: those that take long; PYTEST_FLAGS=\"-n 2\" on two cores)"
 	@echo "make lint         ruff's checks and format (make format applies them), and the contract of imports"
 	@echo "make types        pyright"
@@ -35,9 +38,12 @@ install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
 demo: $(VENV)/.installed
-	$(BIN)/ifuvit generate --prompts-file examples/demo-prompts.txt --out demo
-	$(BIN)/ifuvit generate --prompt-set paper --images-per-prompt 5 --out demo/counting
-	$(BIN)/ifuvit evaluate demo/counting --metrics counts --out demo/counts.json
+	$(BIN)/ifuvit generate --prompts-file examples/demo-prompts.txt --beside $(EARLY) --out demo
+	$(BIN)/ifuvit generate --prompt-set paper --images-per-prompt 5 --beside $(EARLY) --out demo/counting
+	$(BIN)/ifuvit generate --prompt-set relations --beside $(EARLY) --out demo/relations
+	for images in counting counting/beside relations relations/beside; do \
+	    $(BIN)/ifuvit evaluate demo/$$images --metrics counts --out demo/$$images/counts.json || exit 1; \
+	done
 	$(BIN)/ifuvit report results demo --out demo/report.html
 	@echo
 	@echo "Open in a browser:"

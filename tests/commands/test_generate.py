@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from ifuvit.commands import generate
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
@@ -22,6 +23,7 @@ from ifuvit.metrics.counting.prompts import PROMPT_SETS
 from ifuvit.metrics.counting.scores import Detection
 from ifuvit.reporting import gallery
 from ifuvit.results import Counter
+from ifuvit.shipped import find
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
 
@@ -88,6 +90,33 @@ def test_exact_is_the_papers_sampling(model, tmp_path):
     assert fewer["sampling"] == {**to_dict(PAPER_SETTINGS), "steps": 2}
     ours, theirs = (np.asarray(Image.open(tmp_path / name / "0000-a-bus.png")) for name in ("exact", "paper"))
     assert np.array_equal(ours, theirs)
+
+
+def test_two_models_side_by_side(model, tmp_path, monkeypatch):
+    """The other model's images are what it draws alone with the same seed; the page and the grid show pairs."""
+    other, out = shutil.copytree(find(model), tmp_path / "other"), tmp_path / "out"
+    (other / "transformer" / "checksums.json").unlink()
+    weights = load_file(other / "transformer" / "model.safetensors")
+    save_file({name: 0.9 * weight for name, weight in weights.items()}, other / "transformer" / "model.safetensors")
+    draw(model, out, "a bus", "two sheep", "--beside", str(other), "--seed", "3")
+    draw(str(other), tmp_path / "alone", "a bus", "two sheep", "--seed", "3")
+    for name in ("0000-a-bus.png", "0001-two-sheep.png"):
+        mine, beside, alone = (np.asarray(Image.open(folder / name)) for folder in (out, out / "beside", tmp_path / "alone"))
+        assert np.array_equal(beside, alone) and not np.array_equal(beside, mine)
+    page = (out / "index.html").read_text()
+    assert page.count("<figure>") == 2 and page.count("data:image/png;base64,") == 4
+    assert f"left: {model}<br>right: {other}" in page
+    monkeypatch.setattr(gallery, "_EMBED_BYTES", 10)
+    gallery.write_gallery(out)
+    assert 'src="0000-a-bus.png"' in (page := (out / "index.html").read_text()) and 'src="beside/0000-a-bus.png"' in page
+    with Image.open(out / "grid.png") as grid, Image.open(tmp_path / "alone" / "grid.png") as single:
+        assert grid.width > 1.8 * single.width
+
+    with pytest.raises(InputError, match="no-such-model"):
+        draw(model, out, "a bus", "--beside", "no-such-model")
+    assert (out / "0001-two-sheep.png").is_file()
+    draw(model, out, "a bus")
+    assert not (out / "beside").exists()
 
 
 def test_large_outputs_refer_to_files(model, tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
 """`ifuvit generate`: a directory of images from prompts."""
 
 import re
+import shutil
 import sys
 import unicodedata
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -18,6 +19,9 @@ from ifuvit.utils.command_line import Prompt
 from ifuvit.utils.config import NonNegative, Positive, check, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, manifest, now, reading, sha256
+
+BESIDE = "beside"
+"""The subdirectory of the other model's images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class GenerateConfig:
     training scene shows), paraphrases and relation-paraphrases, coco (one to five of 77 kinds of MS-COCO)."""
     model: str = DEFAULT_MODEL
     """A shipped model's name, a run directory of `ifuvit train`, or a pipeline directory."""
+    beside: str | None = None
+    """Draw the same with this model too, from the same noise, into OUT/beside; index.html and grid.png show both."""
     out: Path | None = None
     """Directory to write; a previous output of generate there is replaced. Default: generated/N with the next free N."""
     sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings()
@@ -66,7 +72,8 @@ class GenerateConfig:
 
 
 def run(config: GenerateConfig) -> Path:
-    """Generate the images into a directory with a manifest (`results.GeneratedImages`), and return the directory.
+    """Generate the images into a directory with a manifest (`results.GeneratedImages`), and return the directory. What
+    `config.beside` draws lies in its subdirectory `BESIDE`, as a directory of its own.
 
     Raises:
         InputError: no prompts, an unknown model, settings that --exact excludes, or a directory that cannot be used, or
@@ -76,9 +83,15 @@ def run(config: GenerateConfig) -> Path:
     if config.exact:
         _check_exact(config)
     directory = find(config.model)
+    if config.beside is not None:
+        find(config.beside)  # before minutes are spent on the other
     own = OutputDirectory(config.out or _next_directory(), "generate")
     with own.lock():
+        if ((own.earlier() or {}).get("config") or {}).get("beside") is not None:
+            shutil.rmtree(own.path / BESIDE, ignore_errors=True)
         _generate(config, prompts, directory, own)
+        if config.beside is not None:
+            run(replace(config, model=config.beside, beside=None, out=own.path / BESIDE))
     return own.path
 
 

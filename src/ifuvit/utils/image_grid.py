@@ -22,7 +22,7 @@ def make_grid(images: Sequence[Image.Image], prompts: Sequence[str], *, columns:
     """
     assert images and len(images) == len(prompts)
     columns = min(columns or min(8, round(len(images) ** 0.5 + 0.3)), len(images))
-    factor = max(1, round(224 / images[0].width))
+    factor = max(1, round(224 / images[0].height))
     width, height = images[0].width * factor, images[0].height * factor
     (font, written), gap, line = _font("".join(prompts)), 12, 18
     labels = [_wrap(prompt.translate(written), font, width, lines=3) for prompt in prompts]
@@ -39,6 +39,15 @@ def make_grid(images: Sequence[Image.Image], prompts: Sequence[str], *, columns:
         for row, text in enumerate(label):
             draw.text((x, y + height + 4 + row * line), text, fill=(30, 30, 30), font=font)
     return grid
+
+
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Images of one size in one, with a narrow white gap."""
+    width, height = images[0].size
+    joined = Image.new("RGB", (len(images) * (width + 2) - 2, height), "white")
+    for number, image in enumerate(images):
+        joined.paste(image, (number * (width + 2), 0))
+    return joined
 
 
 def _font(text: str) -> tuple[ImageFont.FreeTypeFont, dict[int, str]]:
