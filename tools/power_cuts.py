@@ -13,14 +13,17 @@ between two checkpoints, or one shard.
 
 import argparse
 import filecmp
+import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,7 +64,8 @@ class Case:
 
 def _logged(out: Path) -> int:
     log = out / "run" / "metrics.jsonl"
-    return log.read_bytes().count(b"\n") if log.is_file() else 0
+    lines = log.read_bytes().split(b"\n")[:-1] if log.is_file() else []
+    return max((json.loads(line)["step"] for line in lines), default=0)
 
 
 def _checkpoint(out: Path) -> int:
@@ -107,9 +111,8 @@ def why_not() -> str | None:
         return "requires Linux and root"
     with tempfile.TemporaryDirectory() as place:
         try:
-            disk = Disk(Path(place))
-            disk.mount()
-            disk.unmount()
+            with Disk(Path(place)).mounted():
+                pass
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", None) or str(error)
             return f"no loop mounts here: {said.strip()}"
@@ -126,11 +129,14 @@ class Disk:
             file.truncate(MEGABYTES << 20)
         _call("mkfs.ext4", "-q", "-F", str(self.file))
 
-    def mount(self, file: Path | None = None) -> None:
+    @contextmanager
+    def mounted(self, file: Path | None = None) -> Iterator[Path]:
+        """In the block the file system, or the copy of it in `file`, is at the path that is yielded."""
         _call("mount", "-o", OPTIONS, str(file or self.file), str(self.root))
-
-    def unmount(self) -> None:
-        _call("umount", str(self.root))
+        try:
+            yield self.root
+        finally:
+            _call("umount", str(self.root))
 
     def copy(self, to: Path) -> None:
         """The file as it is at one moment: copied until nothing was written meanwhile."""
@@ -159,17 +165,13 @@ def check(name: str, count: int, place: Path) -> list[Cut]:
     disk = Disk(place)
     out = disk.root / "out"
     arguments = case.scenario.arguments(inputs, out)
-    disk.mount()
-    out.mkdir()
-    whole = run(case.scenario, arguments, out)
-    expected = contents(out)
-    disk.unmount()
+    with disk.mounted():
+        out.mkdir()
+        whole = run(case.scenario, arguments, out)
+        expected = contents(out)
     if whole.status:
         raise SystemExit(f"{name} fails without a cut: {whole.words[-1500:]}")
 
-    disk = Disk(place)
-    disk.mount()
-    out.mkdir()
     moments, copies = sorted(rng.sample(range(1, whole.events + 1), count)), []
 
     def cut() -> None:
@@ -179,21 +181,22 @@ def check(name: str, count: int, place: Path) -> list[Cut]:
         disk.copy(copy)
         copies.append((copy, done, time.monotonic() - begun))
 
-    run(case.scenario, arguments, out, set(moments), "stop", stopped=cut)
-    disk.unmount()
+    disk = Disk(place)
+    with disk.mounted():
+        out.mkdir()
+        run(case.scenario, arguments, out, set(moments), "stop", stopped=cut)
     assert len(copies) == count
 
     cuts = []
     for event, (copy, done, seconds) in zip(moments, copies, strict=True):
-        disk.mount(copy)
-        out.mkdir(exist_ok=True)  # the cut may have come before it
-        kept = case.kept(out)
-        problem = _again(case, arguments, out, expected)
+        with disk.mounted(copy):
+            out.mkdir(exist_ok=True)  # the cut may have come before it
+            kept = case.kept(out)
+            problem = _again(case, arguments, out, expected)
         if problem is None and done - kept > case.interval:
             problem = f"{done - kept} are lost, more than {case.interval}"
         cuts.append(Cut(event, round(seconds, 2), done, kept, problem))
         print(f"{name}, cut before event {event}: {kept} of {done} kept; {problem or 'as uninterrupted'}", flush=True)
-        disk.unmount()
         copy.unlink()
     return cuts
 
@@ -211,6 +214,7 @@ def main() -> None:
     parser.add_argument("--cuts", type=int, default=20, help="of either command")
     parser.add_argument("--out", type=Path, help="a JSON file for the results")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays mounted
     if reason := why_not():
         sys.exit(f"skipped: {reason}")
     file_faults.warm_up()

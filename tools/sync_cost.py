@@ -58,8 +58,15 @@ def main() -> None:
     config, training = default_config(PRESET, data=Path("data"), out=Path("run")), read_json(TRAINING)
     interval = config.checkpoints.save_every * training["training_seconds"] / training["steps"]
     share = statistics.median(one["of_it_syncing"] for one in rounds) / interval
-    print(f"{share:.2%} of a training that saves every {config.checkpoints.save_every} steps ({interval:.0f} s), {rounds}")
-    facts = {"rounds": rounds, "interval_seconds": interval, "save_every": config.checkpoints.save_every, "share": share}
+    print(
+        f"{share:.2%} of a training that saves every {config.checkpoints.save_every} steps ({interval:.0f} s), {rounds}"
+    )
+    facts = {
+        "rounds": rounds,
+        "interval_seconds": interval,
+        "save_every": config.checkpoints.save_every,
+        "share": share,
+    }
     write_json(Path(sys.argv[1]), manifest("tools/sync_cost.py", {"preset": PRESET}, started=started, **facts))
 
 
