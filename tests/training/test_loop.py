@@ -468,6 +468,7 @@ def test_evaluation_is_logged_and_changes_no_weight(judged_data, brightness, tmp
     for line in lines:
         said = line["evaluation"]
         assert (said["images"], said["guidance_scale"], said["steps"]) == (5, 2.0, 2)
+        assert (said["solver"], said["initial_latents"]) == ("dpm++", "data-mean")
         assert [metric["name"] for metric in said["metrics"]] == ["brightness", "words"]
     values = [line["evaluation"]["metrics"][0]["value"] for line in lines]
     assert len(set(values)) == 3  # of three different averages

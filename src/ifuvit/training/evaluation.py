@@ -104,6 +104,8 @@ class Evaluation:
                 images=self.protocol.num_images,
                 guidance_scale=self.protocol.sampling.guidance_scale,
                 steps=self.protocol.sampling.steps,
+                solver=self.pipeline.objective.resolve_solver(self.protocol.sampling.solver),
+                initial_latents=self.protocol.sampling.initial_latents,
                 metrics=(*found.metrics, *skill_metrics(found.objects)),
             )
         )

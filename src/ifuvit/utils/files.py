@@ -1,6 +1,7 @@
 """Output: files and directories that appear whole or not at all, the directory a command writes, its lock, and its manifest."""
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import platform
 import re
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -304,6 +306,20 @@ def package_version() -> str:
         return "unknown"
 
 
+@functools.cache
+def source_version() -> str:
+    """`package_version`, and of a checkout the commit behind it: "0.1.0+1a2b3c4d5e6f", "….dirty" with changes of its own."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return package_version()
+    described = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        commit = subprocess.run(described, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or not allowed to read there
+        return package_version()
+    return f"{package_version()}+{commit}"
+
+
 def manifest(command: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> dict[str, Any]:
     """What made a result, from what, when and on which machine, as JSON values.
 
@@ -315,7 +331,7 @@ def manifest(command: str, config: Mapping[str, Any], *, started: str, **facts: 
     """
     return {
         "command": command,
-        "ifuvit_version": package_version(),
+        "ifuvit_version": source_version(),
         "config": dict(config),
         **facts,
         "started": started,
