@@ -17,7 +17,19 @@ from ifuvit.utils.files import lock
 
 def _study(inputs: Path, out: Path) -> list[str]:
     models = [str(inputs / "a"), str(inputs / "b")]
-    return ["study", "make", "preference", *models, f"--out={out / 'study'}", "--raters=2", "--practice=0"]
+    return [
+        "study",
+        "make",
+        "preference",
+        *models,
+        f"--out={out / 'study'}",
+        "--raters=2",
+        "--raters-per-item=2",
+        *NONE,
+    ]
+
+
+NONE = ["--practice=0", "--repeats=0", "--checks=0"]
 
 
 def _write_study_images(inputs: Path) -> None:

@@ -215,6 +215,7 @@ def test_everything_is_on_the_disk_before_it_takes_its_name(
     named = events.index(("name", "step"))
     before = events[:named]
     assert {("sync", "model"), ("sync", "inner"), ("sync", "state.json"), ("sync", path.name)} <= set(before)
+    assert again or before[0] == ("sync", tmp_path.name)  # the entry of the new directory "run"
     assert before.index(("sync", "model")) < before.index(("sync", "inner")) < before.index(("sync", path.name))
     assert events[named + 1 :] == [("sync", "run"), *[("remove", ".old")] * again]
 

@@ -36,10 +36,21 @@ def _temporary_file(**place: Any) -> str:
     return name
 
 
+def _make_directories(path: Path) -> list[Path]:
+    """Make a directory and those above it, on the disk; those that were not there, from the top."""
+    made = []
+    for place in reversed([path, *path.parents]):
+        if not place.exists():
+            place.mkdir(exist_ok=True)
+            made.append(place)
+            _sync_directory(place.parent)
+    return made
+
+
 def _begin(path: Path, create: Callable[..., str]) -> Path:
     """Make the directories above `path`, and a temporary next to it: its name is random, and nothing had it before."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_directories(path.parent)
         return Path(create(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     except (FileExistsError, FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: cannot be written; {path.parent} is not a directory that takes files") from None
@@ -62,8 +73,13 @@ def _finish(path: Path, private: tuple[str, ...] = (), *, sync: bool = True) -> 
     else:
         path.chmod(0o666 & ~umask)
         if sync:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Put what was written to a file on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_directory(path: Path) -> None:
@@ -403,10 +419,7 @@ def lock(path: Path, *, inside: bool = False, flag: str = "--out") -> Iterator[N
     file = path / name if inside else path.with_name(f".{path.name}{name}")
     made = []
     try:
-        for place in reversed([file.parent, *file.parent.parents]):
-            if not place.exists():
-                place.mkdir(exist_ok=True)
-                made.append(place)
+        made = _make_directories(file.parent)
         descriptor = _acquire(file, f"{flag} {path}")
     except OSError as error:
         raise InputError(f"{flag} {path}: cannot be written ({error.strerror}); give another place") from None
