@@ -163,6 +163,14 @@ def test_initial_noise_depends_on_seed_and_index_alone():
 FIRST_NOISE = [1.1176220178604126, -1.3871248960494995]
 
 
+def test_a_stochastic_solver_has_a_random_stream_of_its_own():
+    seeds = [generator.initial_seed() for generator in image_generators(0, [0, 1])]
+    assert seeds[0] == 4143496759297204775 != seeds[1]  # the bits of this version, as above
+    of_the_noise = np.random.Generator(np.random.PCG64(np.random.SeedSequence((0, 0, 0))))
+    assert torch.equal(initial_noise((2,), 0, [0])[0], torch.from_numpy(of_the_noise.standard_normal(2, np.float32)))
+    assert seeds[0] != np.random.Generator(np.random.PCG64(np.random.SeedSequence((0, 0, 0)))).integers(2**63 - 1)
+
+
 def test_grid_of_the_paper():
     """51 equal steps in n from 1000 to 1, ending in the noise of n = 1."""
     scheduler = DDPM().make_scheduler("dpm++", 50)
