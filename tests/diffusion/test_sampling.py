@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,22 @@ def test_stochastic_solver_samples_the_data():
     )
     assert torch.allclose(result.var((0, 2, 3)), variance.flatten(), rtol=0.06)
     assert result.mean((0, 2, 3)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("solver", DDPM.solvers)
+def test_the_network_sees_the_noise_itself_first(solver):
+    """Whatever a solver keeps its state in, at n = 1000 the state is the noise."""
+    inputs = []
+
+    class Data(GaussianData):
+        def guided(self, latents: Tensor, *arguments: Any, **options: Any) -> Tensor:
+            inputs.append(latents)
+            return super().guided(latents, *arguments, **options)
+
+    noise = initial_noise((1, 4, 4), 0, [0, 1])
+    settings = {"num_inference_steps": 5, "solver": solver, "generators": image_generators(0, [0, 1])}
+    sample(Data(torch.ones(1)), noise, None, None, **settings)
+    assert torch.allclose(inputs[0], noise, rtol=1e-4)
 
 
 @pytest.mark.parametrize("solver", DDPM.solvers)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from ifuvit.standins.fit import Fit, rise_and_fall, warmup_cosine
+from ifuvit.training.checkpoint import path_of
 from ifuvit.training.ema import EMA
 from ifuvit.utils.errors import InputError
 
@@ -165,6 +167,15 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert torch.equal(whole.network.weight, resumed.network.weight)
     assert torch.equal(whole.ema.average[0], resumed.ema.average[0])
     assert [line["loss"] for line in whole.lines[7:]] == [line["loss"] for line in resumed.lines]
+
+
+def test_checkpoints_that_a_fault_left_are_deleted(tmp_path):
+    fit = resumable(tmp_path, steps=3)
+    fit.run()
+    newest = path_of(tmp_path, 3)
+    shutil.copytree(newest, path_of(tmp_path, 1))
+    resumable(tmp_path, steps=3).resume()
+    assert [path.name for path in sorted(newest.parent.iterdir())] == ["step-00000002", "step-00000003"]
 
 
 def test_a_signal_ends_it_after_a_checkpoint(tmp_path, capsys):
