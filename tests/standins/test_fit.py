@@ -44,8 +44,8 @@ def make(network: nn.Module | None = None, *, rate=0.1, warmup=4, steps=20, loss
 
 
 def resumable(out, **changes) -> Fit:
-    network = nn.Linear(3, 1)
     torch.manual_seed(1)
+    network = nn.Linear(3, 1)
     nn.init.normal_(network.weight)
     return make(network, out=out, ema=EMA(network, 0.9, ramp=True), checkpoint_minutes=1e-9, **changes)
 

@@ -461,11 +461,29 @@ def _acquire(file: Path, what: str) -> int:
             raise
 
 
+def _remove_lock(file: Path) -> bool:
+    """Remove the lock file of a dead process. Returns whether it was one's: nobody has the lock."""
+    assert fcntl is not None
+    try:
+        descriptor = os.open(file, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
+    except OSError:  # somebody has it, or nobody can tell
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def _remove_rests(directory: Path, name: str | None) -> None:
     """Remove temporaries of dead processes: of one entry of a directory, or all in and below it but those in directories that
     are locked themselves. What was to be replaced, and was not, gets its name back."""
     for place, folders, files in os.walk(directory):
-        if Path(place) != directory and any(file.startswith(".lock") for file in files):
+        locks = [Path(place, file) for file in files if file.startswith(".lock")]
+        if Path(place) != directory and not all(_remove_lock(file) for file in locks):
             folders.clear()
             continue
         for entry in [*folders, *files]:
