@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 from tiny_study import MODELS, make_study
 
-from ifuvit.studies.answers import as_label_studio_tasks
+from ifuvit.studies.answers import as_label_studio_tasks, read_answers
+from ifuvit.studies.config import StudyImportConfig
 from ifuvit.studies.design import Study, read_study
 from ifuvit.studies.form import form, read_returned, write_forms
+from ifuvit.studies.run import import_answers
 from ifuvit.utils.errors import InputError
 
 
@@ -28,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_form_needs_no_other_file_and_tells_nothing(made: dict[str, Path], kind: str) -> None:
     study = read_study(made[kind])
     rater = study.raters[0]
-    page = form(study, rater, made[kind] / "images")
+    page = form(study, rater, made[kind] / "images", seconds=6)
     assert not re.search(r'(src|href)="(?!data:|#)', page) and "@import" not in page and "url(" not in page
     shown = re.findall(r'src="data:image/png;base64,([^"]+)" alt', page)
     expected = [name for task in rater.tasks for name in study.images(task)]
@@ -45,11 +48,11 @@ def test_a_form_needs_no_other_file_and_tells_nothing(made: dict[str, Path], kin
 def test_forms_are_written_for_everybody(made: dict[str, Path], tmp_path: Path) -> None:
     study = read_study(made["count"])
     for _ in range(2):  # again: they replace themselves
-        write_forms(study, made["count"], tmp_path / "forms")
+        write_forms(study, made["count"], tmp_path / "forms", seconds=6)
     assert {path.name for path in (tmp_path / "forms").iterdir()} == {"r01.html", "r02.html"}
     (tmp_path / "forms" / "thesis.doc").touch()
     with pytest.raises(InputError, match="holds something else"):
-        write_forms(study, made["count"], tmp_path / "forms")
+        write_forms(study, made["count"], tmp_path / "forms", seconds=6)
 
 
 AGREED = "2026-01-01T11:59:00.000+00:00"
@@ -195,7 +198,7 @@ def test_nothing_comes_in_of_who_has_withdrawn(made: dict[str, Path], tmp_path: 
     (tmp_path / "back.json").write_text(json.dumps(returned(study, counted())))
     with pytest.raises(InputError, match="rater r01 has withdrawn"):
         read_returned(gone, tmp_path / "back.json")
-    write_forms(gone, made["count"], tmp_path / "forms")
+    write_forms(gone, made["count"], tmp_path / "forms", seconds=6)
     assert {path.name for path in (tmp_path / "forms").iterdir()} == {"r02.html"}
 
 
@@ -216,7 +219,7 @@ def annotated(study: Study, number: int = 0, **changes: Any) -> dict[str, Any]:
     ]
     annotation = {
         "id": 7, "completed_by": 1, "result": result, "was_cancelled": False, "ground_truth": False,
-        "created_at": "2026-01-01T12:00:00.123456Z", "updated_at": "2026-01-01T12:00:01.000000Z", "lead_time": 4.25, **changes,
+        "created_at": "2026-01-01T12:00:00.123456Z", "updated_at": "2026-01-01T12:00:01.000123Z", "lead_time": 4.25, **changes,
     }  # fmt: skip
     return {"id": 11, "annotations": [annotation], "file_upload": "x.json", "predictions": [], "project": 1, **task}
 
@@ -239,11 +242,26 @@ def test_tasks_of_label_studio_come_back_as_answers(made: dict[str, Path], tmp_p
     (tmp_path / "export.json").write_text(json.dumps([annotated(study), skipped, tasks[2]]))
     (first, second), agreed = read_returned(study, tmp_path / "export.json")
     assert agreed == {} and (first.rater, first.task, first.seconds) == ("r01", 0, 4.25)
-    assert first.at == "2026-01-01T12:00:00.123+00:00"
+    assert first.at == "2026-01-01T12:00:01.000+00:00"
     assert {"count": first.count, "preference": first.ranks, "rating": first.ratings}[kind] == {
         "count": 3, "preference": (2.0, 1.0, 2.0, 4.0), "rating": (4, 1)
     }[kind]  # fmt: skip
     assert (second.task, second.status) == (1, "cannot tell" if kind == "count" else "skipped")
+
+
+def test_an_annotation_that_was_changed_after_an_import_is_taken_again(made: dict[str, Path], tmp_path: Path) -> None:
+    """Label Studio 1.23 keeps `created_at` then (tried on its server), and sets `updated_at`."""
+    directory = shutil.copytree(made["count"], tmp_path / "count")
+    task = annotated(read_study(directory))
+    for count, moment, new in ((3, "12:00:01", 1), (4, "12:30:00", 1), (4, "12:30:00", 0)):
+        annotation = task["annotations"][0]
+        annotation["result"][0]["value"]["number"] = count
+        annotation["updated_at"] = f"2026-01-01T{moment}.000000Z"
+        (tmp_path / "export.json").write_text(json.dumps([task]))
+        config = StudyImportConfig(study=directory, files=(tmp_path / "export.json",))
+        assert import_answers(config) == (1, new)
+    (answer,) = read_answers(directory)
+    assert (answer.count, answer.changes) == (4, 1)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +276,7 @@ def test_tasks_of_label_studio_come_back_as_answers(made: dict[str, Path], tmp_p
         (lambda task: task["annotations"][0]["result"][0].update(from_name="many"), "result 'count' is missing"),
         (lambda task: task["annotations"][0]["result"][0].update(value={"number": 3.5}), "whole numbers"),
         (lambda task: task["annotations"][0]["result"][0].update(value={"number": -1}), "count -1"),
-        (lambda task: task["annotations"][0].update(created_at="2099-01-01T00:00:00Z"), "in the future"),
+        (lambda task: task["annotations"][0].update(updated_at="2099-01-01T00:00:00Z"), "in the future"),
     ],
 )
 def test_what_label_studio_does_not_export(

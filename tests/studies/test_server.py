@@ -24,9 +24,14 @@ from fastapi.testclient import TestClient  # noqa: E402
 from tiny_study import MODELS, make_study  # noqa: E402
 
 from ifuvit.studies import answers  # noqa: E402
-from ifuvit.studies.config import StudyAddRatersConfig, StudyServeConfig, StudyWithdrawConfig  # noqa: E402
+from ifuvit.studies.config import (  # noqa: E402
+    StudyAddRatersConfig,
+    StudyExportConfig,
+    StudyServeConfig,
+    StudyWithdrawConfig,
+)
 from ifuvit.studies.design import Rater, Study, read_study  # noqa: E402
-from ifuvit.studies.run import add, serve, withdraw  # noqa: E402
+from ifuvit.studies.run import add, export, serve, withdraw  # noqa: E402
 from ifuvit.studies.server import make_app  # noqa: E402
 from ifuvit.studies.store import Store  # noqa: E402
 from ifuvit.utils.errors import InputError  # noqa: E402
@@ -104,7 +109,7 @@ def test_from_the_link_to_the_end(served: Served) -> None:
         answer = served.client.post(there, data=served.right())
         assert answer.status_code == 303
         there = answer.headers["location"]
-    assert there == served.link("end")
+    assert there == served.link(f"end?after={total - 1}")
     assert "Thank you" in served.client.get(there).text
     assert served.client.get(served.link()).headers["location"] == served.link("end")
     assert len(served.kept()) == total
@@ -472,7 +477,59 @@ def test_at_the_end_there_is_a_code_and_a_way_back(made: Path, tmp_path: Path) -
     for number in range(len(served.rater.tasks)):
         served.post(number)
     page = served.client.get(served.link("end")).text
-    assert "Your completion code: C0DE" in page and f'href="{url.replace("&", "&amp;")}"' in page
+    escaped = url.replace("&", "&amp;")
+    assert "Your completion code: C0DE" in page and f'href="{escaped}"' in page
+    assert 'http-equiv="refresh"' not in page, "who comes back to look again stays"
+    last = len(served.rater.tasks) - 1
+    page = served.client.get(served.link(f"end?after={last}")).text
+    assert f'<meta http-equiv="refresh" content="20;url={escaped}">' in page and "taken back in 20 seconds" in page
+    assert f'href="{served.link("end")}"' in page and f'action="{served.link(f"{last}/undo")}"' in page
+    for wrong in ("x", "-1", "99", "1e1", "9" * 9):
+        assert 'http-equiv="refresh"' not in served.client.get(served.link(f"end?after={wrong}")).text
+    plain, _ = recruiting(made, tmp_path / "plain")
+    plain.store.agree("r01", "2026-01-01T00:00:00+00:00")
+    for number in range(len(plain.rater.tasks)):
+        plain.post(number)
+    page = plain.client.get(plain.link(f"end?after={last}")).text
+    assert 'http-equiv="refresh"' not in page and "/undo" in page and "taken back" not in page
+
+
+def test_minutes_are_those_that_it_takes(made: Path, tmp_path: Path) -> None:
+    """Assumed at first; then what tasks took others, and for the owner what they took this rater."""
+    directory = make_study(tmp_path, "count", prompts=tuple(f"{n} sheep" for n in range(2, 10)), images_per_prompt=3)
+    served, owner = Served(directory), f"/owner/{read_study(directory).owner_token}/"
+    total = len(served.rater.tasks)
+    assert total == 98
+
+    def told(rater: int) -> int:
+        return int(re.search(r"about (\d+) min", served.client.get(served.link("", rater)).text)[1])  # type: ignore[index]
+
+    def left() -> list[int]:
+        rows = served.client.get(owner).text.split("<tbody>")[1].split("</tr>")[:2]
+        return [int(re.search(r" of 98</td><td>(\d+)</td>", row)[1]) for row in rows]  # type: ignore[index]
+
+    assert told(1) == 10 and left() == [10, 10], "6 s each"
+    for number in range(4):
+        served.post(number, seconds="30")
+    assert told(1) == 10, "too few to know"
+    served.post(4, seconds="600")
+    assert told(1) == 49 and left() == [46, 49], "30 s each"
+    links = served.client.get(f"{owner}export/links").text
+    assert [row.split(",")[4] for row in links.splitlines()[1:]] == ["49", "49"]
+    for number in range(5):
+        served.post(number, 1, seconds="3")
+    assert told(1) == round(98 * 16.5 / 60) and left() == [46, round(93 * 3 / 60)], "the median of both; of this one"
+    export(StudyExportConfig(study=directory, format="forms", out=tmp_path / "forms"))
+    assert "about 27 min" in (tmp_path / "forms" / "r02.html").read_text(encoding="utf-8")
+
+
+def test_a_study_of_an_earlier_version_lacks_no_text(made: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(made / "choice", tmp_path / "choice")
+    written = json.loads((directory / "study.json").read_text())
+    assert written["texts"].pop("stay") == "Hier bleiben"
+    written["texts"]["skip"] = "Weiter"
+    (directory / "study.json").write_text(json.dumps(written))
+    assert (read_study(directory).texts["stay"], read_study(directory).texts["skip"]) == ("Hier bleiben", "Weiter")
 
 
 # ------------------------------------------------------------------------------------------------- people come and go

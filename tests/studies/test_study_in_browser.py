@@ -752,10 +752,84 @@ def test_without_javascript_a_mistake_keeps_what_was_chosen(browser: Any, tmp_pa
     assert answers_of(ranked, 0)[0].ranks == (1, 1, 3, 4)
 
 
+def test_a_phone_held_sideways_shows_the_image_and_all_numbers(browser: Any, counts: Path) -> None:
+    with serving(counts) as address, page_of(browser, **{**PHONE, "viewport": {"width": 844, "height": 390}}) as page:
+        begun(page, address, read_study(counts), 11)
+        image = page.locator(".images img").bounding_box()
+        boxes = [page.get_by_role("button", name=str(number), exact=True).bounding_box() for number in range(10)]
+        assert image["y"] + image["height"] <= 390 and image["width"] == image["height"] >= 192
+        assert all(box["x"] > image["x"] + image["width"] and box["y"] + box["height"] <= 390 for box in boxes)
+        look(page, "count-landscape")
+
+
+# ------------------------------------------------------------------------------------------------------ recruited raters
+
+
+def test_recruited_raters_come_and_are_taken_back(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the platform's link to the last answer, which can be undone, and back to the platform, also without JavaScript."""
+    from ifuvit.studies import server
+
+    monkeypatch.setattr(server, "RETURN_SECONDS", 3)
+    directory = make_study(tmp_path, "count", prompts=("two sheep",), images_per_prompt=1, repeats=0, size=64)
+    study = read_study(directory)
+    total = len(study.raters[0].tasks)
+    back = "http://platform.test/complete?cc=C0DE&x=a%20b"
+    with serving(directory, completion_code="C0DE", completion_url=back) as address:
+        join = f"{address}/join/{study.join_token}?PROLIFIC_PID="
+
+        def come(page: Any, who: str) -> None:
+            page.route("http://platform.test/**", lambda route: route.fulfill(body="<title>platform</title>"))
+            page.goto(join + who)
+            page.get_by_role("button", name="Agree and begin").click()
+
+        with page_of(browser, **DESK) as page:
+            come(page, "ann")
+            for number in range(total):
+                at_task(page, number)
+                page.keyboard.press("3")
+            page.get_by_role("heading", name="Thank you").wait_for()
+            assert "taken back in 3 seconds" in page.locator("main").text_content()
+            look(page, "recruited-end-desk")
+            page.keyboard.press("u")
+            at_task(page, total - 1)
+            page.keyboard.press("4")
+            page.wait_for_url(back)
+            assert answers_of(directory, 0)[total - 1].count == 4
+            page.goto(join + "ann")
+            page.get_by_role("heading", name="Thank you").wait_for()
+            page.wait_for_timeout(4000)
+            assert page.url.endswith("/end"), "who comes back stays"
+            page.get_by_role("link", name="Return").click()
+            page.wait_for_url(back)
+        context = browser.new_context(**PHONE, java_script_enabled=False)
+        page = context.new_page()
+        come(page, "bob")
+        for number in range(total):
+            page.wait_for_url(f"**/{number}*")
+            page.get_by_role("button", name="2", exact=True).tap()
+        page.wait_for_url("**/end?after=*")
+        page.get_by_role("link", name="Stay here").tap()
+        page.wait_for_timeout(4000)
+        assert page.url.endswith("/end") and "C0DE" in page.locator("main").text_content()
+        page.get_by_role("link", name="Look at my answers again").tap()
+        page.get_by_role("button", name="5", exact=True).tap()
+        page.wait_for_url(back)
+        context.close()
+        with page_of(browser, **DESK) as page:
+            page.goto(join + "carl")
+            page.get_by_text("All places are taken").wait_for()
+            page.goto(f"{address}/owner/{study.owner_token}/")
+            assert page.locator("tbody td").filter(has_text=re.compile("^(ann|bob)$")).count() == 2
+
+
 # ------------------------------------------------------------------------------------------------------------ the owner
 
 
-def test_the_owner_copies_links_names_raters_and_is_asked(browser: Any, counts: Path) -> None:
+def test_the_owner_copies_links_names_raters_and_is_asked(browser: Any, tmp_path: Path) -> None:
+    small = {"prompts": ("two sheep", "four people"), "images_per_prompt": 1, "size": 64}
+    counts = make_study(tmp_path, "count", raters=3, raters_per_item=3, **small)
     study = read_study(counts)
     with serving(counts) as address, page_of(browser, **DESK) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -132,7 +132,8 @@ class StudyServeConfig:
     completion_code: str | None = None
     """Code that raters are shown when they have answered everything."""
     completion_url: str | None = None
-    """Where raters are sent when they have answered everything, as Prolific's completion URL."""
+    """Where raters are taken who have answered everything, as Prolific's completion URL: by a button, or by itself 20 s after
+    their last answer, so that they can undo it or stay."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -7,14 +7,14 @@ order in which the models' images stand. Tokens and file names do not: they are 
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ifuvit.studies.texts import read_texts
+from ifuvit.studies.texts import LANGUAGES, read_texts
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json, write_json
@@ -161,7 +161,10 @@ def read_study(directory: Path) -> Study:
     """
     if not (directory / STUDY_FILE).is_file():
         raise InputError(f"{directory}: holds no study ({STUDY_FILE}); make one with `ifuvit study make`")
-    return from_dict(Study, read_json(directory / STUDY_FILE), where=str(directory / STUDY_FILE))
+    study = from_dict(Study, read_json(directory / STUDY_FILE), where=str(directory / STUDY_FILE))
+    # A study that an earlier version made may lack a text.
+    language = study.texts.get("language", "")
+    return replace(study, texts=read_texts(language if language in LANGUAGES else "en") | study.texts)
 
 
 def write_study(directory: Path, study: Study) -> None:

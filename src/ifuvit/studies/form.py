@@ -24,8 +24,11 @@ CLOCK_AHEAD = timedelta(minutes=10)
 """How far a rater's clock may be ahead of ours."""
 
 
-def write_forms(study: Study, directory: Path, out: Path) -> None:
+def write_forms(study: Study, directory: Path, out: Path, *, seconds: float) -> None:
     """Write every active rater's form as `out`/RATER.html; only their owner may read them, for they hold the tokens.
+
+    Args:
+        seconds: what a task takes (`progress.task_seconds`).
 
     Raises:
         InputError: `out` holds something else.
@@ -33,10 +36,12 @@ def write_forms(study: Study, directory: Path, out: Path) -> None:
     names = tuple(f"{rater.id}.html" for rater in study.raters)
     with OutputDirectory(out, "study export", own=names).replace(private=("*.html",)) as temporary:
         for rater in study.active:
-            (temporary / f"{rater.id}.html").write_text(form(study, rater, directory / IMAGES), encoding="utf-8")
+            (temporary / f"{rater.id}.html").write_text(
+                form(study, rater, directory / IMAGES, seconds=seconds), encoding="utf-8"
+            )
 
 
-def form(study: Study, rater: Rater, images: Path) -> str:
+def form(study: Study, rater: Rater, images: Path, *, seconds: float) -> str:
     """A rater's form as HTML that needs no other file."""
     from markupsafe import Markup
 
@@ -49,7 +54,7 @@ def form(study: Study, rater: Rater, images: Path) -> str:
         title=study.title,
         paragraphs=paragraphs(study.consent),
         instructions=instructions(study),
-        length=length(study, rater),
+        length=length(study, rater, seconds),
         rater=rater,
         views=[view_task(study, rater, number, [], source) for number in range(len(rater.tasks))],
         style=Markup(static_file("study.css")),
@@ -193,7 +198,9 @@ def _of_annotation(study: Study, annotation: Mapping[str, Any]) -> dict[str, Any
         if type(found) not in (int, float) or not math.isfinite(found):
             raise InputError(f"result {str(result.get('from_name'))[:40]!r} is no number")
         values[result.get("from_name")] = found
-    given: dict[str, Any] = {"at": annotation.get("created_at"), "seconds": annotation.get("lead_time")}
+    # One that was changed in Label Studio keeps its creation; the answer is of the change.
+    at = annotation.get("updated_at") or annotation.get("created_at")
+    given: dict[str, Any] = {"at": at, "seconds": annotation.get("lead_time")}
     other = "cannot tell" if study.kind == "count" else "skipped"
     names = {
         "count": ["count"],

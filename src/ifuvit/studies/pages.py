@@ -152,18 +152,9 @@ def _digit(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 3 else None
 
 
-SECONDS = {"count": 6, "preference": 4, "rating": 6}
-"""What a task is assumed to take: a count; each image of a preference; each question of a rating."""
-
-
-def task_seconds(study: Study) -> float:
-    """What a task is assumed to take."""
-    return SECONDS[study.kind] * {"count": 1, "preference": len(study.models), "rating": len(study.aspects)}[study.kind]
-
-
-def minutes(study: Study, tasks: int, *, seconds: float | None = None) -> int:
-    """About how long tasks take; `seconds` each, if that is known."""
-    return max(1, round(tasks * (seconds or task_seconds(study)) / 60))
+def minutes(tasks: int, seconds: float) -> int:
+    """About how long tasks take that take `seconds` each (`progress.task_seconds`)."""
+    return max(1, round(tasks * seconds / 60))
 
 
 def instructions(study: Study) -> str:
@@ -171,14 +162,14 @@ def instructions(study: Study) -> str:
     return f"what to do {'choice' if study.kind == 'preference' and len(study.models) == 2 else study.kind}"
 
 
-def length(study: Study, rater: Rater) -> str:
-    """How many tasks there are, and how long they take, in words."""
+def length(study: Study, rater: Rater, seconds: float) -> str:
+    """How many tasks there are, and how long they take at `seconds` each, in words."""
     practice = sum(task.purpose == "practice" for task in rater.tasks)
     return Texts(study.texts).plain(
         "length practice" if practice else "length",
         tasks=len(rater.tasks),
         practice=practice,
-        minutes=minutes(study, len(rater.tasks)),
+        minutes=minutes(len(rater.tasks), seconds),
     )
 
 

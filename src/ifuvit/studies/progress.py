@@ -12,9 +12,31 @@ from ifuvit.studies.design import Rater, Study
 from ifuvit.studies.pages import minutes
 from ifuvit.utils.spreadsheets import guarded
 
+ASSUMED_SECONDS = {"count": 6, "preference": 4, "rating": 6}
+"""What a task is assumed to take before it is measured: a count; each image of a preference; each question of a rating."""
+TIMED = 5
+"""Tasks with a time that a rater's own median takes."""
 
-def rater_progress(study: Study, rater: Rater, answers: Sequence[Answer]) -> dict[str, Any]:
-    """How far a rater is, and how reliable."""
+
+def task_seconds(study: Study, answers: Sequence[Answer]) -> float:
+    """What a task of this study takes: the median over raters of each one's median, practice included; assumed as long as
+    nobody has times of `TIMED` tasks."""
+    by_rater: dict[str, list[float]] = {}
+    for answer in answers:
+        if answer.seconds is not None:
+            by_rater.setdefault(answer.rater, []).append(answer.seconds)
+    medians = [statistics.median(seconds) for seconds in by_rater.values() if len(seconds) >= TIMED]
+    parts = {"count": 1, "preference": len(study.models), "rating": len(study.aspects)}[study.kind]
+    return statistics.median(medians) if medians else ASSUMED_SECONDS[study.kind] * parts
+
+
+def rater_progress(study: Study, rater: Rater, answers: Sequence[Answer], *, usual: float) -> dict[str, Any]:
+    """How far a rater is, and how reliable.
+
+    Args:
+        answers: everybody's.
+        usual: the seconds that a task takes a rater who has not shown it yet (`task_seconds`).
+    """
     own = [answer for answer in answers if answer.rater == rater.id]
     by_item = {answer.item: answer for answer in own if answer.purpose == "rating"}
     checks = [passed(rater.tasks[answer.task], answer) for answer in own if answer.purpose == "check"]
@@ -23,11 +45,12 @@ def rater_progress(study: Study, rater: Rater, answers: Sequence[Answer]) -> dic
     seconds = [answer.seconds for answer in own if answer.seconds is not None]
     median = statistics.median(seconds) if seconds else None
     left = len(rater.tasks) - len(own)
+    pace = usual if median is None or len(seconds) < TIMED else median
     return {
         "rater": rater.id,
         "done": len(own),
         "total": len(rater.tasks),
-        "minutes_left": minutes(study, left, seconds=median if len(seconds) >= 5 else None) if left else 0,
+        "minutes_left": minutes(left, pace) if left else 0,
         "none": sum(answer.status != "answered" for answer in own),
         "changed": sum(answer.changes > 0 for answer in own),
         "seconds": median,
@@ -56,14 +79,17 @@ def agreement_so_far(study: Study, answers: Sequence[Answer]) -> str:
     }[study.kind] + f" That is from {len(values)} pairs of answers."
 
 
-def links_csv(study: Study, names: Mapping[str, str], participants: Mapping[str, str], url: str) -> str:
-    """A row a rater: who it is, the private link, how many tasks there are."""
+def links_csv(
+    study: Study, answers: Sequence[Answer], names: Mapping[str, str], participants: Mapping[str, str], url: str
+) -> str:
+    """A row a rater: who it is, how many tasks there are and how long all of them take, the private link."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["rater", "name", "participant", "tasks", "minutes", "link"])
+    seconds = task_seconds(study, answers)
     for rater in study.active:
         who = [rater.id, names.get(rater.id, ""), participants.get(rater.id, "")]
-        length = [len(rater.tasks), minutes(study, len(rater.tasks))]
+        length = [len(rater.tasks), minutes(len(rater.tasks), seconds)]
         writer.writerow([*map(guarded, who), *length, f"{url}/r/{rater.token}/"])
     return out.getvalue()
 

@@ -28,7 +28,7 @@ from ifuvit.studies.design import STUDY_FILE, Rater, Study, assign, make_raters,
 from ifuvit.studies.form import read_returned, write_forms
 from ifuvit.studies.making import make_items, parse_count, scene_captions
 from ifuvit.studies.people import add_raters, known_rater, mark_withdrawn
-from ifuvit.studies.progress import links_csv
+from ifuvit.studies.progress import links_csv, task_seconds
 from ifuvit.studies.sources import ModelImages, generate_images, open_models, read_images
 from ifuvit.studies.store import DATABASE, Closed, Entry, Store
 from ifuvit.studies.texts import read_texts
@@ -196,15 +196,16 @@ def export(config: StudyExportConfig) -> None:
         InputError: a study that is missing or broken, or an output that cannot be written.
     """
     study = read_study(config.study)
-    if config.format == "forms":
-        write_forms(study, config.study, config.out)
-        return
-    if config.out.is_dir():
+    if config.format != "forms" and config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory; give the name of a file")
-    if config.format == "links":
+    if config.format in ("forms", "links"):
         with _store(config.study) as store:
-            links = links_csv(study, store.names(), store.participants(), config.url.rstrip("/"))
-        write_text(config.out, links, private=True)
+            answers, names, participants = collect(study, store.entries()), store.names(), store.participants()
+        if config.format == "forms":
+            write_forms(study, config.study, config.out, seconds=task_seconds(study, answers))
+        else:
+            links = links_csv(study, answers, names, participants, config.url.rstrip("/"))
+            write_text(config.out, links, private=True)
         return
     _, write = EXPORTS[config.format]
     write_text(config.out, write(study, [] if config.format == "label-studio-tasks" else read_answers(config.study)))

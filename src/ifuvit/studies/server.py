@@ -37,7 +37,7 @@ from ifuvit.studies.pages import (
     view_task,
 )
 from ifuvit.studies.posting import Incomplete, form_fields, moment, read_form
-from ifuvit.studies.progress import agreement_so_far, links_csv, rater_progress
+from ifuvit.studies.progress import agreement_so_far, links_csv, rater_progress, task_seconds
 from ifuvit.studies.store import Closed, Entry, NotAgreed, Outdated, Store
 from ifuvit.studies.texts import Texts
 from ifuvit.utils.errors import InputError
@@ -70,6 +70,8 @@ _HEADERS = {
 MAX_PARTICIPANT = 100
 """Letters of what a link says of who comes by it."""
 MAX_NAME = 100
+RETURN_SECONDS = 20
+"""How long raters who have finished may stop the way back, or undo the last answer: what WCAG 2.2 (2.2.1) asks for."""
 
 
 @dataclass(kw_only=True)
@@ -147,7 +149,7 @@ def make_app(
         url: where raters reach it, for the links on the owner's page.
         participant_parameter: the parameter of the link for recruited people that says who they are.
         completion_code: what raters are shown who have answered everything.
-        completion_url: where they are sent then.
+        completion_url: where they are taken then.
 
     Raises:
         InputError: no study, or a broken one.
@@ -261,8 +263,12 @@ async def agree(site: TheSite, rater: TheRater) -> Response:
 
 
 @_raters.get("/end")
-def end(site: TheSite, rater: TheRater) -> Response:
-    """Thanks, or what is left."""
+def end(site: TheSite, rater: TheRater, after: str = "") -> Response:
+    """Thanks, or what is left. Right after the last answer the page goes on to the completion URL by itself.
+
+    Args:
+        after: the task that was answered just now, which can be undone.
+    """
     done, total = site.store.answered(rater.id), len(rater.tasks)
     t = Texts(site.study.texts)
     if left := total - len(done):
@@ -271,9 +277,13 @@ def end(site: TheSite, rater: TheRater) -> Response:
         told = [t.plain("not finished text", left=left, total=total)]
         links = [("continue", _link(rater, _next(done, total, 0)))]
         return _page(site, "text.html.j2", heading="not finished", told=told, links=links, done=len(done), total=total)
-    told = [t.plain("thanks text")]
-    links = [("look again", _link(rater, total - 1))]
+    told, links = [t.plain("thanks text")], [("look again", _link(rater, total - 1))]
+    saved, leave = _saved(site, rater, after, done), None
     if site.completion_url is not None:
+        if saved is not None:
+            leave = (RETURN_SECONDS, site.completion_url)
+            told.append(t.plain("return soon", seconds=RETURN_SECONDS))
+            links.insert(0, ("stay", _link(rater, "end")))
         links.insert(0, ("return", site.completion_url))
     return _page(
         site,
@@ -282,6 +292,8 @@ def end(site: TheSite, rater: TheRater) -> Response:
         told=told,
         code=site.completion_code,
         links=links,
+        saved=saved,
+        leave=leave,
         done=len(done),
         total=total,
     )
@@ -324,7 +336,7 @@ async def answer(site: TheSite, rater: TheRater, number: TheTask, fields: TheFie
         return await to_thread.run_sync(partial(_task_page, site, rater, number, why=str(error)))
     await _add(site, entry, version)
     following = _next(site.store.answered(rater.id), len(rater.tasks), number + 1)
-    return _go(rater, "end" if following is None else f"{following}?after={number}")
+    return _go(rater, f"{'end' if following is None else following}?after={number}")
 
 
 @_raters.post("/{number}/undo")
@@ -359,19 +371,6 @@ def _task_page(
         draft: the fields of that answer.
     """
     done, total = site.store.answered(rater.id), len(rater.tasks)
-
-    def view(which: int, draft: Mapping[str, str] | None = None) -> TaskView:
-        given = site.store.of_task(rater.id, which)
-        return view_task(site.study, rater, which, given, lambda name: _link(rater, f"images/{name}"), draft=draft)
-
-    present, saved = view(number, draft), None
-    if after.isascii() and after.isdigit() and len(after) < 7 and int(after) in done - {number}:
-        last = view(int(after))
-        saved = {
-            "answer": in_words(site.study, last),
-            "version": last.version,
-            "undo": _link(rater, f"{int(after)}/undo"),
-        }
     coming = _next(done | {number}, total, number + 1)
     ahead = (
         [] if coming is None else [_link(rater, f"images/{name}") for name in site.study.images(rater.tasks[coming])]
@@ -379,8 +378,8 @@ def _task_page(
     page = _page(
         site,
         "served_task.html.j2",
-        view=present,
-        saved=saved,
+        view=_view(site, rater, number, draft),
+        saved=_saved(site, rater, after, done - {number}),
         why=why,
         ahead=ahead,
         done=len(done),
@@ -391,6 +390,20 @@ def _task_page(
     return page
 
 
+def _view(site: Site, rater: Rater, number: int, draft: Mapping[str, str] | None = None) -> TaskView:
+    given = site.store.of_task(rater.id, number)
+    return view_task(site.study, rater, number, given, lambda name: _link(rater, f"images/{name}"), draft=draft)
+
+
+def _saved(site: Site, rater: Rater, after: str, done: set[int]) -> dict[str, Any] | None:
+    """What was saved just now, and how it is undone; nothing where `after` is no task that is done."""
+    if not (after.isascii() and after.isdigit() and len(after) < 7 and int(after) in done):
+        return None
+    last = _view(site, rater, int(after))
+    undo = _link(rater, f"{int(after)}/undo")
+    return {"answer": in_words(site.study, last), "version": last.version, "undo": undo}
+
+
 def _start_page(site: Site, rater: Rater, **values: Any) -> Response:
     study = site.study
     return _page(
@@ -399,7 +412,7 @@ def _start_page(site: Site, rater: Rater, **values: Any) -> Response:
         title=study.title,
         paragraphs=paragraphs(study.consent),
         instructions=instructions(study),
-        length=length(study, rater),
+        length=length(study, rater, task_seconds(study, site.answers())),
         **{"links": [], "agree": None, "hidden": {}, "done": 0, "total": 0, **values},
     )
 
@@ -496,10 +509,10 @@ def progress(request: Request, site: TheSite) -> Response:
     """How far everybody is, and everybody's link."""
     study, answers = site.study, site.answers()
     url = _url(request, site)
-    names, participants = site.store.names(), site.store.participants()
+    names, participants, usual = site.store.names(), site.store.participants(), task_seconds(study, answers)
     rows = [
         {
-            **rater_progress(study, rater, answers),
+            **rater_progress(study, rater, answers, usual=usual),
             "name": names.get(rater.id, ""),
             "participant": participants.get(rater.id),
             "agreed": site.store.agreed(rater.id),
@@ -534,7 +547,7 @@ def export(format: str, request: Request, site: TheSite) -> Response:
     study = site.study
     if format == "links":
         name, media = "links.csv", "text/csv"
-        text = links_csv(study, site.store.names(), site.store.participants(), _url(request, site))
+        text = links_csv(study, site.answers(), site.store.names(), site.store.participants(), _url(request, site))
     elif format in EXPORTS:
         name, write = EXPORTS[format]
         text, media = write(study, site.answers()), "text/csv" if format == "csv" else "application/json"
@@ -627,5 +640,5 @@ def failed(request: Request, error: Exception) -> Response:
 
 
 def _page(site: Site, template: str, **values: Any) -> HTMLResponse:
-    defaults = {"links": [], "code": None, "done": 0, "total": 0}
+    defaults = {"links": [], "code": None, "saved": None, "leave": None, "done": 0, "total": 0}
     return HTMLResponse(render(template, site.study, **{**defaults, **values}))

@@ -7,6 +7,7 @@ from ifuvit.studies.analysis import LEAST_PASSED
 from ifuvit.studies.design import Study, answer_deviation, items_needed, raters_needed
 from ifuvit.studies.design import interval_width as width_of
 from ifuvit.studies.pages import minutes
+from ifuvit.studies.progress import task_seconds
 
 
 def overview(study: Study, interval_width: float | None) -> str:
@@ -22,7 +23,7 @@ def overview(study: Study, interval_width: float | None) -> str:
     lines = [
         f"{len(study.items)} items for {study.raters_per_item} of {len(study.raters)} raters each; "
         f"{' to '.join(str(number) for number in dict.fromkeys((tasks[0], tasks[-1])))} tasks a rater, with practice, "
-        f"repeats and checks: about {minutes(study, tasks[-1])} minutes",
+        f"repeats and checks: about {minutes(tasks[-1], task_seconds(study, []))} minutes",
         f"expected 95 % interval of a model's {what}: at least {present:.2g} wide (half of the variance is taken to be between "
         "items; how much raters differ comes on top)",
     ]
