@@ -61,7 +61,12 @@ class Figure(NamedTuple):
 
 def pages() -> list[Path]:
     """All that have figures."""
-    return [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("src/ifuvit/shipped/*/README.md"))]
+    return [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted(ROOT.glob("docs/*.md")),
+        *sorted(ROOT.glob("src/ifuvit/shipped/*/README.md")),
+    ]
 
 
 def figures(page: Path) -> list[Figure]:
