@@ -4,6 +4,7 @@ that of an uninterrupted run.
     python tools/file_faults.py                                   every event of every command, killed and with every error
     python tools/file_faults.py train --kinds kill EIO            of one command
     python tools/file_faults.py --points 100                      so many, spread evenly over all of these
+    python tools/file_faults.py --out results/file-faults.json    and keep how many were tried, and what failed
 
 An event is a call of the system that names a file below the command's directory: open, rename, mkdir, rmdir, remove, chmod
 and scandir (Python's audit hooks), fsync, and every write, of which a kill lets the first half pass. What must hold: the
@@ -19,14 +20,15 @@ import errno
 import io
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +51,18 @@ class Scenario:
     """Makes its inputs in a directory."""
     arguments: Callable[[Path, Path], Sequence[str]]
     """The command line, from the directories of inputs and outputs."""
+    replace: Callable[[], None] = lambda: None
+    """What is replaced by something smaller in the process of the command."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- the faults
 
 
 class Faults:
-    """Counts file-system events below a directory, and lets one of them fail."""
+    """Counts file-system events below a directory, and lets some of them fail; of kind "stop", stops the process before
+    them."""
 
-    def __init__(self, below: Path, at: int | None, kind: str) -> None:
+    def __init__(self, below: Path, at: Container[int], kind: str) -> None:
         self.below, self.at, self.kind, self.count = str(below.resolve()), at, kind, 0
 
     def event(self, path: Any, before_kill: Callable[[], object] = lambda: None) -> None:
@@ -69,7 +74,9 @@ class Faults:
         if not os.path.abspath(name).startswith(self.below):
             return
         self.count += 1
-        if self.count == self.at:
+        if self.count in self.at:
+            if self.kind == "stop":
+                return os.kill(os.getpid(), signal.SIGSTOP)
             if self.kind == "kill":
                 before_kill()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -139,15 +146,25 @@ class Ended:
     events: int
 
 
-def run(arguments: Sequence[str], out: Path, at: int | None = None, kind: str = "kill") -> Ended:
-    """`ifuvit ARGUMENTS` in a fork of this process, with a fault at an event below `out`."""
+def run(
+    scenario: Scenario,
+    arguments: Sequence[str],
+    below: Path,
+    at: Container[int] = (),
+    kind: str = "kill",
+    *,
+    stopped: Callable[[], None] = lambda: None,
+) -> Ended:
+    """`ifuvit ARGUMENTS` in a fork of this process, with faults at events below a directory; `stopped` is called while the
+    process is stopped."""
     with tempfile.TemporaryDirectory() as place:
         words, count = Path(place, "stderr"), Path(place, "count")
         sys.stdout.flush()
         sys.stderr.flush()
         if (child := os.fork()) == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             status = 70
-            faults = Faults(out, at, kind)
+            faults = Faults(below, at, kind)
             try:
                 with open(words, "w") as file:
                     os.dup2(file.fileno(), 2)
@@ -156,6 +173,7 @@ def run(arguments: Sequence[str], out: Path, at: int | None = None, kind: str = 
                 sys.argv = ["ifuvit", *arguments]
                 from ifuvit.commands.main import main
 
+                scenario.replace()
                 faults.install()
                 main()
                 status = 0
@@ -168,8 +186,12 @@ def run(arguments: Sequence[str], out: Path, at: int | None = None, kind: str = 
                 sys.stderr.flush()
                 os.write(os.open(count, os.O_CREAT | os.O_WRONLY), str(faults.count).encode())
                 os._exit(status)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        return Ended(status, words.read_text(), int(count.read_text()) if count.exists() else 0)
+        while os.WIFSTOPPED(status := os.waitpid(child, os.WUNTRACED)[1]):
+            stopped()
+            os.kill(child, signal.SIGCONT)
+        return Ended(
+            os.waitstatus_to_exitcode(status), words.read_text(), int(count.read_text()) if count.exists() else 0
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ what is compared
@@ -211,11 +233,13 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:
     return None
 
 
-def point(arguments: Sequence[str], out: Path, at: int, kind: str, expected: dict[str, Any]) -> str | None:
+def point(
+    scenario: Scenario, arguments: Sequence[str], out: Path, at: int, kind: str, expected: dict[str, Any]
+) -> str | None:
     """One fault, and the same command again. Returns what is wrong, if anything is."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    failed = run(arguments, out, at, kind)
+    failed = run(scenario, arguments, out, {at}, kind)
     lines = [line for line in re.split(r"[\n\r]", failed.words) if line.startswith("ifuvit: ")]
     if kind == "kill" and failed.status not in (-signal.SIGKILL, 0):
         return f"ended with {failed.status} instead of being killed: {failed.words[-300:]}"
@@ -225,7 +249,7 @@ def point(arguments: Sequence[str], out: Path, at: int, kind: str, expected: dic
         return f"{len(lines)} lines say why: {failed.words[-300:]}"
     if failed.status == 0 and (wrong := difference(contents(out), expected)):
         return f"ended with status 0, but {wrong}"
-    again = run(arguments, out)
+    again = run(scenario, arguments, out)
     if again.status != 0:
         return f"the second run ends with {again.status}: {again.words[-600:]}"
     return difference(contents(out), expected)
@@ -234,16 +258,25 @@ def point(arguments: Sequence[str], out: Path, at: int, kind: str, expected: dic
 # ---------------------------------------------------------------------------------------------------------------- the commands
 
 
-def _features(inputs: Path) -> None:
+def write_data(inputs: Path) -> None:
+    """An encoded data set."""
     from tiny_training import write_features
 
     write_features(inputs / "data")
 
 
-def _train(inputs: Path, out: Path) -> list[str]:
+def train(inputs: Path, out: Path, *, steps: int = 4, save_every: int = 2) -> list[str]:
+    """The command line of a training."""
     from tiny_training import MODEL_FLAGS
 
-    numbers = ["--steps=4", "--save-every=2", "--log-every=1", "--batch-size=4", "--warmup-steps=0", "--sample-every=0"]
+    numbers = [
+        f"--steps={steps}",
+        f"--save-every={save_every}",
+        "--log-every=1",
+        "--batch-size=4",
+        "--warmup-steps=0",
+        "--sample-every=0",
+    ]
     more = ["--validate-every=2", "--validation-images=4", "--precision=fp32", "--keep-checkpoints=1", "--workers=0"]
     return [
         *("train", "openmoji-cross-intermediate", *MODEL_FLAGS, *numbers, *more),
@@ -251,12 +284,13 @@ def _train(inputs: Path, out: Path) -> list[str]:
     ]
 
 
-def _encoders(inputs: Path) -> None:
+def write_encoders(inputs: Path, *, images: int = 6) -> None:
+    """An autoencoder and a text encoder, and a folder of captioned images."""
     from tiny_pipeline import write_text_encoder, write_vae
 
     write_vae(inputs / "vae")
     write_text_encoder(inputs / "text")
-    _images(inputs / "images", 6)
+    _images(inputs / "images", images)
 
 
 def _images(folder: Path, count: int) -> None:
@@ -270,7 +304,8 @@ def _images(folder: Path, count: int) -> None:
         (folder / f"{index}.txt").write_text(f"{['one', 'two', 'three'][index % 3]} sheep")
 
 
-def _prepare(inputs: Path, out: Path) -> list[str]:
+def prepare(inputs: Path, out: Path) -> list[str]:
+    """The command line of a preparation."""
     encoders = [f"--autoencoder={inputs / 'vae'}", f"--text-encoder={inputs / 'text'}", "--max-tokens=8"]
     sizes = ["--size=8", "--shard-size=3", "--batch-size=2", "--workers=1", "--text=embeddings"]
     return ["prepare", "folder", str(inputs / "images"), f"--out={out / 'data'}", *encoders, *sizes]
@@ -291,6 +326,55 @@ def _evaluate(inputs: Path, out: Path) -> list[str]:
     return ["evaluate", str(inputs / "model"), f"--out={out / 'result.json'}", *settings]
 
 
+def _model_and_images(inputs: Path) -> None:
+    _model(inputs)
+    _images(inputs / "images", 16)
+
+
+def _sweep(inputs: Path, out: Path) -> list[str]:
+    settings = ["--metrics=distances", "--num-images=8", "--steps=1", "--guidance-scales", "1", "2"]
+    return ["evaluate", str(inputs / "model"), f"--data={inputs / 'images'}", f"--out={out / 'sweep'}", *settings]
+
+
+def _experiment(inputs: Path, out: Path) -> list[str]:
+    encoders = [f"--autoencoder={inputs / 'vae'}", f"--text-encoder={inputs / 'text'}"]
+    return ["experiment", "table1", "--scale=smoke", "--only=cross-early", f"--out={out / 'experiment'}", *encoders]
+
+
+def _smaller_experiment() -> None:
+    """The smallest scale for tiny encoders, and evaluators without networks."""
+    from dataclasses import replace
+
+    from tiny_evaluation import Brightness, Words
+
+    from ifuvit.diffusion.settings import SamplingSettings
+    from ifuvit.evaluation import run as evaluation
+    from ifuvit.experiments import SCALES, config, plan
+
+    model = {
+        "latent_channels": 4,
+        "embed_dim": 16,
+        "num_heads": 2,
+        "depth": 2,
+        "text_width": 16,
+        "text_tokens": 8,
+        "n_image": 0,
+    }
+    recipe = {"steps": 2, "batch_size": 2, "warmup_steps": 0, "save_every": 1, "sample_every": 0, "evaluate_every": 0}
+    further = {"validate_every": 2, "validation_images": 2, "workers": 0, "precision": "fp32"}
+    smoke = replace(
+        SCALES["smoke"],
+        model=model,
+        recipe=recipe | further,
+        scenes=(3, 3),
+        images=3,
+        sampling=SamplingSettings(steps=1, guidance_scale=2.0),
+    )
+    config.SCALES = plan.SCALES = {**SCALES, "smoke": smoke}
+    stubs = {"distances": Brightness, "alignment": Words, "counts": Brightness, "costs": Brightness}
+    evaluation.find_evaluator = stubs.__getitem__
+
+
 def _scenes(inputs: Path, out: Path) -> list[str]:
     return ["scenes", f"--out={out / 'scenes'}", "--train=3", "--val=2", "--size=32"]
 
@@ -302,43 +386,65 @@ def _autoencoder(inputs: Path, out: Path) -> list[str]:
 
 
 SCENARIOS = {
-    "train": Scenario(_features, _train),
-    "prepare": Scenario(_encoders, _prepare),
-    "generate": Scenario(_model, _generate),
-    "evaluate": Scenario(_model, _evaluate),
     "scenes": Scenario(lambda inputs: None, _scenes),
+    "generate": Scenario(_model, _generate),
+    "train": Scenario(write_data, train),
+    "prepare": Scenario(write_encoders, prepare),
     "autoencoder": Scenario(lambda inputs: _images(inputs / "images", 6), _autoencoder),
+    "evaluate": Scenario(_model, _evaluate),
+    "sweep": Scenario(_model_and_images, _sweep),
+    "experiment": Scenario(write_encoders, _experiment, _smaller_experiment),
 }
 
 
-def check(names: Sequence[str], kinds: Sequence[str], points: int | None, place: Path) -> Iterator[tuple[str, str]]:
-    """Try the points, print what was tried, and yield those that fail with what is wrong.
+@dataclass(frozen=True)
+class Checked:
+    """What came of the points of a command."""
+
+    command: str
+    events: int
+    """Of a run without a fault."""
+    points: int
+    """Tried, of events times kinds."""
+    complete: bool
+    """Whether all that were to be tried were."""
+    failures: dict[str, str]
+    """What is wrong, by fault."""
+
+
+def check(name: str, kinds: Sequence[str], points: int | None, place: Path) -> Checked:
+    """Try points of a command, and print those that fail.
 
     Args:
-        names: of scenarios.
+        name: of a scenario.
         kinds: of faults.
         points: how many, spread evenly; None for all.
         place: a directory for inputs and outputs.
     """
-    share = None if points is None else points / len(names)
-    for name in names:
-        scenario, inputs, out = SCENARIOS[name], place / name / "inputs", place / name / "out"
-        inputs.mkdir(parents=True)
-        out.mkdir()
-        scenario.prepare(inputs)
-        arguments = scenario.arguments(inputs, out)
-        whole = run(arguments, out)
-        if whole.status:
-            yield name, f"fails without a fault: {whole.words[-600:]}"
-            continue
-        expected = contents(out)
-        everything = [(at, kind) for at in range(1, whole.events + 1) for kind in kinds]
-        step = 1 if share is None else max(1.0, len(everything) / share)
-        chosen = [everything[int(place * step)] for place in range(int(len(everything) / step))]
+    scenario, inputs, out = SCENARIOS[name], place / name / "inputs", place / name / "out"
+    inputs.mkdir(parents=True)
+    out.mkdir()
+    scenario.prepare(inputs)
+    arguments = scenario.arguments(inputs, out)
+    whole = run(scenario, arguments, out)
+    if whole.status:
+        raise SystemExit(f"{name} fails without a fault: {whole.words[-1500:]}")
+    expected, failures = contents(out), {}
+    everything = [(at, kind) for at in range(1, whole.events + 1) for kind in kinds]
+    step = 1 if points is None else max(1.0, len(everything) / points)
+    chosen = [everything[int(place * step)] for place in range(int(len(everything) / step))]
+    random.Random(0).shuffle(chosen)  # those of a call that is stopped are spread evenly too
+    tried = 0
+    try:
         for at, kind in chosen:
-            if wrong := point(arguments, out, at, kind, expected):
-                yield f"{name}, {kind} at event {at}", wrong
-        print(f"{name}: {whole.events} events, {len(chosen)} of {len(everything)} points tried", flush=True)
+            if wrong := point(scenario, arguments, out, at, kind, expected):
+                failures[f"{kind} at event {at}"] = wrong
+                print(f"{name}, {kind} at event {at}: {wrong}", flush=True)
+            tried += 1
+    except KeyboardInterrupt:
+        print("stopped; the rest was not tried")
+    print(f"{name}: {whole.events} events, {tried} of {len(everything)} points tried", flush=True)
+    return Checked(name, whole.events, tried, tried == len(chosen), failures)
 
 
 def warm_up() -> None:
@@ -349,6 +455,7 @@ def warm_up() -> None:
     import transformers  # noqa: F401
 
     import ifuvit.commands.evaluate
+    import ifuvit.commands.experiment
     import ifuvit.commands.generate
     import ifuvit.commands.make_standin
     import ifuvit.commands.prepare
@@ -356,6 +463,8 @@ def warm_up() -> None:
     import ifuvit.commands.train
     import ifuvit.data.prepare
     import ifuvit.evaluation.run
+    import ifuvit.experiments.run
+    import ifuvit.metrics.distances.feature_networks
     import ifuvit.pipeline
     import ifuvit.reporting.run_page
     import ifuvit.standins.autoencoder
@@ -370,13 +479,25 @@ def main() -> None:
     parser.add_argument("commands", nargs="*", choices=[*SCENARIOS, []], help="default: all")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--points", type=int, help="default: all")
+    parser.add_argument("--out", type=Path, help="a JSON file for the results, written after every command")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the results so far are written first
     warm_up()
-    failures = 0
+    from ifuvit.utils.files import manifest, now, write_json
+
+    started, names, done = now(), options.commands or list(SCENARIOS), []
+    share = options.points and max(1, options.points // len(names))
     with tempfile.TemporaryDirectory() as place:
-        for where, wrong in check(options.commands or list(SCENARIOS), options.kinds, options.points, Path(place)):
-            failures += 1
-            print(f"{where}: {wrong}", flush=True)
+        for name in names:
+            done.append(check(name, options.kinds, share, Path(place)))
+            if options.out:
+                facts = {"points": sum(one.points for one in done), "commands": [asdict(one) for one in done]}
+                facts["failures"] = sum(len(one.failures) for one in done)
+                settings = {"commands": names, "kinds": list(options.kinds), "points": options.points}
+                write_json(options.out, manifest("tools/file_faults.py", settings, started=started, **facts))
+            if not done[-1].complete:
+                break
+    failures = sum(len(one.failures) for one in done)
     sys.exit(f"{failures} points fail" if failures else 0)
 
 

@@ -1,22 +1,31 @@
 """Plausible mistakes in the arithmetic, and the tests that must die of them.
 
-    python tools/mutants.py                    apply each in turn to a copy of the sources, and run its tests
-    python tools/mutants.py model/ ema         those whose file or name has one of these words
-    python tools/mutants.py --check            only whether every one can still be applied
+    python tools/mutants.py                     apply each in turn to a copy of the sources, and run its tests
+    python tools/mutants.py --out RESULT.json   and keep what became of each, next to what an earlier call has tried
+    python tools/mutants.py model/ ema          those whose file or name has one of these words
+    python tools/mutants.py --check             only whether every one can still be applied
 
-A mutant that survives names a gap in the tests. Takes about 20 s of one core a mutant.
+A mutant that survives names a gap in the tests, which must pass without one. Every run is a fork of one process that has
+imported the libraries; a mutant takes about 5 s of one core.
 """
 
 import argparse
+import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
+SECONDS = 900
+"""After which a mutant's tests count as hanging, and the mutant as dead."""
 
 
 class Mutant(NamedTuple):
@@ -39,18 +48,18 @@ MUTANTS = [
         "model/test_uvit.py",
         (
             "image-only skips are zero",
-            "x = self._run(self.out_blocks[index], x, skips.pop(), **alone)",
-            "x = self._run(self.out_blocks[index], x, 0 * skips.pop(), **alone)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=values)",
+            "x = self._run(self.out_blocks[index], x, 0 * skips.pop(), vector=alone, first_values=values)",
         ),
         (
             "image-only skips in the wrong order",
-            "x = self._run(self.out_blocks[index], x, skips.pop(), **alone)",
-            "x = self._run(self.out_blocks[index], x, skips.pop(0), **alone)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=values)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(0), vector=alone, first_values=values)",
         ),
         (
             "fused skips in the wrong order",
-            "x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask, **fused)",
-            "x = self._run(self.out_blocks[index], x, skips.pop(0), next(keys_values), mask, **fused)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(), next(keys_values), mask, fused, values)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(0), next(keys_values), mask, fused, values)",
         ),
         ("text without positions", "text = text + self.pos_embed[:, 1 : 1 + c.text_tokens]", "pass"),
         (
@@ -305,7 +314,7 @@ MUTANTS = [
         (
             "quick from pure noise",
             "sampling=SamplingSettings(steps=25, guidance_scale=2.0)",
-            'sampling=SamplingSettings(steps=25, guidance_scale=2.0, initial_latents="pure-noise")',
+            'sampling=SamplingSettings(steps=25, guidance_scale=2.0, initial_latents="noise")',
         ),
     ),
     *of(
@@ -314,7 +323,7 @@ MUTANTS = [
         (
             "the protocol's initial latents are dropped",
             "protocol.sampling.changed(guidance_scale=wanted.guidance_scale)",
-            'protocol.sampling.changed(guidance_scale=wanted.guidance_scale, initial_latents="pure-noise")',
+            'protocol.sampling.changed(guidance_scale=wanted.guidance_scale, initial_latents="noise")',
         ),
     ),
     *of(
@@ -334,63 +343,97 @@ MUTANTS = [
 ]
 
 
-def apply(mutant: Mutant, package: Path) -> None:
-    """Change a copy of the package. The text to change must be there, or the list has grown old."""
-    file = package / mutant.file
-    text = file.read_text()
-    if mutant.old not in text:
-        raise SystemExit(f"{mutant.file}: {mutant.name}: has no {mutant.old!r}")
-    file.write_text(text.replace(mutant.old, mutant.new, 1))
+def can_be_applied(mutant: Mutant) -> bool:
+    """Whether the text to change is there; else the list has grown old."""
+    return mutant.old in (ROOT / "src" / "ifuvit" / mutant.file).read_text()
 
 
-def survives(mutant: Mutant) -> bool:
-    """Whether the mutant's tests pass all the same."""
+def passes(tests: Sequence[str], mutant: Mutant) -> bool:
+    """Whether tests pass on a copy of the package with a mutant in it."""
     with tempfile.TemporaryDirectory() as place:
         package = Path(shutil.copytree(ROOT / "src" / "ifuvit", Path(place, "ifuvit")))
-        apply(mutant, package)
-        paths = [place, str(ROOT / "tests" / "support"), str(ROOT / "tools")]
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-m",
-            "not slow and not multiprocess",
-        ]
-        done = subprocess.run(
-            [*command, *(str(ROOT / "tests" / test) for test in mutant.tests)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
-            cwd=place,
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode not in (0, 1):  # no test found, or an error of pytest's own
-        raise SystemExit(f"{mutant.file}: {mutant.name}: {done.stdout[-2000:]}{done.stderr[-500:]}")
-    return done.returncode == 0
+        file = package / mutant.file
+        file.write_text(file.read_text().replace(mutant.old, mutant.new, 1))
+        words = Path(place, "words")
+        sys.stdout.flush()
+        if (child := os.fork()) == 0:
+            with open(words, "w") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            signal.alarm(SECONDS)
+            os._exit(_pytest(place, tests))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status not in (0, 1, -signal.SIGALRM):  # no test found, or an error of pytest's own
+            raise SystemExit(f"{mutant.name}: {' '.join(tests)}: {words.read_text()[-2000:]}")
+    return status == 0
+
+
+def _pytest(place: str, tests: Sequence[str]) -> int:
+    sys.path[:0] = paths = [place, str(ROOT / "tests" / "support"), str(ROOT / "tools")]
+    os.environ.update(PYTHONPATH=os.pathsep.join(paths))
+    os.chdir(place)
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not multiprocess"]
+    status = int(pytest.main([*options, *(str(ROOT / "tests" / test) for test in tests)]))
+    import ifuvit
+
+    assert Path(ifuvit.__file__).parent.parent == Path(place), "tests another package"
+    sys.stdout.flush()
+    return status
+
+
+def warm_up() -> None:
+    """Import what the tests do, but for the package itself."""
+    import accelerate  # noqa: F401
+    import diffusers.models.autoencoders.autoencoder_kl  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import torch
+    import transformers  # noqa: F401
+
+    assert "ifuvit" not in sys.modules
+    torch.set_num_threads(1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--out", type=Path, help="a JSON file for the results")
     options = parser.parse_args()
     chosen = [m for m in MUTANTS if not options.words or any(word in f"{m.file} {m.name}" for word in options.words)]
+    if stale := [f"{m.file}: {m.name}: has no {m.old!r}" for m in chosen if not can_be_applied(m)]:
+        sys.exit("\n".join(stale))
     if options.check:
-        for mutant in chosen:
-            text = (ROOT / "src" / "ifuvit" / mutant.file).read_text()
-            if mutant.old not in text:
-                sys.exit(f"{mutant.file}: {mutant.name}: has no {mutant.old!r}")
         print(f"{len(chosen)} mutants can be applied")
         return
-    alive = 0
-    for mutant in chosen:
-        alive += (lives := survives(mutant))
-        print(f"{'SURVIVES' if lives else 'dies'}: {mutant.file}: {mutant.name}", flush=True)
-    print(f"{len(chosen) - alive} of {len(chosen)} die")
-    sys.exit(bool(alive))
+    warm_up()
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rows = _earlier(options.out)
+    try:
+        for mutant in chosen:
+            dies = not passes(mutant.tests, mutant)
+            tried = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            rows[mutant.file, mutant.name] = {"file": mutant.file, "name": mutant.name, "dies": dies, "tried": tried}
+            print(f"{'dies' if dies else 'SURVIVES'}: {mutant.file}: {mutant.name}", flush=True)
+    except KeyboardInterrupt:
+        print("stopped; the rest was not tried")
+    dead = sum(bool(row["dies"]) for row in rows.values())
+    print(f"{dead} of {len(rows)} die")
+    if options.out:
+        from ifuvit.utils.files import manifest, write_json
+
+        facts = {"mutants": len(MUTANTS), "tried": len(rows), "die": dead, "which": list(rows.values())}
+        write_json(options.out, manifest("tools/mutants.py", {}, started=started, **facts))
+    sys.exit(dead < len(rows))
+
+
+def _earlier(out: Path | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """What an earlier call has tried of the mutants that there are."""
+    if out is None or not out.exists():
+        return {}
+    known = {(mutant.file, mutant.name) for mutant in MUTANTS}
+    rows = {(row["file"], row["name"]): row for row in json.loads(out.read_text())["which"]}
+    return {key: row for key, row in rows.items() if key in known}
 
 
 if __name__ == "__main__":

@@ -1093,6 +1093,9 @@ class TrainingEvaluation:
     guidance_scale: float
     steps: int
     """Of the solver."""
+    solver: str | None = None
+    initial_latents: str | None = None
+    """Which ones; None in logs of before they were recorded."""
     metrics: Metrics
 
 

@@ -28,17 +28,13 @@ REQUIRED = {
     "evaluate": [NOWHERE, f"--data={NOWHERE}", "--out=/dev/null/out.json"],
     "report": [NOWHERE, "--out=/dev/null/report.html"],
     "experiment": ["table1", "--out=/dev/null/out"],
-<<<<<<< HEAD
     "export diffusers": [NOWHERE, "/dev/null/out", "--license=other"],
     "export hub": [NOWHERE, "user/name", "--license=other"],
     "export onnx": [NOWHERE, "/dev/null/out"],
     "export torch": [NOWHERE, "/dev/null/out"],
     "export page": [NOWHERE, "/dev/null/out"],
-    "convert": ["uvit", NOWHERE, "/dev/null/out", "--heads=8"],
-=======
     "convert uvit": [NOWHERE, "/dev/null/out", "--heads=8"],
     "convert average": [NOWHERE, "/dev/null/out", "--width=0.1"],
->>>>>>> h-atlas
     "make-standin autoencoder": [f"--images={NOWHERE}", "--out=/dev/null/out"],
     "make-standin two-tower": [f"--scenes={NOWHERE}", "--out=/dev/null/out"],
     "make-standin counter": [f"--scenes={NOWHERE}", "--out=/dev/null/out"],
@@ -130,19 +126,11 @@ ALL = {name: (config, required) for name, config, required in commands()}
 
 def test_the_table_is_of_all_commands() -> None:
     """And it finds their options."""
-<<<<<<< HEAD
-    assert {"generate", "scenes", "prepare coco", "evaluate", "experiment", "convert"} <= set(ALL)
-    assert all(
-        len(options_of(config)) > 4
-        for name, (config, _) in ALL.items()
-        if name not in ("scenes", "report") and "export" not in name
-=======
     assert {"generate", "scenes", "prepare coco", "evaluate", "experiment", "convert uvit"} <= set(ALL)
     assert all(
         len(options_of(config)) > 4
         for name, (config, _) in ALL.items()
-        if name not in ("scenes", "report", "convert average")
->>>>>>> h-atlas
+        if name not in ("scenes", "report", "convert average") and "export" not in name
     )
     assert Option("--betas", ("FLOAT", "FLOAT")) in options_of(ALL["train openmoji-cross-intermediate"][0])
 

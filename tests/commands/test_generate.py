@@ -176,6 +176,10 @@ def test_long_prompts_give_a_warning_on_one_line(model, tmp_path, capsys):
     assert capsys.readouterr().err == (
         "ifuvit: warning: 2 of 3 prompts are longer than the text encoder's 8 tokens: their ends are ignored\n"
     )
+    draw(model, tmp_path / "out", "a bus", "--negative-prompt", long)
+    assert capsys.readouterr().err == (
+        "ifuvit: warning: 1 of 1 negative prompts are longer than the text encoder's 8 tokens: their ends are ignored\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,12 @@ def test_columns_that_cannot_be_guessed(tmp_path):
     assert (shade(only), only.captions) == (1, ("a",))
 
 
+def test_a_configuration_of_a_file_is_refused(tmp_path):
+    path = webdataset(tmp_path / "0.tar", {"a": {"png": png(1), "txt": b"one"}})
+    with pytest.raises(InputError, match=r"--name snow: is for a data set of the hub; .*0.tar is a file"):
+        read_dataset([path], name="snow")
+
+
 def test_what_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_dataset([str(tmp_path / "absent.parquet")])

@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +130,22 @@ def test_stochastic_solver_samples_the_data():
 
 
 @pytest.mark.parametrize("solver", DDPM.solvers)
+def test_the_network_sees_the_noise_itself_first(solver):
+    """Whatever a solver keeps its state in, at n = 1000 the state is the noise."""
+    inputs = []
+
+    class Data(GaussianData):
+        def guided(self, latents: Tensor, *arguments: Any, **options: Any) -> Tensor:
+            inputs.append(latents)
+            return super().guided(latents, *arguments, **options)
+
+    noise = initial_noise((1, 4, 4), 0, [0, 1])
+    settings = {"num_inference_steps": 5, "solver": solver, "generators": image_generators(0, [0, 1])}
+    sample(Data(torch.ones(1)), noise, None, None, **settings)
+    assert torch.allclose(inputs[0], noise, rtol=1e-4)
+
+
+@pytest.mark.parametrize("solver", DDPM.solvers)
 def test_an_image_does_not_depend_on_its_batch(solver):
     data, shape = GaussianData(torch.full((1,), 0.7)), (1, 4, 4)
 
@@ -161,6 +178,14 @@ def test_initial_noise_depends_on_seed_and_index_alone():
 
 
 FIRST_NOISE = [1.1176220178604126, -1.3871248960494995]
+
+
+def test_a_stochastic_solver_has_a_random_stream_of_its_own():
+    seeds = [generator.initial_seed() for generator in image_generators(0, [0, 1])]
+    assert seeds[0] == 4143496759297204775 != seeds[1]  # the bits of this version, as above
+    of_the_noise = np.random.Generator(np.random.PCG64(np.random.SeedSequence((0, 0, 0))))
+    assert torch.equal(initial_noise((2,), 0, [0])[0], torch.from_numpy(of_the_noise.standard_normal(2, np.float32)))
+    assert seeds[0] != np.random.Generator(np.random.PCG64(np.random.SeedSequence((0, 0, 0)))).integers(2**63 - 1)
 
 
 def test_grid_of_the_paper():

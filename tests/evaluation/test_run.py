@@ -261,6 +261,13 @@ def test_a_new_evaluator_is_a_file_and_a_line(generated, tmp_path):
         (["--guidance-scale", "nan"], "guidance-scale nan"),
         (["--count-prompts", "cars=3"], "--count-prompts cars=3"),
         (["--weights", "inception.pth"], "--weights inception.pth: give NAME=PATH"),
+        (
+            ["--weights", "foo=bar"],
+            "--weights foo=bar: foo is no network of the protocol quick, which uses effnet-lite0",
+        ),
+        (["--weights", "clip=bar"], "--weights clip=bar: clip is no network of the protocol quick"),
+        (["--weights", "two-tower=a", "two-tower=b"], "--weights two-tower=b: two-tower is given twice"),
+        (["--weights", "two-tower="], "--weights two-tower=: give NAME=PATH"),
         (["--protocol", "paper"], "inception: no weights"),
         (["--counter", "nowhere"], "no counter 'nowhere'"),
         (["--solver", "magic"], "--solver"),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from ifuvit.standins.fit import Fit, rise_and_fall, warmup_cosine
+from ifuvit.training.checkpoint import path_of
 from ifuvit.training.ema import EMA
 from ifuvit.utils.errors import InputError
 
@@ -42,8 +44,8 @@ def make(network: nn.Module | None = None, *, rate=0.1, warmup=4, steps=20, loss
 
 
 def resumable(out, **changes) -> Fit:
-    network = nn.Linear(3, 1)
     torch.manual_seed(1)
+    network = nn.Linear(3, 1)
     nn.init.normal_(network.weight)
     return make(network, out=out, ema=EMA(network, 0.9, ramp=True), checkpoint_minutes=1e-9, **changes)
 
@@ -165,6 +167,15 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert torch.equal(whole.network.weight, resumed.network.weight)
     assert torch.equal(whole.ema.average[0], resumed.ema.average[0])
     assert [line["loss"] for line in whole.lines[7:]] == [line["loss"] for line in resumed.lines]
+
+
+def test_checkpoints_that_a_fault_left_are_deleted(tmp_path):
+    fit = resumable(tmp_path, steps=3)
+    fit.run()
+    newest = path_of(tmp_path, 3)
+    shutil.copytree(newest, path_of(tmp_path, 1))
+    resumable(tmp_path, steps=3).resume()
+    assert [path.name for path in sorted(newest.parent.iterdir())] == ["step-00000002", "step-00000003"]
 
 
 def test_a_signal_ends_it_after_a_checkpoint(tmp_path, capsys):

@@ -123,6 +123,26 @@ def test_the_sample_grid_of_the_last_checkpoint_is_made(data, tmp_path, monkeypa
     assert len(drawn) == 3
 
 
+def test_the_log_is_on_the_disk_before_the_checkpoint(data, tmp_path, monkeypatch):
+    """A power cut keeps what was synced alone: a run that resumes at a step has what was logged up to there."""
+    synced, kept, replace = {}, [], os.replace
+
+    def sync(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.name == "metrics.jsonl":
+            synced["log"] = path.read_bytes()
+
+    def name(source, destination):
+        if Path(destination).name.startswith("step-"):
+            kept.append(synced.get("log"))
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", name)
+    train(tiny(data, tmp_path / "run", steps=12, log_every=3))
+    assert [[json.loads(line)["step"] for line in log.splitlines()] for log in kept] == [[3, 6], [3, 6, 9, 12]]
+
+
 # What cannot be seen is not absent.
 
 

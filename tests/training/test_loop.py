@@ -27,12 +27,8 @@ from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
-<<<<<<< HEAD
 from ifuvit.reporting import run_page
-from ifuvit.training import checkpoint, setup
-=======
 from ifuvit.training import checkpoint, power_ema, setup
->>>>>>> h-atlas
 from ifuvit.training.config import AdamW, Muon, ScheduleConfig, default_config, learning_rate_at
 from ifuvit.training.distributed import check_launch
 from ifuvit.training.inputs import split
@@ -545,6 +541,7 @@ def test_evaluation_is_logged_and_changes_no_weight(judged_data, brightness, tmp
     for line in lines:
         said = line["evaluation"]
         assert (said["images"], said["guidance_scale"], said["steps"]) == (5, 2.0, 2)
+        assert (said["solver"], said["initial_latents"]) == ("dpm++", "data-mean")
         assert [metric["name"] for metric in said["metrics"]] == ["brightness", "words"]
     values = [line["evaluation"]["metrics"][0]["value"] for line in lines]
     assert len(set(values)) == 3  # of three different averages
@@ -612,6 +609,8 @@ def test_one_line_for_evaluations_that_cannot_be(judged_data, brightness, data, 
         tiny(data, tmp_path / "run", evaluate_images=0)
     with pytest.raises(InputError, match="--evaluate-weights x.pth: give NAME=PATH"):
         tiny(data, tmp_path / "run", evaluate_weights=("x.pth",))
+    with pytest.raises(InputError, match="--evaluate-weights clip=x: clip is no network of the protocol quick"):
+        tiny(data, tmp_path / "run", evaluate_weights=("clip=x",))
     with pytest.raises(InputError, match="6 usable images, fewer than the 7"):
         run(judged(judged_data, tmp_path / "few", evaluate_images=7))
     with pytest.raises(InputError, match="no such directory of images with captions"):

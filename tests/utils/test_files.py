@@ -215,6 +215,7 @@ def test_everything_is_on_the_disk_before_it_takes_its_name(
     named = events.index(("name", "step"))
     before = events[:named]
     assert {("sync", "model"), ("sync", "inner"), ("sync", "state.json"), ("sync", path.name)} <= set(before)
+    assert again or before[0] == ("sync", tmp_path.name)  # the entry of the new directory "run"
     assert before.index(("sync", "model")) < before.index(("sync", "inner")) < before.index(("sync", path.name))
     assert events[named + 1 :] == [("sync", "run"), *[("remove", ".old")] * again]
 
@@ -306,5 +307,28 @@ def test_manifest(tmp_path: Path) -> None:
     assert manifest["inputs"] == {"features": "abc"}
     assert manifest["started"] == started <= manifest["finished"]
     assert started.endswith("+00:00")  # UTC
-    assert manifest["ifuvit_version"] == files.package_version()
+    assert manifest["ifuvit_version"].split("+")[0] == files.package_version()
     assert set(manifest["machine"]) == {"platform", "processor", "cpus", "python"}
+
+
+def test_results_of_a_checkout_tell_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "src" / "ifuvit" / "utils"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(files, "__file__", str(package / "files.py"))
+
+    def told() -> str:
+        files.source_version.cache_clear()
+        return files.manifest("train", {}, started=files.now())["ifuvit_version"]
+
+    try:
+        assert told() == files.package_version()
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+        (package / "files.py").write_text("1\n")
+        for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
+            subprocess.run([*git, *command], check=True)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+        assert told() == f"{files.package_version()}+{commit[:12]}"
+        (package / "files.py").write_text("2\n")
+        assert told() == f"{files.package_version()}+{commit[:12]}.dirty"
+    finally:
+        files.source_version.cache_clear()

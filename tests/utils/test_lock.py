@@ -112,14 +112,19 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
         "kept/.parts.abcd1234.old/new",  # its successor is there
         "kept/parts/new",
         "other/.lock",  # somebody else's, at work
+        "dead/.lock",
+        "dead/.model.abcd1234.tmp",
         "other/.model.abcd1234.tmp",
         ".git/.index.abcd1234.tmp",
         ".notes.old",
         "mine.abcd1234.tmp",
     ):
         write_text(run / name, name)
-    with lock(run, inside=True):
-        left = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    assert files.fcntl is not None
+    with open(run / "other" / ".lock") as held:
+        files.fcntl.flock(held, files.fcntl.LOCK_EX)
+        with lock(run, inside=True):
+            left = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
     assert left == sorted(
         [
             ".git/.index.abcd1234.tmp",

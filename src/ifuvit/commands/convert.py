@@ -75,12 +75,11 @@ def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     config = parse(CONFIG, arguments, prog="ifuvit convert")
     if isinstance(config, ConvertUViTConfig):
-        _convert_uvit(config)
-    else:
-        _convert_average(config)
+        return _convert_uvit(config)
+    return _convert_average(config)
 
 
-def _convert_uvit(config: ConvertUViTConfig) -> None:
+def _convert_uvit(config: ConvertUViTConfig) -> dict[str, Any]:
     started, out = now(), OutputDirectory(config.out, "convert")
     out.earlier()
 
@@ -115,3 +114,21 @@ def _convert_uvit(config: ConvertUViTConfig) -> None:
         f"tokens of width {c.text_width}"
     )
     return {"out": config.out, "parameters": parameters}
+
+
+def _convert_average(config: ConvertAverageConfig) -> dict[str, Any]:
+    started, out = now(), OutputDirectory(config.out, "convert")
+    out.earlier()
+
+    from ifuvit.pipeline import Pipeline
+    from ifuvit.training.power_ema import reconstruct
+
+    weights, step = reconstruct(config.run, config.width, config.step)
+    pipeline = Pipeline.from_pretrained(config.run)
+    own = pipeline.model.state_dict()
+    pipeline.model.load_state_dict({name: weights[name] for name in own})
+    with out.replace() as directory:
+        pipeline.save_pretrained(directory)
+        write_manifest(directory, "convert", to_dict(config), started=started, step=step)
+    print(f"{config.out}: weights of step {step} averaged over a width of {config.width:g}")
+    return {"out": config.out, "step": step}

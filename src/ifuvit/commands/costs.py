@@ -32,8 +32,6 @@ class CostsConfig:
     """Images of that step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of that step; bf16 is autocast with fp32 weights."""
-<<<<<<< HEAD
-=======
     gpus: tuple[Positive[int], ...] = ()
     """Also tell memory and days of a training on so many GPUs, such as 1 8 64, with batch size and precision as above. This counts
     a step for each, which takes seconds, and minutes for models of a billion parameters."""
@@ -41,9 +39,6 @@ class CostsConfig:
     """Steps of that training."""
     tflops: Positive[float] = ASSUMED_TFLOPS
     """What each GPU is assumed to do: TFLOP/s of training, without loss by communication."""
-    json: bool = False
-    """Print JSON."""
->>>>>>> h-atlas
 
     def __post_init__(self) -> None:
         check(self)
@@ -106,12 +101,9 @@ def main(arguments: list[str]) -> dict[str, Any]:
         from ifuvit.benchmarks.memory import memory_table
 
         print("", *memory_table(costs), sep="\n")
-<<<<<<< HEAD
-    return costs
-=======
     if config.gpus:
         from ifuvit.benchmarks.memory import gpus_table
 
         assumed = f"{config.steps:,} steps at an assumed {config.tflops:g} TFLOP/s a GPU, without loss by communication"
         print("", *gpus_table(costs, assumed), sep="\n")
->>>>>>> h-atlas
+    return costs

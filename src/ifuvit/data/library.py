@@ -51,6 +51,8 @@ def read_dataset(
         raise InputError(f"{packed[0]}: a compressed archive; unpack it to a plain .tar (gunzip) first")
     suffixes = {Path(source).suffix.lower() for source in sources}
     if len(suffixes) == 1 and (reader := READERS.get(suffixes.pop())):
+        if name is not None:
+            raise InputError(f"--name {name}: is for a data set of the hub; {sources[0]} is a file")
         images = reader(stored_files(sources), CAPTION_COLUMNS, image_column, caption_column)
         images = images[_slice(split, len(images))]
         if not images:

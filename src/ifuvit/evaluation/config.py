@@ -12,7 +12,6 @@ from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.evaluators import EVALUATORS
 from ifuvit.evaluation.protocols import Protocol, protocols
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
-from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import Positive, check
 from ifuvit.utils.errors import InputError
 
@@ -117,7 +116,7 @@ class EvaluateConfig:
             raise InputError(f"--write-statistics: protocol {self.protocol} has several feature networks")
         if self.images_dir is not None and self.several:
             raise InputError("--images-dir is for one model at one guidance scale; several are kept under --out")
-        read_weights(self.weights)
+        protocols[self.protocol].weights(self.weights)
         for point in self.points() if self.targets and self.out else (self,):
             point.resolved_protocol()  # refuses impossible values
 

@@ -156,13 +156,14 @@ def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: 
 
     # Written first too, so that after an interruption the directory is recognized as an output of generate.
     write_manifest(complete=False)
-    unique = list(dict.fromkeys(prompts))
-    if truncated := pipeline.text_encoder.tokenize(unique).truncated:
-        print(
-            f"ifuvit: warning: {truncated} of {len(unique)} prompts are longer than the text encoder's "
-            f"{pipeline.text_encoder.max_tokens} tokens: their ends are ignored",
-            file=sys.stderr,
-        )
+    negative = [] if config.negative_prompt is None else [config.negative_prompt]
+    for what, texts in (("prompts", list(dict.fromkeys(prompts))), ("negative prompts", negative)):
+        if truncated := pipeline.text_encoder.tokenize(texts).truncated:
+            print(
+                f"ifuvit: warning: {truncated} of {len(texts)} {what} are longer than the text encoder's "
+                f"{pipeline.text_encoder.max_tokens} tokens: their ends are ignored",
+                file=sys.stderr,
+            )
     generator, files = partial(pipeline, negative_prompt=config.negative_prompt), [out / name for name in names]
     facts = {
         "model": config.model,

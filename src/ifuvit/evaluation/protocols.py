@@ -4,7 +4,7 @@ A result carries all of these fields. Where one is changed (`ifuvit evaluate --n
 protocol says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -56,6 +56,30 @@ class Protocol:
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must not be negative")
         _ = self.count_sampling  # refuses an impossible scale
+
+    def weights(self, items: Sequence[str], *, option: str = "--weights") -> dict[str, str]:
+        """Where the weights of this protocol's networks lie, by the networks' names.
+
+        Args:
+            items: texts like "inception=FILE.pth".
+            option: where they were given, for the error.
+
+        Raises:
+            InputError: one is of another form, or of a network that the protocol does not use, or given twice.
+        """
+        known, found = dict.fromkeys((*self.networks, *self.alignment)), {}
+        for item in items:
+            name, _, path = item.partition("=")
+            if not name or not path:
+                raise InputError(f"{option} {item}: give NAME=PATH, as inception=pt_inception-2015-12-05-6726825d.pth")
+            if name not in known:
+                raise InputError(
+                    f"{option} {item}: {name} is no network of the protocol {self.name}, which uses {', '.join(known)}"
+                )
+            if name in found:
+                raise InputError(f"{option} {item}: {name} is given twice")
+            found[name] = path
+        return found
 
     @property
     def count_sampling(self) -> SamplingSettings:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ifuvit.evaluation.config import EvaluateConfig
 from ifuvit.evaluation.evaluators import find_evaluator
-from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import lock, manifest, now
@@ -109,7 +108,7 @@ def setup_of(config: EvaluateConfig) -> "Setup":
         protocol=protocol,
         reference=None if config.data is None else ReferenceImages.open(config.data, split=protocol.split),
         device=device if config.device == "auto" else find_device(config.device),
-        weights=read_weights(config.weights),
+        weights=protocol.weights(config.weights),
         statistics=config.statistics,
         cache=config.cache,
         counters=config.counter,
@@ -142,10 +141,11 @@ def _evaluator_facts(config: EvaluateConfig) -> Mapping[str, Mapping[str, Any]]:
 
     from ifuvit.evaluation.evaluators.base import Setup
 
+    protocol = config.resolved_protocol()
     setup = Setup(
-        protocol=config.resolved_protocol(),
+        protocol=protocol,
         device=torch.device("cpu"),
-        weights=read_weights(config.weights),
+        weights=protocol.weights(config.weights),
         statistics=config.statistics,
         counters=config.counter,
         detector=config.detector,

@@ -423,17 +423,12 @@ class IFUViT(nn.Module):
         image = self.encode_image(latents, timesteps)
         if isinstance(guidance_scale, (int, float)) and guidance_scale == 1:
             return self.fuse(image, text)
-<<<<<<< HEAD
-        count = latents.shape[0]  # neither `len` nor `chunk`: an exported graph would have this batch alone
-        both = self.fuse(image.twice(), text.concatenated(null_text.expand(count)))
-        conditional, null = both[:count], both[count:]
-=======
         if self.config.path_drop:
             conditional, null = self.fuse(image, text), self.skip_text(image)
         else:
-            both = text.concatenated(null_text.expand(len(latents)))
-            conditional, null = self.fuse(image.twice(), both).chunk(2)
->>>>>>> h-atlas
+            count = latents.shape[0]  # neither `len` nor `chunk`: an exported graph would have this batch alone
+            both = self.fuse(image.twice(), text.concatenated(null_text.expand(count)))
+            conditional, null = both[:count], both[count:]
         if isinstance(guidance_scale, Tensor):
             guidance_scale = guidance_scale.view(-1, 1, 1, 1)
         return null + guidance_scale * (conditional - null)

@@ -17,11 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ifuvit.training.checkpoint import gather, read_newest, restore, write
+from ifuvit.training.checkpoint import gather, prune, read_newest, restore, write
 from ifuvit.training.distributed import Stop, graceful_shutdown
 from ifuvit.training.ema import EMA
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import reading
+
+KEEP = 2
+"""Checkpoints of a run that stay."""
 
 
 def warmup_cosine(position: float, *, warmup: float, end: float = 1.0, floor: float = 0.0) -> float:
@@ -84,6 +87,7 @@ class Fit:
             restore(checkpoint, self.network, self.ema, list(self.optimizers))
             with reading(self.out):
                 self.step, self.seconds = int(checkpoint.state["step"]), float(checkpoint.state["seconds"])
+            prune(self.out, self.step, keep=KEEP)  # a fault after the last checkpoint may have left older ones
             print(f"resuming from step {self.step}", file=sys.stderr)
 
     def run(self) -> None:
@@ -158,7 +162,7 @@ class Fit:
     def _save(self, run: Path) -> None:
         assert self.ema is not None
         state = {"step": self.step, "seconds": self.seconds}
-        write(run, self.step, gather(self.network, self.ema, list(self.optimizers), state), keep=2)
+        write(run, self.step, gather(self.network, self.ema, list(self.optimizers), state), keep=KEEP)
 
 
 def _end(number: int, step: int) -> None:

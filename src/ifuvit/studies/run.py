@@ -38,6 +38,7 @@ from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
     OutputDirectory,
     atomic_directory,
+    lock,
     manifest,
     now,
     write_manifest,
@@ -54,8 +55,13 @@ def make(config: StudyMakeConfig) -> Study:
     """Make a study in `config.out`.
 
     Raises:
-        InputError: images that are missing or broken, or a directory that cannot be written.
+        InputError: images that are missing or broken, or a directory that cannot be written, or that another process writes.
     """
+    with lock(config.out):
+        return _make(config)
+
+
+def _make(config: StudyMakeConfig) -> Study:
     started = now()
     OutputDirectory(config.out, MAKE).earlier()
     if (config.out / DATABASE).exists():
@@ -318,7 +324,8 @@ def serve(config: StudyServeConfig, *, say: Callable[[str], None]) -> None:
         say: called with what the owner should know, when the server listens.
 
     Raises:
-        InputError: no study, packages that are missing, a port that is taken, or no address to give to raters.
+        InputError: no study, one that another process serves, packages that are missing, a port that is taken, or no address
+            to give to raters.
     """
     try:
         from ifuvit.studies.connections import run
@@ -346,7 +353,8 @@ def serve(config: StudyServeConfig, *, say: Callable[[str], None]) -> None:
         say("others can reach this server; links and answers travel unencrypted unless a proxy encrypts them")
     elif config.url is None:
         say("only this machine can reach it; for colleagues in the same network give --host 0.0.0.0")
-    run(app, listening)
+    with lock(config.study / DATABASE, flag="study"):
+        run(app, listening)
 
 
 def address(host: str) -> str:

@@ -35,6 +35,7 @@ from ifuvit.utils.files import (
     is_full_disk,
     is_present,
     read_json,
+    sync_file,
     verify_checksums,
     write_checksums,
     write_json,
@@ -327,7 +328,8 @@ def full_disk_as_error(run: Path, step: Callable[[], int]) -> Iterator[None]:
 
 
 def write(run: Path, step: int, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write a checkpoint, then `prune`: while one is written, its predecessor is still there.
+    """Write a checkpoint, then `prune`: while one is written, its predecessor is still there. The run's log up to here is on
+    the disk before.
 
     Raises:
         InputError: weights that are not finite.
@@ -337,6 +339,8 @@ def write(run: Path, step: int, checkpoint: Checkpoint, *, keep: int) -> Path:
     for name, tensor in checkpoint.model.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{run}: {name} is not finite after step {step}; training has diverged; {last_good(run)}")
+    if is_present(log := run / "metrics.jsonl"):
+        sync_file(log)
     parts = {"model": checkpoint.model, "ema": checkpoint.ema, "optimizer": checkpoint.optimizer}
     with atomic_directory(path_of(run, step)) as temporary:
         for name, tensors in parts.items():

@@ -13,10 +13,11 @@ import tyro
 
 from ifuvit.diffusion.objective import DDPM, OBJECTIVES, AnyObjective, Flow
 from ifuvit.diffusion.settings import SamplingSettings
+from ifuvit.evaluation.protocols import protocols
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.shipped import find
-from ifuvit.utils.command_line import Inline, Prompt, read_weights
+from ifuvit.utils.command_line import Inline, Prompt
 from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, from_dict, set_fields
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_object
@@ -268,7 +269,7 @@ class EvaluationConfig(_Section):
             raise InputError(
                 f"evaluate_every={self.evaluate_every}: requires --evaluate-data, reference images with captions"
             )
-        read_weights(self.evaluate_weights, option="--evaluate-weights")
+        protocols[self.evaluate_protocol].weights(self.evaluate_weights, option="--evaluate-weights")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ from ifuvit.evaluation.targets import ImageDecoder, Target
 from ifuvit.metrics.counting.skills import skill_metrics
 from ifuvit.results import TrainingEvaluation
 from ifuvit.training.config import TrainConfig
-from ifuvit.utils.command_line import read_weights
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 
@@ -66,7 +65,7 @@ class Evaluation:
             protocol=self.protocol,
             reference=real,
             device=pipeline.device,
-            weights=read_weights(wanted.evaluate_weights),
+            weights=protocol.weights(wanted.evaluate_weights),
             processes=processes,
         )
         names = (*EVALUATORS_WHILE_TRAINING, *(["counts"] if counted else []))
@@ -105,6 +104,8 @@ class Evaluation:
                 images=self.protocol.num_images,
                 guidance_scale=self.protocol.sampling.guidance_scale,
                 steps=self.protocol.sampling.steps,
+                solver=self.pipeline.objective.resolve_solver(self.protocol.sampling.solver),
+                initial_latents=self.protocol.sampling.initial_latents,
                 metrics=(*found.metrics, *skill_metrics(found.objects)),
             )
         )

@@ -341,11 +341,7 @@ class Run:
         """Metrics of images from the averaged weights."""
         assert self.evaluation is not None
         average = checkpoint.gather_average(self.model, self.ema, everywhere=True)
-<<<<<<< HEAD
-        self.evaluation.pipeline.model.load_state_dict(self._without_adapters(average))
-=======
-        self.evaluation.pipeline.model.load_state_dict(exported(average))
->>>>>>> h-atlas
+        self.evaluation.pipeline.model.load_state_dict(self._without_adapters(exported(average)))
         self._report({"evaluation": self.evaluation.measure()})
 
     def save(self) -> None:
@@ -368,11 +364,7 @@ class Run:
 
         average = checkpoint.gather_average(self.model, self.ema)
         if self.is_main and self.pipeline is not None:
-<<<<<<< HEAD
-            self.pipeline.model.load_state_dict(self._without_adapters(average))
-=======
-            self.pipeline.model.load_state_dict(exported(average))
->>>>>>> h-atlas
+            self.pipeline.model.load_state_dict(self._without_adapters(exported(average)))
             prompts = [prompt for prompt in self.config.samples.sample_prompts for _ in range(2)]
             images = self.pipeline(prompts, num_inference_steps=25, seed=0)
             with atomic_path(self._grid) as path:
@@ -498,11 +490,7 @@ class Run:
         if start.lora is not None:
             write_adapter(self.config.out / "adapter", average, base=str(start.init_from), **start.lora)
         model = IFUViT(self.recipe.model)
-<<<<<<< HEAD
-        model.load_state_dict(self._without_adapters(average))
-=======
-        model.load_state_dict(exported(average))
->>>>>>> h-atlas
+        model.load_state_dict(self._without_adapters(exported(average)))
         write_pipeline(
             self.config.out / "pipeline",
             model=model.eval(),

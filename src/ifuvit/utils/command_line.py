@@ -123,22 +123,6 @@ def check_word(word: str, known: Iterable[str], *, what: str) -> None:
         raise InputError(f"unknown {what} {word!r}; {hint}")
 
 
-def read_weights(items: Sequence[str], *, option: str = "--weights") -> dict[str, str]:
-    """Where the weights of networks lie, by the networks' names.
-
-    Args:
-        items: texts like "inception=FILE.pth".
-        option: where they were given, for the error.
-
-    Raises:
-        InputError: one is of another form.
-    """
-    for item in items:
-        if "=" not in item:
-            raise InputError(f"{option} {item}: give NAME=PATH, as inception=pt_inception-2015-12-05-6726825d.pth")
-    return dict(item.split("=", 1) for item in items)
-
-
 def completion(commands: Mapping[str, Any], arguments: Sequence[str]) -> None:
     """tyro's own options, of which `--tyro-print-completion SHELL` prints a completion script for all commands.
 

@@ -1,6 +1,7 @@
 """Output: files and directories that appear whole or not at all, the directory a command writes, its lock, and its manifest."""
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import platform
 import re
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,10 +36,21 @@ def _temporary_file(**place: Any) -> str:
     return name
 
 
+def _make_directories(path: Path) -> list[Path]:
+    """Make a directory and those above it, on the disk; those that were not there, from the top."""
+    made = []
+    for place in reversed([path, *path.parents]):
+        if not place.exists():
+            place.mkdir(exist_ok=True)
+            made.append(place)
+            _sync_directory(place.parent)
+    return made
+
+
 def _begin(path: Path, create: Callable[..., str]) -> Path:
     """Make the directories above `path`, and a temporary next to it: its name is random, and nothing had it before."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_directories(path.parent)
         return Path(create(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     except (FileExistsError, FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: cannot be written; {path.parent} is not a directory that takes files") from None
@@ -60,8 +73,13 @@ def _finish(path: Path, private: tuple[str, ...] = (), *, sync: bool = True) -> 
     else:
         path.chmod(0o666 & ~umask)
         if sync:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Put what was written to a file on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_directory(path: Path) -> None:
@@ -304,6 +322,20 @@ def package_version() -> str:
         return "unknown"
 
 
+@functools.cache
+def source_version() -> str:
+    """`package_version`, and of a checkout the commit behind it: "0.1.0+1a2b3c4d5e6f", "….dirty" with changes of its own."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return package_version()
+    described = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        commit = subprocess.run(described, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or not allowed to read there
+        return package_version()
+    return f"{package_version()}+{commit}"
+
+
 def manifest(command: str, config: Mapping[str, Any], *, started: str, **facts: Any) -> dict[str, Any]:
     """What made a result, from what, when and on which machine, as JSON values.
 
@@ -315,7 +347,7 @@ def manifest(command: str, config: Mapping[str, Any], *, started: str, **facts: 
     """
     return {
         "command": command,
-        "ifuvit_version": package_version(),
+        "ifuvit_version": source_version(),
         "config": dict(config),
         **facts,
         "started": started,
@@ -388,10 +420,7 @@ def lock(path: Path, *, inside: bool = False, flag: str = "--out") -> Iterator[N
     file = path / name if inside else path.with_name(f".{path.name}{name}")
     made = []
     try:
-        for place in reversed([file.parent, *file.parent.parents]):
-            if not place.exists():
-                place.mkdir(exist_ok=True)
-                made.append(place)
+        made = _make_directories(file.parent)
         descriptor = _acquire(file, f"{flag} {path}")
     except OSError as error:
         raise InputError(f"{flag} {path}: cannot be written ({error.strerror}); give another place") from None
@@ -433,11 +462,29 @@ def _acquire(file: Path, what: str) -> int:
             raise
 
 
+def _remove_lock(file: Path) -> bool:
+    """Remove the lock file of a dead process. Returns whether it was one's: nobody has the lock."""
+    assert fcntl is not None
+    try:
+        descriptor = os.open(file, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
+    except OSError:  # somebody has it, or nobody can tell
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def _remove_rests(directory: Path, name: str | None) -> None:
     """Remove temporaries of dead processes: of one entry of a directory, or all in and below it but those in directories that
     are locked themselves. What was to be replaced, and was not, gets its name back."""
     for place, folders, files in os.walk(directory):
-        if Path(place) != directory and any(file.startswith(".lock") for file in files):
+        locks = [Path(place, file) for file in files if file.startswith(".lock")]
+        if Path(place) != directory and not all(_remove_lock(file) for file in locks):
             folders.clear()
             continue
         for entry in [*folders, *files]:
