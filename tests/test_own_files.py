@@ -90,7 +90,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kind]:
         facts = (loaded.normalization, loaded.objective, loaded.initial_latents, loaded.model.config)
         return facts, open_target(str(model.parent), device=CPU).training, _weights(loaded.model)
 
-    for name in ("model_index.json", "text_encoder.json", "scheduler/scheduler_config.json", CHECKSUMS):
+    for name in ("model_index.json", "scheduler/scheduler_config.json", CHECKSUMS):
         found[f"pipeline {name}"] = Kind(model / name, pipeline)
     for name in ("config.json", "model.safetensors", CHECKSUMS):
         found[f"backbone {name}"] = Kind(

@@ -160,7 +160,7 @@ def test_precision(pipeline, tiny_run):
 
 def test_save_and_load(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "saved")
-    assert (tmp_path / "saved" / "vae" / "config.json").is_file()  # a local autoencoder travels along
+    assert (tmp_path / "saved" / "vae" / "config.json").is_file()  # the autoencoder travels along
     again = ifuvit.Pipeline.from_pretrained(tmp_path / "saved")
     assert again.normalization == pipeline.normalization and again.objective == DDPM()
     arrays = [pixels(p(PROMPTS, num_inference_steps=3)) for p in (pipeline, again)]
@@ -220,7 +220,9 @@ def test_the_first_pipelines_have_a_scale_alone(copy):
     index = copy / "pipeline" / "model_index.json"
     values = json.loads(index.read_text())
     del values["objective"], values["latent_normalization"]
-    index.write_text(json.dumps({**values, "latent_scale": 0.25}))
+    values.update(_class_name="IFUViTPipeline", latent_scale=0.25, vae=values.pop("autoencoder"))
+    (copy / "pipeline" / "text_encoder.json").write_text(json.dumps(values.pop("text")))
+    index.write_text(json.dumps(values))
     (copy / "pipeline" / "checksums.json").unlink()
     old = Pipeline.from_pretrained(copy)
     assert old.objective == DDPM() and old.normalization == LatentNormalization(scale=(0.25,))
@@ -240,12 +242,13 @@ def test_layout(tiny_run):
     index = json.loads((directory / "model_index.json").read_text())
     assert index["latent_normalization"] == {"mean": [0.0], "scale": [0.5]} and index["time_offset"] == 1
     assert index["objective"] == {"name": "ddpm", "snr_gamma": None}
-    assert set(index["vae"]) == {"reference", "fingerprint"}
+    assert set(index["autoencoder"]) == {"reference", "fingerprint"}
+    assert set(index["text"]) == {"reference", "fingerprint", "max_tokens", "layers"}
     assert {path.name for path in directory.iterdir()} == {
         "checksums.json",
         "model_index.json",
+        "pipeline.py",
         "scheduler",
-        "text_encoder.json",
         "transformer",
     }
     from diffusers.schedulers.scheduling_dpmsolver_singlestep import DPMSolverSinglestepScheduler
@@ -260,10 +263,12 @@ def edit(path, **changes):
 
 def test_another_text_encoder_is_refused(copy, tmp_path):
     other = write_text_encoder(tmp_path / "other", seed=1)
-    edit(copy / "pipeline" / "text_encoder.json", reference=str(other))
+    index = copy / "pipeline" / "model_index.json"
+    text = {**json.loads(index.read_text())["text"], "reference": str(other)}
+    edit(index, text=text)
     with pytest.raises(InputError, match="made with another text encoder than the .*other"):
         Pipeline.from_pretrained(copy)
-    edit(copy / "pipeline" / "text_encoder.json", fingerprint=None)
+    edit(index, text={**text, "fingerprint": None})
     (copy / "pipeline" / "checksums.json").unlink()
     Pipeline.from_pretrained(copy)
 
@@ -288,8 +293,8 @@ def test_another_autoencoder_is_refused(copy):
             "initial_latents has 1 channels, the backbone 4",
         ),
         ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "not a pipeline of ifuvit"),
-        ("model_index.json", {"vae": None}, "vae.reference is missing"),
-        ("text_encoder.json", {"reference": None}, "reference or max_tokens is missing"),
+        ("model_index.json", {"autoencoder": None}, "autoencoder.reference is missing"),
+        ("model_index.json", {"text": {"reference": None}}, "text.reference or text.max_tokens is missing"),
         ("scheduler/scheduler_config.json", {"beta_end": 0.02}, "beta_end is 0.02"),
     ],
 )
@@ -303,12 +308,15 @@ def test_damaged_directories_are_refused(copy, file, changes, message):
     ("file", "changes"),
     [
         ("model_index.json", {"latent_normalization": {"mean": [0.0], "scale": [0.6]}}),
-        ("text_encoder.json", {"fingerprint": None}),
+        ("pipeline.py", None),
         ("transformer/config.json", {"mask_padding": True}),
     ],
 )
 def test_values_that_fit_and_are_not_those_that_were_written(copy, file, changes):
-    edit(copy / "pipeline" / file, **changes)
+    if changes is None:
+        (copy / "pipeline" / file).write_text("import os")
+    else:
+        edit(copy / "pipeline" / file, **changes)
     with pytest.raises(InputError, match=f"{file}: its SHA-256 is not that of .*checksums.json: damaged"):
         Pipeline.from_pretrained(copy)
 

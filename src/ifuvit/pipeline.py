@@ -2,17 +2,20 @@
 
 A pipeline directory follows diffusers' layout:
 
-    model_index.json                    objective, latent normalization, distribution of initial latents, the autoencoder
-    transformer/                        config.json, model.safetensors: the backbone
+    model_index.json                    objective, latent normalization, distribution of initial latents, and the references and
+                                        fingerprints of autoencoder and text encoder
+    pipeline.py                         imports `ifuvit.diffusers_pipeline`, so that diffusers loads the directory
+    transformer/                        config.json, model.safetensors: the backbone; backbone.py imports its class
     scheduler/scheduler_config.json     the objective and its default solver, in diffusers' words
-    text_encoder.json                   the text encoder: reference, fingerprint, max_tokens, layers
     vae/                                a diffusers autoencoder; absent where the reference leads to one
-    training.json                       steps, batch size, seed and seconds of the training; absent where unknown
+    training.json                       steps, batch size, seed, seconds and data of the training; absent where unknown
     checksums.json                      SHA-256 of the files above; transformer/ and vae/ have their own
 
-Text encoders are named, not copied: they are frozen, public and large.
+Text encoders are named, not copied: they are frozen, public and large. The first pipelines have the text encoder's entry in a
+file of its own, text_encoder.json, and the autoencoder's under "vae".
 """
 
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,26 +31,41 @@ from ifuvit.diffusion.sampling import image_generators, initial_latents, sample
 from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.uvit import EncodedText, IFUViT
-from ifuvit.shipped import DEFAULT_MODEL, find
+from ifuvit.model_card import EXAMPLE_PROMPTS, model_card
+from ifuvit.shipped import DEFAULT_MODEL, PIPELINE_CLASS, find, is_own_index
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import (
     atomic_directory,
+    atomic_path,
     package_version,
     read_object,
     verify_checksums,
     write_checksums,
     write_json,
+    write_text,
 )
+from ifuvit.utils.hub import upload
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
+    from ifuvit.results import Evaluation
 
 _DDPM = DDPM()
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+# What diffusers runs with trust_remote_code=True: nothing but imports from the installed package.
+_PIPELINE_CODE = '''"""For diffusers.DiffusionPipeline.from_pretrained(DIRECTORY, trust_remote_code=True): `pip install ifuvit` has the code."""
+
+from ifuvit.diffusers_pipeline import IFUViTPipeline  # noqa: F401
+'''
+_BACKBONE_CODE = '''"""For diffusers, as pipeline.py: `pip install ifuvit` has the code."""
+
+from ifuvit import IFUViT  # noqa: F401
+'''
 
 
 class Pipeline:
@@ -59,6 +77,7 @@ class Pipeline:
         objective: what the backbone was trained to predict.
         normalization: of the latents that the backbone works on.
         initial_latents: the distribution of initial latents that fits the training images, where it is known.
+        training: how the weights came to be (the content of training.json), where it is known.
         dtype: the backbone's precision; solver, text encoder and decoder work in fp32.
     """
 
@@ -71,6 +90,7 @@ class Pipeline:
         normalization: LatentNormalization,
         objective: AnyObjective = _DDPM,
         initial_latents: InitialLatentsDistribution | None = None,
+        training: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -106,6 +126,7 @@ class Pipeline:
         self.objective = objective
         self.normalization = normalization
         self.initial_latents = initial_latents
+        self.training = training
         self.dtype = dtype
 
     @classmethod
@@ -119,7 +140,8 @@ class Pipeline:
         """Load a pipeline.
 
         Args:
-            directory_or_name: a shipped name, a pipeline directory or a run directory of `ifuvit train`.
+            directory_or_name: a shipped name, a pipeline directory, a run directory of `ifuvit train`, or a name on the
+                Hugging Face hub ("user/name", or "user/name@revision").
             device: where to put it.
             dtype: precision of the backbone: torch.float32, or torch.bfloat16 or torch.float16 by autocast.
 
@@ -131,14 +153,15 @@ class Pipeline:
         from ifuvit.encoders.text_encoder import TextEncoder
 
         directory = find(directory_or_name)
-        index, text = _read_index(directory)
+        index = _read_index(directory)
+        text = index["text"]
         model = IFUViT.from_pretrained(directory / "transformer")
 
         inside = directory / "vae"
         autoencoder = Autoencoder.from_pretrained(
-            str(inside.resolve()) if inside.is_dir() else index["vae"]["reference"], device
+            str(inside.resolve()) if inside.is_dir() else index["autoencoder"]["reference"], device
         )
-        _check_fingerprint("autoencoder", autoencoder, index["vae"], directory)
+        _check_fingerprint("autoencoder", autoencoder, index["autoencoder"], directory)
         text_encoder = TextEncoder.from_pretrained(
             text["reference"], max_tokens=text["max_tokens"], layers=text.get("layers"), device=device
         )
@@ -154,6 +177,7 @@ class Pipeline:
             normalization=_normalization(index, directory),
             objective=_objective(index, directory),
             initial_latents=distribution,
+            training=read_object(directory / "training.json") if (directory / "training.json").is_file() else None,
             device=device,
             dtype=dtype,
         )
@@ -161,19 +185,108 @@ class Pipeline:
         return pipeline
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write a pipeline directory, replacing one that is there. An autoencoder that only this machine has (a local
-        folder) is copied into it; a shipped one or one of the hub is referred to."""
-        reference = self.autoencoder.reference
+        """Write a pipeline directory, replacing one that is there. Its autoencoder travels along, so that
+        `diffusers.DiffusionPipeline.from_pretrained(directory, trust_remote_code=True)` loads it too."""
         write_pipeline(
             directory,
             self.model,
-            autoencoder={"reference": reference, "fingerprint": self.autoencoder.fingerprint},
+            autoencoder={"fingerprint": self.autoencoder.fingerprint},
             text_encoder=self.text_encoder.facts,
             normalization=self.normalization,
             objective=self.objective,
             initial_latents=self.initial_latents,
-            vae=self.autoencoder if Path(reference).is_absolute() else None,
+            vae=self.autoencoder,
+            training=self.training,
         )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str,
+        about: str = "",
+        datasets: Sequence[str] = (),
+        evaluations: "Sequence[Evaluation]" = (),
+        prompts: Sequence[str] = EXAMPLE_PROMPTS,
+        private: bool = False,
+        token: str | None = None,
+        endpoint: str | None = None,
+        message: str = "Upload an ifuvit pipeline",
+    ) -> str:
+        """Upload to the Hugging Face hub what `save_pretrained` writes, with a model card (`ifuvit.model_card`) and an image
+        for each of its example prompts.
+
+        Args:
+            repo_id: "user/name"; it is made if need be.
+            license: of the weights, as the hub spells it ("apache-2.0", "cc-by-sa-4.0", "other").
+            about: what the model is and what it was trained on, a paragraph of the card.
+            datasets: names on the hub of the training data.
+            evaluations: results whose metrics the card has, with their intervals.
+            prompts: the widget's examples.
+            private: whether a new repository is private.
+            token: default: that of `hf auth login`, or HF_TOKEN.
+            endpoint: of another hub; default: HF_ENDPOINT, or huggingface.co.
+
+        Returns:
+            the address of the commit.
+
+        Raises:
+            InputError: a name or license of another form, a text encoder that only this machine has, or a hub that does
+                not answer or refuses.
+        """
+        with tempfile.TemporaryDirectory() as parent:
+            directory = Path(parent) / "pipeline"
+            self.save_with_card(
+                directory,
+                name=repo_id,
+                license=license,
+                about=about,
+                datasets=datasets,
+                evaluations=evaluations,
+                prompts=prompts,
+            )
+            return upload(directory, repo_id, private=private, token=token, endpoint=endpoint, message=message)
+
+    def save_with_card(
+        self,
+        directory: str | Path,
+        *,
+        name: str,
+        license: str,
+        about: str = "",
+        datasets: Sequence[str] = (),
+        evaluations: "Sequence[Evaluation]" = (),
+        prompts: Sequence[str] = EXAMPLE_PROMPTS,
+    ) -> None:
+        """What `push_to_hub` uploads, as a directory: `save_pretrained` with README.md and images/. Arguments and errors are
+        those of `push_to_hub`."""
+        reference = self.text_encoder.reference
+        if Path(reference).is_absolute():
+            raise InputError(
+                f"text encoder {reference}: only this machine has that folder; train with one of the hub "
+                "(`ifuvit prepare --text-encoder owner/name`), so that others can load the model"
+            )
+        card = model_card(
+            name=name,
+            license=license,
+            about=about,
+            datasets=datasets,
+            evaluations=evaluations,
+            prompts=prompts,
+            config=self.model.config,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            objective=self.objective.label,
+            image_size=self.image_size,
+            autoencoder=self.autoencoder.reference,
+            text_encoder=reference,
+            training=self.training,
+        )
+        images = self(prompts)
+        self.save_pretrained(directory)
+        for number, image in enumerate(images):
+            with atomic_path(Path(directory) / "images" / f"{number}.png") as path:
+                image.save(path, format="PNG")
+        write_text(Path(directory) / "README.md", card)
 
     def __call__(
         self,
@@ -317,24 +430,23 @@ def write_pipeline(
         directory: where to.
         model: the backbone.
         autoencoder: {"reference", "fingerprint"}; a fingerprint of None is not checked on loading. Further items are
-            not kept.
+            not kept, and with `vae` neither are these.
         text_encoder: {"reference", "fingerprint", "max_tokens", "layers"}, likewise.
         normalization: of the latents in training.
         objective: of the training.
         initial_latents: the distribution of initial latents that fits the training images, where it is known.
         vae: write this autoencoder into the directory instead of referring to it.
-        training: how the weights came to be, {"steps", "batch_size", "seed", "seconds"}, where that is known.
+        training: how the weights came to be, the fields of `results.TrainingFacts`, where that is known.
     """
     with atomic_directory(directory) as path:
         model.save_pretrained(path / "transformer")
-        fingerprint = autoencoder.get("fingerprint")
+        write_text(path / "transformer" / "backbone.py", _BACKBONE_CODE)
+        write_text(path / "pipeline.py", _PIPELINE_CODE)
+        inside: dict[str, Any] = {}
         if vae is not None:
-            vae.save_pretrained(path / "vae")
-            fingerprint = vae.fingerprint
-        write_json(
-            path / "text_encoder.json",
-            {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens", "layers")},
-        )
+            vae.save_pretrained(path / "vae", normalization=normalization)
+            autoencoder = {"reference": "vae", "fingerprint": vae.fingerprint}
+            inside = {"vae": ["diffusers", "AutoencoderKL"]}
         if training is not None:
             write_json(path / "training.json", dict(training))
         scheduler = objective.scheduler_config()
@@ -342,46 +454,52 @@ def write_pipeline(
         write_json(
             path / "model_index.json",
             {
-                "_class_name": "IFUViTPipeline",
+                "_class_name": PIPELINE_CLASS,
                 "_ifuvit_version": package_version(),
                 "objective": to_dict(objective),
                 "latent_normalization": to_dict(normalization),
                 **({} if initial_latents is None else {"initial_latents": to_dict(initial_latents)}),
                 "time_offset": objective.time_offset,
-                "transformer": ["ifuvit", "IFUViT"],
+                "transformer": ["backbone", "IFUViT"],
                 "scheduler": ["diffusers", scheduler["_class_name"]],
-                "vae": {
-                    "reference": "vae" if vae is not None else autoencoder["reference"],
-                    "fingerprint": fingerprint,
-                },
+                **inside,
+                "autoencoder": {key: autoencoder.get(key) for key in ("reference", "fingerprint")},
+                "text": {key: text_encoder.get(key) for key in ("reference", "fingerprint", "max_tokens", "layers")},
             },
         )
-        parts = ("model_index.json", "text_encoder.json", "scheduler/scheduler_config.json", "training.json")
+        parts = ("model_index.json", "pipeline.py", "scheduler/scheduler_config.json", "training.json")
         write_checksums(path, *(name for name in parts if (path / name).is_file()))
 
 
-def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """model_index.json and text_encoder.json, checked."""
-    index, text = read_object(directory / "model_index.json"), read_object(directory / "text_encoder.json")
-    if index.get("_class_name") != "IFUViTPipeline":
-        raise InputError(f"{directory / 'model_index.json'}: not a pipeline of ifuvit (its _class_name is another)")
-    vae = index.get("vae")
-    if not isinstance(vae, dict) or not isinstance(vae.get("reference"), str):
-        raise InputError(f"{directory / 'model_index.json'}: vae.reference is missing")
+def _read_index(directory: Path) -> dict[str, Any]:
+    """model_index.json, checked."""
+    file = directory / "model_index.json"
+    index = read_object(file)
+    if not is_own_index(index):
+        raise InputError(f"{file}: not a pipeline of ifuvit (its _class_name is another)")
+    if "text" not in index:
+        index["text"], index["autoencoder"] = read_object(directory / "text_encoder.json"), index.get("vae")
+    autoencoder, text = index.get("autoencoder"), index["text"]
+    if not isinstance(autoencoder, dict) or not isinstance(autoencoder.get("reference"), str):
+        raise InputError(f"{file}: autoencoder.reference is missing")
     objective = _objective(index, directory)
     if index.get("time_offset") != objective.time_offset:
         raise InputError(
-            f"{directory / 'model_index.json'}: time_offset is {index.get('time_offset')}, not {objective.time_offset} as "
-            f"with objective {objective.name}"
+            f"{file}: time_offset is {index.get('time_offset')}, not {objective.time_offset} as with objective "
+            f"{objective.name}"
         )
-    if not isinstance(text.get("reference"), str) or type(text.get("max_tokens")) is not int:
-        raise InputError(f"{directory / 'text_encoder.json'}: reference or max_tokens is missing")
+    if (
+        not isinstance(text, dict)
+        or not isinstance(text.get("reference"), str)
+        or type(text.get("max_tokens")) is not int
+    ):
+        raise InputError(f"{file}: text.reference or text.max_tokens is missing")
     layers = text.get("layers")
     if layers is not None and not (isinstance(layers, list) and all(type(layer) is int for layer in layers)):
-        raise InputError(f"{directory / 'text_encoder.json'}: layers are {layers!r}, not whole numbers")
-    for file, recorded in (("model_index.json: vae", vae), ("text_encoder.json", text)):
-        if not isinstance(recorded.get("fingerprint"), str | None):
-            raise InputError(f"{directory / file}: its fingerprint is no text")
+        raise InputError(f"{file}: text.layers are {layers!r}, not whole numbers")
+    for name in ("autoencoder", "text"):
+        if not isinstance(index[name].get("fingerprint"), str | None):
+            raise InputError(f"{file}: {name}.fingerprint is no text")
     schedule = read_object(directory / "scheduler" / "scheduler_config.json")
     for key, value in objective.scheduler_config().items():
         if schedule.get(key) != value:
@@ -389,7 +507,7 @@ def _read_index(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 f"{directory / 'scheduler' / 'scheduler_config.json'}: {key} is {schedule.get(key)}; only {key}={value} "
                 f"can be sampled with objective {objective.name}"
             )
-    return index, text
+    return index
 
 
 def _objective(index: Mapping[str, Any], directory: Path) -> AnyObjective:
@@ -421,7 +539,7 @@ def find_normalization(directory_or_name: str | Path) -> LatentNormalization | N
         directory = find(directory_or_name)
     except InputError:
         return None
-    normalization = _normalization(_read_index(directory)[0], directory)
+    normalization = _normalization(_read_index(directory), directory)
     verify_checksums(directory)
     return normalization
 

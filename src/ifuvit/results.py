@@ -331,6 +331,12 @@ class TrainingFacts:
     batch_size: int
     seed: int | None = None
     seconds: float | None = None
+    images: int | None = None
+    """Of the encoded data set, without those held out."""
+    captions: int | None = None
+    """Of the encoded data set."""
+    data: str | None = None
+    """The encoded data set's fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -779,7 +785,7 @@ class Benchmark(Result):
 
     kind = "benchmark"
 
-    action: Literal["train", "sample", "generate", "scaling"]
+    action: Literal["train", "sample", "generate", "onnx", "scaling"]
     hardware: Hardware
     process_peak_memory: int
     """Bytes."""

@@ -88,8 +88,6 @@ def _in_order(gates, backbone):
     [
         ("attention", {"conditioning": "adaln"}, "conditioning='adaln' pools the caption"),
         ("rank", {"conditioning": "adaln"}, "conditioning='adaln' pools the caption"),
-        ("ablate", {"conditioning": "mmdit"}, "does not know conditioning='mmdit'"),
-        ("ablate", {"modulation": "adaln", "pooled_text": True}, "does not know pooled_text=True"),
     ],
 )
 def test_what_an_action_cannot_see_is_refused(action, change, says) -> None:

@@ -1,6 +1,7 @@
 """Singular values and their controls."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,3 +145,36 @@ def test_what_is_said_of_controls_follows_the_numbers() -> None:
         sentences, ("no different", "less than half", "other sign", "at least as", "more than half")
     ):
         assert words in sentence
+
+
+def _spectra(blocks: tuple[str, ...], scales: list[float]) -> rank.Spectra:
+    """Values of 12 prompts that differ by block in their sum alone, and a little by prompt."""
+    rng = np.random.default_rng(0)
+    values = np.array([2.0, 1.0, 0.5]) * np.array(scales)[:, None]  # (blocks, values)
+    some = np.broadcast_to(values[:, None, None, None], (1, 12, 2, len(blocks), 2, 2, 2, 3))
+    some = some * (1 + 0.01 * rng.random((1, 12, 1, len(blocks), 1, 1, 1, 1)))
+    shares = np.zeros((12, len(blocks)))
+    return rank.Spectra(blocks=blocks, conditions=(rank.OWN,), evaluations=np.ones(2), values=some, sink_shares=shares)
+
+
+def test_early_against_intermediate() -> None:
+    """The ends against the middle, and one model against the other; raw values of two scales are said to be."""
+
+    def model(name: str, setting: str, conditioning: str) -> SimpleNamespace:
+        config = SimpleNamespace(depth=2, two_softmaxes=conditioning == "cross")
+        target = SimpleNamespace(setting=setting)
+        return SimpleNamespace(name=name, target=target, model=SimpleNamespace(config=config))
+
+    early = _spectra(("in_blocks.0", "mid_block", "out_blocks.0"), [1, 3, 1])
+    middle = _spectra(("mid_block",), [1])
+    pair = [(model("early", "concat-early", "concat"), early), (model("other", "cross-intermediate", "cross"), middle)]
+    found = {(one.model, one.claim): one for one in rank.findings(pair)}
+    ends = found["early", "Smaller at the ends than in the middle: sum of singular values, raw, all tokens."]
+    assert ends.verdict == "held" and ends.difference.value == pytest.approx(7, rel=0.02)
+    larger = found["other", "Larger than in early: sum of singular values, raw, all tokens."]
+    assert larger.verdict == "not held" and larger.difference.value == pytest.approx(3.5 * (1 - 5 / 3), rel=0.02)
+    assert "two scales" in larger.text
+    normal = found["other", "Larger than in early: sum of singular values, renormalized, without sinks."]
+    assert "two scales" not in normal.text
+    same = [pair[0], (model("other", "concat-intermediate", "concat"), middle)]
+    assert not any("two scales" in one.text for one in rank.findings(same))

@@ -50,9 +50,10 @@ def test_attention(ifuvit, tiny_run, tmp_path) -> None:
     assert 'src="http' not in page and 'id="level"' in page and "two sheep on grass" in page
     data = json.loads(page.split('id="data">')[1].split("</script>")[0].replace("<\\/", "</"))
     model = data[0]["models"][0]
-    assert model["words"] == ["two", "sheep", "on", "grass", "start, end", "padding", "all words, mean"]
+    rows = ["two", "sheep", "on", "grass", "start, end", "padding", "all words, mean", "from patch 1,1"]
+    assert model["words"] == rows
     assert model["levels"] == ["0 to 0.5", "0.5 to 1", "all"] and model["heads"] == 2
-    assert len(model["means"]) == 3 * 1 * 3 * 7
+    assert len(model["means"]) == 3 * 1 * 3 * 8
     assert sorted(path.name for path in (out / "figures").iterdir()) == [
         *("0000-levels.png", "0000-words.png", "0001-levels.png", "0001-words.png")
     ]

@@ -23,9 +23,10 @@ def test_convert(ifuvit, checkpoint, tmp_path):
     assert printed.startswith(f"{out}: U-ViT with") and "depth 4, 4 heads" in printed and "7 text tokens" in printed
     model, state = IFUViT.from_pretrained(out), torch.load(checkpoint)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    index, text = (json.loads((out / name).read_text()) for name in ("model_index.json", "text_encoder.json"))
+    index = json.loads((out / "model_index.json").read_text())
+    text = index["text"]
     assert index["latent_normalization"] == {"mean": [0.0], "scale": [0.2301]}
-    assert index["vae"] == {"reference": "stabilityai/sd-vae-ft-ema", "fingerprint": None}
+    assert index["autoencoder"] == {"reference": "stabilityai/sd-vae-ft-ema", "fingerprint": None}
     assert text == {"reference": "clip-vit-large-patch14", "fingerprint": None, "max_tokens": 7, "layers": None}
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["command"] == "convert" and manifest["backbone"]["num_heads"] == 4

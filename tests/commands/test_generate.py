@@ -101,14 +101,18 @@ def test_two_models_side_by_side(model, tmp_path, monkeypatch):
     draw(model, out, "a bus", "two sheep", "--beside", str(other), "--seed", "3")
     draw(str(other), tmp_path / "alone", "a bus", "two sheep", "--seed", "3")
     for name in ("0000-a-bus.png", "0001-two-sheep.png"):
-        mine, beside, alone = (np.asarray(Image.open(folder / name)) for folder in (out, out / "beside", tmp_path / "alone"))
+        mine, beside, alone = (
+            np.asarray(Image.open(folder / name)) for folder in (out, out / "beside", tmp_path / "alone")
+        )
         assert np.array_equal(beside, alone) and not np.array_equal(beside, mine)
     page = (out / "index.html").read_text()
     assert page.count("<figure>") == 2 and page.count("data:image/png;base64,") == 4
     assert f"left: {model}<br>right: {other}" in page
     monkeypatch.setattr(gallery, "_EMBED_BYTES", 10)
     gallery.write_gallery(out)
-    assert 'src="0000-a-bus.png"' in (page := (out / "index.html").read_text()) and 'src="beside/0000-a-bus.png"' in page
+    assert (
+        'src="0000-a-bus.png"' in (page := (out / "index.html").read_text()) and 'src="beside/0000-a-bus.png"' in page
+    )
     with Image.open(out / "grid.png") as grid, Image.open(tmp_path / "alone" / "grid.png") as single:
         assert grid.width > 1.8 * single.width
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ifuvit.data.images import center_crop_resize, load_image, to_images, to_tensor
+from ifuvit.data.images import center_crop_resize, load_image, pad_resize, to_images, to_tensor
 from ifuvit.utils.errors import InputError
 
 
@@ -83,3 +83,13 @@ def test_tensors_span_minus_one_to_one():
     assert np.array_equal(np.rint((tensor.numpy() + 1) * 127.5), images[:, ::-1].transpose(0, 3, 1, 2))
     assert np.array_equal(to_images(tensor), images[:, ::-1])
     assert to_images(3 * tensor).min() == 0 and to_images(3 * tensor).max() == 255
+
+
+@pytest.mark.parametrize("shape", [(30, 10), (10, 30), (20, 20)])
+def test_padding_keeps_the_whole_image(shape):
+    image = Image.new("RGB", shape, (200, 0, 0))
+    padded = np.asarray(pad_resize(image, 30 if max(shape) == 30 else 20))
+    assert (padded == (200, 0, 0)).all(-1).sum() == shape[0] * shape[1]
+    assert (padded == (255, 255, 255)).all(-1).sum() == max(shape) ** 2 - shape[0] * shape[1]
+    inside = np.argwhere((padded == (200, 0, 0)).all(-1))
+    assert np.abs(inside.mean(0) - (max(shape) - 1) / 2).max() <= 0.5

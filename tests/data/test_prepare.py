@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_encoders import FakeAutoencoder, FakeTextEncoder
 from PIL import Image
 
 import ifuvit.data.prepare
@@ -21,50 +22,11 @@ from ifuvit.data.encoding import ALONE, latent_scale
 from ifuvit.data.images import center_crop_resize, load_image
 from ifuvit.data.prepare import encode
 from ifuvit.data.sources import CocoSource, FolderSource
-from ifuvit.encoders.text_encoder import Tokens
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_json
 
 HERE = Path(__file__).parent
-
-
-class FakeAutoencoder:
-    """Mean and log-variance are averages of colors over 4x4 pixels."""
-
-    channels, factor, image_size, fingerprint, reference = 2, 4, 12, "a" * 64, "fake-autoencoder"
-
-    def __init__(self, seconds: float = 0.0):
-        self.seconds = seconds
-
-    def moments(self, images: torch.Tensor) -> torch.Tensor:
-        time.sleep(self.seconds)
-        small = torch.nn.functional.avg_pool2d(images, self.factor)
-        return torch.cat([3 * small[:, :2] + 1, small[:, 1:] - 2], dim=1)
-
-
-class FakeTextEncoder:
-    """Ids are letters; a state depends on the letter and its place."""
-
-    width, max_tokens, fingerprint, reference = 6, 8, "b" * 64, "fake-text-encoder"
-    facts = {
-        "reference": reference,
-        "fingerprint": fingerprint,
-        "width": width,
-        "max_tokens": max_tokens,
-        "layers": None,
-    }
-
-    def tokenize(self, captions) -> Tokens:
-        ids = torch.zeros(len(captions), self.max_tokens, dtype=torch.int32)
-        for row, caption in enumerate(captions):
-            cut = caption[: self.max_tokens].encode()
-            ids[row, : len(cut)] = torch.tensor(list(cut), dtype=torch.int32)
-        return Tokens(ids, ids > 0, sum(len(caption) > self.max_tokens for caption in captions))
-
-    def encode(self, tokens: Tokens) -> torch.Tensor:
-        place = torch.arange(self.max_tokens)[None, :, None]
-        return torch.sin(tokens.ids[:, :, None] + place + torch.arange(self.width) / 7.0)
 
 
 @pytest.fixture
@@ -321,6 +283,20 @@ def test_folder_goes_the_same_way(tmp_path):
     assert [features.caption_text(row) for row in range(2)] == ["image a", "image b"]
     # White is 1 in every channel; the stand-in's first mean is 3 x + 1.
     assert (features.moments([0])[0, 0] == 4).all()
+
+
+def test_whole_images_on_a_white_square(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    Image.new("RGB", (16, 8), (0, 0, 0)).save(folder / "a.png")
+    (folder / "a.txt").write_text("a black bar")
+    config = PrepareConfig(source=FolderSource(folder=folder), out=tmp_path / "cropped", size=16)
+    cropped = EncodedDataset.open(prepare(config)).moments([0])[0, 0]
+    padded = EncodedDataset.open(prepare(replace(config, out=tmp_path / "padded", aspect="pad"))).moments([0])[0, 0]
+    assert (cropped == -2).all()  # 3 x + 1
+    assert (padded[0] == 4).all() and (padded[-1] == 4).all() and (padded[len(padded) // 2] == -2).all()
+    with pytest.raises(InputError, match="was begun with"):
+        prepare(replace(config, out=tmp_path / "cropped", aspect="pad"))
 
 
 def work(values, seconds):

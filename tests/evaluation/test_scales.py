@@ -111,8 +111,7 @@ def test_another_model_protocol_or_data_is_evaluated_again(
     pipeline = Path(config.targets[0]) / "pipeline"
     for name, text in (
         ("transformer/model.safetensors", "trained further"),
-        ("model_index.json", '{"latent_scale": 2.0, "vae": {"fingerprint": "another"}}'),
-        ("text_encoder.json", '{"fingerprint": "another"}'),
+        ("model_index.json", '{"latent_scale": 2.0, "text": {"fingerprint": "another"}}'),
     ):
         (pipeline / name).write_text(text)
         evaluations.asked.clear()

@@ -14,6 +14,7 @@ import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ class Served:
         for rater in self.study.raters if agreed else ():
             self.store.agree(rater.id, "2026-01-01T00:00:00+00:00")
 
-    def link(self, place: object = "", rater: int = 0) -> str:
+    def link(self, place: object = "", rater: Any = 0) -> str:
         return f"/r/{self.study.raters[rater].token}/{place}"
 
     def right(self, **changes) -> dict[str, str]:
@@ -61,7 +62,7 @@ class Served:
         fields |= changes
         return {key: value for key, value in fields.items() if value is not None}
 
-    def post(self, task: object = 0, rater: int = 0, **changes) -> httpx.Response:
+    def post(self, task: object = 0, rater: Any = 0, **changes) -> Any:
         return self.client.post(self.link(task, rater), data=self.right(**changes))
 
     @property

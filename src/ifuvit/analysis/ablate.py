@@ -1,7 +1,7 @@
 """Where text matters, by effect: what happens if the image reads other text, or none, in some of the fused blocks.
 
-An intervention changes what image tokens read in a block, for the prompts' branch alone: the null branch of guidance and, with
-concatenation, the text tokens' own path are as ever.
+An intervention changes what image tokens read in a block, for the prompts' branch alone: the null branch of guidance and, where
+text has tokens in the sequence, their own path are as ever.
 """
 
 import io
@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ifuvit.analysis.attention import RecordedAttention, record
+from ifuvit.analysis.attention import RecordedAttention, record, sample_observed
 from ifuvit.analysis.common import AnalyzedModel, Bands, finding, measured, middle_blocks, write_arrays
 from ifuvit.analysis.recording import Pass
 from ifuvit.data.images import EncodedImage
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.metrics.counting.parsing import Asked
 from ifuvit.metrics.counting.scores import is_right
-from ifuvit.model.blocks import Attention, gated
-from ifuvit.model.kernels import attend
+from ifuvit.model.blocks import Block, JointBlock
+from ifuvit.model.settings import IFUViTConfig
 from ifuvit.model.uvit import EncodedText, IFUViT
 from ifuvit.results import Finding, Measurement
 
@@ -55,18 +55,34 @@ class Intervention:
 
 
 @contextmanager
-def replace_text(model: IFUViT, blocks: frozenset[str], replace_by: Replacement) -> Iterator[None]:
-    """While it lasts, `model.guided` with both branches has the image tokens of the first read other text in these blocks."""
+def replace_text(
+    model: IFUViT, blocks: frozenset[str], replace_by: Replacement, untold: Tensor | None = None
+) -> Iterator[None]:
+    """While it lasts, `model.guided` with both branches has the image tokens of the first read other text in these blocks.
 
-    def hook(attention: Attention, arguments: Any, out: Tensor) -> Tensor:
-        x, text, mask, first_values = arguments
-        half = len(x) // 2
-        new = _image_output(attention, x, text, mask, first_values, half, replace_by)
+    Args:
+        untold: (B, ...) what modulates the blocks without text; read if "nothing" replaces the text of a model whose blocks
+            the pooled caption modulates.
+    """
+
+    def hook(block: Block | JointBlock, arguments: Any, out: Tensor) -> Tensor:
+        # The block once more: the first branch's image tokens with all else of the second, from which no more than text differs.
+        x, skip = arguments[:2]
+        half, num_image = len(x) // 2, 1 + model.config.num_patches
+
+        def mixed(tokens: Tensor) -> Tensor:
+            return torch.cat([tokens[half:, :-num_image], tokens[:half, -num_image:]], 1)
+
+        *_, text, mask, vector, first_values = (_second(part, half) for part in arguments)
+        if replace_by == "nothing":
+            text, mask = _no_text(model.config, x[half:], text, mask)
+            vector = vector if untold is None else untold
+        replaced = block.forward(mixed(x), None if skip is None else mixed(skip), text, mask, vector, first_values)
         out = out.clone()
-        out[:half, x.shape[1] - new.shape[1] :] = new
+        out[:half, -num_image:] = replaced[:, -num_image:]
         return out
 
-    handles = [block.attn.register_forward_hook(hook) for name, block in model.fused_blocks() if name in blocks]
+    handles = [block.register_forward_hook(hook) for name, block in model.fused_blocks() if name in blocks]
     assert len(handles) == len(blocks)
     try:
         yield
@@ -75,37 +91,27 @@ def replace_text(model: IFUViT, blocks: frozenset[str], replace_by: Replacement)
             handle.remove()
 
 
-def _image_output(
-    attention: Attention,
-    x: Tensor,
-    text: tuple[Tensor, Tensor] | None,
-    mask: Tensor | None,
-    first_values: Tensor | None,
-    half: int,
-    replace_by: Replacement,
-) -> Tensor:
-    """The attention's output for the image tokens of the first half: (half, N, D)."""
-    queries, keys, values = attention.project(x, first_values)
-    joint, length = attention.joint or text is None, attention.text_tokens
-    if text is None:  # concatenation: text tokens stand first
-        text = keys[:, :, :length], gated(values[:, :, :length], attention.text_gate)
-        queries, keys, values = (part[:, :, length:] for part in (queries, keys, values))
-        mask = None if mask is None else mask[..., :length]
-    of_image = queries[:half], keys[:half], values[:half]
-    if replace_by == "nothing":
-        out = attend(*of_image, None)
-    else:
-        (text_keys, text_values), seen = (part[half:] for part in text), None if mask is None else mask[half:]
-        if joint:
-            if seen is not None:
-                seen = torch.cat([seen, seen.new_ones(*seen.shape[:-1], keys.shape[2])], -1)
-            own_queries, own_keys, own_values = of_image
-            out = attend(
-                own_queries, torch.cat([text_keys, own_keys], 2), torch.cat([text_values, own_values], 2), seen
-            )
-        else:
-            out = attend(*of_image, None) + attend(of_image[0], text_keys, text_values, seen)
-    return attention.proj(out.transpose(1, 2).flatten(2))
+def _second(part: Any, half: int) -> Any:
+    """The second branch's rows of a tensor, a pair of tensors or None."""
+    if part is None or isinstance(part, Tensor):
+        return None if part is None else part[half:]
+    return tuple(one[half:] for one in part)
+
+
+def _no_text(
+    config: IFUViTConfig, x: Tensor, text: tuple[Tensor, Tensor] | None, mask: Tensor | None
+) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+    """A block's text and mask (over keys, text first) such that nothing of the text is read."""
+    if config.two_softmaxes:  # whose second would be empty
+        assert text is not None
+        return (text[0], torch.zeros_like(text[1])), mask
+    if config.conditioning == "adaln":
+        return text, mask
+    seen = torch.ones(
+        len(x), 1, 1, x.shape[1] if text is None else config.text_tokens, dtype=torch.bool, device=x.device
+    )
+    seen[..., : config.text_tokens] = False
+    return text, seen
 
 
 class AblatedModel:
@@ -134,7 +140,10 @@ class AblatedModel:
             text, null_text = hide_tokens(text, null_text, [self.intervention.hidden[row] for row in self.rows])
         if not isinstance(guidance_scale, Tensor):
             guidance_scale = torch.full((len(latents),), float(guidance_scale), device=latents.device)
-        with replace_text(self.model, self.intervention.blocks, self.intervention.replace_by):
+        untold = None
+        if self.intervention.replace_by == "nothing" and self.model.config.pools_text:
+            untold = self.model.modulating(self.model.encode_image(latents, timesteps).time)
+        with replace_text(self.model, self.intervention.blocks, self.intervention.replace_by, untold):
             return self.model.guided(latents, timesteps, text, null_text, guidance_scale=guidance_scale)
 
 
@@ -228,8 +237,8 @@ class AblationEffects:
     """What each of I interventions does to each of Q prompts."""
 
     interventions: tuple[Intervention, ...]
-    recorded: RecordedAttention
-    """Of the caption as it is."""
+    recorded: RecordedAttention | None
+    """Of the caption as it is; None if no image token attends to text."""
     changes: np.ndarray
     """(I, Q, G), squared change of the predicted noise (or whatever is predicted) over that of taking the caption away, on the
     way that the caption's own images take; NaN in bands without evaluations."""
@@ -262,7 +271,7 @@ def ablate(
         blocks: fused blocks, one at a time; all by default.
         replace_by, levels: see `Intervention`.
         bands: of noise levels, by which changes of the prediction are told: at the first evaluation in each.
-        sinks: whether to hide tokens too.
+        sinks: whether to hide tokens too, where image tokens attend to any.
         alignment, counter: what scores the images.
 
     Raises:
@@ -277,14 +286,18 @@ def ablate(
             found.index(observed.level), (observed.latents, observed.timesteps)
         )
 
-    recorded = record(model, prompts, settings, bands=bands, seed=seed, batch_size=batch_size, also=keep)
     every = interventions(model, chosen, replace_by, levels)
-    hidden_shares = None
-    if sinks:
-        hiding, hidden_shares = sink_interventions(recorded, levels, seed)
-        every += hiding
+    recorded = hidden_shares = None
+    if model.attends_to_text:
+        recorded = record(model, prompts, settings, bands=bands, seed=seed, batch_size=batch_size, also=keep)
+        plain = list(recorded.images)
+        if sinks:
+            hiding, hidden_shares = sink_interventions(recorded, levels, seed)
+            every += hiding
+    else:
+        plain = sample_observed(model, prompts, settings, keep, seed=seed, batch_size=batch_size)
     changes = np.full((len(every), len(prompts), bands), np.nan)
-    images: list[list[Image]] = [[] for _ in every]
+    images = [plain, *([] for _ in every[1:])]
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
         rows = list(range(start, start + len(part)))
@@ -300,10 +313,7 @@ def ablate(
                     ablated = AblatedModel(model.model, intervention, rows)
                     predicted = ablated.guided(latents, timesteps, text, null, guidance_scale=one)
                     changes[number, rows, band] = _squared(predicted - with_caption) / whole
-        for number, intervention in enumerate(every):
-            if intervention.name == "caption":
-                images[number] += recorded.images[start : start + len(part)]
-                continue
+        for number, intervention in enumerate(every[1:], 1):
             images[number] += model.pipeline(
                 part,
                 settings,

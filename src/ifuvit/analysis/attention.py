@@ -17,7 +17,6 @@ from ifuvit.analysis.common import AnalyzedModel, Bands, finding, measured, midd
 from ifuvit.analysis.recording import BlockAttention, ObservedModel, Pass
 from ifuvit.analysis.words import CATEGORIES, PromptTokens, read_tokens
 from ifuvit.diffusion.settings import SamplingSettings
-from ifuvit.model.uvit import EncodedText
 from ifuvit.results import Finding, Measurement
 from ifuvit.utils.errors import InputError
 
@@ -138,18 +137,13 @@ def record(
     tokens = tuple(read_tokens(model.pipeline.text_encoder, prompt) for prompt in prompts)
     chosen = model.choose(blocks)
     sums = _Sums(model, chosen, tokens, Bands(bands), patches)
-    images: list[Image] = []
-    for start in range(0, len(prompts), batch_size):
-        part = prompts[start : start + batch_size]
-        rows = slice(start, start + len(part))
 
-        def observer(observed: Pass, text: EncodedText, rows: slice = rows) -> None:
-            sums.add(rows, observed)
-            if also is not None:
-                also(rows, observed)
+    def observer(rows: slice, observed: Pass) -> None:
+        sums.add(rows, observed)
+        if also is not None:
+            also(rows, observed)
 
-        denoiser = ObservedModel(model.model, observer)
-        images += model.pipeline(part, settings, seed=seed, first_index=start, batch_size=batch_size, denoiser=denoiser)
+    images = sample_observed(model, prompts, settings, observer, seed=seed, batch_size=batch_size)
     return RecordedAttention(
         tokens=tokens,
         blocks=chosen,
@@ -161,6 +155,25 @@ def record(
         shares=sums.mean(sums.shares),
         images=tuple(images),
     )
+
+
+def sample_observed(
+    model: AnalyzedModel,
+    prompts: Sequence[str],
+    settings: SamplingSettings,
+    observer: Callable[[slice, Pass], None],
+    *,
+    seed: int = 0,
+    batch_size: int = 8,
+) -> "list[Image]":
+    """Sample one image a prompt, as `Pipeline` does, and show `observer` the batch's rows of the prompts with every pass."""
+    images: list[Image] = []
+    for start in range(0, len(prompts), batch_size):
+        part = prompts[start : start + batch_size]
+        rows = slice(start, start + len(part))
+        denoiser = ObservedModel(model.model, lambda observed, _, rows=rows: observer(rows, observed))
+        images += model.pipeline(part, settings, seed=seed, first_index=start, batch_size=batch_size, denoiser=denoiser)
+    return images
 
 
 def crop(maps: np.ndarray, border: int) -> np.ndarray:

@@ -38,6 +38,11 @@ class AnalyzedModel:
         """Names of the fused blocks in order."""
         return tuple(name for name, _ in self.model.fused_blocks())
 
+    @property
+    def attends_to_text(self) -> bool:
+        """Whether image tokens attend to text tokens in the fused blocks; "adaln" has the pooled caption alone."""
+        return self.model.config.conditioning != "adaln"
+
     def choose(self, blocks: Sequence[str]) -> tuple[str, ...]:
         """The named fused blocks, all of them if none is named.
 
@@ -56,27 +61,17 @@ class AnalyzedModel:
 
 
 def check_supported(models: Sequence[AnalyzedModel], action: str) -> None:
-    """Refuse models in whose blocks there is nothing for this action to see or to change.
+    """Refuse models in which there is nothing for this action to see.
 
     Raises:
         InputError: the model, and which of its settings is in the way.
     """
     for model in models:
-        c = model.model.config
-        if action in ("attention", "rank", "ablate") and c.conditioning == "adaln":
+        if action in ("attention", "rank") and not model.attends_to_text:
             raise InputError(
-                f"{model.name}: conditioning='adaln' pools the caption, so no image token attends to text; `analyze "
-                "information` and `analyze probe` take it"
+                f"{model.name}: conditioning='adaln' pools the caption, so no image token attends to text; `analyze ablate`, "
+                "`probe` and `information` take it"
             )
-        if action == "ablate":
-            hindrance = f"conditioning={c.conditioning!r}" if c.conditioning not in ("concat", "cross") else None
-            if c.pooled_text:
-                hindrance = "pooled_text=True, by which the caption enters a second way"
-            if hindrance:
-                raise InputError(
-                    f"{model.name}: `analyze ablate` does not know {hindrance}; it takes conditioning 'concat' and 'cross' "
-                    "without pooled_text"
-                )
 
 
 def block_names(model: IFUViT) -> tuple[str, ...]:

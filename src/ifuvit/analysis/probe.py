@@ -130,6 +130,7 @@ def probe(
     *,
     captions: bool = False,
     seed: int = 0,
+    batch_size: int = 64,
 ) -> ProbeAccuracies:
     """Train and test probes for every task on the output of every block.
 
@@ -137,6 +138,7 @@ def probe(
         scenes: N, with exact labels; every fourth is for the test.
         levels: noise levels.
         captions: whether the model reads the captions.
+        batch_size: scenes at a time.
     """
     blocks = block_names(model.model)
     rng = np.random.default_rng(seed)
@@ -151,10 +153,10 @@ def probe(
     shape = (len(levels), len(blocks))
     right: dict[Task, np.ndarray] = {task: np.zeros((*shape, case[3].sum())) for task, case in cases.items()}
     control: dict[Task, np.ndarray] = {task: np.zeros_like(values) for task, values in right.items()}
-    latents = encode_scenes(model.pipeline, scenes)
+    latents = encode_scenes(model.pipeline, scenes, batch_size=batch_size)
     texts = [scene.captions[0] if captions else "" for scene in scenes]
     for row, level in enumerate(levels):
-        features = block_features(model, latents, texts, level, seed=seed)
+        features = block_features(model, latents, texts, level, seed=seed, batch_size=batch_size)
         for column, name in enumerate(blocks):
             for task, (places, known, shuffled, test) in cases.items():
                 quarters = features[name][places]

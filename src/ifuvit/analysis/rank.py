@@ -363,11 +363,15 @@ def findings(models: Sequence[tuple[AnalyzedModel, Spectra]]) -> list[Finding]:
                     quantities(one.of(OWN, tokens, rows, AVERAGES[0])[:, -1])[quantity].mean(1)
                     for one in (of_other, of_early)
                 ]
+                two_scales = rows == "raw" and early.model.config.two_softmaxes != other.model.config.two_softmaxes
+                note = (
+                    " In one of them text has a softmax of its own: raw values are on two scales." if two_scales else ""
+                )
                 found += finding(
                     f"Larger than in {early.name}: {quantity}, {rows}, {tokens}.",
                     values[0] - values[1],
                     model=other.name,
-                    text="Means over the fused blocks differ by {difference}: {verdict}.",
+                    text="Means over the fused blocks differ by {difference}: {verdict}." + note,
                 )
     return found
 

@@ -95,8 +95,8 @@ def _asking(number: int) -> list[str]:
 
     counts, relations = PROMPT_SETS["all-kinds"], PROMPT_SETS["relations"]
     half = number - number // 2
-    spread = [counts[(place * len(counts)) // half] for place in range(min(half, len(counts)))]
-    # An odd step visits all four relations.
+    # Steps without a common divisor with the number of prompts: they visit all counts from one to five and all four relations.
+    spread = [counts[(place * 41) % len(counts)] for place in range(min(half, len(counts)))]
     return spread + [relations[(place * 13) % len(relations)] for place in range(min(number // 2, len(relations)))]
 
 
@@ -234,7 +234,8 @@ def _ablate(config: AnalyzeAblateConfig, models: Sequence[Any], prompts: list[st
                 image.save(part / f"{number:04d}.png")
         fields["blocks"][model.name] = model.choose(config.blocks)
         measurements += ablate.measurements(model, effects, bands)
-        measurements += attention.measurements(model, effects.recorded, Bands(1), 0)
+        if effects.recorded is not None:
+            measurements += attention.measurements(model, effects.recorded, Bands(1), 0)
         findings += ablate.findings(model, effects)
     what = "the null caption's text in the same block" if config.replace_by == "null" else "no text at all"
     low, high = config.levels
@@ -259,7 +260,14 @@ def _probe(config: AnalyzeProbeConfig, models: Sequence[Any], prompts: list[str]
     measurements, findings = [], []
     for model in models:
         scenes = draw_scenes(config.num_scenes, model.pipeline.image_size, config.seed)
-        found = probe.probe(model, scenes, config.levels, captions=config.text == "caption", seed=config.seed)
+        found = probe.probe(
+            model,
+            scenes,
+            config.levels,
+            captions=config.text == "caption",
+            seed=config.seed,
+            batch_size=config.batch_size,
+        )
         fields["arrays"][model.name] = f"{model.name}/probe.npz"
         probe.write_accuracies(directory / fields["arrays"][model.name], found)
         fields["blocks"][model.name] = block_names(model.model)

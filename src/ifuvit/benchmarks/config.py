@@ -146,6 +146,26 @@ class BenchGenerateConfig(BenchAgainstConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchOnnxConfig(BenchConfig):
+    """A model's graphs in onnxruntime next to torch, in fp32 on the CPU: text path, guided step, decoder (extra `onnx`).
+
+    Example: ifuvit bench onnx --batch-size 4 --out onnx.json
+    """
+
+    model: str = DEFAULT_MODEL
+    """A shipped model, a run or a pipeline directory."""
+    batch_size: Positive[int] = 8
+    """Prompts or images at once."""
+    precision: tuple[Precision, ...] = ("fp32",)
+    """Only fp32."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision != ("fp32",):
+            raise InputError(f"--precision {' '.join(self.precision)}: the graphs compute in fp32")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchScalingConfig(BenchConfig):
     """Steps of settings that differ in image tokens, text tokens or depth, next to the operations that `ifuvit costs`
     counts. A plot is written next to the result, as RESULT.svg.
@@ -219,6 +239,7 @@ ACTIONS: dict[str, type[BenchConfig] | type[BenchQualityConfig]] = {
     "train": BenchTrainConfig,
     "sample": BenchSampleConfig,
     "generate": BenchGenerateConfig,
+    "onnx": BenchOnnxConfig,
     "scaling": BenchScalingConfig,
     "quality": BenchQualityConfig,
 }

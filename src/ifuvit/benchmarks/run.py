@@ -7,12 +7,14 @@ from ifuvit.benchmarks.config import (
     BenchAgainstConfig,
     BenchConfig,
     BenchGenerateConfig,
+    BenchOnnxConfig,
     BenchSampleConfig,
     BenchScalingConfig,
     BenchTrainConfig,
 )
 from ifuvit.benchmarks.generation import bench_generate
 from ifuvit.benchmarks.machine import hardware
+from ifuvit.benchmarks.onnx import bench_onnx
 from ifuvit.benchmarks.reference import load_reference
 from ifuvit.benchmarks.sampling import bench_sample
 from ifuvit.benchmarks.scaling import bench_scaling
@@ -44,6 +46,8 @@ def run(config: BenchConfig) -> Benchmark:
                 return bench_sample(config, reference, device)
             case BenchGenerateConfig():
                 return bench_generate(config, reference, device)
+            case BenchOnnxConfig():
+                return bench_onnx(config, device)
             case BenchScalingConfig():
                 return bench_scaling(config, device)
         raise AssertionError(config)

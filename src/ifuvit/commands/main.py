@@ -35,6 +35,7 @@ COMMANDS = {
     },
     "other": {
         "convert": "turn a U-ViT checkpoint into a pipeline directory",
+        "export": "take a model elsewhere: diffusers, the hub, ONNX, torch.export, a web page",
         "make-standin": "train a small autoencoder, two-tower model or object counter",
     },
 }

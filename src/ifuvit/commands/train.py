@@ -9,7 +9,7 @@ from ifuvit.diffusion.objective import OBJECTIVES
 from ifuvit.evaluation.protocols import protocols
 from ifuvit.model.presets import PUBLISHED, presets
 from ifuvit.model.settings import IFUViTConfig
-from ifuvit.training.config import OPTIMIZERS, TrainConfig, default_config
+from ifuvit.training.config import OPTIMIZERS, TrainConfig, default_config, fine_tuning_config
 from ifuvit.utils.command_line import Actions, parse
 from ifuvit.utils.config import set_fields
 from ifuvit.utils.errors import InputError
@@ -21,17 +21,28 @@ def _about(name: str, c: IFUViTConfig) -> str:
     return f"{'Intermediate' if c.n_text or c.n_image else 'Early'} fusion, {c.conditioning}"
 
 
+FINE_TUNE = "fine-tune"
+
+_OPEN = {"data": tyro.MISSING, "out": tyro.MISSING, "evaluate_sampling": protocols["quick"].sampling}
+
 CONFIG = Actions(
     word="preset",
     about="Train a model on an encoded data set, with the recipe of a preset and what the options change. The same command "
     "again resumes where the run stopped.",
     configs={
-        name: default_config(name, data=tyro.MISSING, out=tyro.MISSING, evaluate_sampling=protocols["quick"].sampling)
-        for name in presets
+        FINE_TUNE: fine_tuning_config(None, **_OPEN),
+        **{name: default_config(name, **_OPEN) for name in presets},
     },
     texts={
-        name: f"{_about(name, c)}; depth {c.depth}, width {c.embed_dim}.\n\n{TrainConfig.__doc__}"
-        for name, c in presets.items()
+        FINE_TUNE: """Adapt a trained model (--init-from) to images of one's own: its backbone and objective, and a recipe for
+        few images. With --lora-rank only small adapters are trained.
+
+        Example:
+            ifuvit train fine-tune --init-from openmoji-cross-intermediate --data data --out run --lora-rank 16""",
+        **{
+            name: f"{_about(name, c)}; depth {c.depth}, width {c.embed_dim}.\n\n{TrainConfig.__doc__}"
+            for name, c in presets.items()
+        },
     },
 )
 
@@ -39,9 +50,14 @@ CONFIG = Actions(
 def main(arguments: list[str]) -> None:
     """Entry point of the command."""
     commands = CONFIG
-    if arguments and arguments[0] in presets:
+    if arguments and arguments[0] in CONFIG.configs:
         preset, *options = arguments
-        commands = replace(CONFIG, configs={preset: _with_chosen_kinds(CONFIG.configs[preset], options)})
+        defaults = CONFIG.configs[preset]
+        if preset == FINE_TUNE and not {"-h", "--help"} & set(options):
+            if (model := _value_of("--init-from", options)) is None:
+                raise InputError("--init-from is required: the model to fine-tune; see `ifuvit train fine-tune --help`")
+            defaults = fine_tuning_config(model, **_OPEN)
+        commands = replace(CONFIG, configs={preset: _with_chosen_kinds(defaults, options)})
     config = parse(commands, arguments, prog="ifuvit train")
     from ifuvit.training.loop import train
 

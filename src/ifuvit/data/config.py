@@ -35,6 +35,9 @@ class PrepareConfig(Generic[S]):
     size: int | None = None
     """Pixels of a side after the square center crop; a multiple of the autoencoder's factor. Default: the size that the
     autoencoder was trained on, as its config.json says (64 for "openmoji"), but 256 at most."""
+    aspect: Literal["crop", "pad"] = "crop"
+    """What becomes of images that are not square: crop is the largest centered square, as in the paper; pad is the whole image
+    on a white square. There are no aspect-ratio buckets: latents, and the positions that the backbone learns, are square."""
     text: Literal["embeddings", "tokens"] | None = None
     """Store text embeddings (large; training reads them) or token ids (small; training runs the text encoder). Default:
     embeddings, unless they would take more than 10 GB: then the command prints both sizes and asks for a choice."""

@@ -7,12 +7,12 @@ import itertools
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from ifuvit.data.encoded import EncodedDatasetWriter, to_half
-from ifuvit.data.images import Box, CaptionedImage, center_crop_resize, load_image, read_ahead
+from ifuvit.data.images import Box, CaptionedImage, center_crop_resize, load_image, pad_resize, read_ahead
 from ifuvit.data.plan import Skips, skip_entry
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
@@ -42,6 +42,7 @@ def encode_images(
     share: Processes,
     *,
     size: int,
+    aspect: Literal["crop", "pad"],
     batch_size: int,
     workers: int,
 ) -> None:
@@ -55,7 +56,8 @@ def encode_images(
         autoencoder: encodes.
         skips: counts what is left out.
         share: which process this is.
-        size: pixels of a side after the square center crop.
+        size: pixels of a side of the square.
+        aspect: the largest centered square of an image, or the whole image on a white one.
         batch_size: images encoded at a time.
         workers: threads that read images.
 
@@ -72,7 +74,7 @@ def encode_images(
     latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
     with _progress("images", share, sum(len(shards[k]) for k in mine), sum(len(shards[k]) for k in done)) as bar:
         wanted = (images[position] for shard in todo for position in shards[shard])
-        loaded = read_ahead(lambda image: _load(image, size), wanted, workers=workers, ahead=4 * batch_size)
+        loaded = read_ahead(lambda image: _load(image, size, aspect), wanted, workers=workers, ahead=4 * batch_size)
         for shard in todo:
             if writer.finished:
                 return
@@ -224,10 +226,11 @@ def _readable(
             yield images[position], result
 
 
-def _load(image: CaptionedImage, size: int) -> np.ndarray | str:
+def _load(image: CaptionedImage, size: int, aspect: Literal["crop", "pad"]) -> np.ndarray | str:
     """The pixels (size, size, 3) uint8, or the reason why there are none."""
     try:
-        return np.asarray(center_crop_resize(load_image(image.source), size))
+        square = pad_resize if aspect == "pad" else center_crop_resize
+        return np.asarray(square(load_image(image.source), size))
     except InputError as error:
         return str(error)
 

@@ -187,6 +187,14 @@ def center_crop_resize(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
 
 
+def pad_resize(image: Image.Image, size: int) -> Image.Image:
+    """The whole `image` in the middle of a white square, (size, size), resized with the Lanczos filter."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square.resize((size, size), Image.Resampling.LANCZOS)
+
+
 def read_ahead(read: Callable[[S], T], items: Iterable[S], *, workers: int, ahead: int) -> Iterator[T]:
     """`read` of each item, in order, by threads that are up to `ahead` items further on. What they have not begun when the
     caller stops is left."""

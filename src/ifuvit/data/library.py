@@ -1,14 +1,15 @@
-"""Data sets that the library `datasets` reads: WebDataset and parquet files, and what the Hugging Face hub has."""
+"""Data sets of many images in few files: WebDataset, parquet, and what the library `datasets` has from the Hugging Face hub."""
 
-import sys
-import tarfile
+import re
 from collections.abc import Sequence
 from functools import partial
-from glob import escape, glob, has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ifuvit.data.images import CaptionedImage, EncodedImage
+from ifuvit.data.parquet import image_bytes, read_tables
+from ifuvit.data.storage import stored_files
+from ifuvit.data.webdataset import caption_list, read_archives
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt", "json.caption")
 """Looked for in this order where no column is named."""
 
-BUILDERS = {".tar": "webdataset", ".parquet": "parquet"}
+READERS = {".tar": read_archives, ".parquet": read_tables}
 """How files are read, by the ends of their names."""
 
 
@@ -29,13 +30,12 @@ def read_dataset(
     image_column: str | None = None,
     caption_column: str | None = None,
 ) -> list[CaptionedImage]:
-    """The rows of a data set in their order; images stay encoded and on disk until they are asked for.
-
-    The library converts WebDataset and parquet files to Arrow files in its cache (in HF_HOME), once.
+    """The rows of a data set in their order. Images stay where they are, encoded, until they are asked for.
 
     Args:
-        sources: files ending in .tar or .parquet (patterns with * are understood), or one name or directory of a data
-            set of the hub's layout.
+        sources: files ending in .tar or .parquet (patterns with * are understood), on this machine or where fsspec reads
+            them (s3://bucket/train-*.tar), or one name or directory of a data set of the hub's layout, which the library
+            `datasets` keeps in its cache (in HF_HOME).
         name: the configuration of a data set that has several.
         split: of a data set that has several; slices such as "train[:1000]" are understood.
         image_column: by default the only column with images.
@@ -45,10 +45,48 @@ def read_dataset(
     Raises:
         InputError: no such file, data set, split or column; a column that holds something else.
     """
+    if not sources:
+        raise InputError("no data set given: files ending in .tar or .parquet, or a name of the hub")
+    if packed := [source for source in sources if source.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))]:
+        raise InputError(f"{packed[0]}: a compressed archive; unpack it to a plain .tar (gunzip) first")
+    suffixes = {Path(source).suffix.lower() for source in sources}
+    if len(suffixes) == 1 and (reader := READERS.get(suffixes.pop())):
+        images = reader(stored_files(sources), CAPTION_COLUMNS, image_column, caption_column)
+        images = images[_slice(split, len(images))]
+        if not images:
+            raise InputError(f"{sources[0]}: the split {split!r} has no rows")
+        return images
+    if len(sources) > 1:
+        raise InputError(
+            f"{' '.join(sources)}: several sources have to be all .tar or all .parquet files; a data set of the hub is "
+            "given alone"
+        )
+    return _read_hub(sources, name, split, image_column, caption_column)
+
+
+def _slice(split: str, rows: int) -> slice:
+    """The rows of files that a split names: all of "train", or a part of it.
+
+    Raises:
+        InputError: it is another split.
+    """
+    if split == "train":
+        return slice(None)
+    if not re.fullmatch(r"train\[-?\d*%?:-?\d*%?\]", split):
+        raise InputError(f"--split {split}: files have the split train alone, or a part of it, as train[:1000]")
+    from datasets import ReadInstruction
+
+    (part,) = ReadInstruction.from_spec(split).to_absolute({"train": rows})
+    return slice(part.from_, part.to)
+
+
+def _read_hub(
+    sources: Sequence[str], name: str | None, split: str, image_column: str | None, caption_column: str | None
+) -> list[CaptionedImage]:
     import datasets
 
     datasets.disable_progress_bars()
-    data = _load(sources, name, split)
+    data = _load(sources[0], name, split)
     image_column = image_column or _image_column(data, sources)
     caption_column = caption_column or _caption_column(data, sources)
     if image_column not in data.column_names:
@@ -64,97 +102,27 @@ def read_dataset(
     ]
 
 
-def _load(sources: Sequence[str], name: str | None, split: str) -> "Dataset":
+def _load(source: str, name: str | None, split: str) -> "Dataset":
     import datasets
     from datasets.exceptions import DatasetsError
     from pyarrow import ArrowException
 
-    suffixes = {Path(source).suffix.lower() for source in sources}
-    if packed := [source for source in sources if source.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))]:
-        raise InputError(f"{packed[0]}: a compressed archive; unpack it to a plain .tar (gunzip) first")
-    if not sources:
-        raise InputError("no data set given: files ending in .tar or .parquet, or a name of the hub")
     try:
-        if len(suffixes) == 1 and (builder := BUILDERS.get(suffixes.pop())):
-            files = [file for source in sources for file in _files(source)]
-            for file in files:
-                if builder == "webdataset" and "://" not in file:
-                    _check_archive(Path(file))
-            # A name may have brackets, which would be a pattern.
-            patterns = [file if "://" in file else escape(file) for file in files]
-            data = datasets.load_dataset(builder, data_files={"train": patterns}, split=split)
-        elif len(sources) == 1:
-            data = datasets.load_dataset(sources[0], name, split=split)
-        else:
-            raise InputError(
-                f"{' '.join(sources)}: several sources have to be all .tar or all .parquet files; a data set of the "
-                "hub is given alone"
-            )
-    except InputError:
-        raise
+        data = datasets.load_dataset(source, name, split=split)
     except OSError as error:
         if error.errno is not None and not isinstance(error, FileNotFoundError):
             raise
-        raise InputError(f"{sources[0]}: cannot be read as a data set ({_reason(error)})") from None
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        DatasetsError,
-        ArrowException,
-        tarfile.TarError,
-    ) as error:
-        raise InputError(f"{sources[0]}: cannot be read as a data set ({_reason(error)})") from None
+        raise InputError(f"{source}: cannot be read as a data set ({_reason(error)})") from None
+    except (ValueError, LookupError, TypeError, AttributeError, DatasetsError, ArrowException) as error:
+        raise InputError(f"{source}: cannot be read as a data set ({_reason(error)})") from None
     if len(data) == 0:
-        raise InputError(f"{sources[0]}: the split {split!r} has no rows")
+        raise InputError(f"{source}: the split {split!r} has no rows")
     return data
 
 
 def _reason(error: BaseException) -> str:
     causes = [error, *([error.__cause__] if error.__cause__ else [])]
     return "; ".join(" ".join(str(cause).split())[:200] for cause in causes)
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a tar archive that the library would read in part, or with an error that names another file.
-
-    Raises:
-        InputError: it is no tar archive, was cut short, is empty, or has text that is not UTF-8.
-    """
-    end, files = 0, 0
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                end, files = member.offset_data + -(-member.size // 512) * 512, files + member.isfile()
-                if member.isfile() and member.name.endswith((".txt", ".json")):
-                    content = archive.extractfile(member)
-                    try:
-                        content.read().decode() if content else None
-                    except UnicodeDecodeError:
-                        raise InputError(f"{path}: {member.name}: not UTF-8 text; repair it, or take it out") from None
-    except tarfile.TarError as error:
-        what = "holds nothing" if path.stat().st_size == 0 else f"not a tar archive, or cut short ({error})"
-        raise InputError(f"{path}: {what}; copy it again") from None
-    if not files:
-        raise InputError(f"{path}: a tar archive without files")
-    with open(path, "rb") as file:
-        file.seek(end)
-        rest = file.read(512)
-    if not rest:
-        print(f"{path}: ends without the end mark of a tar archive; was it cut short?", file=sys.stderr)
-    elif rest.strip(b"\0"):
-        raise InputError(f"{path}: cut short after {files:,} files; copy it again")
-
-
-def _files(source: str) -> list[str]:
-    if "://" in source:
-        return [source]
-    is_pattern = has_magic(source) and not Path(source).is_file()
-    files = sorted(glob(source, recursive=True)) if is_pattern else [source]
-    if not files or not all(Path(file).is_file() for file in files):
-        raise InputError(f"{source}: no such file")
-    return files
 
 
 def _image_column(data: "Dataset", sources: Sequence[str]) -> str:
@@ -194,14 +162,7 @@ def _captions(data: "Dataset", column: str, sources: Sequence[str]) -> list[tupl
             value = value.get(field) if isinstance(value, dict) else None
         if isinstance(value, bytes):
             value = value.decode("utf-8", errors="replace")
-        values = [] if value is None else value if isinstance(value, list) else [value]
-        if not all(item is None or isinstance(item, str) for item in values):
-            raise InputError(
-                f"{sources[0]}: row {row}: {column} is a {type(value).__name__}, not text or a list of text"
-            )
-        captions.append(tuple(item or "" for item in values))
-    if head == "txt":  # WebDataset's text files, which are read as those of a folder are
-        captions = [tuple(caption.removeprefix("\ufeff").partition("\n")[0] for caption in row) for row in captions]
+        captions.append(caption_list(value, column, f"{sources[0]}: row {row}"))
     return captions
 
 
@@ -211,17 +172,4 @@ def _reader(data: "Dataset", column: str, row: int, key: str, sources: Sequence[
 
 def _encoded(data: "Dataset", column: str, row: int, where: str) -> bytes:
     """The bytes of one encoded image."""
-    value: Any = data[row][column]
-    if isinstance(value, dict):
-        content, path = value.get("bytes"), value.get("path")
-        if content is None and path:
-            try:
-                return Path(path).read_bytes()
-            except FileNotFoundError:
-                raise InputError(f"{where}: {path}: no such file") from None
-        value = content
-    if value is None:
-        raise InputError(f"{where}: has no image")
-    if not isinstance(value, bytes):
-        raise InputError(f"{where}: {column} is a {type(value).__name__}, not an image")
-    return value
+    return image_bytes(data[row][column], column, where)

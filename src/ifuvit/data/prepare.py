@@ -97,6 +97,10 @@ def encode(
         reason = f" (the first: {plan.skipped[0]['id']}: {plan.skipped[0]['reason']})" if plan.skipped else ""
         raise InputError(f"none of {plan.listed} images has a caption{reason}")
 
+    if config.aspect == "pad" and plan.images[0].boxes is not None:
+        raise InputError(
+            "--aspect pad: the boxes of --instances are those of the center crop; leave out one of the two"
+        )
     writer = EncodedDatasetWriter(config.out)
     latents = (2 * autoencoder.channels, size // autoencoder.factor, size // autoencoder.factor)
     sizes = _predicted_sizes(plan, latents, text_encoder.max_tokens, text_encoder.width)
@@ -112,6 +116,7 @@ def encode(
         "max_tokens": text_encoder.max_tokens,
         "text": text,
         **({} if plan.images[0].boxes is None else {"layouts": True}),
+        **({} if config.aspect == "crop" else {"aspect": config.aspect}),
         "shard_size": [len(image_shards[0]), len(text_shards[0])],
     }
     begun = writer.check(settings)
@@ -136,6 +141,7 @@ def encode(
         skips,
         share,
         size=size,
+        aspect=config.aspect,
         batch_size=config.batch_size,
         workers=config.workers,
     )

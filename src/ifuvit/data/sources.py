@@ -97,14 +97,15 @@ _COCO_LAYOUTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource:
-    """A data set that the library `datasets` reads: WebDataset, parquet, or the Hugging Face Hub.
+    """Many images in few files: WebDataset, parquet, or a data set of the Hugging Face Hub.
 
     Example:
         ifuvit prepare dataset train-0000.tar train-0001.tar --out data
     """
 
     sources: Positional[tuple[str, ...]]
-    """WebDataset files (.tar), parquet files (.parquet), or one name of a data set on the Hugging Face Hub."""
+    """WebDataset files (.tar) or parquet files (.parquet), here or in object storage (s3://…), or one name of a data set on
+    the Hugging Face Hub."""
     name: str | None = None
     """The configuration of a data set that has several."""
     split: str = "train"

@@ -5,8 +5,8 @@ objective's `time_offset` is added. The solvers are listed in `ifuvit.diffusion.
 is from an exact solution.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,8 +53,13 @@ def initial_latents(
     if distribution is None:
         return noise
     normal = np.stack([_bits(seed, index, _MEAN_STREAM).standard_normal(shape[0]) for index in indices])
-    means = torch.from_numpy(distribution.draw(normal))[:, :, None, None]
-    return add_noise(means, noise, torch.full((len(noise),), NUM_TIMESTEPS))
+    return with_means(noise, normal, distribution)
+
+
+def with_means(noise: Tensor, normal: np.ndarray, distribution: InitialLatentsDistribution) -> Tensor:
+    """Noise (B, C, H, W) around spatial means that `distribution` makes of standard normal numbers (B, C)."""
+    means = torch.from_numpy(distribution.draw(normal)).to(noise.device)[:, :, None, None]
+    return add_noise(means, noise, torch.full((len(noise),), NUM_TIMESTEPS, device=noise.device))
 
 
 def image_generators(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
@@ -86,7 +91,17 @@ def _rescale_guidance(guided: Tensor, unguided: Tensor, phi: float) -> Tensor:
     return guided * (phi * deviations[0] / deviations[1] + 1 - phi)
 
 
-@torch.no_grad()
+class Step(NamedTuple):
+    """Where a solver stands after a step."""
+
+    done: int
+    """Steps done."""
+    timestep: Tensor
+    """The scheduler's, of the step that was done: a scalar, in diffusers' counting."""
+    latents: Tensor
+    """(B, C, H, W) float32."""
+
+
 def sample(
     model: Any,
     noise: Tensor,
@@ -120,7 +135,28 @@ def sample(
         InputError: settings outside their range, a solver of another objective, or a stochastic solver without one
             generator per image.
     """
+    latents = noise
     settings = settings.changed(**changes)
+    for step in sample_steps(model, noise, text, null_text, settings, objective=objective, generators=generators):
+        latents = step.latents
+        if callback is not None:
+            callback(step.done)
+    return latents
+
+
+@torch.no_grad()
+def sample_steps(
+    model: Any,
+    noise: Tensor,
+    text: Any,
+    null_text: Any,
+    settings: SamplingSettings,
+    *,
+    objective: Objective = _DDPM,
+    generators: Sequence[torch.Generator] | None = None,
+) -> Generator[Step, Tensor | None, None]:
+    """`sample` step by step: what is yielded last has its result. Latents that are sent take the place of those that were
+    yielded (diffusers' callbacks do that). Arguments and errors are those of `sample`."""
     solver = objective.resolve_solver(settings.solver)
     scheduler = objective.make_scheduler(solver, settings.steps, noise.device)
     draws: dict[str, Any] = {}
@@ -144,9 +180,8 @@ def sample(
             predicted = _rescale_guidance(predicted, unguided, settings.guidance_rescale)
         predicted = objective.for_solver(predicted, latents, level)
         latents = scheduler.step(predicted, t, latents, return_dict=False, **draws)[0]
-        if callback is not None:
-            callback(step + 1)
-    return latents
+        changed = yield Step(step + 1, t, latents)
+        latents = latents if changed is None else changed
 
 
 def _bits(seed: int, index: int, stream: int) -> np.random.Generator:

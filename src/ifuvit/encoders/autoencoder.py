@@ -11,9 +11,11 @@ measure it, pipelines record it) and is applied in training and sampling.
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from ifuvit.utils.files import CHECKSUMS, atomic_path, read_json, verify_checksu
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from ifuvit.encoders.normalization import LatentNormalization
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
@@ -194,22 +198,45 @@ class Autoencoder:
         """
         return self.decode(self.moments(images)[:, : self.channels]).clamp(-1, 1)
 
-    def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+    def save_pretrained(
+        self,
+        directory: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        normalization: "LatentNormalization | None" = None,
+    ) -> None:
         """Write a diffusers folder (config.json, diffusion_pytorch_model.safetensors). With `dtype=torch.float16` it
-        takes half the room; the values are rounded, so the fingerprint of what is loaded from there is another."""
-        save_vae(self.vae, directory, dtype=dtype)
+        takes half the room; the values are rounded, so the fingerprint of what is loaded from there is another. With a
+        `normalization` the config has it as diffusers' scaling factor and shift, or by channel as its means and deviations."""
+        save_vae(self.vae, directory, dtype=dtype, config={} if normalization is None else _scaling(normalization))
 
 
-def save_vae(vae: "AutoencoderKL", directory: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write `vae` as a diffusers folder in the given precision; `vae` itself is left as it is."""
+def _scaling(normalization: "LatentNormalization") -> dict[str, Any]:
+    """A latent normalization as fields of an AutoencoderKL's config."""
+    mean, scale = normalization.mean, normalization.scale
+    if len(scale) == 1:
+        return {"scaling_factor": scale[0], "shift_factor": mean[0] or None, "latents_mean": None, "latents_std": None}
+    deviations = [1 / one for one in scale]
+    return {"scaling_factor": 1.0, "shift_factor": None, "latents_mean": list(mean), "latents_std": deviations}
+
+
+def save_vae(
+    vae: "AutoencoderKL",
+    directory: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    config: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write `vae` as a diffusers folder in the given precision, some fields of its config changed; `vae` itself is left as it
+    is."""
     from safetensors.torch import save_file
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CHECKSUMS).unlink(missing_ok=True)
     # "_name_or_path" says where on this machine the weights were found.
-    config = {key: value for key, value in json.loads(vae.to_json_string()).items() if key != "_name_or_path"}
-    write_json(directory / "config.json", config)
+    own = {key: value for key, value in json.loads(vae.to_json_string()).items() if key != "_name_or_path"}
+    write_json(directory / "config.json", {**own, **config})
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in vae.state_dict().items()}
     with atomic_path(directory / f"{_WEIGHTS}.safetensors") as path:
         save_file(tensors, path, metadata={"format": "pt"})

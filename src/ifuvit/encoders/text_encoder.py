@@ -176,7 +176,11 @@ class TextEncoder:
             return torch.zeros((0, self.max_tokens, self.width), device=self.device)
         mask = torch.as_tensor(tokens.mask).to(self.device, torch.long) if self.masked else None
         with torch.autocast(self.device.type, enabled=False):
-            out = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=self.layers is not None)
+            return self.states(ids, mask)
+
+    def states(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """`encode` of ids and mask (B, L) on the encoder's device as the model takes them: (B, L, D) float32."""
+        out = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=self.layers is not None)
         if self.layers is None:
             return out.last_hidden_state.float()
         # The last is the one with the model's final normalization, where it has one.

@@ -16,7 +16,7 @@ from ifuvit.data.prompts import PromptSet, read_prompts
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
 from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.utils.command_line import Prompt
-from ifuvit.utils.config import NonNegative, Positive, check, to_dict
+from ifuvit.utils.config import Finite, NonNegative, Positive, check, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, manifest, now, reading, sha256
 
@@ -42,6 +42,10 @@ class GenerateConfig:
     training scene shows), paraphrases and relation-paraphrases, coco (one to five of 77 kinds of MS-COCO)."""
     model: str = DEFAULT_MODEL
     """A shipped model's name, a run directory of `ifuvit train`, or a pipeline directory."""
+    adapter: Path | None = None
+    """Adapters of `ifuvit train --lora-rank` (RUN/adapter) to add to the model, which must be the one that they adapt."""
+    adapter_scale: Finite = 1.0
+    """How much of them: 0 is none, 1 all."""
     beside: str | None = None
     """Draw the same with this model too, from the same noise, into OUT/beside; index.html and grid.png show both."""
     out: Path | None = None
@@ -91,7 +95,7 @@ def run(config: GenerateConfig) -> Path:
             shutil.rmtree(own.path / BESIDE, ignore_errors=True)
         _generate(config, prompts, directory, own)
         if config.beside is not None:
-            run(replace(config, model=config.beside, beside=None, out=own.path / BESIDE))
+            run(replace(config, model=config.beside, adapter=None, beside=None, out=own.path / BESIDE))
     return own.path
 
 
@@ -103,12 +107,15 @@ def _generate(config: GenerateConfig, prompts: list[str], directory: Path, own: 
 
     from ifuvit import results
     from ifuvit.evaluation.generation import generate_images
+    from ifuvit.model.lora import load_adapter
     from ifuvit.pipeline import Pipeline
     from ifuvit.utils.devices import find_device
     from ifuvit.utils.distributed import Processes
 
     device = find_device(config.device)
     pipeline = Pipeline.from_pretrained(directory, device=device, dtype=getattr(torch, config.dtype))
+    if config.adapter is not None:
+        load_adapter(pipeline.model, config.adapter, scale=config.adapter_scale)
     with reading(out / "manifest.json"):
         before = [Path(image["file"]).name for image in (earlier or {}).get("images", [])]
     for name in [*before, "grid.png", "index.html"]:

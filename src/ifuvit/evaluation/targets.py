@@ -14,10 +14,11 @@ from ifuvit.data.folder import read_folder
 from ifuvit.data.images import SUFFIXES, ImageSource
 from ifuvit.data.prompts import read_lines
 from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
-from ifuvit.shipped import find, names
+from ifuvit.shipped import find, is_on_hub, is_own_index, names
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import fingerprint, read_json, read_object, reading, sha256, unseal
+from ifuvit.utils.hub import is_hub_name
 
 if TYPE_CHECKING:
     import torch
@@ -123,15 +124,15 @@ def open_target(
         if captions is not None:
             raise InputError(f"--captions {captions}: {target} is a model, which generates the protocol's captions")
         index = read_json(find(target) / "model_index.json")
-        if isinstance(index, dict) and index.get("_class_name") == "IFUViTPipeline":
+        if isinstance(index, dict) and is_own_index(index):
             return _ifuvit(target, device)
         return _diffusers(target, device)
     if directory.is_dir():
         return Target(name=directory.name, kind="images", images=_images(directory, captions))
     if directory.exists():
         raise InputError(f"{target}: is a file; give a model, a run, or a directory of images")
-    if target.count("/") == 1 and not target.startswith((".", "/")) and not directory.parent.is_dir():
-        return _diffusers(target, device)
+    if is_hub_name(target):
+        return _ifuvit(target, device) if is_on_hub(target) else _diffusers(target, device)
     find(target)  # raises with the shipped names
     raise AssertionError
 
@@ -142,6 +143,8 @@ def _ifuvit(target: str, device: "torch.device") -> Target:
     directory = find(target)
     pipeline = Pipeline.from_pretrained(directory, device=device)
     name = directory.parent.name if directory.name == "pipeline" else directory.name
+    if is_hub_name(target):
+        name = target.partition("@")[0].partition("/")[2]
     return Target(
         name=name,
         kind="ifuvit",
@@ -164,7 +167,8 @@ def fingerprint_of_pipeline(directory: Path) -> str:
     """
     facts: dict[str, Any] = {}
     for name in ("model_index.json", "text_encoder.json", "transformer/config.json", "scheduler/scheduler_config.json"):
-        facts[name] = read_object(directory / name)
+        if name != "text_encoder.json" or "text" not in facts["model_index.json"]:  # as the first pipelines have it
+            facts[name] = read_object(directory / name)
     facts["model_index.json"].pop("_ifuvit_version", None)
     facts["weights"] = sha256(directory / "transformer" / "model.safetensors")
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

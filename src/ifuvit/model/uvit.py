@@ -194,6 +194,16 @@ class IFUViT(nn.Module):
         bound = 1 / math.sqrt(self.final_layer.weight[0].numel())  # PyTorch's default for convolutions
         nn.init.uniform_(self.final_layer.bias, -bound, bound, generator=generator("final_layer"))
 
+    @property
+    def device(self) -> torch.device:
+        """Of the weights; diffusers asks for it."""
+        return self.pos_embed.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.pos_embed.dtype
+
     # The figure of the paper, in three parts: the text's own path, the image's own path, and what both share.
     # fmt: off
 
@@ -387,8 +397,9 @@ class IFUViT(nn.Module):
         image = self.encode_image(latents, timesteps)
         if isinstance(guidance_scale, (int, float)) and guidance_scale == 1:
             return self.fuse(image, text)
-        both = text.concatenated(null_text.expand(len(latents)))
-        conditional, null = self.fuse(image.twice(), both).chunk(2)
+        count = latents.shape[0]  # neither `len` nor `chunk`: an exported graph would have this batch alone
+        both = self.fuse(image.twice(), text.concatenated(null_text.expand(count)))
+        conditional, null = both[:count], both[count:]
         if isinstance(guidance_scale, Tensor):
             guidance_scale = guidance_scale.view(-1, 1, 1, 1)
         return null + guidance_scale * (conditional - null)
@@ -414,9 +425,15 @@ class IFUViT(nn.Module):
         save_model(directory, self, to_dict(self.config), dtype=dtype)
 
     @classmethod
-    def from_pretrained(cls, directory_or_name: str | Path, *, device: str | torch.device = "cpu") -> "IFUViT":
-        """Load a model (in fp32, in evaluation mode): a shipped name, a run or a pipeline directory, or a directory that
-        `save_pretrained` wrote.
+    def from_pretrained(
+        cls,
+        directory_or_name: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        torch_dtype: torch.dtype | None = None,
+    ) -> "IFUViT":
+        """Load a model (in fp32 unless `torch_dtype`, diffusers' word, says otherwise; in evaluation mode): a shipped name, a run
+        or a pipeline directory, a name on the hub, or a directory that `save_pretrained` wrote.
 
         Raises:
             ValueError: nothing there, a damaged file, or weights of another shape than the config says.
@@ -429,7 +446,7 @@ class IFUViT(nn.Module):
         config = from_dict(IFUViTConfig, read_json(directory / "config.json"), where=str(directory / "config.json"))
         model = cls(config)
         load_weights(model, directory / "model.safetensors")
-        return model.to(device).eval()
+        return model.to(device, torch_dtype).eval()
 
 
 def make_block(config: IFUViTConfig, place: int) -> Block | JointBlock:

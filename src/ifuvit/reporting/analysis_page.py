@@ -69,8 +69,7 @@ def write_page(directory: Path) -> Path:
 def _attention(directory: Path, analysis: Analysis) -> list[dict[str, Any]]:
     """Write the figures of every prompt, and return what the page's script draws, as JSON values."""
     shown, size = [], 0
-    for number, prompt in enumerate(analysis.prompts):
-        models = attention_figures.read_maps(directory, analysis, number)
+    for number, (prompt, models) in enumerate(zip(analysis.prompts, attention_figures.read_maps(directory, analysis))):
         if not models:
             continue
         words = sum(word in prompt.split() for word in models[0].words)

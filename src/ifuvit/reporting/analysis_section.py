@@ -118,7 +118,8 @@ def _of_models(analysis: Analysis, quantity: str, of: str = "") -> list[Series]:
 
 # ---------------------------------------------------------------------------------------------------------- each action
 
-_SHOWN_CATEGORIES = ("content", "number", "relation", "function", "special", "padding", "image", "time")
+_SHOWN_CATEGORIES = ("content", "number", "relation", "function", "special", "padding", "time")
+"""Not image patches, which get most and would press the others into one line."""
 
 
 def synopsis_plots(analysis: Analysis) -> list[Plot]:
@@ -136,7 +137,11 @@ def synopsis_plots(analysis: Analysis) -> list[Plot]:
             if any(point.y > 0 for point in one.points)
         ]
         plots += _over_blocks(
-            analysis, series, title=f"Share of attention: {model.name}", y_label="share of a patch's attention"
+            analysis,
+            series,
+            title=f"Share of attention: {model.name}",
+            y_label="share of a patch's attention",
+            note=f"Not drawn: image patches, which get the rest. {_ABOUT_POSITION}",
         )
     return plots
 

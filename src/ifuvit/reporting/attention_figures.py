@@ -1,7 +1,7 @@
 """Figures of attention maps over generated images: the paper's Figure 8, and small multiples over noise levels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,35 @@ class ModelMaps:
     """Patches along the side of the uncropped grid."""
 
 
-def read_maps(directory: Path, analysis: Analysis, prompt: int) -> list[ModelMaps]:
-    """The word maps of a prompt in every model of an analysis that was written to `directory`."""
+def read_maps(directory: Path, analysis: Analysis) -> Iterator[list[ModelMaps]]:
+    """For every prompt its maps in every model of an analysis that was written to `directory`; none if it has no words of those
+    that are asked for."""
+    names = ("text", "evaluations", "token_words", "token_categories", "patches", "axis.patch")
+    read = {}
+    for model in analysis.models:
+        with np.load(directory / analysis.arrays[model.name], allow_pickle=False) as arrays:
+            read[model.name] = {name: arrays[name] for name in names}  # each of which is decompressed whole
+    for prompt in range(len(analysis.prompts)):
+        yield _maps_of(directory, analysis, read, prompt)
+
+
+def _maps_of(
+    directory: Path, analysis: Analysis, read: Mapping[str, Mapping[str, np.ndarray]], prompt: int
+) -> list[ModelMaps]:
     border, wanted = int(analysis.config["crop_border"]), analysis.config["words"]
     found = []
     for model in analysis.models:
-        with np.load(directory / analysis.arrays[model.name], allow_pickle=False) as arrays:
-            text, numbers = arrays["text"][prompt], arrays["evaluations"]
-            of_word, categories = arrays["token_words"][prompt], arrays["token_categories"][prompt]
+        arrays = read[model.name]
+        text, numbers = arrays["text"][prompt], arrays["evaluations"]
+        of_word, categories = arrays["token_words"][prompt], arrays["token_categories"][prompt]
+        of_patches, patches = arrays["patches"][prompt], arrays["axis.patch"].tolist()
         words = analysis.prompts[prompt].split()
+        side, tokens = text.shape[-1], text.shape[3]
+        text = np.concatenate([text, of_patches], 3)  # (bands, blocks, heads, tokens and patches, S, S)
         every = np.nan_to_num(text) * (numbers / numbers.sum())[:, None, None, None, None, None]
         text = np.concatenate([text, every.sum(0, keepdims=True)])
-        side = text.shape[-1]
         text = text[..., border : side - border, border : side - border]
+        text, of_patches = text[:, :, :, :tokens], text[:, :, :, tokens:]
         names, maps = [], []
         for number, word in enumerate(words):
             if (not wanted or word in wanted) and (of_word == number).any():
@@ -60,6 +76,9 @@ def read_maps(directory: Path, analysis: Analysis, prompt: int) -> list[ModelMap
                     maps.append(text[:, :, :, categories == category].sum(3))
             names.append("all words, mean")
             maps.append(text[:, :, :, of_word >= 0].sum(3) / max(len(words), 1))
+            for number, (row, column) in enumerate(patches):
+                names.append(f"from patch {row},{column}")
+                maps.append(of_patches[:, :, :, number])
         if not names:
             continue
         with Image.open(directory / analysis.images[model.name][prompt]) as image:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +17,8 @@ Markup = markupsafe.Markup
 # A plot is as wide as a phone in these units, so that its letters are read there at their own size.
 _WIDTH, _HEIGHT = 360, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 26, 40
+_TITLE_CHARACTERS = 54
+"""Of a line above a plot in a file."""
 # Distinct in shape as well as in color; the style sheet has as many colors.
 _MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-5L5 4H-5z", "M0-5.4L5 0L0 5.4L-5 0z")
 COLORS = 6
@@ -135,16 +138,19 @@ def as_file(*plots: Plot) -> str:
 def _with_legend(plot: Plot) -> tuple[markupsafe.Markup, float]:
     """A plot under its title and above its legend, and the height of it all."""
     height = float(plot.svg.partition('viewBox="')[2].partition('"')[0].split()[3])
-    drawn = Markup(plot.svg.replace("<svg", Markup('<svg y="24" width="{}" height="{}"').format(_WIDTH, height), 1))
+    lines = textwrap.wrap(plot.title, _TITLE_CHARACTERS, break_on_hyphens=False)
+    top = 6 + 18 * len(lines)
+    nested = Markup('<svg y="{}" width="{}" height="{}"').format(top, _WIDTH, height)
+    drawn = Markup(plot.svg.replace("<svg", nested, 1))
     legend = plot.legend if len(plot.legend) > 1 else ()
     rows = [
         Markup('<g transform="translate(8 {})">{}{}</g>').format(
-            height + 32 + 18 * place, sign, _text(34, 10, name, anchor="start")
+            top + height + 8 + 18 * place, sign, _text(34, 10, name, anchor="start")
         )
         for place, (name, sign) in enumerate(legend)
     ]
-    title = _text(4, 16, plot.title, anchor="start", name="strong")
-    return Markup("").join([title, drawn, *rows]), height + 32 + 18 * len(legend)
+    title = [_text(4, 16 + 18 * row, line, anchor="start", name="strong") for row, line in enumerate(lines)]
+    return Markup("").join([*title, drawn, *rows]), top + height + 8 + 18 * len(legend)
 
 
 def _marker(index: int) -> str:

@@ -12,6 +12,7 @@ _ACTIONS = {
     "train": "Training steps",
     "sample": "Guided sampling steps",
     "generate": "Whole images",
+    "onnx": "ONNX",
     "scaling": "Scaling",
 }
 _AXES = {"image-tokens": "image tokens", "text-tokens": "text tokens", "depth": "depth"}

@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ifuvit.diffusion.objective import DDPM, AnyObjective, Flow
+from ifuvit.diffusion.objective import DDPM, OBJECTIVES, AnyObjective, Flow
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
+from ifuvit.shipped import find
 from ifuvit.utils.command_line import Inline, Prompt, read_weights
-from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, set_fields
+from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, from_dict, set_fields
 from ifuvit.utils.errors import InputError
+from ifuvit.utils.files import read_object
 
 _Decay = Annotated[float, Range(least=0, below=1)]
 _OPTIMIZER = tyro.conf.arg(name="optimizer", metavar="adamw|muon")
@@ -126,9 +128,28 @@ class StartConfig(_Section):
     normalization."""
     renormalize_latents: bool = False
     """With --init-from: measure the latent normalization on --data instead of keeping the model's."""
+    lora_rank: Positive[int] | None = None
+    """With --init-from: train low-rank adapters of this rank on attention and MLP, and nothing else. OUT/adapter has them apart
+    (`ifuvit generate --adapter`), OUT/pipeline added to the model's weights."""
+    lora_alpha: Positive[float] | None = None
+    """Adapters count alpha / rank; default: the rank."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 is autocast with fp32 weights, gradients and optimizer; auto takes it where all processes' devices have
     instructions for it. A run keeps what it began with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora_rank is not None and self.init_from is None:
+            raise InputError(f"--lora-rank {self.lora_rank}: adapts a model; give it with --init-from")
+        if self.lora_alpha is not None and self.lora_rank is None:
+            raise InputError(f"--lora-alpha {self.lora_alpha:g}: requires --lora-rank")
+
+    @property
+    def lora(self) -> dict[str, Any] | None:
+        """Rank and alpha of the adapters; None where the whole model is trained."""
+        if self.lora_rank is None:
+            return None
+        return {"rank": self.lora_rank, "alpha": self.lora_alpha or float(self.lora_rank)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,6 +327,51 @@ def default_config(preset: str, **settings: Any) -> TrainConfig:
     paper = TrainConfig(data=DataConfig(data=Path()), out=Path(), recipe=Recipe(model=presets[preset]))
     recipe = _OPENMOJI_RECIPE if preset.startswith("openmoji-") else {}
     return set_fields(set_fields(paper, **recipe), **settings)
+
+
+# A model that can draw already, and a few hundred or thousand images of one's own: hours of one GPU, or a quarter of an hour of a
+# CPU at the embedded scale (docs/fine-tuning.md has a trial).
+_FINE_TUNING_RECIPE: Mapping[str, Any] = {
+    "steps": 2_000,
+    "batch_size": 32,
+    "optimizer": AdamW(learning_rate=3e-4, betas=(0.9, 0.95), weight_decay=0.0, gradient_clip=1.0),
+    "warmup_steps": 50,
+    "decay": "cosine",
+    "final_learning_rate": 0.05,
+    "ema": 0.99,
+    "ema_ramp": True,
+    "validate_every": 200,
+    "validation_images": 100,
+    "save_every": 200,
+    "sample_every": 200,
+}
+
+
+def fine_tuning_config(model: str | None, **settings: Any) -> TrainConfig:
+    """The recipe of fine-tuning: the backbone and the objective are those of the model that it starts from.
+
+    Args:
+        model: shipped name, run, pipeline directory or name on the hub; None for the recipe alone, as a help text shows it.
+        settings: as in `default_config`.
+
+    Raises:
+        InputError: no such model, or a setting that a section refuses.
+    """
+    config = default_config("openmoji-cross-intermediate", **_FINE_TUNING_RECIPE)
+    if model is not None:
+        directory = find(model)
+        file, index = directory / "transformer" / "config.json", read_object(directory / "model_index.json")
+        values = index.get("objective", {"name": "ddpm"})
+        where = f"{directory / 'model_index.json'}: objective"
+        if not isinstance(values, dict) or values.get("name") not in OBJECTIVES:
+            raise InputError(f"{where}: {values} is none of {', '.join(OBJECTIVES)}")
+        config = set_fields(
+            config,
+            model=from_dict(IFUViTConfig, read_object(file), where=str(file)),
+            objective=from_dict(OBJECTIVES[values["name"]], values, where=where),
+            init_from=model,
+        )
+    return set_fields(config, **settings)
 
 
 def learning_rate_at(peak: float, schedule: ScheduleConfig, steps: int, step: int) -> float:

@@ -18,10 +18,11 @@ def make_optimizers(config: AdamW | Muon, model: nn.Module, device: torch.device
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_matrix = parameter.ndim == 2 and _IN_BLOCK.search(name) is not None
+        # The two factors of an adapter are no matrices of their own.
+        is_matrix = parameter.ndim == 2 and _IN_BLOCK.search(name) is not None and "lora_" not in name
         (matrices if isinstance(config, Muon) and is_matrix else rest).append(parameter)
     optimizers: dict[torch.optim.Optimizer, float] = {}
-    if isinstance(config, Muon):
+    if isinstance(config, Muon) and matrices:
         matrix_optimizer = muon.Muon(
             matrices,
             lr=config.muon_learning_rate,

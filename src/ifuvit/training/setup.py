@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from ifuvit.data.encoded import EncodedDataset
+from ifuvit.model.lora import add_lora, merged_state, write_adapter
 from ifuvit.model.uvit import IFUViT, Standardize
 from ifuvit.training import checkpoint
 from ifuvit.training.batches import Batches, load
@@ -139,6 +140,13 @@ class Run:
         loaded = None
         if self.recipe.start.init_from is not None and not checkpoint.saved_steps(self.config.out):
             loaded = initialize(model, self.recipe.start.init_from)
+        if self.recipe.start.lora is not None:
+            if loaded is not None and loaded["new"]:
+                raise InputError(
+                    f"--lora-rank {self.recipe.start.lora_rank}: {loaded['new'][0]} is not in {self.recipe.start.init_from}, and "
+                    "adapters alone do not learn it; take that model's preset, autoencoder and text encoder"
+                )
+            add_lora(model, **self.recipe.start.lora)
         self.text_encoder = (
             None if self.dataset.text_mode == "embeddings" else load_text_encoder(self.dataset, self.device)
         )
@@ -307,7 +315,7 @@ class Run:
         """Metrics of images from the averaged weights."""
         assert self.evaluation is not None
         average = checkpoint.gather_average(self.model, self.ema, everywhere=True)
-        self.evaluation.pipeline.model.load_state_dict(average)
+        self.evaluation.pipeline.model.load_state_dict(self._without_adapters(average))
         self._report({"evaluation": self.evaluation.measure()})
 
     def save(self) -> None:
@@ -327,7 +335,7 @@ class Run:
 
         average = checkpoint.gather_average(self.model, self.ema)
         if self.is_main and self.pipeline is not None:
-            self.pipeline.model.load_state_dict(average)
+            self.pipeline.model.load_state_dict(self._without_adapters(average))
             prompts = [prompt for prompt in self.config.samples.sample_prompts for _ in range(2)]
             images = self.pipeline(prompts, num_inference_steps=25, seed=0)
             with atomic_path(self._grid) as path:
@@ -378,6 +386,11 @@ class Run:
         """Whether a flag is set in any process."""
         return bool(cast(Tensor, self.accelerator.gather(torch.tensor([float(flag)], device=self.device))).max())
 
+    def _without_adapters(self, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The averaged weights as a backbone without adapters has them."""
+        lora = self.recipe.start.lora
+        return dict(average) if lora is None else merged_state(average, **lora)
+
     def _seconds(self) -> float:
         """Spent on training, in all sessions of the run."""
         return self.seconds + time.monotonic() - self.begun
@@ -420,8 +433,11 @@ class Run:
         """RUN/pipeline: the averaged weights, how to sample them, and where the encoders are to be found."""
         from ifuvit.pipeline import write_pipeline
 
+        start = self.recipe.start
+        if start.lora is not None:
+            write_adapter(self.config.out / "adapter", average, base=str(start.init_from), **start.lora)
         model = IFUViT(self.recipe.model)
-        model.load_state_dict(dict(average))
+        model.load_state_dict(self._without_adapters(average))
         write_pipeline(
             self.config.out / "pipeline",
             model=model.eval(),
@@ -435,6 +451,9 @@ class Run:
                 "batch_size": self.recipe.batches.batch_size,
                 "seed": self.recipe.start.seed,
                 "seconds": round(self._seconds(), 1),
+                "images": len(self.train_images),
+                "captions": self.dataset.caption_count,
+                "data": self.dataset.fingerprint,
             },
         )
 

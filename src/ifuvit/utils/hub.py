@@ -1,4 +1,4 @@
-"""Frozen models of transformers: found in a folder or on the Hugging Face hub, loaded whole and without chatter."""
+"""The Hugging Face hub, and frozen models of transformers: found in a folder or there, loaded whole and without chatter."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,6 +7,84 @@ from pathlib import Path
 from typing import Any
 
 from ifuvit.utils.errors import InputError
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Whether this has the form of a name on the hub, "user/name" or "user/name@revision", and is no path of this machine:
+    neither it nor the directory above it is there."""
+    repository = str(name).partition("@")[0]
+    return isinstance(name, str) and bool(_HUB_NAME.fullmatch(repository)) and not Path(repository).parent.is_dir()
+
+
+def fetch_file(name: str, file: str) -> Path:
+    """A file of a repository of the hub, downloaded once.
+
+    Raises:
+        InputError: the hub does not give it.
+    """
+    from huggingface_hub import hf_hub_download
+
+    repository, _, revision = name.partition("@")
+    with _asking_hub(name):
+        return Path(hf_hub_download(repository, file, revision=revision or None))
+
+
+def fetch_pipeline(name: str) -> Path:
+    """The directory of a pipeline of the hub, downloaded once: its weights, code and configuration, no images.
+
+    Raises:
+        InputError: the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    with _asking_hub(name):
+        patterns = ["*.json", "*.py", "transformer/*", "scheduler/*", "vae/*"]
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+
+
+def upload(directory: Path, name: str, *, private: bool, token: str | None, endpoint: str | None, message: str) -> str:
+    """Put a directory into a repository of the hub, which is made if need be. Returns the address of the commit.
+
+    Raises:
+        InputError: a name of another form, or a hub that does not answer or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    if not _HUB_NAME.fullmatch(name):
+        raise InputError(f"{name}: not a name of the hub; give user/name")
+    api = HfApi(endpoint=endpoint, token=token)
+    with _asking_hub(name, endpoint=api.endpoint, doing="cannot be uploaded to"):
+        api.create_repo(name, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=directory, commit_message=message).commit_url)
+
+
+@contextmanager
+def _asking_hub(
+    name: str, *, endpoint: str | None = None, doing: str = "no such directory, and it cannot be downloaded from"
+) -> Iterator[None]:
+    """A block that talks to the hub, whose faults become one line: classes of errors vary with versions."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    disable_progress_bars()
+    try:
+        yield
+    except Exception as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            why = f"refused ({status}); log in with `hf auth login`, or set HF_TOKEN to a token that may do it"
+        elif status == 404:
+            why = "no such repository, revision or file there, or one that your token does not see"
+        elif constants.HF_HUB_OFFLINE:
+            why = "HF_HUB_OFFLINE is set, and it is not on this machine; unset it where there is a network"
+        else:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}; is the endpoint reachable from here?"
+        raise InputError(f"{name}: {doing} {endpoint or constants.ENDPOINT}: {why}") from None
+    finally:
+        enable_progress_bars()
 
 
 def find_folder(
@@ -31,7 +109,7 @@ def find_folder(
             raise InputError(f"{what} {folder}: the folder has no config.json, so it is not a transformers model")
         return folder
     hub_id = hub_id or reference
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_id):
+    if not _HUB_NAME.fullmatch(hub_id):
         raise InputError(f"{what} {reference}: no such folder; {advice}")
     from huggingface_hub import snapshot_download
 

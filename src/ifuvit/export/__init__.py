@@ -1,0 +1,1 @@
+"""Models taken elsewhere: diffusers, the Hugging Face hub, ONNX, torch.export, a static web page."""
