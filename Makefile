@@ -12,13 +12,14 @@ EARLY := openmoji-concat-early
 
 BIN := $(VENV)/bin
 
-.PHONY: help install install-dev demo test test-slow lint format types train-smoke wheel clean
+.PHONY: help install install-dev demo test test-slow lint format types site site-deploy train-smoke wheel clean
 
 help:
 	@echo "make demo         install, draw with an early and the intermediate model, judge counts and relations, write the report"
 	@echo "make test         the tests (test-slow: those that take long; PYTEST_FLAGS=\"-n 2\" on two cores)"
 	@echo "make lint         ruff's checks and format (make format applies them), and the contract of imports"
 	@echo "make types        pyright"
+	@echo "make site         the documentation as a site, in out/site (site-deploy: on GitHub Pages)"
 	@echo "make train-smoke  the whole way on the CPU in minutes: scenes, encoding, training, images"
 	@echo "make wheel        build dist/*.whl"
 
@@ -67,6 +68,13 @@ format: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# mkdocs-material says on every build that it has a successor.
+site: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+site-deploy: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs gh-deploy --strict --force
 
 train-smoke: $(VENV)/.installed-dev # matplotlib draws the loss
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/train_smoke.sh out/train-smoke

@@ -188,7 +188,7 @@ def contents(out: Path) -> dict[str, Any]:
         name = path.relative_to(out).as_posix()
         if path.is_dir():
             found[f"{name}/"] = None
-        elif path.name in ("checksums.json", "index.html"):  # of files that tell the time; a page of them
+        elif path.name in ("checksums.json", "index.html", "run.html"):  # of files that tell the time; pages of them
             found[name] = None
         elif path.suffix == ".json":
             found[name] = timeless(json.loads(path.read_text()))
@@ -357,6 +357,7 @@ def warm_up() -> None:
     import ifuvit.data.prepare
     import ifuvit.evaluation.run
     import ifuvit.pipeline
+    import ifuvit.reporting.run_page
     import ifuvit.standins.autoencoder
     import ifuvit.training.loop
     import ifuvit.training.setup  # noqa: F401

@@ -1103,6 +1103,12 @@ class TrainingRecord:
     evaluations: tuple[tuple[int, TrainingEvaluation], ...]
     speed: tuple[tuple[int, float], ...] = ()
     """(step, steps a second up to there since the entry before)."""
+    levels: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    """(step, the validation loss by band of the noise level, as "0.3-0.4")."""
+    learning_rate: tuple[tuple[int, float], ...] = ()
+    gradient_norm: tuple[tuple[int, float], ...] = ()
+    batch_size: float | None = None
+    """Images a step; None where the log does not say."""
 
     def seconds_at(self, step: int) -> float:
         """Seconds of training up to a step, without evaluations, validation and saving: from the speeds of the log, and after
@@ -1126,13 +1132,18 @@ class TrainingRecord:
         return max(entries[-1][0] for entries in (self.loss, self.validation, self.evaluations) if entries)
 
 
+_CURVES = ("loss", "validation_loss", "steps_per_second", "learning_rate", "gradient_norm")
+"""Keys of the lines of metrics.jsonl with one number."""
+
+
 def read_training(file: Path) -> TrainingRecord | None:
     """The log of `ifuvit train`; None for an empty one, or one of something else that is trained.
 
     Raises:
         InputError: a line that is not of this form. The last one may be cut short, for the run may go on.
     """
-    loss, validation, evaluations, speed = [], [], [], []
+    curves: dict[str, list[tuple[int, float]]] = {name: [] for name in _CURVES}
+    evaluations, levels, batch_size = [], [], None
     lines = _text(file).split("\n")
     for number, text in enumerate(lines, start=1):
         where = f"{file}: line {number}"
@@ -1151,22 +1162,37 @@ def read_training(file: Path) -> TrainingRecord | None:
         step = line.get("step")
         if type(step) is not int:
             raise InputError(f"{where}: 'step' is not a whole number")
-        for key, values in (("loss", loss), ("validation_loss", validation), ("steps_per_second", speed)):
+        for key, values in curves.items():
             if key in line:
-                if not (isinstance(line[key], float | int) and math.isfinite(line[key])):
-                    raise InputError(f"{where}: {key!r} is not a number")
-                values.append((step, float(line[key])))
+                values.append((step, _finite(line[key], f"{where}: {key!r}")))
+        if "validation_loss_by_noise_level" in line:
+            of_bands = line["validation_loss_by_noise_level"]
+            if not isinstance(of_bands, dict):
+                raise InputError(f"{where}: 'validation_loss_by_noise_level' is not an object")
+            levels.append((step, {band: _finite(one, f"{where}: {band!r}") for band, one in of_bands.items()}))
+        if "samples" in line and step > 0:
+            batch_size = _finite(line["samples"], f"{where}: 'samples'") / step
         if "evaluation" in line:
             told = from_dict(TrainingEvaluation, line["evaluation"], where=f"{where}: evaluation")
             evaluations.append((step, told))
-    if not (loss or validation or evaluations):
+    if not (curves["loss"] or curves["validation_loss"] or evaluations):
         return None
     return TrainingRecord(
-        loss=tuple(loss),
-        validation=tuple(validation),
+        loss=tuple(curves["loss"]),
+        validation=tuple(curves["validation_loss"]),
         evaluations=tuple(evaluations),
-        speed=tuple((step, one) for step, one in speed if one > 0),
+        speed=tuple((step, one) for step, one in curves["steps_per_second"] if one > 0),
+        levels=tuple(levels),
+        learning_rate=tuple(curves["learning_rate"]),
+        gradient_norm=tuple(curves["gradient_norm"]),
+        batch_size=batch_size,
     )
+
+
+def _finite(value: Any, where: str) -> float:
+    if not (isinstance(value, float | int) and math.isfinite(value)):
+        raise InputError(f"{where} is not a number")
+    return float(value)
 
 
 # ---------------------------------------------------------------------------------------------- output of `ifuvit costs`

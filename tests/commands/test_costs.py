@@ -1,6 +1,8 @@
 """`ifuvit costs`: the table and the JSON."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,13 +13,14 @@ from ifuvit.model.presets import presets
 from ifuvit.utils.errors import InputError
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    costs.main(list(arguments))
-    return capsys.readouterr().out
+def printed(ifuvit: Callable[..., Any], *arguments: str) -> str:
+    ran = ifuvit("costs", *arguments)
+    assert ran.status == 0
+    return ran.out
 
 
-def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    everything = json.loads(printed(capsys, "--json"))
+def test_json(ifuvit: Callable[..., Any]) -> None:
+    everything = json.loads(printed(ifuvit, "--json"))
     assert list(everything) == list(presets)
     for entry in everything.values():
         assert list(entry) == ["parameters", "gflops", "guided_step_gflops"]
@@ -29,26 +32,26 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "gflops": {"without_attention": 23.59, "with_attention": 25.57},
         "guided_step_gflops": {"plain": 51.13, "shared": 42.2},
     }
-    assert json.loads(printed(capsys, "--json", "--preset", "cross-early")) == {
+    assert json.loads(printed(ifuvit, "--json", "--preset", "cross-early")) == {
         "cross-early": everything["cross-early"]
     }
 
 
-def test_table(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = printed(capsys).splitlines()
+def test_table(ifuvit: Callable[..., Any]) -> None:
+    lines = printed(ifuvit).splitlines()
     assert len(lines) == 1 + len(presets)
     row = next(line for line in lines if line.startswith("concat-intermediate ")).split()
     assert row == ["concat-intermediate", "47,843,492", "25.77", "28.01", "56.02", "47.89"]
     assert max(map(len, lines)) <= 100
 
 
-def test_changed_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    early = json.loads(printed(capsys, "--preset", "cross-early", "--json"))["cross-early"]
-    same = json.loads(printed(capsys, "--preset", "cross-intermediate", "--n-text", "0", "--n-image", "0", "--json"))[
+def test_changed_settings(ifuvit: Callable[..., Any]) -> None:
+    early = json.loads(printed(ifuvit, "--preset", "cross-early", "--json"))["cross-early"]
+    same = json.loads(printed(ifuvit, "--preset", "cross-intermediate", "--n-text", "0", "--n-image", "0", "--json"))[
         "cross-intermediate"
     ]
     assert same == early
-    pair = json.loads(printed(capsys, "--preset", "cross-intermediate", "--n-image", "4", "0", "--json"))
+    pair = json.loads(printed(ifuvit, "--preset", "cross-intermediate", "--n-image", "4", "0", "--json"))
     assert pair == costs.run(CostsConfig(preset="cross-intermediate", n_image=(4, 0)))
     assert pair["cross-intermediate"]["gflops"]["with_attention"] > 25.57
 

@@ -200,3 +200,15 @@ def test_configurations_need_no_torch() -> None:
 
     code = "import sys, ifuvit.training.config; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("objective", [DDPM(), Flow(), Flow(prediction="clean")], ids=str)
+def test_clean_latents_are_those_that_the_noise_was_added_to(objective):
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 4, 3, 8, 8, generator=generator)
+    times = objective.times_at(torch.tensor([0.1, 0.4, 0.7, 0.95]))
+    noisy = objective.noisy_latents(latents, noise, times)
+    perfect = {"ddpm": noise, "flow": noise - latents}[objective.name]
+    if getattr(objective, "prediction", None) == "clean":
+        perfect = latents
+    torch.testing.assert_close(objective.clean_latents(perfect, noisy, times), latents, atol=1e-4, rtol=1e-4)

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ from ifuvit.diffusion.objective import DDPM, Flow
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.presets import presets
 from ifuvit.model.uvit import IFUViT
+from ifuvit.reporting import run_page
 from ifuvit.training import checkpoint, setup
 from ifuvit.training.config import AdamW, Muon, ScheduleConfig, default_config, learning_rate_at
 from ifuvit.training.distributed import check_launch
@@ -66,6 +68,32 @@ def assert_same_run(one, other, step=20):
     assert log_of(one) == log_of(other)
     weights_of = "pipeline/transformer/model.safetensors"
     assert (one / weights_of).read_bytes() == (other / weights_of).read_bytes()
+
+
+def state_of(run_directory):
+    """What RUN/run.html says of the run."""
+    return re.search(r'data-state="(\w+)".*?<span>(.*?)</span>', (run_directory / "run.html").read_text()).groups()
+
+
+def test_the_page_follows_the_run(data, whole, tmp_path, monkeypatch):
+    assert state_of(whole) == ("finished", "after 20 steps")
+    seen = []
+    write = run_page.write_run_page
+    monkeypatch.setattr(run_page, "write_run_page", lambda out, **told: seen.append(told) or write(out, **told))
+    run(tiny(data, tmp_path / "run", validate_every=8))
+    training = {"state": "training", "why": ""}
+    finished = {"step": 20, "state": "finished", "why": "after 20 steps"}
+    assert seen == [*({"step": step, **training} for step in (0, 8, 16, 20)), finished]
+
+
+def test_a_page_that_cannot_be_written_does_not_end_the_run(data, whole, tmp_path, monkeypatch, capsys):
+    def broken(out, **told):
+        raise ValueError("no page")
+
+    monkeypatch.setattr(run_page, "write_run_page", broken)
+    out = run(tiny(data, tmp_path / "run", validate_every=10))
+    assert_same_run(out, whole)
+    assert f"{out / 'run.html'}: not written: ValueError: no page" in capsys.readouterr().err
 
 
 def losses(run_directory):
@@ -391,6 +419,7 @@ def test_sigterm_saves_first_and_the_run_goes_on_bit_for_bit(data, whole, tmp_pa
     assert "stopped by SIGTERM at step 10; the same command resumes" in ended.stderr
     assert checkpoint.saved_steps(tmp_path / "run") == [6, 10]
     assert not (tmp_path / "run" / "manifest.json").exists()
+    assert state_of(tmp_path / "run") == ("stopped", "by SIGTERM at step 10; the same command resumes")
     assert_same_run(run(tiny(data, tmp_path / "run", validate_every=10)), whole)
 
 
@@ -428,7 +457,10 @@ def test_running_a_finished_run_again_changes_nothing(data, tmp_path):
     run(config)
     after = {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()}
     assert before.keys() == after.keys()
-    assert {path.name for path in before if before[path] != after[path]} <= {"manifest.json"}  # it tells the time
+    assert {path.name for path in before if before[path] != after[path]} <= {
+        "manifest.json",
+        "run.html",
+    }  # they tell the time
 
 
 def test_steps_may_grow(data, tmp_path):

@@ -1,5 +1,7 @@
 """`ifuvit analyze`."""
 
+from typing import Any
+
 from ifuvit.analysis.config import ACTIONS
 from ifuvit.analysis.run import run
 from ifuvit.utils.command_line import Actions, parse
@@ -12,7 +14,7 @@ CONFIG = Actions(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     config = parse(CONFIG, arguments, prog="ifuvit analyze")
     out, analysis = run(config)
@@ -22,3 +24,4 @@ def main(arguments: list[str]) -> None:
     for one in analysis.findings:
         print(f"{one.verdict}: {one.claim} ({one.model}) {one.text}")
     print(f"{out / 'index.html'}: written; the numbers are {out / 'analysis.json'}")
+    return {"out": out, "page": out / "index.html", "result": out / "analysis.json"}

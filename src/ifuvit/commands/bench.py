@@ -1,5 +1,7 @@
 """`ifuvit bench`."""
 
+from typing import Any
+
 from ifuvit.benchmarks.config import ACTIONS, BenchQualityConfig, BenchScalingConfig
 from ifuvit.utils.command_line import Actions, parse
 
@@ -11,12 +13,12 @@ CONFIG = Actions(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     config = parse(CONFIG, arguments, prog="ifuvit bench")
     if isinstance(config, BenchQualityConfig):
         _quality(config)
-        return
+        return {"result": config.out}
     from ifuvit.benchmarks.run import result_table, run
 
     result = run(config)
@@ -28,6 +30,7 @@ def main(arguments: list[str]) -> None:
         from ifuvit.utils.files import write_text
 
         write_text(config.out.with_suffix(".svg"), as_file(*plots_of(result)))
+    return {"result": config.out}
 
 
 def _quality(config: BenchQualityConfig) -> None:

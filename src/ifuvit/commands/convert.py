@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -46,7 +46,7 @@ class ConvertConfig:
 CONFIG = ConvertConfig
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     started = now()
     config = parse(CONFIG, arguments, prog="ifuvit convert")
@@ -83,3 +83,4 @@ def main(arguments: list[str]) -> None:
         f"latents {c.latent_channels}x{c.latent_size}x{c.latent_size} in patches of {c.patch_size}, {c.text_tokens} text "
         f"tokens of width {c.text_width}"
     )
+    return {"out": config.out, "parameters": parameters}

@@ -1,6 +1,5 @@
 """`ifuvit costs`."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -31,8 +30,6 @@ class CostsConfig:
     """Images of that step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of that step; bf16 is autocast with fp32 weights."""
-    json: bool = False
-    """Print JSON."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -64,13 +61,10 @@ def run(config: CostsConfig) -> dict[str, dict[str, Any]]:
 CONFIG = CostsConfig
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     config = parse(CONFIG, arguments, prog="ifuvit costs")
     costs = run(config)
-    if config.json:
-        print(json.dumps(costs, indent=2))
-        return
     width = max(map(len, costs))
     print(f"{'':{width}}  {'parameters':>11}  {'GFLOPs':>8}  {'+ attention':>11}  {'guided step':>11}  {'shared':>8}")
     for name, entry in costs.items():
@@ -83,3 +77,4 @@ def main(arguments: list[str]) -> None:
         from ifuvit.benchmarks.memory import memory_table
 
         print("", *memory_table(costs), sep="\n")
+    return costs

@@ -1,5 +1,7 @@
 """`ifuvit generate`."""
 
+from typing import Any
+
 from ifuvit import results
 from ifuvit.diffusion.settings import PAPER_SETTINGS
 from ifuvit.evaluation.generate import GenerateConfig, run
@@ -9,7 +11,7 @@ from ifuvit.utils.command_line import parse
 CONFIG = GenerateConfig
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     config = parse(CONFIG, arguments, prog="ifuvit generate")
     if config.exact:  # whose sampling settings are the defaults then
@@ -19,4 +21,6 @@ def main(arguments: list[str]) -> None:
     generated = results.from_file(out / "manifest.json", results.GeneratedImages)
     if generated.verification:
         print(generated.verification)
+    images = [{"file": out / one.file, "prompt": one.prompt, "verified": one.verified} for one in generated.images]
     print(f"{out / 'index.html'}: {len(list(out.glob('[0-9]*.png')))} images; the grid is {out / 'grid.png'}")
+    return {"out": out, "page": out / "index.html", "grid": out / "grid.png", "images": images}

@@ -1,5 +1,5 @@
 """The command line. A command is a module, imported only when that command runs: `CONFIG` is what it parses into, and
-`main(arguments)` parses, calls and prints."""
+`main(arguments)` parses, calls, prints, and returns what `--json` prints in place of that."""
 
 import importlib
 import io
@@ -10,13 +10,16 @@ import sys
 import threading
 from typing import Any
 
-from ifuvit.utils.command_line import check_word, completion
+from ifuvit.utils.command_line import COLORS, Output, check_word, completion
 from ifuvit.utils.devices import keep_freed_memory
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import package_version
 
 COMMANDS = {
-    "use a model": {"generate": "generate images from prompts"},
+    "use a model": {
+        "generate": "generate images from prompts",
+        "playground": "try models on a page in the browser",
+    },
     "data": {
         "scenes": "draw OpenMoji Scenes, the embedded data set, in MS-COCO's layout",
         "prepare": "encode images and captions for training",
@@ -50,8 +53,8 @@ def usage() -> str:
     return "\n".join(
         [
             *lines,
-            "`ifuvit help COMMAND` lists the options of a command, `ifuvit --version` prints the version, and",
-            "docs/commands.md says how the shell completes them.",
+            "`ifuvit help COMMAND` lists the options of a command, `ifuvit --version` prints the version.",
+            "All commands take --json and --quiet, for scripts; docs/commands.md has the exit statuses too.",
             "",
             "example:",
             '  ifuvit generate "three sheep on grass"',
@@ -66,7 +69,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    arguments = sys.argv[1:]
+    output, arguments = Output.split(sys.argv[1:])
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
     command, *rest = arguments or ["--help"]
@@ -82,9 +85,10 @@ def main() -> None:
             completion({name: _module(name).CONFIG for name in names}, arguments)
         check_word(command, names, what="command")
         keep_freed_memory()
-        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+        if not output.quiet and sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
             sys.meta_path.insert(0, _LoadingLine())
-        _module(command).main(rest)
+        with output.applied() as print_result:
+            print_result(_module(command).main(rest))
     except InputError as error:
         sys.exit(_fail(str(error)))
     except BrokenPipeError:
@@ -131,7 +135,8 @@ class _LoadingLine:
 
 def _fail(message: str) -> int:
     line = " ".join(message.split()).encode("utf-8", "backslashreplace").decode()  # names of files are not always text
-    print(f"ifuvit: {line}", file=sys.stderr)
+    red, plain = ("\033[31m", "\033[0m") if COLORS and sys.stderr.isatty() else ("", "")
+    print(f"{red}ifuvit:{plain} {line}", file=sys.stderr)
     return 2
 
 

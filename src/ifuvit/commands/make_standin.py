@@ -1,5 +1,7 @@
 """`ifuvit make-standin`: train one of the small networks that ship with the package, or an autoencoder for other images."""
 
+from typing import Any
+
 from ifuvit.standins.config import TrainAutoencoderConfig, TrainCounterConfig, TrainTwoTowerConfig
 from ifuvit.utils.command_line import Actions, parse
 from ifuvit.utils.files import read_json
@@ -11,7 +13,7 @@ CONFIG = Actions(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Run the command with these arguments."""
     config = parse(CONFIG, arguments, prog="ifuvit make-standin")
     if isinstance(config, TrainAutoencoderConfig):
@@ -37,3 +39,4 @@ def main(arguments: list[str]) -> None:
         facts = read_json(out / "manifest.json")
         print(errors_table(load_counter(out).errors))
         print(f"{out}: {facts['parameters']:,} parameters, trained in {facts['seconds']:.0f} s")
+    return {"out": config.out, **facts}

@@ -1,5 +1,7 @@
 """`ifuvit prepare`."""
 
+from typing import Any
+
 from ifuvit.data.config import PrepareConfig
 from ifuvit.data.sources import SOURCES
 from ifuvit.utils.command_line import Actions, parse
@@ -12,7 +14,7 @@ CONFIG = Actions(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     config = parse(CONFIG, arguments, prog="ifuvit prepare")
     from ifuvit.data.prepare import run
@@ -21,3 +23,4 @@ def main(arguments: list[str]) -> None:
     directory = run(config)
     if Processes.from_environment().rank == 0:
         print(f"{directory}: encoded; `ifuvit train PRESET --data {directory} --out RUN` trains on it")
+    return {"out": directory}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -50,8 +50,10 @@ def run(config: ReportConfig) -> Path:
 CONFIG = ReportConfig
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     out = run(parse(CONFIG, arguments, prog="ifuvit report"))
     size = out.stat().st_size / 1e6
-    print(f"{out}: {size:.1f} MB, open it in a browser; its tables are in {out.with_name(f'{out.stem}-tables')}")
+    tables = out.with_name(f"{out.stem}-tables")
+    print(f"{out}: {size:.1f} MB, open it in a browser; its tables are in {tables}")
+    return {"page": out, "tables": tables}

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import fields, replace
+from typing import Any
 
 import tyro
 
@@ -47,7 +48,7 @@ CONFIG = Actions(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     commands = CONFIG
     if arguments and arguments[0] in CONFIG.configs:
@@ -62,8 +63,11 @@ def main(arguments: list[str]) -> None:
     from ifuvit.training.loop import train
 
     directory = train(config)
-    if not config.dry_run and int(os.environ.get("RANK", "0")) == 0:
+    if config.dry_run:
+        return {}
+    if int(os.environ.get("RANK", "0")) == 0:
         print(f'{directory}: trained; generate images with `ifuvit generate "PROMPT" --model {directory}`')
+    return {"out": directory, "page": directory / "run.html", "pipeline": directory / "pipeline", "steps": config.steps}
 
 
 def _with_chosen_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:

@@ -5,7 +5,6 @@ Batches never cross a shard's end: neither a restart nor the number of processes
 
 import itertools
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -14,6 +13,7 @@ import numpy as np
 from ifuvit.data.encoded import EncodedDatasetWriter, to_half
 from ifuvit.data.images import Box, CaptionedImage, center_crop_resize, load_image, pad_resize, read_ahead
 from ifuvit.data.plan import Skips, skip_entry
+from ifuvit.utils.command_line import BAR_COLOR
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
 
@@ -249,8 +249,9 @@ def _progress(what: str, share: Processes, total: int, done: int) -> Any:
         total=total,
         initial=done,
         unit=" " + what,
-        disable=share.rank > 0 or done == total,
-        mininterval=0.5 if sys.stderr.isatty() else 30,
+        disable=True if share.rank > 0 or done == total else None,  # None: shown on a terminal
+        mininterval=0.5,
+        colour=BAR_COLOR,
     )
 
 

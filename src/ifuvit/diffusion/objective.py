@@ -88,6 +88,10 @@ class Objective:
         """
         return predicted
 
+    def clean_latents(self, predicted: "Tensor", latents: "Tensor", times: "Tensor") -> "Tensor":
+        """The latents without noise that the network's output stands for; arguments as in `errors`, `latents` noisy."""
+        raise NotImplementedError
+
     def make_scheduler(self, solver: str, num_inference_steps: int, device: "torch.device | str" = "cpu") -> Any:
         """diffusers' scheduler for a solver, its timesteps set (see `ifuvit.diffusion.solvers`).
 
@@ -159,6 +163,11 @@ class DDPM(Objective):
             errors = errors * snr.clamp(max=self.snr_gamma) / snr
         return errors.mean()
 
+    def clean_latents(self, predicted: "Tensor", latents: "Tensor", times: "Tensor") -> "Tensor":
+        from ifuvit.diffusion.schedule import remove_noise
+
+        return remove_noise(latents, predicted, times)
+
     def make_scheduler(self, solver: str, num_inference_steps: int, device: "torch.device | str" = "cpu") -> Any:
         from ifuvit.diffusion.solvers import ddpm_scheduler
 
@@ -228,6 +237,11 @@ class Flow(Objective):
     def for_solver(self, predicted: "Tensor", latents: "Tensor", time: float) -> "Tensor":
         # Not clamped: a solver's step multiplies by no more than t again.
         return predicted if self.prediction == "velocity" else (latents - predicted) / (time / NUM_TIMESTEPS)
+
+    def clean_latents(self, predicted: "Tensor", latents: "Tensor", times: "Tensor") -> "Tensor":
+        if self.prediction == "clean":
+            return predicted
+        return latents - (times / NUM_TIMESTEPS).view(-1, 1, 1, 1).to(latents.dtype) * predicted
 
     def make_scheduler(self, solver: str, num_inference_steps: int, device: "torch.device | str" = "cpu") -> Any:
         from ifuvit.diffusion.solvers import flow_scheduler

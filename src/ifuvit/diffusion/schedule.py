@@ -42,6 +42,12 @@ def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     return signal.view(-1, 1, 1, 1) * latents + deviation.view(-1, 1, 1, 1) * noise
 
 
+def remove_noise(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """The inverse of `add_noise`: x_0 from x_n, and the noise that is in it."""
+    signal, deviation, _ = _scales(timesteps.device)[:, timesteps.long() - 1].to(latents.dtype)
+    return (latents - deviation.view(-1, 1, 1, 1) * noise) / signal.view(-1, 1, 1, 1)
+
+
 def signal_to_noise(timesteps: Tensor) -> Tensor:
     """a_n / (1 - a_n): (B,) int n -> (B,) float32."""
     return _scales(timesteps.device)[2, timesteps.long() - 1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ifuvit import results
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.targets import ImageGenerator, Target
+from ifuvit.utils.command_line import BAR_COLOR
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes
 from ifuvit.utils.errors import InputError
@@ -119,7 +120,8 @@ def generate_images(
     begun, done = time.monotonic(), 0
     hidden = None if processes.first else True  # None: shown on a terminal
     total = sum(map(len, mine))
-    with tqdm(total=total, desc=label, unit="image", leave=keep_bar, disable=hidden, bar_format=_BAR) as bar:
+    looks = {"leave": keep_bar, "bar_format": _BAR, "colour": BAR_COLOR}
+    with tqdm(total=total, desc=label, unit="image", disable=hidden, **looks) as bar:
 
         def advance(size: int) -> None:
             bar.update(size / settings.steps)

@@ -14,8 +14,9 @@ from ifuvit.reporting import attention_figures
 from ifuvit.reporting.analysis_section import TITLES, analysis_plots, findings_table
 from ifuvit.reporting.attention_figures import COLORS, ModelMaps
 from ifuvit.reporting.plots import as_file
-from ifuvit.reporting.tables import as_csv, plain, slug
-from ifuvit.results import Analysis, Estimate
+from ifuvit.reporting.tables import as_csv, slug
+from ifuvit.reporting.templating import environment
+from ifuvit.results import Analysis
 from ifuvit.utils.files import atomic_path, package_version, write_text
 
 # What the page holds of maps at most, in bytes; further prompts are in the arrays only.
@@ -29,8 +30,6 @@ def write_page(directory: Path) -> Path:
     Raises:
         InputError: no analysis there.
     """
-    import jinja2
-
     analysis = results.from_file(directory / "analysis.json", Analysis)
     plots, findings = analysis_plots(analysis), findings_table(analysis)
     for plot in plots:
@@ -40,27 +39,21 @@ def write_page(directory: Path) -> Path:
     viewer: list[dict[str, Any]] = []
     if analysis.action == "attention":
         viewer = _attention(directory, analysis)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ifuvit.reporting", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.globals |= {"plain": plain, "references": {}}
-    environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
-    environment.tests["path"] = lambda value: isinstance(value, Path)
-    page = environment.get_template("analysis.html.j2").render(
-        title=TITLES[analysis.action],
-        analysis=analysis,
-        models=[f"{model.name} ({model.setting})" for model in analysis.models],
-        findings=findings,
-        plots=plots,
-        viewer=json.dumps(viewer).replace("</", "<\\/"),
-        left_out=len(analysis.prompts) - len(viewer) if viewer else 0,
-        prompts=[one["prompt"] for one in viewer],
-        colors=json.dumps(COLORS.tolist()),
-        version=package_version(),
+    page = (
+        environment()
+        .get_template("analysis.html.j2")
+        .render(
+            title=TITLES[analysis.action],
+            analysis=analysis,
+            models=[f"{model.name} ({model.setting})" for model in analysis.models],
+            findings=findings,
+            plots=plots,
+            viewer=json.dumps(viewer).replace("</", "<\\/"),
+            left_out=len(analysis.prompts) - len(viewer) if viewer else 0,
+            prompts=[one["prompt"] for one in viewer],
+            colors=json.dumps(COLORS.tolist()),
+            version=package_version(),
+        )
     )
     write_text(directory / "index.html", page)
     return directory / "index.html"

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -145,7 +145,7 @@ def _without_parts(found: Collection) -> Collection:
         evaluations=tuple(evaluations),
         sweeps=tuple(one for one in found.sweeps if one.file.resolve() not in parts),
         experiments=_told_apart(found.experiments, lambda one: (one.result.name, one.result.scale), "experiment"),
-        trainings=tuple(one for one in found.trainings if one.file.resolve().parent not in later_seeds),
+        trainings=_named_apart(one for one in found.trainings if one.file.resolve().parent not in later_seeds),
         benchmarks=_told_apart(found.benchmarks, lambda one: one.result.action),
         analyses=_told_apart(found.analyses, lambda one: one.result.action),
         images=tuple(one for one in found.images if one.file.resolve().parent.parent not in unseen),
@@ -168,6 +168,18 @@ def _told_apart(items: Sequence[Item[T]], key: Callable[[Item[T]], object], name
     return tuple(
         replace(one, apart=f" ({_place(one.file, name or one.name)})") if alike[key(one)] > 1 else one for one in items
     )
+
+
+def _named_apart(runs: Iterable[Item[T]]) -> tuple[Item[T], ...]:
+    """Runs, those of one name with the nearest directory above that is named otherwise."""
+    listed = tuple(runs)
+    alike = Counter(one.name for one in listed)
+
+    def above(one: Item[T]) -> str:
+        parts = reversed(one.file.resolve().parent.parts)
+        return next((part for part in parts if part != one.name), "/")
+
+    return tuple(replace(one, name=f"{one.name} ({above(one)})") if alike[one.name] > 1 else one for one in listed)
 
 
 def _place(file: Path, name: str) -> str:

@@ -22,8 +22,8 @@ from ifuvit.reporting.collection import Collection, collect
 from ifuvit.reporting.headline import headline
 from ifuvit.reporting.sample_section import grids
 from ifuvit.reporting.source_section import sources
-from ifuvit.reporting.tables import Table, plain
-from ifuvit.results import Estimate
+from ifuvit.reporting.tables import Table
+from ifuvit.reporting.templating import environment
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import atomic_directory, now, package_version, write_text
 
@@ -50,26 +50,15 @@ def write(directories: Sequence[Path], out: Path, *, title: str) -> Path:
 
 def render(found: Collection, *, title: str) -> str:
     """The report as HTML."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ifuvit.reporting", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    made = environment()
     listed, drawn = sources(found), grids(found)
     counted: dict[Path, list[Table]] = {}
     for one in count_section.counted(found):
         counted.setdefault(one.file, []).extend(count_section.count_tables(one))
-    environment.globals |= {
-        "plain": plain,
+    made.globals |= {
         "number": tables.number,
         "references": {source.file: position for position, source in enumerate(listed, start=1)},
     }
-    environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
-    environment.tests["path"] = lambda value: isinstance(value, Path)
     context: dict[str, Any] = {
         "title": title,
         "paper_source": paper.SOURCE,
@@ -93,8 +82,10 @@ def render(found: Collection, *, title: str) -> str:
             for one, table in zip(found.sweeps, experiment_section.sweep_tables(found))
         ],
         "training": {
-            "plots": training_section.training_plots(found),
-            "tables": training_section.training_tables(found),
+            "plots": training_section.training_plots(found.trainings),
+            "tables": training_section.training_tables(found.trainings),
+            "grids": (training := training_section.sample_grids(found.trainings)),
+            "grid_steps": training_section.grid_steps(training),
         },
         "quality": {
             "plots": quality_section.quality_plots(found),
@@ -135,7 +126,7 @@ def render(found: Collection, *, title: str) -> str:
         "made": now(),
         "version": package_version(),
     }
-    return environment.get_template("report.html.j2").render(context)
+    return made.get_template("report.html.j2").render(context)
 
 
 def missing(found: Collection, side_by_side: bool) -> list[tuple[str, str]]:
@@ -200,7 +191,7 @@ def all_tables(found: Collection) -> list[Table]:
         *map(experiment_section.experiment_table, found.experiments),
         *(table for one in found.experiments for table in experiment_section.claims_tables(one)),
         *experiment_section.sweep_tables(found),
-        *training_section.training_tables(found),
+        *training_section.training_tables(found.trainings),
         *quality_section.quality_tables(found),
         *count_section.overview(found),
         *(table for one in count_section.counted(found) for table in count_section.count_tables(one)),

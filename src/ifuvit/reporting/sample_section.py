@@ -60,7 +60,7 @@ def _grid(group: Sequence[Item[GeneratedImages]]) -> Grid | None:
     files = [[one.file.parent / one.result.images[place].file for one in group] for place in chosen]
     if not files or not all(file.is_file() for row in files for file in row):
         return None  # generated, but not kept
-    uris = [tuple(_data_uri(file) for file in row) for row in files]
+    uris = [tuple(data_uri(file) for file in row) for row in files]
     return Grid(
         models=tuple(one.name for one in group),
         facts=", ".join([*sampling_words(first.sampling, first.seed), *_chosen(group)]),
@@ -76,7 +76,7 @@ def _chosen(group: Sequence[Item[GeneratedImages]]) -> list[str]:
     return list(dict.fromkeys(one.result.verification for one in group if one.result.verification))
 
 
-def _data_uri(file: Path) -> str:
+def data_uri(file: Path) -> str:
     """The image inside a page, without the file's text metadata."""
     from PIL import Image, UnidentifiedImageError
 

@@ -55,7 +55,7 @@ def load_images(files: list[Path], size: int, memory_gib: float, spill: Path) ->
         images = np.empty(shape, np.uint8)
     else:
         images = np.memmap(spill, np.uint8, "w+", shape=shape)
-    for index, path in enumerate(tqdm(files, desc="images", unit="", leave=False, mininterval=1)):
+    for index, path in enumerate(tqdm(files, desc="images", unit="", leave=False, mininterval=1, disable=None)):
         images[index] = _read(path, size)
     return images
 

@@ -10,8 +10,8 @@ def train(config: TrainConfig) -> Path:
     """Train, or resume training. Under `accelerate launch` or `torchrun` all processes call it together.
 
     Returns:
-        the run directory: config.json, metrics.jsonl, checkpoints/, samples/, and pipeline/ with the averaged weights,
-        which `ifuvit generate --model` takes.
+        the run directory: config.json, metrics.jsonl, run.html, checkpoints/, samples/, and pipeline/ with the averaged
+        weights, which `ifuvit generate --model` takes.
 
     Raises:
         InputError: settings or data that do not fit, another process that trains there, or a loss or gradient that is not
@@ -53,6 +53,7 @@ def _train(config: TrainConfig) -> None:
                     run.save()
                 if run.is_due(config.samples.sample_every):
                     run.sample()
+                run.show()
             if stopping:
                 break
     run.finish(stop)

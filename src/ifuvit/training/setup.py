@@ -37,6 +37,7 @@ from ifuvit.training.inputs import (
 from ifuvit.training.step import TrainingStep
 from ifuvit.training.summary import run_summary, trial
 from ifuvit.training.validation import validate
+from ifuvit.utils.command_line import BAR_COLOR
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.distributed import Processes, destroy_process_group_at_exit
 from ifuvit.utils.errors import InputError
@@ -45,6 +46,7 @@ from ifuvit.utils.files import atomic_path, now, reading, write_manifest
 if TYPE_CHECKING:
     from ifuvit.diffusion.initial_latents import InitialLatentsDistribution
     from ifuvit.pipeline import Pipeline
+    from ifuvit.reporting.run_page import State
 
 
 class Run:
@@ -62,6 +64,7 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.started = now()
+        self._page_due = 0.0
         self._open_data(config)
         self._start_processes(config)
         loaded = self._make_model()
@@ -231,19 +234,24 @@ class Run:
         self.unsettled: list[tuple[int, Tensor, Tensor]] = []
         self.begun = self.interval_begun = time.monotonic()
         self.waited, self.interval_first = 0.0, self.step
+        self.show()
         self.model.train()
         self.metrics = open(self.config.out / "metrics.jsonl", "a", encoding="utf-8") if self.is_main else None
         self.bar = tqdm(
             total=self.config.steps,
             initial=self.step,
             desc="train",
-            disable=not self.is_main,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
+            disable=None if self.is_main else True,  # None: shown on a terminal
+            mininterval=0.5,
             dynamic_ncols=True,
+            colour=BAR_COLOR,
         )
         try:
             with self.bar, checkpoint.full_disk_as_error(self.config.out, lambda: self.step):
                 yield
+        except BaseException as error:
+            self._write_page("failed", str(error) or type(error).__name__)
+            raise
         finally:
             if self.metrics is not None:
                 self.metrics.close()
@@ -341,6 +349,17 @@ class Run:
             with atomic_path(self._grid) as path:
                 make_grid(images, prompts).save(path, format="PNG")
 
+    def show(self) -> None:
+        """RUN/run.html, where it is due: when there is a new validation, evaluation or sample grid, else once a minute, or as
+        much less often as keeps it below a hundredth of the time."""
+        c = self.config
+        news = (c.validation.validate_every, c.evaluation.evaluate_every, c.samples.sample_every)
+        if any(map(self.is_due, news)) or time.monotonic() >= self._page_due:
+            begun = time.monotonic()
+            self._write_page("training")
+            ended = time.monotonic()
+            self._page_due = ended + max(60.0, 100 * (ended - begun))
+
     def finish(self, stop: Stop) -> None:
         """After the last step, or the one after which the run was stopped.
 
@@ -353,6 +372,7 @@ class Run:
             if self.is_main:
                 name = signal.Signals(stop.number).name
                 print(f"stopped by {name} at step {self.step}; the same command resumes", file=sys.stderr)
+                self._write_page("stopped", f"by {name} at step {self.step:,}; the same command resumes")
             raise SystemExit(128 + stop.number)
         if self.is_main:
             write_manifest(
@@ -367,6 +387,7 @@ class Run:
                 steps=self.step,
                 training_seconds=round(self._seconds(), 1),
             )
+            self._write_page("finished", f"after {self.step:,} steps")
 
     # Helpers of those.
 
@@ -402,6 +423,17 @@ class Run:
             self.metrics.flush()
         if self.trackers:
             self.accelerator.log(flat(line), step=self.step)
+
+    def _write_page(self, state: "State", why: str = "") -> None:
+        """RUN/run.html. Whatever is wrong with it must not cost the training."""
+        if not self.is_main:
+            return
+        from ifuvit.reporting.run_page import write_run_page
+
+        try:
+            write_run_page(self.config.out, step=self.step, state=state, why=why)
+        except Exception as error:
+            print(f"{self.config.out / 'run.html'}: not written: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _settle(self) -> None:
         """Average over the processes what they saw in the last steps, and stop if it is not a number."""

@@ -9,19 +9,65 @@ import dataclasses
 import difflib
 import inspect
 import io
+import json
 import math
+import os
 import re
 import shutil
+import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from ifuvit.utils.errors import InputError
+
+COLORS = "NO_COLOR" not in os.environ
+"""Whether a terminal may be written to in colors (no-color.org)."""
+BAR_COLOR = "blue" if COLORS else None
+"""Of tqdm's bars."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """How a command tells its result; the same options for every command."""
+
+    json: bool
+    """--json: standard output is one JSON object; text for people goes to standard error."""
+    quiet: bool
+    """--quiet: nothing but that object and the line of an error."""
+
+    OPTIONS = (
+        ("--json", "Print the result as one JSON object; text for people goes to standard error."),
+        ("--quiet", "Print no progress, notes or result: --json's object and the line of an error only."),
+    )
+
+    @classmethod
+    def split(cls, arguments: Sequence[str]) -> "tuple[Output, list[str]]":
+        """These options, wherever they stand, and the other arguments."""
+        names = [name for name, _ in cls.OPTIONS]
+        rest = [argument for argument in arguments if argument not in names]
+        return cls("--json" in arguments, "--quiet" in arguments), rest
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[Callable[[Any], None]]:
+        """In the block, text goes where it belongs. Yields what prints a command's result."""
+        standard, results = sys.stdout, []
+        with contextlib.ExitStack() as stack:
+            if self.quiet:
+                nothing = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stderr(nothing))
+                stack.enter_context(contextlib.redirect_stdout(nothing))
+            elif self.json:
+                stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            yield results.append
+        for result in results:
+            if self.json and os.environ.get("RANK", "0") == "0":
+                print(json.dumps({} if result is None else result, indent=2, default=str), file=standard)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +406,7 @@ def _help(text: str, printed: str) -> str:
     )  # titles, without outer sections
     about, _, example = inspect.cleandoc(text).partition("Example:")
     lines = [usage, "", _wrapped(about), "", *(line.rstrip() for line in options.strip().splitlines())]
+    lines += ["", "output options:", *(f"  {name:<8} {meaning}" for name, meaning in Output.OPTIONS)]
     if example:
         lines += ["", "example:", textwrap.indent(inspect.cleandoc(example), "  ")]
     return "\n".join(lines)

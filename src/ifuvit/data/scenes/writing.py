@@ -120,7 +120,7 @@ def _write_split(out: Path, split: Split, count: int, size: int, seed: int, rela
     images: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
-    for index in tqdm(range(count), desc=f"{split} scenes", unit="image", disable=not progress):
+    for index in tqdm(range(count), desc=f"{split} scenes", unit="image", disable=None if progress else True):
         scene = draw_scene(seed, index, size=size, split=split, relation_share=relations)
         name = f"{index:012d}.png"
         with atomic_path(folder / name, sync=False) as temporary:  # an image lost with the power is drawn again

@@ -88,7 +88,7 @@ class AlignmentModel(ABC):
         cosines = np.empty(len(files), np.float64)
         truncated = 0
         images = read_ahead(read, files, workers=workers, ahead=2 * batch_size)
-        with tqdm(total=len(files), desc=self.score_name, unit="image", disable=not progress) as bar:
+        with tqdm(total=len(files), desc=self.score_name, unit="image", disable=None if progress else True) as bar:
             for start in range(0, len(files), batch_size):
                 part = slice(start, start + batch_size)
                 described, shortened = self.embed_captions(captions[part])

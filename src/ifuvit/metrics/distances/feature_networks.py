@@ -390,7 +390,7 @@ def extract(
         return np.asarray(image if size is None else center_crop_resize(image, size))
 
     def batches() -> Iterator[np.ndarray]:
-        hidden = not (progress and processes.first)
+        hidden = None if progress and processes.first else True  # None: shown on a terminal
         images = read_ahead(read, mine, workers=workers, ahead=2 * batch_size) if workers else map(read, mine)
         with tqdm(total=len(mine), desc=f"features ({network.name})", unit="image", disable=hidden) as bar:
             for start in range(0, len(mine), batch_size):
