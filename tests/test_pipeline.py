@@ -51,6 +51,14 @@ def test_images(pipeline):
     assert pipeline([]) == []
 
 
+def test_a_seed_for_each_image(pipeline):
+    seeds, settings = [7, 3, 7, 2**40, 0], {"num_inference_steps": 4, "solver": "euler-a"}
+    together = pixels(pipeline(PROMPTS, seed=seeds, batch_size=2, **settings))
+    alone = pixels([pipeline([prompt], seed=seed, **settings)[0] for prompt, seed in zip(PROMPTS, seeds)])
+    assert abs(together - alone).max() <= 1
+    assert abs(together[0] - together[2]).max() <= 1  # the same prompt and seed
+
+
 def test_every_argument_matters(pipeline):
     base = pixels(pipeline(["two sheep"], num_inference_steps=4))
     changes = [
@@ -345,6 +353,7 @@ def test_mistakes(pipeline, tmp_path):
         ({"prompts": ["a bus"], "sed": 1}, "unknown sampling setting 'sed'; the settings are solver, steps"),
         ({"prompts": ["a bus"], "batch_size": 0}, "batch_size=0"),
         ({"prompts": ["a bus"], "seed": -1}, "seed -1"),
+        ({"prompts": ["a bus"], "seed": [1, 2]}, "seed has 2 numbers for 1 prompts; give one for each"),
     ):
         with pytest.raises(InputError, match=message):
             pipeline(**arguments)

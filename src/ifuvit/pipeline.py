@@ -294,7 +294,7 @@ class Pipeline:
         settings: SamplingSettings = DEFAULT_SETTINGS,
         *,
         negative_prompt: str | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         batch_size: int = 16,
         first_index: int = 0,
         callback: Callable[[int], None] | None = None,
@@ -308,7 +308,8 @@ class Pipeline:
             settings: solver, steps, guidance and initial latents. Without a distribution of its own a pipeline starts from
                 pure noise, whatever `settings.initial_latents` is.
             negative_prompt: takes the null caption's place in guidance.
-            seed: image i starts from noise that depends on (seed, first_index + i) alone.
+            seed: image i starts from noise that depends on (seed, first_index + i) alone. Or a seed for each image, N in all:
+                image i is the one that a call with its prompt and seed alone generates, whatever the others are.
             batch_size: images per batch; it does not change them (beyond rounding, at most 1/255).
             first_index: index of the first image.
             callback: called after every solver step with the number of images in the batch.
@@ -320,8 +321,8 @@ class Pipeline:
             N RGB images.
 
         Raises:
-            InputError: prompts given as one string, settings, batch size, seed or index outside their range, or half
-                precision that overflowed.
+            InputError: prompts given as one string, settings, batch size, seed or index outside their range, a number of
+                seeds that is not that of prompts, or half precision that overflowed.
 
         Warns:
             UserWarning: prompts longer than the text encoder's limit, counted; the model does not see their ends.
@@ -335,6 +336,10 @@ class Pipeline:
             )
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
+        if isinstance(seed, Sequence) and len(seed) != len(prompts):
+            raise InputError(
+                f"seed has {len(seed)} numbers for {len(prompts)} prompts; give one for each, or one for all"
+            )
         settings = settings.changed(**changes)
         settings = settings.changed(solver=self.objective.resolve_solver(settings.solver))
         distribution = self.initial_latents if settings.initial_latents == "data-mean" else None
@@ -349,7 +354,11 @@ class Pipeline:
             null_text = self._encode(["" if negative_prompt is None else negative_prompt], batch_size)
             for place in range(0, len(prompts), batch_size):
                 batch = prompts[place : place + batch_size]
-                indices = range(first_index + place, first_index + place + len(batch))
+                # Seeds with the indices of their images.
+                if isinstance(seed, Sequence):
+                    draws = [(own, [first_index]) for own in seed[place : place + batch_size]]
+                else:
+                    draws = [(seed, range(first_index + place, first_index + place + len(batch)))]
                 shape = (c.latent_channels, c.latent_size, c.latent_size)
 
                 def step(_: int, size: int = len(batch)) -> None:
@@ -358,12 +367,12 @@ class Pipeline:
 
                 latents = sample(
                     self.model if denoiser is None else denoiser,
-                    initial_latents(shape, seed, indices, distribution).to(self.device),
+                    torch.cat([initial_latents(shape, *draw, distribution) for draw in draws]).to(self.device),
                     text.rows(torch.tensor([row[prompt] for prompt in batch], device=self.device)),
                     null_text,
                     settings,
                     objective=self.objective,
-                    generators=image_generators(seed, indices),
+                    generators=[generator for draw in draws for generator in image_generators(*draw)],
                     callback=step,
                 )
                 images += self.decode(latents)
