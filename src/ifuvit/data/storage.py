@@ -45,7 +45,7 @@ class StoredFile:
         """The bytes from `start` up to `end`; a remote file is asked for these alone."""
         fs, path = self._location
         with _told(self.place):
-            return bytes(fs.cat_file(path, start=start, end=end))
+            return cast(bytes, fs.cat_file(path, start=start, end=end))
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -69,7 +69,7 @@ def _expand(source: str) -> list[str]:
     with _told(source):
         if fs.isfile(path):
             return [source]  # whose name may have brackets
-        found = sorted(fs.glob(path)) if has_magic(path) else []
+        found = sorted(map(str, fs.glob(path))) if has_magic(path) else []
         if not found or not all(fs.isfile(name) for name in found):
             raise InputError(f"{source}: no such file")
     return [str(fs.unstrip_protocol(name)) if "://" in source else name for name in found]
