@@ -55,6 +55,7 @@ LESS = {
     "scenes": ["--train", "24", "--val", "12"],
     "train": ["--steps", "2", "--batch-size", "4", "--validation-images", "1", "--sample-every", "0"],
     "generate": ["--steps", "2"],
+    "analyze": ["--steps", "2"],
     "evaluate": ["--steps", "2", "--num-images", "8", "--count-prompts", "paper=1"],
 }
 """Options that make the commands of the README quick; the others are as they stand there."""
