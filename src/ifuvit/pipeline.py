@@ -4,7 +4,7 @@ A pipeline directory follows diffusers' layout:
 
     model_index.json                    objective, latent normalization, distribution of initial latents, and the references and
                                         fingerprints of autoencoder and text encoder
-    pipeline.py                         imports `ifuvit.diffusers_pipeline`, so that diffusers loads the directory
+    pipeline.py                         imports `ifuvit.export.diffusers_pipeline`, so that diffusers loads the directory
     transformer/                        config.json, model.safetensors: the backbone; backbone.py imports its class
     scheduler/scheduler_config.json     the objective and its default solver, in diffusers' words
     vae/                                a diffusers autoencoder; absent where the reference leads to one
@@ -60,7 +60,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # What diffusers runs with trust_remote_code=True: nothing but imports from the installed package.
 _PIPELINE_CODE = '''"""For diffusers.DiffusionPipeline.from_pretrained(DIRECTORY, trust_remote_code=True): `pip install ifuvit` has the code."""
 
-from ifuvit.diffusers_pipeline import IFUViTPipeline  # noqa: F401
+from ifuvit.export.diffusers_pipeline import IFUViTPipeline  # noqa: F401
 '''
 _BACKBONE_CODE = '''"""For diffusers, as pipeline.py: `pip install ifuvit` has the code."""
 
