@@ -20,6 +20,7 @@ NOWHERE = "/nowhere/at-all"
 # option it ends there.
 REQUIRED = {
     "generate": ["a bus", f"--model={NOWHERE}"],
+    "playground": [f"--model={NOWHERE}"],
     "scenes": ["--out=/dev/null/scenes"],
     "prepare coco": [f"--images={NOWHERE}", f"--captions={NOWHERE}", "--out=/dev/null/out"],
     "prepare folder": [NOWHERE, "--out=/dev/null/out"],

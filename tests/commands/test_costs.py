@@ -77,10 +77,10 @@ def test_training_memory() -> None:
     assert peaks == [round(memory[way]["peak"] / 2**30, 3) for way in ("plain", "checkpointed")]
 
 
-def test_training_on_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_several_gpus(ifuvit: Callable[..., Any]) -> None:
     name = "openmoji-concat-early"
     arguments = ("--preset", name, "--batch-size", "16", "--gpus", "1", "8", "--steps", "1000", "--precision", "fp32")
-    told = json.loads(printed(capsys, *arguments, "--json"))[name]["gpus"]
+    told = json.loads(printed(ifuvit, *arguments, "--json"))[name]["gpus"]
     one, eight = told["1"], told["8"]
     assert (one["images_per_gpu"], eight["images_per_gpu"]) == (16, 2)
     assert one["plain"]["replicated_peak"] == one["plain"]["sharded_peak"]
@@ -91,7 +91,7 @@ def test_training_on_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     assert one["plain"]["days"] == pytest.approx(3 * 0.5817e9 * 16 * 1000 / 120e12 / 86_400, rel=1e-3)
     assert one["plain"]["days"] == pytest.approx(8 * eight["plain"]["days"])
     assert one["checkpointed"]["days"] == pytest.approx(one["plain"]["days"] * 4 / 3)
-    lines = printed(capsys, *arguments).splitlines()
+    lines = printed(ifuvit, *arguments).splitlines()
     assert "1,000 steps at an assumed 120 TFLOP/s a GPU" in lines[3] and lines[-1].split()[0] == "8"
     with pytest.raises(InputError, match="--batch-size 16: is not a multiple of --gpus 3"):
         costs.run(CostsConfig(preset=name, batch_size=16, gpus=(3,)))

@@ -15,28 +15,31 @@ from ifuvit.utils.command_line import Actions, parse
 CONFIG = Actions(word="format", about="Take a model elsewhere.", configs=CONFIGS)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Entry point of the command."""
     config = parse(CONFIG, arguments, prog="ifuvit export")
+    if isinstance(config, ExportHubConfig):
+        return {"url": _hub(config)}
     if isinstance(config, ExportDiffusersConfig):
-        _diffusers(config)
-    elif isinstance(config, ExportHubConfig):
-        _hub(config)
+        told = _diffusers(config)
     elif isinstance(config, ExportOnnxConfig):
         from ifuvit.export.onnx import export_onnx
 
-        print(f"{config.out}: {export_onnx(config)}")
+        told = export_onnx(config)
     elif isinstance(config, ExportTorchConfig):
         from ifuvit.export.torch_export import export_torch
 
-        print(f"{config.out}: {export_torch(config)}")
-    elif isinstance(config, ExportPageConfig):
+        told = export_torch(config)
+    else:
+        assert isinstance(config, ExportPageConfig)
         from ifuvit.export.page import export_page
 
-        print(f"{config.out}: {export_page(config)}")
+        told = export_page(config)
+    print(f"{config.out}: {told}")
+    return {"out": config.out}
 
 
-def _diffusers(config: ExportDiffusersConfig) -> None:
+def _diffusers(config: ExportDiffusersConfig) -> str:
     from ifuvit.utils.files import OutputDirectory, now, write_manifest
 
     started, out = now(), OutputDirectory(config.out, "export")
@@ -48,12 +51,14 @@ def _diffusers(config: ExportDiffusersConfig) -> None:
         from ifuvit.utils.config import to_dict
 
         write_manifest(directory, "export", to_dict(config), started=started)
-    print(f'{config.out}: DiffusionPipeline.from_pretrained("{config.out}", trust_remote_code=True) loads it')
+    return f'DiffusionPipeline.from_pretrained("{config.out}", trust_remote_code=True) loads it'
 
 
-def _hub(config: ExportHubConfig) -> None:
+def _hub(config: ExportHubConfig) -> str:
     card = _card(config)
-    print(_pipeline(config.model).push_to_hub(config.name, private=config.private, **card))
+    url = _pipeline(config.model).push_to_hub(config.name, private=config.private, **card)
+    print(url)
+    return url
 
 
 def _card(config: ExportDiffusersConfig | ExportHubConfig) -> dict[str, Any]:
