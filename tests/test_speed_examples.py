@@ -45,6 +45,7 @@ def test_wrong_arguments_of_the_script(arguments: list[str]) -> None:
     assert done.returncode != 0 and not done.stdout and len(done.stderr.splitlines()) <= 5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_script_makes_every_result_and_goes_on(tmp_path: Path) -> None:
     command = ("bash", EXAMPLES / "gpu_table.sh", "--smoke", "--out", tmp_path)

@@ -44,7 +44,6 @@ PLACES = {
     "generate": "images/",
     "evaluate": "result.json",
     "sweep": "sweep/",
-    "experiment": "experiment/",
     "autoencoder": "run/",
     "study": "study",
 }

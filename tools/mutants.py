@@ -48,13 +48,13 @@ MUTANTS = [
         "model/test_uvit.py",
         (
             "image-only skips are zero",
-            "x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=values)",
-            "x = self._run(self.out_blocks[index], x, 0 * skips.pop(), vector=alone, first_values=values)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=image.values)",
+            "x = self._run(self.out_blocks[index], x, 0 * skips.pop(), vector=alone, first_values=image.values)",
         ),
         (
             "image-only skips in the wrong order",
-            "x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=values)",
-            "x = self._run(self.out_blocks[index], x, skips.pop(0), vector=alone, first_values=values)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(), vector=alone, first_values=image.values)",
+            "x = self._run(self.out_blocks[index], x, skips.pop(0), vector=alone, first_values=image.values)",
         ),
         (
             "fused skips in the wrong order",

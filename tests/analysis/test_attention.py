@@ -9,7 +9,7 @@ import torch
 from backbones import TINY, make
 
 from ifuvit.analysis import attention
-from ifuvit.analysis.common import Bands, check_supported, finding, middle_blocks, open_models
+from ifuvit.analysis.common import AnalyzedModel, Bands, check_supported, finding, middle_blocks, open_models
 from ifuvit.analysis.recording import ObservedModel
 from ifuvit.analysis.words import CATEGORIES, read_tokens
 from ifuvit.diffusion.settings import SamplingSettings
@@ -91,11 +91,17 @@ def _in_order(gates, backbone):
     ],
 )
 def test_what_an_action_cannot_see_is_refused(action, change, says) -> None:
-    one = SimpleNamespace(name="other", model=SimpleNamespace(config=replace(TINY, **change)))
+    one = _model("other", **change)
     with pytest.raises(InputError, match=says):
         check_supported([one], action)
     check_supported([one], "information")
-    check_supported([SimpleNamespace(name="plain", model=SimpleNamespace(config=TINY))], action)
+    check_supported([_model("plain")], action)
+
+
+def _model(name: str, **change: str) -> SimpleNamespace:
+    config = replace(TINY, **change)
+    attends = AnalyzedModel.attends_to_text.fget(SimpleNamespace(model=SimpleNamespace(config=config)))  # type: ignore[attr-defined]
+    return SimpleNamespace(name=name, model=SimpleNamespace(config=config), attends_to_text=attends)
 
 
 def test_words_are_the_sum_of_their_tokens(model) -> None:

@@ -168,7 +168,7 @@ def test_threads_are_put_back(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["fly"], "unknown action 'fly'; the actions are train, sample, generate, scaling"),
+        (["fly"], "unknown action 'fly'; the actions are train, sample, generate, onnx, scaling"),
         (["train"], "--out"),
         (["train", "--settings", "concat-late"], "--settings concat-late: unknown; the presets are concat-early"),
         (["train", "--settings", "concat-early", "deep"], "of different sizes"),

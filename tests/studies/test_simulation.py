@@ -98,6 +98,7 @@ def test_a_few_studies_find_what_was_planted() -> None:
     assert np.mean(list(counted["covered"].values())) > 0.8
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["preference", "count"])
 def test_intervals_cover_the_truth(kind: str) -> None:

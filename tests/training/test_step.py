@@ -93,6 +93,7 @@ def test_compiling_needs_a_compiler(monkeypatch) -> None:
         make(compile=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_compiled_it_learns_the_same(batch) -> None:
     if not any(map(shutil.which, ("g++", "clang++"))):

@@ -229,7 +229,7 @@ class _NoAccelerator:
         self.known: set[int] = set()
         self.kinds: list[tuple[str, int, int]] = []
 
-    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+    def prepare(self, model: nn.Module, *optimizers: torch.optim.Optimizer) -> tuple[Any, ...]:
         plain = model.forward
 
         def forward(*args: Any, **kwargs: Any) -> Tensor:
@@ -238,7 +238,7 @@ class _NoAccelerator:
 
         model.forward = forward
         self.parameters = list(model.parameters())
-        return model, SimpleNamespace(optimizer=optimizer)
+        return model, *(SimpleNamespace(optimizer=optimizer) for optimizer in optimizers)
 
     def backward(self, loss: Tensor) -> None:
         self.after_forward = self.held.bytes

@@ -265,7 +265,12 @@ class EncodedDataset:
                 _verify(path, entry)
         if _fingerprint(manifest["files"]) != manifest["fingerprint"]:
             raise InputError(f"{directory / 'manifest.json'}: damaged: its checksums do not match its fingerprint")
-        return cls(directory, manifest)
+        try:
+            return cls(directory, manifest)
+        except InputError:
+            raise
+        except (ValueError, OverflowError) as error:  # sizes that no array can have
+            raise InputError(f"{directory / 'manifest.json'}: damaged ({error}); encode the data again") from None
 
     def __reduce__(self) -> Any:
         return (EncodedDataset, (self.directory, self.manifest))

@@ -163,7 +163,8 @@ def atomic_directory(path: str | Path, *, private: tuple[str, ...] = ()) -> Iter
             for entry in old.glob(".*"):
                 if entry.suffix not in (".tmp", ".old") and not os.path.lexists(path / entry.name):
                     os.replace(entry, path / entry.name)
-            shutil.rmtree(old, ignore_errors=True)
+            for _ in range(2):  # a directory that stays would be taken for the one to put back
+                shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -276,14 +277,20 @@ def seal(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "checksum": _checksum(values)}
 
 
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
+
+
 def unseal(values: dict[str, Any], *, where: str | Path) -> dict[str, Any]:
     """The inverse of `seal`; values without a checksum are as they are.
 
     Raises:
         InputError: they were changed since; `where` names the file.
     """
-    plain = {key: value for key, value in values.items() if key != "checksum"}
-    if "checksum" in values and values["checksum"] != _checksum(plain):
+    last = next(reversed(values), "")  # "checksum", unless its name is what was damaged
+    sealed = "checksum" if "checksum" in values or values.get(last) != _checksum(_without(values, last)) else last
+    plain = _without(values, sealed)
+    if sealed in values and (sealed != "checksum" or values[sealed] != _checksum(plain)):
         raise InputError(
             f"{where}: was changed since it was written: damaged; copy it again (if you changed it on purpose, remove its "
             '"checksum")'
