@@ -240,7 +240,9 @@ def point(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     failed = run(scenario, arguments, out, {at}, kind)
-    lines = [line for line in re.split(r"[\n\r]", failed.words) if line.startswith("ifuvit: ")]
+    # An experiment tells of every run that fails when it does, and why it ends at the end.
+    told = [line for line in re.split(r"[\n\r]", failed.words) if line.startswith("ifuvit: ")]
+    lines = [line for line in told if not re.match(r"ifuvit: (train|evaluate|encode) .* failed: ", line)]
     if kind == "kill" and failed.status not in (-signal.SIGKILL, 0):
         return f"ended with {failed.status} instead of being killed: {failed.words[-300:]}"
     if kind != "kill" and (failed.status not in (0, 2) or "Traceback" in failed.words):

@@ -395,8 +395,10 @@ class _Shards:
             raise ValueError(f"rows of {self.folder.name} are asked for by a vector, not by shape {indices.shape}")
         if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
             raise IndexError(f"rows {indices.min()} to {indices.max()} of {self.folder}, which has {len(self)}")
-        out = np.empty((len(indices), *self.shape), self.dtype)
         shards = np.searchsorted(self.ends, indices, side="right")
+        for shard in np.unique(shards).tolist():
+            self._map(shard)  # whose shape is compared with the manifest's before an array of that is made
+        out = np.empty((len(indices), *self.shape), self.dtype)
         rows = indices - self.starts[shards]
         # Row by row, for each is then copied once, from the map to its place; a gather by shard copies twice.
         for place, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
