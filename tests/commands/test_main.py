@@ -112,6 +112,8 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[list[st
     return offered
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_completion_of_every_command(complete, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     lines = []
     for name in NAMES:

@@ -93,6 +93,7 @@ def test_bad_requests(port: int, request_body: str, status: int, message: str) -
     assert json.loads(answer.body)["error"].startswith(message) and b"\n" not in answer.body
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_too_many_waiting_requests_are_told_to_come_later(model: str) -> None:
     with server("--model", model, "--max-batch", 2, "--max-waiting", 3) as port:
@@ -102,6 +103,7 @@ def test_too_many_waiting_requests_are_told_to_come_later(model: str) -> None:
         assert generate(port, prompts=["a bus"]).status == 200
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_mistakes_when_it_starts(model: str, tmp_path: Path) -> None:
     [line] = lines("--model", tmp_path / "nothing")
