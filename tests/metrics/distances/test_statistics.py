@@ -74,3 +74,15 @@ def test_files_that_are_none(tmp_path):
     np.savez(tmp_path / "nan.npz", mu=np.zeros(2), sigma=np.full((2, 2), np.nan))
     with pytest.raises(InputError, match="not finite"):
         FeatureStatistics.load(tmp_path / "nan.npz")
+
+
+def test_a_damaged_name_of_an_entry_is_seen(tmp_path):
+    """In the archive's directory, which is what says that there is an entry: without it n would only seem to be absent."""
+    statistics = FeatureStatistics(4)
+    statistics.update(np.random.default_rng(0).standard_normal((9, 4)))
+    statistics.save(tmp_path / "s.npz")
+    content = (tmp_path / "s.npz").read_bytes()
+    at = content.rindex(b"n.npy")
+    (tmp_path / "s.npz").write_bytes(content[:at] + b"o" + content[at + 1 :])
+    with pytest.raises(InputError, match="s.npz: not a .npz file of statistics .*is damaged"):
+        FeatureStatistics.load(tmp_path / "s.npz")

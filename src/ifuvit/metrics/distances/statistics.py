@@ -112,6 +112,10 @@ class FeatureStatistics:
         if not path.is_file():
             raise InputError(f"{path}: no such file of statistics")
         try:
+            with zipfile.ZipFile(path) as archive:
+                # All entries: one whose name was damaged would only seem to be absent.
+                if (bad := archive.testzip()) is not None:
+                    raise ValueError(f"its entry {bad!r} is damaged")
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in ("mu", "sigma", "n", "facts", "features") if name in file}
             facts = json.loads(str(arrays["facts"])) if "facts" in arrays else {}
