@@ -19,7 +19,9 @@ from ifuvit.utils.files import (
     fingerprint,
     is_full_disk,
     read_json,
+    seal,
     sha256,
+    unseal,
     write_json,
     write_manifest,
     write_text,
@@ -332,3 +334,18 @@ def test_results_of_a_checkout_tell_its_commit(tmp_path: Path, monkeypatch: pyte
         assert told() == f"{files.package_version()}+{commit[:12]}.dirty"
     finally:
         files.source_version.cache_clear()
+
+
+def test_a_sealed_record_tells_of_any_change() -> None:
+    """Of a value, of a name, and of the checksum's own name; records that never had one are as they are."""
+    record = seal({"command": "scenes", "train": 40})
+    assert unseal(dict(record), where="x.json") == {"command": "scenes", "train": 40}
+    assert unseal({"command": "scenes"}, where="x.json") == {"command": "scenes"} and unseal({}, where="x.json") == {}
+    (checksum,) = set(record) - {"command", "train"}
+    for changed in (
+        {**record, "train": 41},
+        {("trajn" if name == "train" else name): value for name, value in record.items()},
+        {("chebksum" if name == checksum else name): value for name, value in record.items()},
+    ):
+        with pytest.raises(InputError, match="x.json: was changed since it was written"):
+            unseal(changed, where="x.json")

@@ -163,8 +163,8 @@ def atomic_directory(path: str | Path, *, private: tuple[str, ...] = ()) -> Iter
             for entry in old.glob(".*"):
                 if entry.suffix not in (".tmp", ".old") and not os.path.lexists(path / entry.name):
                     os.replace(entry, path / entry.name)
-            for _ in range(2):  # a directory that stays would be taken for the one to put back
-                shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)  # what an error that passed has left would stay for good
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -287,10 +287,12 @@ def unseal(values: dict[str, Any], *, where: str | Path) -> dict[str, Any]:
     Raises:
         InputError: they were changed since; `where` names the file.
     """
-    last = next(reversed(values), "")  # "checksum", unless its name is what was damaged
-    sealed = "checksum" if "checksum" in values or values.get(last) != _checksum(_without(values, last)) else last
-    plain = _without(values, sealed)
-    if sealed in values and (sealed != "checksum" or values[sealed] != _checksum(plain)):
+    plain = _without(values, "checksum")
+    if "checksum" in values:
+        damaged = values["checksum"] != _checksum(plain)
+    else:  # never had one, or has it under a damaged name
+        damaged = any(values[last] == _checksum(_without(values, last)) for last in [*values][-1:])
+    if damaged:
         raise InputError(
             f"{where}: was changed since it was written: damaged; copy it again (if you changed it on purpose, remove its "
             '"checksum")'
