@@ -42,7 +42,7 @@ demo: $(VENV)/.installed
 	$(BIN)/ifuvit generate --prompts-file examples/demo-prompts.txt --beside $(EARLY) --out demo
 	$(BIN)/ifuvit generate --prompt-set paper --images-per-prompt 5 --beside $(EARLY) --out demo/counting
 	$(BIN)/ifuvit generate --prompt-set relations --beside $(EARLY) --out demo/relations
-	for images in counting counting/beside relations relations/beside; do \
+	for images in counting counting/beside-$(EARLY) relations relations/beside-$(EARLY); do \
 	    $(BIN)/ifuvit evaluate demo/$$images --metrics counts --out demo/$$images/counts.json || exit 1; \
 	done
 	$(BIN)/ifuvit report results demo --out demo/report.html

@@ -102,7 +102,7 @@ def test_two_models_side_by_side(model, tmp_path, monkeypatch):
     draw(str(other), tmp_path / "alone", "a bus", "two sheep", "--seed", "3")
     for name in ("0000-a-bus.png", "0001-two-sheep.png"):
         mine, beside, alone = (
-            np.asarray(Image.open(folder / name)) for folder in (out, out / "beside", tmp_path / "alone")
+            np.asarray(Image.open(folder / name)) for folder in (out, out / "beside-other", tmp_path / "alone")
         )
         assert np.array_equal(beside, alone) and not np.array_equal(beside, mine)
     page = (out / "index.html").read_text()
@@ -111,7 +111,8 @@ def test_two_models_side_by_side(model, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "_EMBED_BYTES", 10)
     gallery.write_gallery(out)
     assert (
-        'src="0000-a-bus.png"' in (page := (out / "index.html").read_text()) and 'src="beside/0000-a-bus.png"' in page
+        'src="0000-a-bus.png"' in (page := (out / "index.html").read_text())
+        and 'src="beside-other/0000-a-bus.png"' in page
     )
     with Image.open(out / "grid.png") as grid, Image.open(tmp_path / "alone" / "grid.png") as single:
         assert grid.width > 1.8 * single.width
@@ -120,7 +121,7 @@ def test_two_models_side_by_side(model, tmp_path, monkeypatch):
         draw(model, out, "a bus", "--beside", "no-such-model")
     assert (out / "0001-two-sheep.png").is_file()
     draw(model, out, "a bus")
-    assert not (out / "beside").exists()
+    assert not (out / "beside-other").exists()
 
 
 def test_large_outputs_refer_to_files(model, tmp_path, monkeypatch):

@@ -20,8 +20,10 @@ from ifuvit.utils.config import Finite, NonNegative, Positive, check, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, manifest, now, reading, sha256
 
-BESIDE = "beside"
-"""The subdirectory of the other model's images."""
+
+def beside(model: str) -> str:
+    """The subdirectory of a second model's images, whose name tells the model wherever they are counted or shown."""
+    return f"beside-{Path(model).name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class GenerateConfig:
     adapter_scale: Finite = 1.0
     """How much of them: 0 is none, 1 all."""
     beside: str | None = None
-    """Draw the same with this model too, from the same noise, into OUT/beside; index.html and grid.png show both."""
+    """Draw the same with this model too, from the same noise, into OUT/beside-NAME; index.html and grid.png show both."""
     out: Path | None = None
     """Directory to write; a previous output of generate there is replaced. Default: generated/N with the next free N."""
     sampling: Annotated[SamplingSettings, OmitArgPrefixes] = SamplingSettings()
@@ -77,7 +79,7 @@ class GenerateConfig:
 
 def run(config: GenerateConfig) -> Path:
     """Generate the images into a directory with a manifest (`results.GeneratedImages`), and return the directory. What
-    `config.beside` draws lies in its subdirectory `BESIDE`, as a directory of its own.
+    `config.beside` draws lies in a subdirectory (`beside`), as a directory of its own.
 
     Raises:
         InputError: no prompts, an unknown model, settings that --exact excludes, or a directory that cannot be used, or
@@ -91,11 +93,11 @@ def run(config: GenerateConfig) -> Path:
         find(config.beside)  # before minutes are spent on the other
     own = OutputDirectory(config.out or _next_directory(), "generate")
     with own.lock():
-        if ((own.earlier() or {}).get("config") or {}).get("beside") is not None:
-            shutil.rmtree(own.path / BESIDE, ignore_errors=True)
+        if (before := ((own.earlier() or {}).get("config") or {}).get("beside")) is not None:
+            shutil.rmtree(own.path / beside(before), ignore_errors=True)
         _generate(config, prompts, directory, own)
         if config.beside is not None:
-            run(replace(config, model=config.beside, adapter=None, beside=None, out=own.path / BESIDE))
+            run(replace(config, model=config.beside, adapter=None, beside=None, out=own.path / beside(config.beside)))
     return own.path
 
 

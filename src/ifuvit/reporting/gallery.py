@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ifuvit import results
-from ifuvit.evaluation.generate import BESIDE
+from ifuvit.evaluation.generate import beside
 from ifuvit.utils.files import atomic_path, write_text
 
 # The page has its images inside as long as it stays small enough to be mailed; beyond that it refers to the files.
@@ -25,10 +25,10 @@ def write_gallery(directory: Path) -> None:
 
     generated = results.from_file(directory / "manifest.json", results.GeneratedImages)
     models, columns = [generated.model], [[directory / image.file for image in generated.images]]
-    if generated.config.get("beside") is not None:
-        other = results.from_file(directory / BESIDE / "manifest.json", results.GeneratedImages)
+    if (second := generated.config.get("beside")) is not None:
+        other = results.from_file(directory / beside(second) / "manifest.json", results.GeneratedImages)
         models.append(other.model)
-        columns.append([directory / BESIDE / image.file for image in other.images])
+        columns.append([directory / beside(second) / image.file for image in other.images])
     rows = list(zip(*columns, strict=True))
     prompts = [image.prompt for image in generated.images]
     shown = [side_by_side([Image.open(file) for file in row]) for row in rows[:_GRID_IMAGES]]
