@@ -87,6 +87,17 @@ def test_the_page_follows_the_run(data, whole, tmp_path, monkeypatch):
     assert seen == [*({"step": step, **training} for step in (0, 8, 16, 20)), finished]
 
 
+def test_a_page_is_there_before_the_first_step(data, tmp_path, monkeypatch, capsys):
+    def step(*_):
+        assert (tmp_path / "run" / "run.html").is_file()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ifuvit.training.step.TrainingStep.__call__", step)
+    with pytest.raises(ZeroDivisionError):
+        run(tiny(data, tmp_path / "run"))
+    assert "not written" not in capsys.readouterr().err
+
+
 def test_a_page_that_cannot_be_written_does_not_end_the_run(data, whole, tmp_path, monkeypatch, capsys):
     def broken(out, **told):
         raise ValueError("no page")
@@ -876,12 +887,14 @@ def test_two_processes_give_the_curve_of_one(data, whole, tmp_path):
 
 
 @pytest.mark.multiprocess
-def test_sigterm_reaches_all_processes(data, whole, tmp_path):
-    """One of two is signalled; both stop at the same step, and the rest gives the curve of an uninterrupted run."""
+@pytest.mark.parametrize("signalled", ["os.getpid()", "os.getppid(), os.getpid()"])
+def test_sigterm_reaches_all_processes(signalled, data, whole, tmp_path):
+    """One of two is signalled, or it and its launcher, which passes the signal on to both: they stop at the same step, and the
+    rest gives the curve of an uninterrupted run."""
     ended = start_child(
         data,
         tmp_path / "run",
-        at_call="if calls == 3 + 5 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGTERM)",
+        at_call=f"if calls == 3 + 5 and os.environ['RANK'] == '1': [os.kill(pid, signal.SIGTERM) for pid in ({signalled},)]",
         settings="validate_every=10",
         launcher=torchrun(),
         OMP_NUM_THREADS="1",

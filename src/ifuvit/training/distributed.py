@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -89,17 +90,25 @@ class Stop:
     number: int | None = None
 
 
+_SECOND_SIGNAL = 3.0
+
+
 @contextmanager
 def graceful_shutdown() -> Iterator[Stop]:
-    """Record SIGTERM, SIGINT and SIGHUP (a terminal that is closed) in the block, so that a checkpoint can be written first; a
-    second one takes its usual course. Under nohup SIGHUP stays ignored. Outside the main thread, where Python does not handle
-    signals, none is recorded."""
+    """Record SIGTERM, SIGINT and SIGHUP (a terminal that is closed) in the block, so that a checkpoint can be written first.
+    One that comes `_SECOND_SIGNAL` seconds later, or more, takes its usual course; sooner it is the same one, passed on by a
+    launcher that got it as well (torchrun, from SLURM or a terminal). Under nohup SIGHUP stays ignored. Outside the main
+    thread, where Python does not handle signals, none is recorded."""
     stop = Stop()
     before: dict[int, Any] = {}
+    first: list[float] = []
 
     def record(number: int, _: Any) -> None:
-        stop.number = number
-        signal.signal(number, before[number])
+        stop.number = stop.number or number
+        first.append(time.monotonic())
+        if first[-1] - first[0] >= _SECOND_SIGNAL:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     if threading.current_thread() is threading.main_thread():
         hangup = getattr(signal, "SIGHUP", None)  # Windows has none

@@ -252,9 +252,9 @@ class Run:
         self.unsettled: list[tuple[int, Tensor, Tensor]] = []
         self.begun = self.interval_begun = time.monotonic()
         self.waited, self.interval_first = 0.0, self.step
-        self.show()
         self.model.train()
         self.metrics = open(self.config.out / "metrics.jsonl", "a", encoding="utf-8") if self.is_main else None
+        self.show()  # reads the log
         self.bar = tqdm(
             total=self.config.steps,
             initial=self.step,
