@@ -8,7 +8,7 @@ MARKS ?= not slow and not gpu
 PYTEST_FLAGS ?=
 
 # The model of early fusion that stands beside the default in the demo.
-EARLY := openmoji-concat-early
+EARLY := openmoji-4-concat-early
 
 BIN := $(VENV)/bin
 

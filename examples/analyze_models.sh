@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's section 4.6 with controls and causal checks, for any models side by side: what results/analysis/ was made with.
 #   bash examples/analyze_models.sh OUT MODEL...
-#   bash examples/analyze_models.sh results/analysis openmoji-concat-early openmoji-cross-intermediate
+#   bash examples/analyze_models.sh results/analysis openmoji-4-concat-early openmoji-4-cross-intermediate
 # An analysis that exists is left as it is, so after an interruption the same command resumes; remove its directory to run it
 # again. About 12 minutes of one core's time for two models of the embedded size; docs/analysis.md explains the numbers.
 set -euo pipefail

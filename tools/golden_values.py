@@ -29,7 +29,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 THREADS = 2  # kernels split their sums by it
-MODELS = ("openmoji-cross-intermediate", "openmoji-concat-early")
+MODELS = ("openmoji-cross-intermediate", "openmoji-4-concat-early")
 SOLVERS = ("dpm++", "dpm++2m", "euler-a")
 PROMPTS = (
     *("a bus", "three apples", "five sheep", "two people on a pink background"),

@@ -97,7 +97,7 @@ def test_wrong_captions_are_wrong_in_one_thing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["openmoji-cross-intermediate", "openmoji-concat-early"])
+@pytest.mark.parametrize("name", ["openmoji-cross-intermediate", "openmoji-4-concat-early"])
 def test_on_a_shipped_model(name: str) -> None:
     """Features are means of the blocks' outputs over quarters, and losses those of the objective."""
     model = open_models([name], torch.device("cpu"))[0]

@@ -62,7 +62,7 @@ def test_deterministic_solvers_reach_the_exact_solution(solver, tolerance):
 def test_more_steps_of_dpm2m_are_closer_to_the_solution():
     """diffusers ends runs of fewer than 15 steps by a step of first order, and longer ones, left alone, by one of second order,
     which overshoots: with a trained model 15 steps were farther from the solution than 12."""
-    pipeline = Pipeline.from_pretrained("openmoji-cross-intermediate")
+    pipeline = Pipeline.from_pretrained("openmoji-4-cross-intermediate")
     with torch.no_grad():
         text, null_text = (
             pipeline.model.encode_text(*pipeline.text_encoder(captions))

@@ -45,7 +45,7 @@ class AnalyzeAttentionConfig(_Common):
     prompts at the paper's size took 0.55 GB above the loaded model with early concatenation, 0.2 GB of it for sampling itself.
 
     Example:
-        ifuvit analyze attention openmoji-concat-early openmoji-cross-intermediate --out attention
+        ifuvit analyze attention openmoji-4-concat-early openmoji-4-cross-intermediate --out attention
     """
 
     prompts: tuple[str, ...] = ("three sheep on grass",)
@@ -73,7 +73,7 @@ class AnalyzeRankConfig(_Common):
     model with early concatenation; the number of steps does not matter.
 
     Example:
-        ifuvit analyze rank openmoji-concat-early openmoji-cross-intermediate --out rank
+        ifuvit analyze rank openmoji-4-concat-early openmoji-4-cross-intermediate --out rank
     """
 
     num_prompts: Positive[int] = 64
@@ -97,7 +97,7 @@ class AnalyzeAblateConfig(_Common):
     the alignment score; and whether counts and relations are right.
 
     Example:
-        ifuvit analyze ablate openmoji-concat-early openmoji-cross-intermediate --num-prompts 16 --out ablate
+        ifuvit analyze ablate openmoji-4-concat-early openmoji-4-cross-intermediate --num-prompts 16 --out ablate
     """
 
     num_prompts: Positive[int] = 32
@@ -133,7 +133,7 @@ class AnalyzeProbeConfig(_Common):
     and the ground, on noised held-out scenes, and the same probes with shuffled labels as a control.
 
     Example:
-        ifuvit analyze probe openmoji-concat-early openmoji-cross-intermediate --out probe
+        ifuvit analyze probe openmoji-4-concat-early openmoji-4-cross-intermediate --out probe
     """
 
     num_scenes: Positive[int] = 1500
@@ -151,7 +151,7 @@ class AnalyzeInformationConfig(_Common):
     on held-out scenes.
 
     Example:
-        ifuvit analyze information openmoji-concat-early openmoji-cross-intermediate --out information
+        ifuvit analyze information openmoji-4-concat-early openmoji-4-cross-intermediate --out information
     """
 
     num_scenes: Positive[int] = 128

@@ -18,7 +18,7 @@ from ifuvit.utils.errors import InputError
 class StudyMakeConfig:
     """Generate or collect images of the same prompts for all models, blind them, and assign them to raters.
 
-    Example: ifuvit study make preference openmoji-cross-intermediate openmoji-concat-early --out study
+    Example: ifuvit study make preference openmoji-4-cross-intermediate openmoji-4-concat-early --out study
     """
 
     kind: Positional[Literal["count", "preference", "rating"]]
