@@ -123,7 +123,7 @@ def test_exact_images_are_those_of_two_plain_passes():
     with torch.no_grad():
         states, null = shipped.text_encoder(prompts), shipped.text_encoder(["", ""])
         found = [
-            sample(model, noise, text, null_text, PAPER_SETTINGS)
+            sample(model, noise, text, null_text, PAPER_SETTINGS, objective=shipped.objective)
             for model, text, null_text in (
                 (Plain(), states, null),
                 (shipped.model, shipped.model.encode_text(*states), shipped.model.encode_text(*null)),

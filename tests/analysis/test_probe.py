@@ -108,7 +108,7 @@ def test_on_a_shipped_model(name: str) -> None:
     outputs = {}
     handle = model.model.in_blocks[1].register_forward_hook(lambda _, args, out: outputs.update(x=out))
     noise = image_noise(latents, 0)
-    times = torch.full((24,), 301)  # the level 0.3 is n = 1 + floor(300)
+    times = model.pipeline.objective.times_at(torch.full((24,), 0.3))
     noisy = model.pipeline.objective.noisy_latents(latents, noise, times)
     with torch.no_grad():
         model.model(noisy, times, *model.pipeline.text_encoder([""] * 24))
@@ -126,7 +126,7 @@ def test_on_a_shipped_model(name: str) -> None:
         with torch.no_grad():
             guess = model.model(noisy, times, *model.pipeline.text_encoder([caption]))
         assert information.losses["kind"][0, which, 0] == pytest.approx(
-            float((guess - noise[:1]).square().mean()), rel=1e-3
+            float(model.pipeline.objective.loss(guess, latents[place : place + 1], noise[:1], times)), rel=1e-3
         )
     accuracies = probe.probe(model, scenes, [0.3])
     assert accuracies.right["ground"].shape == (1, 7, 6)
