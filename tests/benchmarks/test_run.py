@@ -129,7 +129,7 @@ def test_default_precision_is_what_the_device_does_well(tmp_path, monkeypatch, b
 
 
 def test_scaling(tmp_path, capsys):
-    sizes = ["--image-tokens", "4", "64", "--text-tokens", "2", "--depth", "4", "--axis", "image-tokens", "depth"]
+    sizes = ["--image-tokens", "4", "64", "--depth", "4", "--axis", "image-tokens", "depth"]
     result = measured(tmp_path, "scaling", *sizes, "--precision", "fp32", "--settings", "concat-early")
     steps = ("training", "guided sampling")
     assert list(result["comparisons"]) == [

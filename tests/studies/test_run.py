@@ -194,7 +194,10 @@ def test_images_that_do_not_match(tmp_path: Path) -> None:
     refused(one, write_tiny_pipeline(tmp_path / "run"), message="run: would generate, where .*one holds images")
     refused(one, one, message="models one, one: give different --names")
     refused(one, message="preference study of 1 models")
-    refused(one, large, size=16, prompts_file=tmp_path / "p.txt", message="are for models that generate")
+    refused(one, large, size=16, prompts_file=tmp_path / "p.txt", message="--prompts-file: is for models that generate")
+    refused(one, large, size=16, batch_size=2, message="--batch-size: is for models that generate")
+    steps = SamplingSettings(steps=9)
+    refused(one, large, size=16, sampling=steps, message="--steps: is for models that generate")
     refused(one, tmp_path / "nowhere", message="nowhere")
     refused(one, large, size=16, raters=3, message="--raters-per-item 5: there are only 3 --raters")
     refused(

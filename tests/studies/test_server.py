@@ -24,7 +24,7 @@ import httpx  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 from tiny_study import MODELS, make_study  # noqa: E402
 
-from ifuvit.studies import answers  # noqa: E402
+from ifuvit.studies import answers, connections  # noqa: E402
 from ifuvit.studies.config import (  # noqa: E402
     StudyAddRatersConfig,
     StudyExportConfig,
@@ -811,6 +811,39 @@ def test_a_port_that_is_taken(counts: Served) -> None:
         config = StudyServeConfig(study=counts.directory, port=taken.getsockname()[1])
         with pytest.raises(InputError, match=r"--port \d+: cannot listen there"):
             serve(config, say=print)
+
+
+@pytest.mark.multiprocess
+def test_one_server_a_study(ifuvit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one is refused, on another port too, before it says where raters reach it; the lock of a server that was killed
+    is taken over, and that of one that ends is gone."""
+    directory = make_study(tmp_path, "count")
+    first, second = (str(free_port()) for _ in range(2))
+    here: list[str] = []
+
+    def run(app: object, listening: socket.socket) -> None:
+        listening.close()
+        (file,) = directory.glob(".*.lock")
+        here.append(file.read_text())
+
+    monkeypatch.setattr(connections, "run", run)
+    command = [sys.executable, "-m", "ifuvit", "study", "serve", str(directory), "--port", first]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and "raters reach the study at" in process.stdout.readline()
+            for port in (second, first):
+                ran = ifuvit("study", "serve", directory, "--port", port)
+                assert (ran.status, ran.out) == (2, "") and not here
+                assert f"process {process.pid} on {socket.gethostname()} is writing there" in ran.err
+        finally:
+            process.kill()
+    (left,) = directory.glob(".*.lock")
+    assert str(process.pid) in left.read_text()
+    for _ in range(2):
+        ran = ifuvit("study", "serve", directory, "--port", second)
+        assert ran.status == 0 and f"reach the study at http://127.0.0.1:{second}\n" in ran.out
+        assert not left.exists()
+    assert here == [f"process {os.getpid()} on {socket.gethostname()}"] * 2
 
 
 def test_study_json_is_not_for_everybody(counts: Served) -> None:

@@ -10,7 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.shipped import DEFAULT_MODEL
-from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check
+from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, idle
 from ifuvit.utils.errors import InputError
 
 CONTROLS = ("shuffled", "random-model", "random-attention")
@@ -34,6 +34,13 @@ class _Common:
         check(self)
         if not self.models:
             raise InputError("no models; give at least one")
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        sampling, file = getattr(self, "sampling", None), getattr(self, "prompts_file", None)
+        return ({} if sampling is None else sampling.without_effect()) | idle(
+            (file is not None, ("num_prompts",), "with --prompts-file")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig, as_uvit
 from ifuvit.shipped import DEFAULT_MODEL
 from ifuvit.utils.command_line import Inline
-from ifuvit.utils.config import NonNegative, Positive, Range, check
+from ifuvit.utils.config import NonNegative, Positive, Range, check, idle
 from ifuvit.utils.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -136,6 +136,10 @@ class BenchGenerateConfig(BenchAgainstConfig):
         self._check_distinct("steps")
         _ = self.cases  # refuses impossible settings
 
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        return self.sampling.without_effect()
+
     @property
     def cases(self) -> list[SamplingSettings]:
         """All settings to time: the most steps first, guided everywhere first."""
@@ -196,6 +200,11 @@ class BenchScalingConfig(BenchConfig):
         super().__post_init__()
         self._check_distinct("settings", "axis", "steps", "image_tokens", "text_tokens", "depth")
         preset_models(self.settings)
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        axes = ("image-tokens", "text-tokens", "depth")
+        return idle(*((axis not in self.axis, (axis,), f"without --axis {axis}") for axis in axes))
 
     def settled(self, *, bf16: bool) -> Self:
         config = super().settled(bf16=bf16)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from ifuvit.training.scale import ASSUMED_TFLOPS
 from ifuvit.utils.command_line import parse
-from ifuvit.utils.config import NonNegative, Positive, check
+from ifuvit.utils.config import NonNegative, Positive, check, idle
 from ifuvit.utils.errors import InputError
 
 
@@ -42,6 +42,14 @@ class CostsConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        step = self.training_memory or self.gpus
+        return idle(
+            (not step, ("batch_size", "precision"), "without --training-memory or --gpus"),
+            (not self.gpus, ("steps", "tflops"), "without --gpus"),
+        )
 
 
 def run(config: CostsConfig) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ checked here and used in one more place, `sampling.sample` or `Pipeline` (docs/e
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
-from ifuvit.utils.config import Finite, Fraction, Range, check
+from ifuvit.utils.config import Finite, Fraction, Range, check, idle
 from ifuvit.utils.errors import InputError
 
 Solver = Literal["auto", "dpm++", "dpm++2m", "unipc", "ddim", "euler-a", "heun", "euler"]
@@ -56,6 +56,11 @@ class SamplingSettings:
             )
         if self.initial_latents not in INITIAL_LATENTS:
             raise InputError(f"--initial-latents {self.initial_latents}: give one of {', '.join(INITIAL_LATENTS)}")
+
+    def without_effect(self, prefix: str = "") -> dict[str, str]:
+        """Options that have no effect with the others; they begin with `prefix`."""
+        names = [f"{prefix}{name}" for name in ("guidance_interval", "guidance_rescale")]
+        return idle((self.guidance_scale == 1, names, f"with --{prefix.replace('_', '-')}guidance-scale 1"))
 
     def guidance_scale_at(self, level: float) -> float:
         """The guidance scale of a step at a noise level, 0 to 1; 1, no guidance, outside the interval."""

@@ -1,7 +1,7 @@
 """The configuration of an evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.evaluation.evaluators import EVALUATORS
 from ifuvit.evaluation.protocols import Protocol, protocols
 from ifuvit.metrics.counting.prompts import PROMPT_SETS
-from ifuvit.utils.config import Positive, check
+from ifuvit.utils.config import Positive, check, idle
 from ifuvit.utils.errors import InputError
 
 ProtocolName = Literal["quick", "skills", "paper", "clean"]
@@ -130,6 +130,59 @@ class EvaluateConfig:
             raise InputError("give TARGET and --out together")
         if not self.targets and self.write_statistics is None:
             raise InputError("no TARGET; name a model or a directory of images")
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others. What only a model needs is refused when it is known what TARGET is."""
+        protocol = self.resolved_protocol()
+        if not self.targets and self.write_statistics is None:
+            return {}  # `check_complete` refuses that
+        if not self.targets:
+            what = (
+                "metrics",
+                "guidance_scales",
+                "seed",
+                "count_prompts",
+                "captions",
+                "statistics",
+                "counter",
+                "detector",
+            )
+            more = ("threshold", "thresholds", "images_dir", "batch_size", *(f.name for f in fields(SamplingSettings)))
+            return idle(
+                (True, (*what, *more), "without TARGET"),
+                (not self.keep_features, ("cache",), "without TARGET or --keep-features"),
+                (protocol.reference == "all", ("num_images",), f"with --protocol {self.protocol}, without TARGET"),
+                *self._idle_weights(features=True, alignment=False),
+            )
+        metrics = self.resolved_metrics()
+        distances, diversity, asked = ("distances" in metrics, "diversity" in metrics, "counts" in metrics)
+        counted = asked and (self.detector is not None or protocol.counts_scenes)
+        counting = ("counter", "threshold", "thresholds")
+        sampling = self.sampling or protocol.sampling
+        guided = counted or diversity or self.guidance_scales  # these have scales of their own
+        return idle(
+            (not asked, (*counting, "detector"), "without --metrics counts"),
+            (not counted, counting, f"with --protocol {self.protocol} without --detector"),
+            (self.detector is not None, ("counter",), "with --detector"),
+            (not asked and not diversity, ("count_prompts",), "without --metrics counts"),
+            (not counted and not diversity, ("count_prompts",), f"with --protocol {self.protocol} without --detector"),
+            (not distances, ("statistics",), "without --metrics distances"),
+            (not distances and not self.keep_features, ("cache",), "without --metrics distances"),
+            ({*metrics} <= {"distances", "costs"}, ("captions",), f"with --metrics {' '.join(metrics)}"),
+            (self.data is None, ("num_images",), "without --data"),
+            (bool(self.guidance_scales), ("guidance_scale",), "with --guidance-scales"),
+            *self._idle_weights(
+                features=distances or diversity or self.write_statistics is not None, alignment="alignment" in metrics
+            ),
+        ) | ({} if guided else sampling.without_effect())
+
+    def _idle_weights(self, *, features: bool, alignment: bool) -> list[tuple[bool, tuple[str, ...], str]]:
+        """Whether one of --weights is of a network that nothing is measured by."""
+        protocol = protocols[self.protocol]
+        used = (*(protocol.networks if features else ()), *(protocol.alignment if alignment else ()))
+        unused = [name for name in protocol.weights(self.weights) if name not in used]
+        wanted = "alignment" if unused and unused[0] in protocol.alignment else "distances"
+        return [(bool(unused), ("weights",), f"for {''.join(unused[:1])} without --metrics {wanted}")]
 
     @property
     def several(self) -> bool:

@@ -16,7 +16,7 @@ from ifuvit.data.prompts import PromptSet, read_prompts
 from ifuvit.diffusion.settings import PAPER_SETTINGS, SamplingSettings
 from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.utils.command_line import Prompt
-from ifuvit.utils.config import Finite, NonNegative, Positive, check, to_dict
+from ifuvit.utils.config import Finite, NonNegative, Positive, check, idle, to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import OutputDirectory, manifest, now, reading, sha256
 
@@ -75,6 +75,13 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        return self.sampling.without_effect() | idle(
+            (self.adapter is None, ("adapter_scale",), "without --adapter"),
+            (self.sampling.guidance_scale == 1, ("negative_prompt",), "with --guidance-scale 1"),
+        )
 
 
 def run(config: GenerateConfig) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifuvit.evaluation.config import EvaluateConfig
 from ifuvit.evaluation.evaluators import find_evaluator
+from ifuvit.evaluation.protocols import protocols
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import lock, manifest, now
@@ -51,6 +52,7 @@ def _evaluate(config: EvaluateConfig, out: Path) -> Path:
     protocol, reference, processes = setup.protocol, setup.reference, setup.processes
     target = open_target(target_name, device=setup.device, captions=config.captions)
     evaluators = open_evaluators(config, setup)
+    _check_generation(config, target, evaluators.values())
     images = {} if target.images is None else {"captions": _given_images(config, target)}
     for evaluator in evaluators.values():
         evaluator.prepare()
@@ -197,6 +199,30 @@ def _describe(reference: "ReferenceImages") -> Any:
         left_out=reference.left_out,
         sha256=reference.fingerprint,
     )
+
+
+def _check_generation(config: EvaluateConfig, target: "Target", evaluators: "Iterable[Evaluator]") -> None:
+    """Refuse settings of images that are not generated.
+
+    Raises:
+        InputError: the setting, and why it has no effect.
+    """
+    names, why = list[str](), f"{config.targets[0]} holds images"
+    sets = set[str]()
+    if target.generator is not None:
+        sets, why = (
+            {wanted.name for evaluator in evaluators for wanted in evaluator.image_sets()},
+            "no metric needs images",
+        )
+    if not sets:
+        protocol = protocols[config.protocol]
+        names += (config.sampling or protocol.sampling).differences(protocol.sampling)
+        names += [name for name in ("seed", "images_dir", "batch_size") if getattr(config, name) is not None]
+        names += ["count_prompts"] if config.count_prompts else []
+    elif "captions" not in sets and config.num_images is not None:
+        names, why = ["num_images"], f"--metrics {' '.join(config.resolved_metrics())} generates no captions' images"
+    if names:
+        raise InputError(f"--{names[0].replace('_', '-')}: has no effect, for {why}; leave it out")
 
 
 def _given_images(config: EvaluateConfig, target: "Target") -> "Images":

@@ -201,7 +201,7 @@ def _diffusers(target: str, device: "torch.device") -> Target:
         callback: Callable[[int], None] | None = None,
     ) -> "list[Image]":
         for name in settings.differences(DEFAULT_SETTINGS):
-            if name not in ("solver", "steps", "guidance_scale", "initial_latents"):
+            if name not in ("steps", "guidance_scale", "initial_latents"):
                 raise InputError(
                     f"{target}: a diffusers pipeline samples without --{name.replace('_', '-')}; leave it out"
                 )

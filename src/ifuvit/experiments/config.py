@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ifuvit.experiments import EXPERIMENTS, SCALES
+from ifuvit.utils.config import idle
 from ifuvit.utils.errors import InputError
 
 
@@ -78,3 +79,11 @@ class ExperimentConfig:
             )
         if SCALES[self.scale].scenes is not None and self.data is not None:
             raise InputError(f"--data {self.data}: is for --scale paper; {self.scale} draws its own scenes")
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        papers = SCALES[self.scale].scenes is None and self.recipe != "paper"
+        return idle(
+            (papers, ("recipe",), f"with --scale {self.scale}, which has the paper's"),
+            (bool(EXPERIMENTS[self.name].guidance_scales), ("detector",), f"with {self.name}, which counts nothing"),
+        )

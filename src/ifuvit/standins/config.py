@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check
+from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, idle
 from ifuvit.utils.errors import InputError
 
 
@@ -96,6 +96,13 @@ class TrainAutoencoderConfig:
                 f"--size {self.size}: with {len(self.channels)} resolutions it must be a multiple of {factor}, at least "
                 f"{2 * factor}"
             )
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        return idle(
+            (self.optimizer == "adamw", ("muon_learning_rate",), "with --optimizer adamw"),
+            (self.decoder_only, ("thumbnail_weight", "kl_weight"), "with --decoder-only, which keeps the latents"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.studies.design import MAX_MODELS
-from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check
+from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, idle
 from ifuvit.utils.errors import InputError
 
 
@@ -94,6 +94,10 @@ class StudyMakeConfig:
             raise InputError(f"models {', '.join(self.model_names)}: give different --names")
         if self.answers_per_item > self.raters:
             raise InputError(f"--raters-per-item {self.answers_per_item}: there are only {self.raters} --raters")
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others. What only models need is refused when it is known what they are."""
+        return self.sampling.without_effect()
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -243,6 +247,10 @@ class StudyExportConfig:
         if not _is_origin(self.url):
             raise InputError(f"--url {self.url}: must be a scheme and a host alone, as https://study.example.org")
 
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        return idle((self.format != "links", ("url",), f"with {self.format}; it is for links"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyAnalyzeConfig:
@@ -278,6 +286,14 @@ class StudyAnalyzeConfig:
         check(self)
         if self.counter is not None and self.detector is not None:
             raise InputError("--counter and --detector: give one of them")
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        uncounted = self.counter is None and self.detector is None
+        return idle(
+            (uncounted, ("device",), "without --counter or --detector"),
+            (self.detector is None, ("threshold",), "without --detector"),
+        )
 
 
 ACTIONS = {

@@ -128,9 +128,13 @@ def _images(config: StudyMakeConfig, drawings: Path) -> list[ModelImages]:
     device = find_device(config.device)
     targets = open_models(config.models, captions=config.captions, device=device)
     if targets[0].generator is None:
-        if config.prompts_file is not None or config.images_per_prompt is not None:
+        names = ["prompts_file", "images_per_prompt", "batch_size"]
+        names = [name for name in names if getattr(config, name) is not None]
+        names += config.sampling.differences(StudyMakeConfig.sampling)
+        if names:
             raise InputError(
-                "--prompts-file and --images-per-prompt are for models that generate; images have their prompts"
+                f"--{names[0].replace('_', '-')}: is for models that generate; {config.models[0]} holds images, which have "
+                "their prompts; leave it out"
             )
         given = zip(targets, config.model_names, config.models)
         return [read_images(target, name, Path(model)) for target, name, model in given]
@@ -328,33 +332,35 @@ def serve(config: StudyServeConfig, *, say: Callable[[str], None]) -> None:
             to give to raters.
     """
     try:
-        from ifuvit.studies.connections import run
+        from ifuvit.studies import connections
         from ifuvit.studies.server import make_app
     except ImportError as error:
         raise InputError(f"serving requires more packages ({error.name}): pip install 'ifuvit[study]'") from None
 
     study = read_study(config.study)
-    url = config.url.rstrip("/") if config.url else f"http://{address(config.host)}:{config.port}"
-    try:
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        listening = socket.create_server((config.host, config.port), family=family, backlog=128)
-    except OSError as error:
-        raise InputError(f"--host {config.host} --port {config.port}: cannot listen there ({error.strerror})") from None
-    app = make_app(
-        config.study,
-        url=url,
-        participant_parameter=config.participant_parameter,
-        completion_code=config.completion_code,
-        completion_url=config.completion_url,
-    )
-    say(f"raters reach the study at {url}")
-    say(f"your own page, with every rater's link: {url}/owner/{study.owner_token}/")
-    if config.host not in ("127.0.0.1", "localhost", "::1"):
-        say("others can reach this server; links and answers travel unencrypted unless a proxy encrypts them")
-    elif config.url is None:
-        say("only this machine can reach it; for colleagues in the same network give --host 0.0.0.0")
     with lock(config.study / DATABASE, flag="study"):
-        run(app, listening)
+        url = config.url.rstrip("/") if config.url else f"http://{address(config.host)}:{config.port}"
+        try:
+            family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+            listening = socket.create_server((config.host, config.port), family=family, backlog=128)
+        except OSError as error:
+            raise InputError(
+                f"--host {config.host} --port {config.port}: cannot listen there ({error.strerror})"
+            ) from None
+        app = make_app(
+            config.study,
+            url=url,
+            participant_parameter=config.participant_parameter,
+            completion_code=config.completion_code,
+            completion_url=config.completion_url,
+        )
+        say(f"raters reach the study at {url}")
+        say(f"your own page, with every rater's link: {url}/owner/{study.owner_token}/")
+        if config.host not in ("127.0.0.1", "localhost", "::1"):
+            say("others can reach this server; links and answers travel unencrypted unless a proxy encrypts them")
+        elif config.url is None:
+            say("only this machine can reach it; for colleagues in the same network give --host 0.0.0.0")
+        connections.run(app, listening)
 
 
 def address(host: str) -> str:

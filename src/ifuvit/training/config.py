@@ -5,7 +5,7 @@ What defines the weights of a run is its `Recipe`: a resumed run must have the s
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from ifuvit.model.presets import presets
 from ifuvit.model.settings import IFUViTConfig
 from ifuvit.shipped import find
 from ifuvit.utils.command_line import Inline, Prompt
-from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, from_dict, set_fields
+from ifuvit.utils.config import Fraction, NonNegative, Positive, Range, check, from_dict, idle, set_fields
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_object
 
@@ -321,6 +321,37 @@ class TrainConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect with the others."""
+        recipe, validation, evaluation = self.recipe, self.validation, self.evaluation
+        model, start, objective = recipe.model, recipe.start, recipe.objective
+        kept = start.init_from is not None and not start.renormalize_latents
+        never = not validation.validate_every and self.data.val_data is not None  # without --val-data they are held out
+        unseen = not validation.validation_images and validation.validate_every > 0
+        layouts = recipe.layout.layout_weight > 0 or not model.layout_kinds
+        images = ("evaluate_data", "evaluate_images", "evaluate_protocol", "evaluate_weights")
+        sampling = tuple(f"evaluate_{field.name}" for field in fields(SamplingSettings))
+        cross = model.conditioning in ("cross", "cross-separate")
+        return idle(
+            (recipe.alignment.align_to is None, ("align_weight", "align_until"), "without --align-to"),
+            (not recipe.layout.layout_weight, ("layout_until",), "without --layout-weight"),
+            (not layouts, ("layout_kinds",), "without --layout-weight"),
+            (start.init_from is None, ("renormalize_latents",), "without --init-from"),
+            (kept, ("latent_normalization",), "with --init-from without --renormalize-latents"),
+            (
+                isinstance(objective, Flow) and objective.times == "uniform",
+                ("logit_mean", "logit_std"),
+                "with --times uniform",
+            ),
+            (recipe.schedule.decay == "none", ("final_learning_rate",), "with --decay none"),
+            (never, ("validation_images",), "with --val-data and --validate-every 0"),
+            (unseen, ("validate_every",), "with --validation-images 0"),
+            (not self.samples.sample_every, ("sample_prompts",), "with --sample-every 0"),
+            (not evaluation.evaluate_every, (*images, *sampling), "without --evaluate-every"),
+            (not cross, ("cross_attention",), f"with --conditioning {model.conditioning}"),
+            (model.text_mix == "none", ("text_layers",), "with --text-mix none"),
+        ) | (evaluation.evaluate_sampling or SamplingSettings()).without_effect("evaluate_")
 
 
 # The embedded default learns in hours of a laptop what the paper's recipe spreads over a million steps (docs/decisions.md

@@ -95,20 +95,31 @@ class Inline:
 def parse(config: Any, arguments: Sequence[str], *, prog: str) -> Any:
     """Parse `arguments` into the dataclass `config`, an instance of one that has the defaults, or one of its `Actions`.
 
-    Asked for help, it prints that and leaves with SystemExit, status 0.
+    Asked for help, it prints that and leaves with SystemExit, status 0. A configuration may have a method `without_effect`:
+    options that have no effect with the others, as `ifuvit.utils.config.idle` returns them.
 
     Raises:
-        InputError: arguments that do not parse, on one line.
+        InputError: arguments that do not parse, or an option that has no effect with the others, on one line.
     """
     if not isinstance(config, Actions):
-        return _parse(config, arguments, prog, config.__doc__)
+        return _checked(_parse(config, arguments, prog, config.__doc__), arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help_of_actions(config, prog))
         raise SystemExit(0)
     word, *rest = arguments
     check_word(word, config.configs, what=config.word)
     chosen = config.configs[word]
-    return _parse(chosen, rest, f"{prog} {word}", config.texts.get(word) or chosen.__doc__)
+    return _checked(_parse(chosen, rest, f"{prog} {word}", config.texts.get(word) or chosen.__doc__), rest)
+
+
+def _checked(config: Any, arguments: Sequence[str]) -> Any:
+    """The configuration, unless an option was given that has no effect with the others: whoever gives one means something by
+    it, be it the default's value."""
+    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    for option, why in getattr(config, "without_effect", dict)().items():
+        if option in given:
+            raise InputError(f"{option}: has no effect {why}; leave it out")
+    return config
 
 
 def check_word(word: str, known: Iterable[str], *, what: str) -> None:

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import math
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -89,6 +89,20 @@ def _hints(cls: type) -> dict[str, Any]:
     """Types of a dataclass's fields, with their annotations."""
     hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def idle(*rules: tuple[bool, Iterable[str], str]) -> dict[str, str]:
+    """What a configuration's `without_effect` returns: the reasons of options that have no effect with the others.
+
+    Args:
+        rules: whether one holds; the fields whose options have no effect then; and with or without which other option, as
+            "without --adapter". The first that holds for an option says why.
+    """
+    found: dict[str, str] = {}
+    for holds, names, why in rules:
+        for name in names if holds else ():
+            found.setdefault(f"--{name.replace('_', '-')}", why)
+    return found
 
 
 def to_dict(config: Any) -> dict[str, Any]:
