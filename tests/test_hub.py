@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from tiny_hub import tiny_hub
 
 from ifuvit import results
+from ifuvit.model_card import Card
 from ifuvit.pipeline import Pipeline
 from ifuvit.shipped import find
 from ifuvit.utils.errors import InputError
@@ -75,14 +76,17 @@ def evaluation():
 
 
 def test_there_and_back(hub, pipeline, tiny_run, ifuvit, tmp_path):
+    results.write(tmp_path / "quick.json", evaluation())
     hub.repositories["someone/words"] = {path.name: path.read_bytes() for path in (tiny_run / "text").iterdir()}
     address = pipeline.push_to_hub(
         NAME,
-        license="cc-by-4.0",
-        about="Sheep.",
-        datasets=["someone/sheep"],
-        evaluations=[evaluation()],
-        prompts=["two sheep"],
+        Card(
+            license="cc-by-4.0",
+            about="Sheep.",
+            datasets=("someone/sheep",),
+            evaluations=(tmp_path / "quick.json",),
+            prompts=("two sheep",),
+        ),
     )
     assert address.startswith(hub.address)
     files = hub.repositories[NAME]
@@ -137,20 +141,24 @@ def test_refusals(hub, pipeline, tiny_run, refusal, tmp_path):
         "generate", "a bus", "--model", "someone/none", "--out", tmp_path / "x"
     )
     assert "no such repository" in refusal("generate", "a bus", "--model", "someone/none", "--out", tmp_path / "x")
+    card = Card(license="other", prompts=())
     with pytest.raises(InputError, match="sheep: not a name of the hub; give user/name"):
-        pipeline.push_to_hub("sheep", license="other", prompts=[])
+        pipeline.push_to_hub("sheep", card)
     with pytest.raises(InputError, match="--license Apache License: give an identifier of the hub"):
-        pipeline.push_to_hub(NAME, license="Apache License", prompts=[])
-    assert "only this machine has that folder" in refusal("export", "hub", tiny_run, NAME, "--license=other")
+        Card(license="Apache License")
+    export = ("export", "hub", tiny_run, NAME)
+    assert "--license Apache License: give" in refusal(*export, "--license=Apache License")
+    assert "none.json: no such file" in refusal(*export, "--license=other", "--evaluations", tmp_path / "none.json")
+    assert "only this machine has that folder" in refusal(*export, "--license=other")
     hub.refuse = True
     with pytest.raises(InputError, match=r"someone/tiny: cannot be uploaded to http://127.*refused \(401\); log in"):
-        pipeline.push_to_hub(NAME, license="other", prompts=[])
+        pipeline.push_to_hub(NAME, card)
     with pytest.raises(InputError, match=r"cannot be uploaded to http://127.0.0.1:9: .*is the endpoint reachable"):
-        pipeline.push_to_hub(NAME, license="other", prompts=[], endpoint="http://127.0.0.1:9")
+        pipeline.push_to_hub(NAME, card, endpoint="http://127.0.0.1:9")
 
 
 def test_a_directory_with_a_card(pipeline, tmp_path):
-    pipeline.save_with_card(tmp_path / "saved", name="tiny", license="other", prompts=["two sheep", "a bus"])
+    pipeline.save_with_card(tmp_path / "saved", Card(license="other", prompts=("two sheep", "a bus")), name="tiny")
     card = ModelCard.load(tmp_path / "saved" / "README.md")
     assert card.data.license == "other" and "Not measured" in card.text
     assert {path.name for path in (tmp_path / "saved" / "images").iterdir()} == {"0.png", "1.png"}

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from ifuvit.model.presets import presets
     from ifuvit.model.settings import IFUViTConfig
     from ifuvit.model.uvit import EncodedText, IFUViT
+    from ifuvit.model_card import Card
     from ifuvit.pipeline import Pipeline
 
-__all__ = ["EncodedText", "IFUViT", "IFUViTConfig", "Pipeline", "SamplingSettings", "presets", "sample"]
+__all__ = ["Card", "EncodedText", "IFUViT", "IFUViTConfig", "Pipeline", "SamplingSettings", "presets", "sample"]
 
 # Names are imported when first asked for, so that `import ifuvit` and the command line start at once.
 _HOMES = {
+    "Card": "ifuvit.model_card",
     "EncodedText": "ifuvit.model.uvit",
     "IFUViT": "ifuvit.model.uvit",
     "IFUViTConfig": "ifuvit.model.settings",

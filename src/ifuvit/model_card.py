@@ -3,13 +3,18 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ifuvit import results
-from ifuvit.model.settings import IFUViTConfig
 from ifuvit.results import Evaluation, Metric, TrainingFacts, Values
 from ifuvit.utils.config import from_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import package_version
+
+if TYPE_CHECKING:
+    from ifuvit.pipeline import Pipeline
 
 EXAMPLE_PROMPTS = ("three sheep on grass", "a red bus", "two apples", "a person left of a tree")
 """Of the widget."""
@@ -17,51 +22,58 @@ EXAMPLE_PROMPTS = ("three sheep on grass", "a red bus", "two apples", "a person 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
-def model_card(
-    *,
-    name: str,
-    license: str,
-    about: str,
-    datasets: Sequence[str],
-    evaluations: Sequence[Evaluation],
-    prompts: Sequence[str],
-    config: IFUViTConfig,
-    parameters: int,
-    objective: str,
-    image_size: int,
-    autoencoder: str,
-    text_encoder: str,
-    training: Values | None,
-) -> str:
-    """README.md with the hub's metadata.
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a model card says that the model itself does not know."""
+
+    license: str
+    """License of the weights, as the hub spells it: apache-2.0, cc-by-sa-4.0, other."""
+    about: str = ""
+    """A paragraph of the model card: what the model is, what it was trained on."""
+    datasets: tuple[str, ...] = ()
+    """Names on the hub of the training data."""
+    evaluations: tuple[Path, ...] = ()
+    """Results of `ifuvit evaluate`, whose metrics the card has with their intervals."""
+    prompts: tuple[str, ...] = EXAMPLE_PROMPTS
+    """Example prompts of the card, an image each."""
+
+    def __post_init__(self) -> None:
+        if not _LICENSE.fullmatch(self.license):
+            raise InputError(
+                f"--license {self.license}: give an identifier of the hub, as apache-2.0, cc-by-sa-4.0 or other"
+            )
+
+    def read_evaluations(self) -> list[Evaluation]:
+        """What the files of `evaluations` hold.
+
+        Raises:
+            InputError: a file that is missing, damaged or of another command.
+        """
+        return [results.from_file(path, Evaluation) for path in self.evaluations]
+
+
+def model_card(pipeline: "Pipeline", card: Card, *, name: str) -> str:
+    """README.md with the hub's metadata. Example i has the image images/i.png.
 
     Args:
         name: "user/name", or a directory's name.
-        license: as the hub spells it.
-        about: a paragraph, or nothing.
-        datasets: names on the hub of the training data.
-        evaluations: results of `ifuvit evaluate`.
-        prompts: examples; example i has the image images/i.png.
-        config, parameters: of the backbone.
-        objective: its name.
-        image_size: pixels of a side.
-        autoencoder, text_encoder: their references.
-        training: the content of training.json, where it is known.
 
     Raises:
-        InputError: a license that the hub would not take.
+        InputError: an evaluation that cannot be read.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    check_license(license)
+    config, prompts, evaluations = pipeline.model.config, card.prompts, card.read_evaluations()
+    autoencoder, text_encoder = pipeline.autoencoder.reference, pipeline.text_encoder.reference
+    parameters = sum(parameter.numel() for parameter in pipeline.model.parameters())
     title = name.rpartition("/")[2]
     setting = results.Setting(conditioning=config.conditioning, n_text=config.n_text, n_image=config.n_image)
     data = ModelCardData(
-        license=license,
+        license=card.license,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["text-to-image", "ifuvit", "diffusers"],
-        datasets=list(datasets) or None,
+        datasets=list(card.datasets) or None,
         model_name=title,
         eval_results=[
             EvalResult(
@@ -84,19 +96,19 @@ def model_card(
             f"{parameters:,} parameters: width {config.embed_dim}, depth {config.depth}, {config.num_heads} heads",
         ),
         ("text enters by", setting.words),
-        ("objective", objective),
-        ("images", f"{image_size} x {image_size} pixels"),
+        ("objective", pipeline.objective.label),
+        ("images", f"{pipeline.image_size} x {pipeline.image_size} pixels"),
         ("text encoder", f"`{text_encoder}`, {config.text_tokens} tokens"),
         ("autoencoder", "in `vae/`" if autoencoder == "vae" else f"`{autoencoder}`, in `vae/`"),
-        *_training_rows(training),
-        ("license", license),
+        *_training_rows(pipeline.training),
+        ("license", card.license),
     ]
     lines = [
         f"---\n{data.to_yaml()}\n---",
         "",
         f"# {title}",
         "",
-        about
+        card.about
         or "A text-to-image diffusion model of [ifuvit](https://arxiv.org/abs/2403.16530) (intermediate fusion ViT).",
         "",
         *_table(("", ""), rows),
@@ -127,16 +139,6 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
-
-
-def check_license(license: str) -> None:
-    """Refuse what the hub would not take for a license.
-
-    Raises:
-        InputError: it has another form.
-    """
-    if not _LICENSE.fullmatch(license):
-        raise InputError(f"--license {license}: give an identifier of the hub, as apache-2.0, cc-by-sa-4.0 or other")
 
 
 def _training_rows(training: Values | None) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ from ifuvit.diffusion.sampling import image_generators, initial_latents, sample
 from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SamplingSettings
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.model.uvit import EncodedText, IFUViT
-from ifuvit.model_card import EXAMPLE_PROMPTS, model_card
+from ifuvit.model_card import Card, model_card
 from ifuvit.shipped import DEFAULT_MODEL, PIPELINE_CLASS, find, is_own_index
 from ifuvit.utils.config import from_dict, to_dict
 from ifuvit.utils.errors import InputError
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
     from ifuvit.encoders.autoencoder import Autoencoder
     from ifuvit.encoders.text_encoder import TextEncoder
-    from ifuvit.results import Evaluation
 
 _DDPM = DDPM()
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -202,27 +201,19 @@ class Pipeline:
     def push_to_hub(
         self,
         repo_id: str,
+        card: Card,
         *,
-        license: str,
-        about: str = "",
-        datasets: Sequence[str] = (),
-        evaluations: "Sequence[Evaluation]" = (),
-        prompts: Sequence[str] = EXAMPLE_PROMPTS,
         private: bool = False,
         token: str | None = None,
         endpoint: str | None = None,
         message: str = "Upload an ifuvit pipeline",
     ) -> str:
-        """Upload to the Hugging Face hub what `save_pretrained` writes, with a model card (`ifuvit.model_card`) and an image
-        for each of its example prompts.
+        """Upload to the Hugging Face hub what `save_pretrained` writes, with a model card and an image for
+        each of its example prompts.
 
         Args:
             repo_id: "user/name"; it is made if need be.
-            license: of the weights, as the hub spells it ("apache-2.0", "cc-by-sa-4.0", "other").
-            about: what the model is and what it was trained on, a paragraph of the card.
-            datasets: names on the hub of the training data.
-            evaluations: results whose metrics the card has, with their intervals.
-            prompts: the widget's examples.
+            card: what the model card says that the model itself does not know.
             private: whether a new repository is private.
             token: default: that of `hf auth login`, or HF_TOKEN.
             endpoint: of another hub; default: HF_ENDPOINT, or huggingface.co.
@@ -231,33 +222,15 @@ class Pipeline:
             the address of the commit.
 
         Raises:
-            InputError: a name or license of another form, a text encoder that only this machine has, or a hub that does
-                not answer or refuses.
+            InputError: a name of another form, an evaluation that cannot be read, a text encoder that only this machine has, or
+                a hub that does not answer or refuses.
         """
         with tempfile.TemporaryDirectory() as parent:
             directory = Path(parent) / "pipeline"
-            self.save_with_card(
-                directory,
-                name=repo_id,
-                license=license,
-                about=about,
-                datasets=datasets,
-                evaluations=evaluations,
-                prompts=prompts,
-            )
+            self.save_with_card(directory, card, name=repo_id)
             return upload(directory, repo_id, private=private, token=token, endpoint=endpoint, message=message)
 
-    def save_with_card(
-        self,
-        directory: str | Path,
-        *,
-        name: str,
-        license: str,
-        about: str = "",
-        datasets: Sequence[str] = (),
-        evaluations: "Sequence[Evaluation]" = (),
-        prompts: Sequence[str] = EXAMPLE_PROMPTS,
-    ) -> None:
+    def save_with_card(self, directory: str | Path, card: Card, *, name: str) -> None:
         """What `push_to_hub` uploads, as a directory: `save_pretrained` with README.md and images/. Arguments and errors are
         those of `push_to_hub`."""
         reference = self.text_encoder.reference
@@ -266,27 +239,13 @@ class Pipeline:
                 f"text encoder {reference}: only this machine has that folder; train with one of the hub "
                 "(`ifuvit prepare --text-encoder owner/name`), so that others can load the model"
             )
-        card = model_card(
-            name=name,
-            license=license,
-            about=about,
-            datasets=datasets,
-            evaluations=evaluations,
-            prompts=prompts,
-            config=self.model.config,
-            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            objective=self.objective.label,
-            image_size=self.image_size,
-            autoencoder=self.autoencoder.reference,
-            text_encoder=reference,
-            training=self.training,
-        )
-        images = self(prompts)
+        text = model_card(self, card, name=name)
+        images = self(card.prompts)
         self.save_pretrained(directory)
         for number, image in enumerate(images):
             with atomic_path(Path(directory) / "images" / f"{number}.png") as path:
                 image.save(path, format="PNG")
-        write_text(Path(directory) / "README.md", card)
+        write_text(Path(directory) / "README.md", text)
 
     def __call__(
         self,

@@ -44,10 +44,10 @@ def _diffusers(config: ExportDiffusersConfig) -> str:
 
     started, out = now(), OutputDirectory(config.out, "export")
     out.earlier()
-    card = _card(config)
+    config.read_evaluations()  # what is wrong with them is told before the model is loaded
     pipeline = _pipeline(config.model)
     with out.replace() as directory:
-        pipeline.save_with_card(directory, name=config.out.name, **card)
+        pipeline.save_with_card(directory, config, name=config.out.name)
         from ifuvit.utils.config import to_dict
 
         write_manifest(directory, "export", to_dict(config), started=started)
@@ -55,25 +55,10 @@ def _diffusers(config: ExportDiffusersConfig) -> str:
 
 
 def _hub(config: ExportHubConfig) -> str:
-    card = _card(config)
-    url = _pipeline(config.model).push_to_hub(config.name, private=config.private, **card)
+    config.read_evaluations()  # what is wrong with them is told before the model is loaded
+    url = _pipeline(config.model).push_to_hub(config.name, config, private=config.private)
     print(url)
     return url
-
-
-def _card(config: ExportDiffusersConfig | ExportHubConfig) -> dict[str, Any]:
-    """What both say of the model; read first, as it takes no time."""
-    from ifuvit import results
-    from ifuvit.model_card import check_license
-
-    check_license(config.license)
-    return {
-        "license": config.license,
-        "about": config.about,
-        "datasets": config.datasets,
-        "evaluations": [results.from_file(path, results.Evaluation) for path in config.evaluations],
-        "prompts": config.prompts,
-    }
 
 
 def _pipeline(model: str) -> Any:

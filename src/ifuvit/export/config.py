@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from ifuvit.model_card import EXAMPLE_PROMPTS
+from ifuvit.model_card import Card
 from ifuvit.utils.config import Range, check
 
 OPSETS = (18, 23)
@@ -15,23 +15,7 @@ OPSETS = (18, 23)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CardConfig:
-    """What a model card says that the model itself does not know."""
-
-    license: str
-    """License of the weights, as the hub spells it: apache-2.0, cc-by-sa-4.0, other."""
-    about: str = ""
-    """A paragraph of the model card: what the model is, what it was trained on."""
-    datasets: tuple[str, ...] = ()
-    """Names on the hub of the training data."""
-    evaluations: tuple[Path, ...] = ()
-    """Results of `ifuvit evaluate`, whose metrics the card has with their intervals."""
-    prompts: tuple[str, ...] = EXAMPLE_PROMPTS
-    """Example prompts of the card, an image each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportDiffusersConfig(_CardConfig):
+class ExportDiffusersConfig(Card):
     """Write a directory that diffusers loads, with its autoencoder, a model card and example images: what `ifuvit export hub`
     uploads. It requires an installed ifuvit where it is loaded.
 
@@ -46,7 +30,7 @@ class ExportDiffusersConfig(_CardConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportHubConfig(_CardConfig):
+class ExportHubConfig(Card):
     """Upload a model to the Hugging Face hub, with a model card. Log in first (`hf auth login`, or HF_TOKEN); HF_ENDPOINT names
     another hub.
 

@@ -24,9 +24,8 @@ from ifuvit.encoders.autoencoder import Autoencoder
 from ifuvit.encoders.normalization import LatentNormalization
 from ifuvit.encoders.text_encoder import TextEncoder
 from ifuvit.model.uvit import EncodedText, IFUViT
-from ifuvit.model_card import EXAMPLE_PROMPTS
+from ifuvit.model_card import Card
 from ifuvit.pipeline import Pipeline
-from ifuvit.results import Evaluation
 from ifuvit.utils.config import from_dict
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import read_object
@@ -253,29 +252,9 @@ class IFUViTPipeline(DiffusionPipeline):
         """Write the directory as `ifuvit.Pipeline` does, whole or not at all; both load it."""
         self._as_ifuvit().save_pretrained(save_directory)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        license: str,
-        about: str = "",
-        datasets: Sequence[str] = (),
-        evaluations: Sequence[Evaluation] = (),
-        prompts: Sequence[str] = EXAMPLE_PROMPTS,
-        private: bool = False,
-        token: str | None = None,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, card: Card, **options: Any) -> str:
         """`ifuvit.Pipeline.push_to_hub`."""
-        return self._as_ifuvit().push_to_hub(
-            repo_id,
-            license=license,
-            about=about,
-            datasets=datasets,
-            evaluations=evaluations,
-            prompts=prompts,
-            private=private,
-            token=token,
-        )
+        return self._as_ifuvit().push_to_hub(repo_id, card, **options)
 
     def _start(
         self,
