@@ -92,3 +92,63 @@ def test_brackets_in_a_path(tmp_path: Path) -> None:
 def test_compressed_archives_are_told_of(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0.tar.gz: a compressed archive; unpack it"):
         read_dataset([archive(tmp_path / "0.tar.gz", mode="w:gz")])
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_to_an_image_is_not_passed_over(tmp_path: Path, kind: bytes) -> None:
+    path = archive(tmp_path / "0.tar")
+    with tarfile.open(path, "a") as tar:
+        other = tarfile.TarInfo("latest")  # concerns nobody
+        other.type, other.linkname = kind, "000.png"
+        tar.addfile(other)
+    assert len(read_dataset([path])) == 2
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("009.png")
+        link.type, link.linkname = kind, "000.png"
+        tar.addfile(link)
+    with pytest.raises(InputError, match="0.tar: 009.png: is a link; archive the files themselves"):
+        read_dataset([path])
+
+
+def test_json_with_a_mark_and_json_without_an_end(tmp_path: Path) -> None:
+    def of(text: bytes) -> str:
+        with tarfile.open(tmp_path / "0.tar", "w") as tar:
+            for name, content in (("0.png", png(0)), ("0.json", text)):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        return str(tmp_path / "0.tar")
+
+    assert read_dataset([of(b'\xef\xbb\xbf{"caption": "a bus"}')])[0].captions == ("a bus",)
+    with pytest.raises(InputError, match="0.tar: 0.json: not JSON"):
+        read_dataset([of(b"[" * 100_000)])
+
+
+def test_what_cannot_be_reached_now_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails once: the preparation ends, where it called the image broken; the next one has all of them."""
+    from fake_encoders import FakeAutoencoder, FakeTextEncoder
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    from ifuvit.data.config import PrepareConfig
+    from ifuvit.data.prepare import encode
+    from ifuvit.data.sources import DatasetSource
+    from ifuvit.utils.distributed import Processes
+
+    MemoryFileSystem().pipe_file("/set/0.tar", Path(archive(tmp_path / "0.tar", texts=(b"bus",) * 5)).read_bytes())
+    source, read, calls = DatasetSource(sources=("memory://set/0.tar",)), MemoryFileSystem.cat_file, []
+
+    def once(self, path, start=None, end=None, **more):
+        calls.append(start)
+        if len(calls) == 4:
+            raise TimeoutError("the store is busy")
+        return read(self, path, start=start, end=end, **more)
+
+    def prepare() -> None:
+        config = PrepareConfig(source=source, out=tmp_path / "out", size=12, workers=1)
+        encode(config, source.read(), FakeAutoencoder(), FakeTextEncoder(), Processes())
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", once)
+    with pytest.raises(InputError, match="memory://set/0.tar: cannot be read .the store is busy"):
+        prepare()
+    prepare()
+    assert (tmp_path / "out/skipped.jsonl").read_text() == ""

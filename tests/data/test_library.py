@@ -109,3 +109,51 @@ def test_what_cannot_be_read(tmp_path):
         read_dataset([str(tmp_path / "nothing-here")])
     with pytest.raises(InputError, match="all .tar or all .parquet"):
         read_dataset(["a.tar", "b.parquet"])
+
+
+def table(path, images, captions):
+    import pyarrow
+    from pyarrow import parquet
+
+    cells = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    parquet.write_table(
+        pyarrow.table({"image": pyarrow.array(images, cells), "caption": captions}), path, compression="zstd"
+    )
+    return str(path)
+
+
+def test_damaged_pages_of_a_table_are_one_line(tmp_path):
+    from pyarrow.parquet import ParquetFile
+
+    file = tmp_path / "a.parquet"
+    path = table(file, [{"bytes": png(row), "path": None} for row in range(9)], [f"bus {row}" for row in range(9)])
+    column = ParquetFile(path).metadata.row_group(0).column(2)
+    content, begin = bytearray(file.read_bytes()), column.dictionary_page_offset or column.data_page_offset
+    content[begin + 20 : begin + 40] = bytes(byte ^ 255 for byte in content[begin + 20 : begin + 40])
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="a.parquet: cannot be read as a data set"):
+        read_dataset([path])
+
+
+def test_a_table_names_files_of_its_own_folder_only(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in ("set/in.png", "out.png"):
+        (tmp_path / name).write_bytes(png(7))
+    (tmp_path / "set/link.png").symlink_to(tmp_path / "out.png")
+    names = ["in.png", "../out.png", str(tmp_path / "out.png"), "link.png", ".", "no.png", str(tmp_path / "set/in.png")]
+    path = table(tmp_path / "set/a.parquet", [{"bytes": None, "path": name} for name in names], ["a"] * len(names))
+    first, *others, last = read_dataset([path])
+    assert shade(first) == shade(last) == 7
+    for image, why in zip(others, ["lies outside"] * 3 + ["no such file"] * 2, strict=True):
+        with pytest.raises(InputError, match=f"a.parquet: row .*{why}"):
+            load_image(image.source)
+
+
+def test_captions_of_other_bytes_are_left_out_as_such(tmp_path):
+    """They were taken as two question marks."""
+    from ifuvit.data.plan import make_plan
+
+    path = table(tmp_path / "a.parquet", [{"bytes": png(row), "path": None} for row in range(2)], [b"bus", b"caf\xe9"])
+    plan = make_plan(read_dataset([path]))
+    assert [image.captions for image in plan.images] == [("bus",)]
+    assert [entry["reason"] for entry in plan.skipped] == ["no caption is UTF-8 text"]

@@ -15,7 +15,7 @@ from ifuvit.data.images import Box, CaptionedImage, center_crop_resize, load_ima
 from ifuvit.data.plan import Skips, skip_entry
 from ifuvit.utils.command_line import BAR_COLOR
 from ifuvit.utils.distributed import Processes
-from ifuvit.utils.errors import InputError
+from ifuvit.utils.errors import InputError, UnreachableError
 
 if TYPE_CHECKING:
     from ifuvit.encoders.autoencoder import Autoencoder
@@ -231,6 +231,8 @@ def _load(image: CaptionedImage, size: int, aspect: Literal["crop", "pad"]) -> n
     try:
         square = pad_resize if aspect == "pad" else center_crop_resize
         return np.asarray(square(load_image(image.source), size))
+    except UnreachableError:  # as the system's own errors: the same command goes on where it stopped
+        raise
     except InputError as error:
         return str(error)
 

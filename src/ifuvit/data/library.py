@@ -163,7 +163,7 @@ def _captions(data: "Dataset", column: str, sources: Sequence[str]) -> list[tupl
         if field:
             value = value.get(field) if isinstance(value, dict) else None
         if isinstance(value, bytes):
-            value = value.decode("utf-8", errors="replace")
+            value = value.decode("utf-8", errors="surrogateescape")  # which is left out, and said to be
         captions.append(caption_list(value, column, f"{sources[0]}: row {row}"))
     return captions
 
@@ -174,4 +174,4 @@ def _reader(data: "Dataset", column: str, row: int, key: str, sources: Sequence[
 
 def _encoded(data: "Dataset", column: str, row: int, where: str) -> bytes:
     """The bytes of one encoded image."""
-    return image_bytes(data[row][column], column, where)
+    return image_bytes(data[row][column], column, where, folder=Path("/"))  # the library's own files lie anywhere

@@ -76,7 +76,7 @@ class _Table:
             if field:
                 value = value.get(field) if isinstance(value, dict) else None
             if isinstance(value, bytes):
-                value = value.decode("utf-8", errors="replace")
+                value = value.decode("utf-8", errors="surrogateescape")  # which is left out, and said to be
             captions.append(caption_list(value, column, f"{self._file}: row {row}"))
         return captions
 
@@ -90,7 +90,7 @@ class _Table:
                 while len(self._groups) > _GROUPS_KEPT:
                     self._groups.popitem(last=False)
             value = self._groups[number][row - self._starts[number]]
-        return image_bytes(value, column, f"{self._file}: row {row}")
+        return image_bytes(value, column, f"{self._file}: row {row}", folder=self._file.folder)
 
 
 @contextmanager
@@ -101,29 +101,43 @@ def _reading(file: StoredFile) -> "Iterator[ParquetFile]":
     try:
         with file.open() as opened:
             yield ParquetFile(opened)
-    except ArrowException as error:
+    except (ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's own; without a number, of damaged pages
+            raise
         raise InputError(f"{file}: cannot be read as a data set ({' '.join(str(error).split())[:200]})") from None
 
 
-def image_bytes(value: object, column: str, where: str) -> bytes:
+def image_bytes(value: object, column: str, where: str, *, folder: Path | None) -> bytes:
     """The content of an image's cell.
 
+    Args:
+        folder: where the files lie that cells name; None for cells that may name no file.
+
     Raises:
-        InputError: it has none, or names a file that is missing.
+        InputError: it has none, or names a file that is missing or lies elsewhere.
     """
     if isinstance(value, dict):
         content, path = value.get("bytes"), value.get("path")
         if content is None and path:
-            try:
-                return Path(path).read_bytes()
-            except FileNotFoundError:
-                raise InputError(f"{where}: {path}: no such file") from None
+            return _file_bytes(path, where, folder)
         value = content
     if value is None:
         raise InputError(f"{where}: has no image")
     if not isinstance(value, bytes):
         raise InputError(f"{where}: {column} is a {type(value).__name__}, not an image")
     return value
+
+
+def _file_bytes(path: str, where: str, folder: Path | None) -> bytes:
+    if folder is None:
+        raise InputError(f"{where}: has no image, but names the file {path!r}; write the table with the images inside")
+    file = folder / path
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{where}: {path!r} lies outside the folder of the table; put the images below it, or inside it")
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise InputError(f"{where}: {path}: no such file") from None
 
 
 def _is_image(kind: "DataType") -> bool:

@@ -7,7 +7,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from ifuvit.utils.errors import InputError
+from ifuvit.utils.errors import InputError, UnreachableError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -29,6 +29,11 @@ class StoredFile:
 
     def __str__(self) -> str:
         return self.place
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a file on this machine."""
+        return None if "://" in self.place else Path(self.place).parent
 
     @cached_property
     def _location(self) -> "tuple[AbstractFileSystem, str]":
@@ -95,7 +100,7 @@ def _told(place: str) -> Iterator[None]:
     except Exception as error:
         if "://" not in place:
             raise
-        raise InputError(f"{place}: cannot be read ({_reason(error)})") from None
+        raise UnreachableError(f"{place}: cannot be read ({_reason(error)})") from None
 
 
 def _reason(error: Any) -> str:

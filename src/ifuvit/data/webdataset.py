@@ -91,7 +91,8 @@ def _parts(archive: StoredFile, file: BinaryIO) -> Iterator[tuple[str, _Part]]:
     """The files in an archive, in order.
 
     Raises:
-        InputError: it is no tar archive, was cut short, is empty, or has text that is not UTF-8.
+        InputError: it is no tar archive, was cut short, is empty, or has text that is not UTF-8, or an image or a text that is
+            a link.
     """
     end, files = 0, 0
     try:
@@ -99,6 +100,10 @@ def _parts(archive: StoredFile, file: BinaryIO) -> Iterator[tuple[str, _Part]]:
             for member in tar:
                 end = member.offset_data + -(-member.size // 512) * 512
                 tar.members = []  # type: ignore[attr-defined]  # millions of them would stay in memory
+                if (member.issym() or member.islnk()) and member.name.lower().endswith((*SUFFIXES, *_TEXTS)):
+                    raise InputError(
+                        f"{archive}: {member.name}: is a link; archive the files themselves (tar --dereference --hard-dereference)"
+                    )
                 if not member.isfile():
                     continue
                 files += 1
@@ -156,8 +161,8 @@ def _captions(sample: _Sample, column: str) -> tuple[str, ...]:
     if not field and ending != "json":
         return (part.text.removeprefix("\ufeff").partition("\n")[0],)  # as of a folder
     try:
-        value = json.loads(part.text)
-    except ValueError as error:
+        value = json.loads(part.text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}.json: not JSON ({error})") from None
     if field:
         value = value.get(field) if isinstance(value, dict) else None

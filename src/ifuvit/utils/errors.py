@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class LockedError(InputError):
     """Another process writes there."""
+
+
+class UnreachableError(InputError):
+    """A file of another machine cannot be read now: it may be whole, so that nobody must go on without it."""
