@@ -39,9 +39,9 @@ install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
 demo: $(VENV)/.installed
-	$(BIN)/ifuvit generate --prompts-file examples/demo-prompts.txt --beside $(EARLY) --out demo
-	$(BIN)/ifuvit generate --prompt-set paper --images-per-prompt 5 --beside $(EARLY) --out demo/counting
-	$(BIN)/ifuvit generate --prompt-set relations --beside $(EARLY) --out demo/relations
+	$(BIN)/ifuvit generate --prompts-file examples/demo-prompts.txt --guidance-scale 2 --beside $(EARLY) --out demo
+	$(BIN)/ifuvit generate --prompt-set paper --images-per-prompt 5 --guidance-scale 2 --beside $(EARLY) --out demo/counting
+	$(BIN)/ifuvit generate --prompt-set relations --guidance-scale 2 --beside $(EARLY) --out demo/relations
 	for images in counting counting/beside-$(EARLY) relations relations/beside-$(EARLY); do \
 	    $(BIN)/ifuvit evaluate demo/$$images --metrics counts --out demo/$$images/counts.json || exit 1; \
 	done
