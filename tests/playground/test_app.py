@@ -2,13 +2,16 @@
 
 import re
 import socket
+import subprocess
+import sys
 import types
 
 import pytest
 
 from ifuvit.playground import app
-from ifuvit.playground.app import Models, Shown, make_app, make_page, make_request
+from ifuvit.playground.app import Shown, make_app, make_page, make_request
 from ifuvit.playground.config import PlaygroundConfig
+from ifuvit.playground.models import Models
 from ifuvit.utils.errors import InputError
 
 
@@ -26,6 +29,30 @@ def test_a_port_that_is_taken(refusal):
         port = taken.getsockname()[1]
         line = refusal("playground", "--port", port)
     assert f"--port {port}: cannot listen there (Address already in use); give another --port" in line
+
+
+@pytest.mark.slow
+def test_what_cannot_be_loaded_ends_the_command(ifuvit):
+    """It is found in the other process, when the page is there already."""
+    pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ran = ifuvit("playground", "--port", port, "--device", "nowhere")
+    assert ran.status == 2 and ran.out.startswith(f"the playground is at http://127.0.0.1:{port}/")
+    assert ran.err.startswith("ifuvit: --device nowhere: cannot be used here") and ran.err.count("\n") == 1
+
+
+def test_the_page_needs_no_torch():
+    """It is imported in another process meanwhile, so the page is there in half the time."""
+    pytest.importorskip("gradio")
+    code = (
+        "import sys; from pathlib import Path; from ifuvit.playground import app; "
+        "from ifuvit.playground.config import PlaygroundConfig; "
+        "app.make_app(app.make_page(PlaygroundConfig(), ('a',), None, Path())); "
+        "print({'torch', 'transformers', 'diffusers'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout == "set()\n", ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -55,10 +82,8 @@ def test_fields_of_the_page():
 def page(model, tmp_path_factory):
     """The page with the tiny model."""
     pytest.importorskip("gradio")
-    import torch
-
     config = PlaygroundConfig(model=(model,), max_steps=5)
-    return make_page(config, (model,), Models(torch.device("cpu")), tmp_path_factory.mktemp("archives"))
+    return make_page(config, (model,), Models("cpu"), tmp_path_factory.mktemp("archives"))
 
 
 def test_the_page_is_served_and_loads_nothing_from_elsewhere(page):

@@ -12,8 +12,10 @@ from ifuvit.analysis.attention import record, word_maps
 from ifuvit.analysis.common import open_models
 from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.pipeline import Pipeline
-from ifuvit.playground.generation import ALL_BLOCKS, Request, WordMaps, enlarged, generate, overlay
+from ifuvit.playground.generation import generate
 from ifuvit.playground.history import entries, write_archive
+from ifuvit.playground.images import enlarged, overlay
+from ifuvit.playground.messages import ALL_BLOCKS, Request, WordMaps
 from ifuvit.utils.errors import InputError
 
 SETTINGS = SamplingSettings(steps=3)

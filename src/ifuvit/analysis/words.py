@@ -1,10 +1,12 @@
 """What the tokens of a prompt are: its words, and the start, end and padding around them."""
 
 import re
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from ifuvit.encoders.text_encoder import TextEncoder
 from ifuvit.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from ifuvit.encoders.text_encoder import TextEncoder
 
 Category = Literal["content", "number", "relation", "function", "special", "padding", "image", "time"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
@@ -53,7 +55,7 @@ def category_of(word: str) -> Category:
     return "function" if plain in _FUNCTION or not plain else "content"
 
 
-def read_tokens(encoder: TextEncoder, prompt: str) -> PromptTokens:
+def read_tokens(encoder: "TextEncoder", prompt: str) -> PromptTokens:
     """The words of a prompt with their tokens.
 
     Raises:

@@ -1,13 +1,13 @@
-"""The page, with gradio."""
+"""The page, with gradio. No torch here."""
 
 import contextlib
 import os
 import random
 import socket
 import tempfile
-import threading
 import webbrowser
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ifuvit.diffusion.settings import DEFAULT_SETTINGS, SOLVERS
 from ifuvit.playground.config import PlaygroundConfig
+from ifuvit.playground.images import enlarged, overlay
+from ifuvit.playground.messages import ALL_BLOCKS, Progress, Request, WordMaps
+from ifuvit.playground.models import ModelProcess, Models, no_garbage
 from ifuvit.shipped import DEFAULT_MODEL, find
 from ifuvit.shipped import names as shipped_names
 from ifuvit.utils.errors import InputError
@@ -22,10 +25,6 @@ from ifuvit.utils.errors import InputError
 if TYPE_CHECKING:
     import fastapi
     import gradio
-    import torch
-
-    from ifuvit.pipeline import Pipeline
-    from ifuvit.playground.generation import Progress, Request, WordMaps
 
 _NONE = "none"
 _MOST_SEEDS = 2**32
@@ -39,26 +38,24 @@ def serve(config: PlaygroundConfig, *, say: Callable[[str], None]) -> None:
     """Serve the page until interrupted.
 
     Args:
-        say: called with what the user should know, when the server listens.
+        say: called with what the user should know; first with the address, where a browser may ask from then on.
 
     Raises:
-        InputError: gradio is not installed, a model that there is not, or a port that is taken.
+        InputError: gradio is not installed, a model that there is not or that cannot be loaded, a device that there is not, or
+            a port that is taken.
     """
     if find_spec("gradio") is None:
         raise InputError("the playground requires gradio, which is not installed: pip install 'ifuvit[playground]'")
     names = config.model or (DEFAULT_MODEL, *(name for name in shipped_names() if name != DEFAULT_MODEL))
     for name in names:
         find(name)
-    listening = _listen(config)
-
-    from ifuvit.utils.devices import find_device
-
-    models = Models(find_device(config.device))
-    models[names[0]]
-    with listening, tempfile.TemporaryDirectory(prefix="ifuvit-playground-") as directory:
-        # Read when gradio is imported. It would ask a server for its newest version, and tell it that it runs.
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": directory}
-        app = make_app(make_page(config, names, models, Path(directory)))
+    with (
+        _listen(config) as listening,
+        tempfile.TemporaryDirectory(prefix="ifuvit-playground-") as directory,
+        ThreadPoolExecutor(1) as waiting,
+        ModelProcess(config.device) as models,
+    ):
+        loading = waiting.submit(lambda: list(models.ask(names[:1])))
         host = f"[{config.host}]" if ":" in config.host else config.host
         url = f"http://{host}:{config.port}/"
         say(f"the playground is at {url}; Ctrl-C ends it")
@@ -66,12 +63,23 @@ def serve(config: PlaygroundConfig, *, say: Callable[[str], None]) -> None:
             say("others can reach this server, and generate images with it")
         if config.open:
             webbrowser.open(url)  # it waits until the server accepts
+        # Read when gradio is imported. It would ask a server for its newest version, and tell it that it runs.
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": directory}
+        with no_garbage():
+            import uvicorn
 
-        import uvicorn
+            app = make_app(make_page(config, names, models, Path(directory)))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
 
+        def stop_if_failed(loading: Future[Any]) -> None:
+            if loading.exception():
+                server.should_exit = True
+
+        loading.add_done_callback(stop_if_failed)
         with contextlib.suppress(KeyboardInterrupt):
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
             server.run(sockets=[listening])
+        if loading.done():
+            loading.result()
 
 
 def _listen(config: PlaygroundConfig) -> socket.socket:
@@ -103,43 +111,29 @@ def make_app(page: "gradio.Blocks") -> "fastapi.FastAPI":
     )
 
 
-class Models:
-    """Pipelines by name, loaded when they are first asked for."""
-
-    def __init__(self, device: "torch.device") -> None:
-        self._device, self._loaded, self._lock = device, {}, threading.Lock()
-
-    def __getitem__(self, name: str) -> "Pipeline":
-        from ifuvit.pipeline import Pipeline
-
-        with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = Pipeline.from_pretrained(name, device=self._device)
-            return self._loaded[name]
-
-
 @dataclass
 class Shown:
     """What a visitor has before them: of both sides the images and the attention, and the history."""
 
     images: list[list[Any]] = field(default_factory=lambda: [[], []])
-    attention: "list[WordMaps | str]" = field(default_factory=lambda: ["", ""])
+    attention: list[WordMaps | str] = field(default_factory=lambda: ["", ""])
     chosen: int = 0
     """The image whose attention is shown."""
     history: list[Any] = field(default_factory=list)
 
 
-def make_page(config: PlaygroundConfig, names: tuple[str, ...], models: Models, directory: Path) -> "gradio.Blocks":
+def make_page(
+    config: PlaygroundConfig, names: tuple[str, ...], models: Models | ModelProcess, directory: Path
+) -> "gradio.Blocks":
     """The page.
 
     Args:
         names: of the models to choose from, the first ones chosen.
-        models: gives the pipelines.
+        models: what generates.
         directory: for archives of histories; gradio must be allowed to read it.
     """
     import gradio
 
-    from ifuvit.playground.generation import ALL_BLOCKS, enlarged, generate, overlay
     from ifuvit.playground.history import MAX_IMAGES, entries, write_archive
 
     with gradio.Blocks(title="ifuvit playground", analytics_enabled=False) as page:
@@ -230,23 +224,21 @@ def make_page(config: PlaygroundConfig, names: tuple[str, ...], models: Models, 
                 chosen = [name for name in (left, right) if name != _NONE]
                 if unknown := set(chosen) - set(names):
                     raise InputError(f"model {sorted(unknown)[0]!r}: not one of this page's")
-                pipelines = [models[name] for name in chosen]
-                for pipeline in pipelines:
-                    pipeline.objective.resolve_solver(request.settings.solver)
                 now = Shown(history=list(before.history))
-                yield {galleries[1]: gradio.Gallery(visible=len(chosen) > 1)} | {
+                yield {status: "starting ...", galleries[1]: gradio.Gallery(visible=len(chosen) > 1)} | {
                     one: gradio.Image(visible=False) for one in maps
                 }
-                for side, (name, pipeline) in enumerate(zip(chosen, pipelines, strict=True)):
-                    for progress in generate(pipeline, request):
-                        yield {
-                            galleries[side]: gradio.Gallery(
-                                [enlarged(image) for image in progress.images], label=name, visible=True
-                            ),
-                            status: told(name, progress, request),
-                        }
-                    now.images[side], now.attention[side] = progress.images, progress.attention
-                    now.history = [*entries(name, request, progress.images), *now.history][:MAX_IMAGES]
+                for side, progress in models.ask(chosen, request):
+                    name = chosen[side]
+                    yield {
+                        galleries[side]: gradio.Gallery(
+                            [enlarged(image) for image in progress.images], label=name, visible=True
+                        ),
+                        status: told(name, progress, request),
+                    }
+                    if progress.finished:
+                        now.images[side], now.attention[side] = progress.images, progress.attention
+                        now.history = [*entries(name, request, progress.images), *now.history][:MAX_IMAGES]
                 archive = write_archive(now.history, directory / f"{session.session_hash}.zip")
             except InputError as error:
                 raise gradio.Error(str(error), title="Not possible", print_exception=False) from None
@@ -264,7 +256,7 @@ def make_page(config: PlaygroundConfig, names: tuple[str, ...], models: Models, 
                 **attention(now, first, ALL_BLOCKS),
             }
 
-        def told(name: str, progress: "Progress", request: "Request") -> str:
+        def told(name: str, progress: Progress, request: Request) -> str:
             what = "done" if progress.finished else "at work"
             why = progress.attention if isinstance(progress.attention, str) else ""
             of = f"evaluation {progress.step} of the network, {request.settings.steps} solver steps"
@@ -311,14 +303,12 @@ def make_request(
     low: float,
     high: float,
     solver: str,
-) -> "Request":
+) -> Request:
     """The request of the page's fields.
 
     Raises:
         InputError: a field that is empty or outside its range.
     """
-    from ifuvit.playground.generation import Request
-
     if seed is None:
         raise InputError(f"the seed is empty; give a number from 0 to {_MOST_SEEDS - 1}")
     settings = DEFAULT_SETTINGS.changed(

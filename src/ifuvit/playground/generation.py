@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,70 +13,18 @@ from torch import Tensor
 from ifuvit.analysis.attention import word_maps
 from ifuvit.analysis.recording import ObservedModel, Pass
 from ifuvit.analysis.words import PromptTokens, read_tokens
-from ifuvit.diffusion.settings import SamplingSettings
 from ifuvit.model.uvit import EncodedText
+from ifuvit.playground.messages import ALL_BLOCKS, Progress, Request, WordMaps
 from ifuvit.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from ifuvit.pipeline import Pipeline
 
-ALL_BLOCKS = "mean of all blocks"
 # Decoding images on the way may take so much of the time, compared with sampling.
 _SHARE_OF_PREVIEWS = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """Images to generate."""
-
-    prompt: str
-    negative_prompt: str = ""
-    """Empty is the null caption."""
-    seed: int
-    images: int
-    settings: SamplingSettings
-
-    def check(self, *, max_steps: int, max_images: int) -> None:
-        """Refuse what the page's fields would not let through, for the server can be asked without them.
-
-        Raises:
-            InputError: an empty prompt, or a number outside its limits.
-        """
-        if not self.prompt.strip():
-            raise InputError("the prompt is empty; say what to draw, as three sheep on grass")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed {self.seed}: must be from 0 to {2**32 - 1}")
-        for name, value, most in (("steps", self.settings.steps, max_steps), ("images", self.images, max_images)):
-            if not 1 <= value <= most:
-                raise InputError(f"{name} {value}: must be from 1 to {most} here")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WordMaps:
-    """Where the patches of each image look in the prompt: means over heads and steps."""
-
-    tokens: PromptTokens
-    maps: dict[str, np.ndarray]
-    """By fused block, and `ALL_BLOCKS`: (images, words, S, S)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Images on their way."""
-
-    step: int
-    """Evaluations of the network done. Solvers of higher order take more than one a step."""
-    images: "list[Image]"
-    """What the network expects them to become; at the end, what they are."""
-    seconds: float
-    finished: bool = False
-    attention: WordMaps | str = ""
-    """When finished: the maps, or why there are none."""
-
-
-def generate(pipeline: "Pipeline", request: Request) -> Iterator[Progress]:
+def generate(pipeline: "Pipeline", request: Request) -> Generator[Progress, None, None]:
     """Sample the images of a request, and show them as they grow. The images are those of `Pipeline` bit for bit. An iterator
     that is closed stops the sampling.
 
@@ -191,22 +139,3 @@ def _tokens(pipeline: "Pipeline", prompt: str) -> tuple[PromptTokens | None, str
         return read_tokens(pipeline.text_encoder, prompt), ""
     except InputError as error:
         return None, str(error)
-
-
-def overlay(image: "Image", values: np.ndarray, size: int = 384) -> "Image":
-    """A map (S, S) over the gray image, from 0 to its largest value."""
-    from PIL import Image
-
-    from ifuvit.reporting.attention_figures import colored
-
-    heat = Image.fromarray(colored(values / max(float(values.max()), 1e-12)))
-    under = image.convert("L").convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-    return Image.blend(under, heat.resize((size, size), Image.Resampling.NEAREST), 0.72)
-
-
-def enlarged(image: "Image", least: int = 256) -> "Image":
-    """A small image by a whole factor, so that every pixel stays a crisp square."""
-    from PIL import Image
-
-    factor = max(1, least // image.width)
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifuvit.evaluation.generate import file_name
-from ifuvit.playground.generation import Request
+from ifuvit.playground.messages import Request
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.files import atomic_path, package_version
 
