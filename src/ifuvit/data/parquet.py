@@ -102,7 +102,9 @@ def _reading(file: StoredFile) -> "Iterator[ParquetFile]":
         with file.open() as opened:
             yield ParquetFile(opened)
     except (ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's own; without a number, of damaged pages
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # the system's own; without a number, of damaged pages
             raise
         raise InputError(f"{file}: cannot be read as a data set ({' '.join(str(error).split())[:200]})") from None
 
@@ -133,7 +135,9 @@ def _file_bytes(path: str, where: str, folder: Path | None) -> bytes:
         raise InputError(f"{where}: has no image, but names the file {path!r}; write the table with the images inside")
     file = folder / path
     if not file.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{where}: {path!r} lies outside the folder of the table; put the images below it, or inside it")
+        raise InputError(
+            f"{where}: {path!r} lies outside the folder of the table; put the images below it, or inside it"
+        )
     try:
         return file.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
