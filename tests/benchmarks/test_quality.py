@@ -71,3 +71,30 @@ def test_a_log_without_speeds_has_no_minutes(tmp_path):
     assert record is not None
     with pytest.raises(InputError, match="no steps_per_second"):
         record.seconds_at(1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("config.json", "[]", "config.json: holds a list"),
+        ("config.json", '{"config": []}', "config.json: 'config' holds a list"),
+        ("config.json", '{"config": {"recipe": [1]}}', "config.json: 'recipe' holds a list"),
+        ("manifest.json", "[]", "manifest.json: holds a list"),
+        ("manifest.json", '{"machine": 3}', "manifest.json: 'machine' holds a int"),
+        ("metrics.jsonl", '{"step": 9, "loss": 1}\n{"step": 8, "loss": 1}\n', "line 2: step 8 comes after step 9"),
+        ("metrics.jsonl", '{"step": -1, "loss": 1}\n', "line 1: step -1 comes after step 0"),
+    ],
+)
+def test_damaged_runs_are_one_line_and_leave_no_result(tmp_path, refusal, file, content, what):
+    run = write_run(tmp_path / "run", [(600, 0.5, 0.1)])
+    (run / file).write_text(content)
+    assert what in refusal("bench", "quality", run, "--out", tmp_path / "q.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_counts_once_and_the_plot_is_not_the_result(tmp_path, refusal):
+    run = write_run(tmp_path / "run", [(600, 0.5, 0.1)])
+    (tmp_path / "link").symlink_to(run)
+    assert "link is given twice" in refusal("bench", "quality", run, tmp_path / "link", "--out", tmp_path / "q.json")
+    assert "q.svg: is the result, which is JSON" in refusal("bench", "quality", run, "--out", tmp_path / "q.svg")
+    assert "q.svg: is the result, which is JSON" in refusal("bench", "scaling", "--out", tmp_path / "q.svg")

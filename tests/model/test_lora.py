@@ -95,8 +95,62 @@ def test_refusals(tmp_path, monkeypatch):
         load_adapter(other, tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "r": None}))
+    with pytest.raises(InputError, match="adapter_config.json: its SHA-256 is not that of"):
+        load_adapter(backbone(), tmp_path / "adapter")
+    (tmp_path / "adapter" / "checksums.json").unlink()
     with pytest.raises(InputError, match="adapter_model.safetensors: damaged"):
         load_adapter(backbone(), tmp_path / "adapter")
     monkeypatch.setattr("ifuvit.model.lora.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"LoRA requires peft; install with `pip install 'ifuvit\[lora\]'`"):
         add_lora(backbone(), **LORA)
+
+
+def test_every_byte_of_an_adapter_counts(tmp_path):
+    write_adapter(tmp_path / "a", adapted(backbone()).state_dict(), base="some-model", **LORA)
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 64
+    file.write_bytes(content)
+    model = backbone()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputError, match="adapter_model.safetensors: its SHA-256 is not that of"):
+        load_adapter(model, tmp_path / "a")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda parts: {}, "holds no adapters"),
+        (
+            lambda parts: {"base_model.model.x.lora_A.weight": torch.zeros(3, 3)},
+            "tensor .* is no adapter of this model",
+        ),
+        (lambda parts: {"in_blocks.0": torch.zeros(3), **parts}, "tensor 'in_blocks.0' is no adapter of this model"),
+        (lambda parts: dict([*parts.items()][1:]), "tensor .* is no adapter of this model"),
+        (lambda parts: {name: part[:2] for name, part in parts.items()}, "adapters of .* have shapes"),
+        (lambda parts: {name: part.fill_(float("nan")) for name, part in parts.items()}, ".*not finite"),
+    ],
+)
+def test_other_tensors_are_refused_and_change_nothing(tmp_path, damage, what):
+    """Tensors of other names were passed over, and those of other shapes a traceback."""
+    from safetensors.torch import load_file, save_file
+
+    write_adapter(tmp_path / "a", adapted(backbone()).state_dict(), base="some-model", **LORA)
+    (tmp_path / "a" / "checksums.json").unlink()
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    save_file({name: part.contiguous() for name, part in damage(load_file(file)).items()}, file)
+    model = backbone()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputError, match=f"adapter_model.safetensors: {what}"):
+        load_adapter(model, tmp_path / "a")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_what_peft_computes_otherwise_is_refused(tmp_path):
+    write_adapter(tmp_path / "a", adapted(backbone()).state_dict(), base="some-model", **LORA)
+    (tmp_path / "a" / "checksums.json").unlink()
+    file = tmp_path / "a" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "use_rslora": True}))
+    with pytest.raises(InputError, match="adapter_config.json: use_rslora is not what"):
+        load_adapter(backbone(), tmp_path / "a")

@@ -109,6 +109,15 @@ def test_a_run_without_a_line_yet(run: Path) -> None:
     assert "Nothing is logged yet" in page and 'id="slider"' not in page
 
 
+@pytest.mark.parametrize(
+    "begun", [[], {}, {"config": []}, {"config": {"steps": 9, "recipe": [1]}}, {"config": {"steps": "x"}}]
+)
+def test_a_damaged_record_is_one_line(run: Path, begun: object) -> None:
+    (run / "config.json").write_text(json.dumps(begun))
+    with pytest.raises(InputError, match=r"my-run/config\.json: "):
+        page_of(run)
+
+
 def test_a_log_that_is_cut_short(run: Path) -> None:
     text = (run / "metrics.jsonl").read_text()
     (run / "metrics.jsonl").write_text(text[:-30])

@@ -55,6 +55,8 @@ def test_refusals(base, tmp_path, refusal):
     assert "--lora-rank 4: adapts a model; give it with --init-from" in refusal(
         "train", "openmoji-cross-intermediate", "--lora-rank=4", *out
     )
+    aligned = ("--init-from", base, "--lora-rank=4", "--align-to=effnet-lite0")
+    assert "--align-to effnet-lite0 and --lora-rank 4: adapters alone" in refusal("train", "fine-tune", *aligned, *out)
     assert "--init-from is required: the model to fine-tune" in refusal("train", "fine-tune", *out)
     assert "no model '/nowhere'" in refusal("train", "fine-tune", "--init-from=/nowhere", *out)
     data = write_features(tmp_path / "wide", width=12)

@@ -1,16 +1,23 @@
 """Averages by a power of time, against the integrals that they stand for."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.integrate import quad
+from tiny_training import tiny, write_features
 
+from ifuvit.model.lora import merged_state
+from ifuvit.model.uvit import IFUViT
 from ifuvit.training import power_ema
+from ifuvit.training.loop import train
 from ifuvit.training.power_ema import PowerEMA, combination, exponent_of, reconstruct
 from ifuvit.utils.errors import InputError
 from ifuvit.utils.files import write_json
+from ifuvit.utils.weights import load_state
 
 WIDTHS = (0.05, 0.10)
 
@@ -83,3 +90,58 @@ def test_what_cannot_be_reconstructed(run: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"config": {"recipe": {"ema": {}}}})
     with pytest.raises(InputError, match="has kept no averages; train with --power-ema"):
         reconstruct(tmp_path, 0.08)
+
+
+def test_every_byte_of_an_average_counts(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    file = power_ema.path_of(copy, 300)
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 64
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="step-00000300.safetensors: its checksum is not the one"):
+        reconstruct(copy, 0.08)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "what"),
+    [
+        ({"x": torch.zeros(2)}, "damaged"),
+        ({"7.weight": torch.zeros(1, 2)}, "damaged"),
+        ({}, "does not hold two averages"),
+        ({"0.weight": torch.zeros(1, 2)}, "does not hold two averages"),
+        ({"0.weight": torch.zeros(3), "1.weight": torch.zeros(3)}, "another shape"),
+    ],
+)
+def test_averages_of_something_else(run: Path, tmp_path: Path, tensors: dict, what: str) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    save_file(tensors, power_ema.path_of(copy, 1600))
+    with pytest.raises(InputError, match=f"step-00001600.safetensors: .*{what}"):
+        reconstruct(copy, 0.08)
+
+
+@pytest.mark.parametrize("widths", [[0.5, 2], [0.05], "ab", [0.05, 0.05]])
+def test_widths_that_are_none(run: Path, tmp_path: Path, widths: object) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    write_json(copy / "config.json", {"config": {"recipe": {"ema": {"power_ema": widths}}}})
+    with pytest.raises(InputError, match="config.json: "):
+        reconstruct(copy, 0.08)
+
+
+def test_averages_of_adapters_are_merged(tmp_path: Path) -> None:
+    """As a model without adapters has them: `convert average` ended in a traceback."""
+    data = write_features(tmp_path / "data")
+    base = train(tiny(data, tmp_path / "base", steps=2))
+    settings = {"init_from": str(base), "lora_rank": 2, "learning_rate": 1e-2, "save_every": 2, "warmup_steps": 0}
+    adapted = train(tiny(data, tmp_path / "adapted", steps=4, power_ema=WIDTHS, **settings))
+    weights, step = reconstruct(adapted, WIDTHS[0])
+    before = IFUViT.from_pretrained(base)
+    load_state(before, weights, where="averages")
+    states = power_ema.read(adapted, 4)
+    expected = merged_state(states[0], rank=2, alpha=2.0)
+    assert step == 4 and all(torch.allclose(weights[name], value, atol=1e-6) for name, value in expected.items())
+    changed = [
+        name
+        for name, value in IFUViT.from_pretrained(base).state_dict().items()
+        if not torch.equal(value, weights[name])
+    ]
+    assert changed and all(name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")) for name in changed)

@@ -49,8 +49,7 @@ class BenchConfig(TimingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out.is_dir():
-            raise InputError(f"--out {self.out}: is a directory; give the name of a JSON file")
+        _check_out(self.out)
         self._check_distinct("precision")
 
     def settled(self, *, bf16: bool) -> Self:
@@ -240,8 +239,18 @@ class BenchQualityConfig:
     def __post_init__(self) -> None:
         if not self.runs:
             raise InputError("no RUN; name run directories of `ifuvit train`")
-        if self.out.is_dir():
-            raise InputError(f"--out {self.out}: is a directory; give the name of a JSON file")
+        for place, run in enumerate(self.runs):
+            if run.resolve() in [other.resolve() for other in self.runs[:place]]:
+                raise InputError(f"RUN {run} is given twice")
+        _check_out(self.out)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a directory, and a name that the plot next to the result would have."""
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a directory; give the name of a JSON file")
+    if out.suffix.lower() == ".svg":
+        raise InputError(f"--out {out}: is the result, which is JSON; give the name of a JSON file")
 
 
 ACTIONS: dict[str, type[BenchConfig] | type[BenchQualityConfig]] = {

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ifuvit.benchmarks.config import BenchQualityConfig
 from ifuvit.results import LearningCurve, LearningCurves, LearningPoint, by_name, read_training, write
 from ifuvit.utils.config import to_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import manifest, now, read_json
+from ifuvit.utils.files import manifest, now, read_object
 
 MARKS = {"counts": (0.8, 0.9, 0.95), "relations": (0.5, 0.8, 0.9)}
 """Shares of right images that are looked for."""
@@ -50,15 +51,28 @@ def learning_curve(run: Path, name: str) -> LearningCurve:
         raise InputError(
             f"{run}: has no evaluation that counts objects; train with --evaluate-every N --evaluate-data SCENES"
         )
-    settings = read_json(run / "config.json").get("config", {}) if (run / "config.json").is_file() else {}
     return LearningCurve(
         name=name,
         run=str(run),
-        recipe=settings.get("recipe", {}),
-        machine=read_json(run / "manifest.json").get("machine", {}) if (run / "manifest.json").is_file() else {},
+        recipe=_object_in(run / "config.json", "config", "recipe"),
+        machine=_object_in(run / "manifest.json", "machine"),
         points=tuple(points),
         minutes_to={what: {f"{mark:g}": minutes_to(points, what, mark) for mark in MARKS[what]} for what in MARKS},
     )
+
+
+def _object_in(file: Path, *names: str) -> dict[str, Any]:
+    """An object inside those of a JSON file; empty without the file or the field.
+
+    Raises:
+        InputError: something else is there.
+    """
+    value: Any = read_object(file) if file.is_file() else {}
+    for name in names:
+        value = value.get(name, {})
+        if not isinstance(value, dict):
+            raise InputError(f"{file}: {name!r} holds a {type(value).__name__}, not an object with fields")
+    return value
 
 
 def minutes_to(points: Sequence[LearningPoint], what: str, mark: float) -> float | None:

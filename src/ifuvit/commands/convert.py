@@ -122,11 +122,13 @@ def _convert_average(config: ConvertAverageConfig) -> dict[str, Any]:
 
     from ifuvit.pipeline import Pipeline
     from ifuvit.training.power_ema import reconstruct
+    from ifuvit.utils.weights import load_state
 
     weights, step = reconstruct(config.run, config.width, config.step)
     pipeline = Pipeline.from_pretrained(config.run)
     own = pipeline.model.state_dict()
-    pipeline.model.load_state_dict({name: weights[name] for name in own})
+    chosen = {name: tensor for name, tensor in weights.items() if name in own}  # without a head that only training has
+    load_state(pipeline.model, chosen, where=f"{config.run / 'averages'}")
     with out.replace() as directory:
         pipeline.save_pretrained(directory)
         write_manifest(directory, "convert", to_dict(config), started=started, step=step)

@@ -5,9 +5,11 @@ A layer's weight is W + (alpha / rank) B A. W stays; A and B are trained, and li
     adapter_config.json          rank, alpha and layers, in peft's words
     adapter_model.safetensors    A and B of every layer
     base.json                    which weights they were trained on
+    checksums.json               SHA-256 of the three
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from ifuvit.model.kernels import Linear
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_directory, read_object, reading, write_json
+from ifuvit.utils.files import atomic_directory, read_object, reading, verify_checksums, write_checksums, write_json
 from ifuvit.utils.weights import read_safetensors
 
 _LAYERS = r"(text_blocks|in_blocks|mid_block|out_blocks)\b.*\.(qkv|q|kv|proj|fc1|fc2)"
@@ -101,6 +103,7 @@ def write_adapter(directory: Path, state: Mapping[str, Tensor], *, rank: int, al
         }
         save_file({f"base_model.model.{name}": tensor for name, tensor in adapters.items()}, path / _WEIGHTS)
         write_json(path / _BASE, {"model": base, "fingerprint": fingerprint(state)})
+        write_checksums(path, _CONFIG, _WEIGHTS, _BASE)
 
 
 @torch.no_grad()
@@ -126,8 +129,43 @@ def load_adapter(model: nn.Module, directory: str | Path, *, scale: float = 1.0)
             f"adapter {directory}: was trained on other weights, those of {base.get('model')}; give that model"
         )
     parts = read_safetensors(path / _WEIGHTS)
+    verify_checksums(path)
     with reading(path / _WEIGHTS):
+        if other := [name for name in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern") if config.get(name)]:
+            raise InputError(f"{path / _CONFIG}: {other[0]} is not what `ifuvit train --lora-rank` writes")
         factor = scale * float(config["lora_alpha"]) / int(config["r"])
-        for name, a in parts.items():
-            if match := re.fullmatch(r"base_model\.model\.(.+)\.lora_A\.weight", name):
-                state[f"{match[1]}.weight"].add_(parts[name.replace(".lora_A.", ".lora_B.")] @ a, alpha=factor)
+        changes = _products(parts, state, where=path / _WEIGHTS)
+        if not math.isfinite(factor) or not all(change.isfinite().all() for change in changes.values()):
+            raise InputError(f"{path / _WEIGHTS}: adapters that are not finite; the training has diverged")
+        for name, change in changes.items():
+            state[name].add_(change, alpha=factor)
+
+
+def _products(parts: Mapping[str, Tensor], state: Mapping[str, Tensor], *, where: Path) -> dict[str, Tensor]:
+    """B A of every adapter by the name of the weight that it is added to.
+
+    Raises:
+        InputError: none, or a tensor that is no adapter of the backbone whose state is given.
+    """
+    changes: dict[str, Tensor] = {}
+    for name in parts:
+        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
+        other = (
+            name.replace(".lora_A.", ".lora_B.") if match and match[2] == "A" else name.replace(".lora_B.", ".lora_A.")
+        )
+        weight = state.get(f"{match[1]}.weight") if match else None
+        if match is None or weight is None or other not in parts:
+            raise InputError(f"{where}: tensor {name!r} is no adapter of this model")
+        if match[2] == "A":
+            a, b = parts[name], parts[other]
+            if (
+                a.ndim != 2
+                or b.ndim != 2
+                or b.shape[1] != a.shape[0]
+                or (b.shape[0], a.shape[1]) != tuple(weight.shape)
+            ):
+                raise InputError(f"{where}: adapters of {match[1]} have shapes {tuple(a.shape)} and {tuple(b.shape)}")
+            changes[f"{match[1]}.weight"] = (b @ a).to(weight)
+    if not changes:
+        raise InputError(f"{where}: holds no adapters")
+    return changes

@@ -15,7 +15,7 @@ from ifuvit.reporting.collection import Item
 from ifuvit.reporting.tables import number
 from ifuvit.reporting.templating import environment
 from ifuvit.results import Metric, Metrics, TrainingRecord, read_training
-from ifuvit.utils.files import now, package_version, read_object, write_text
+from ifuvit.utils.files import now, package_version, read_object, reading, write_text
 
 State = Literal["training", "finished", "stopped", "failed"]
 
@@ -43,7 +43,9 @@ def write_run_page(run: Path, *, step: int, state: State, why: str = "") -> Path
         InputError: config.json or metrics.jsonl is missing or broken.
     """
     begun = read_object(run / "config.json")
-    config: Mapping[str, Any] = begun["config"]
+    with reading(run / "config.json"):
+        config: Mapping[str, Any] = begun["config"]
+        about, steps = _about(begun), int(config["steps"])
     record = read_training(run / "metrics.jsonl") or TrainingRecord(loss=(), validation=(), evaluations=())
     item = Item(file=run / "metrics.jsonl", result=record, name=run.resolve().name)
     grids = training_section.sample_grids([item])
@@ -52,12 +54,12 @@ def write_run_page(run: Path, *, step: int, state: State, why: str = "") -> Path
         .get_template("run.html.j2")
         .render(
             name=item.name,
-            about=_about(begun),
+            about=about,
             state=state,
             why=why,
             step=step,
-            steps=config["steps"],
-            tiles=_tiles(record, step, config["steps"], state),
+            steps=steps,
+            tiles=_tiles(record, step, steps, state),
             plots=training_section.training_plots([item]),
             tables=training_section.training_tables([item]),
             grids=grids,

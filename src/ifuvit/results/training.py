@@ -77,7 +77,7 @@ def read_training(file: Path) -> TrainingRecord | None:
         InputError: a line that is not of this form. The last one may be cut short, for the run may go on.
     """
     curves: dict[str, list[tuple[int, float]]] = {name: [] for name in _CURVES}
-    evaluations, levels, batch_size = [], [], None
+    evaluations, levels, batch_size, last = [], [], None, 0
     lines = _text(file).split("\n")
     for number, text in enumerate(lines, start=1):
         where = f"{file}: line {number}"
@@ -96,6 +96,9 @@ def read_training(file: Path) -> TrainingRecord | None:
         step = line.get("step")
         if type(step) is not int:
             raise InputError(f"{where}: 'step' is not a whole number")
+        if step < last:
+            raise InputError(f"{where}: step {step} comes after step {last}; it is not the log of one run")
+        last = step
         for key, values in curves.items():
             if key in line:
                 values.append((step, _finite(line[key], f"{where}: {key!r}")))

@@ -198,6 +198,13 @@ class Recipe:
     alignment: AlignmentConfig = AlignmentConfig()
     start: StartConfig = StartConfig()
 
+    def __post_init__(self) -> None:
+        if self.alignment.align_to is not None and self.start.lora_rank is not None:
+            raise InputError(
+                f"--align-to {self.alignment.align_to} and --lora-rank {self.start.lora_rank}: adapters alone are trained, and the "
+                "head that aligns would stay as it was drawn; leave one of them out"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:

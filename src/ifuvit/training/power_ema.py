@@ -5,6 +5,7 @@ Karras et al. 2024 (arXiv 2312.02696), section 3 and appendix C: the average at 
 checkpoint; the profile of another width at another step is a combination of theirs, by least squares.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
+from ifuvit.training.config import EMAConfig, StartConfig
 from ifuvit.training.ema import EMA
+from ifuvit.utils.config import from_dict
 from ifuvit.utils.errors import InputError
-from ifuvit.utils.files import atomic_path, read_json, reading
+from ifuvit.utils.files import atomic_path, read_object, reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,14 +71,22 @@ def path_of(run: Path, step: int) -> Path:
 
 
 def write(run: Path, step: int, averages: Sequence[Mapping[str, "Tensor"]]) -> Path:
-    """Write the averages of a step, in the order of their widths."""
+    """Write the averages of a step, in the order of their widths, with their checksum."""
     from safetensors.torch import save_file
 
     tensors = {f"{place}.{name}": t.contiguous() for place, one in enumerate(averages) for name, t in one.items()}
     path_of(run, step).parent.mkdir(exist_ok=True)
     with atomic_path(path_of(run, step)) as temporary:
-        save_file(tensors, temporary)
+        save_file(tensors, temporary, metadata={"sha256": _checksum(tensors)})
     return path_of(run, step)
+
+
+def _checksum(tensors: Mapping[str, "Tensor"]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().numpy().data)
+    return digest.hexdigest()
 
 
 def read(run: Path, step: int) -> list[dict[str, "Tensor"]]:
@@ -84,18 +95,24 @@ def read(run: Path, step: int) -> list[dict[str, "Tensor"]]:
     Raises:
         InputError: there are none, or they are damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     file = path_of(run, step)
     try:
-        tensors = load_file(file)
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            expected = (opened.metadata() or {}).get("sha256")
     except (FileNotFoundError, SafetensorError) as error:
         raise InputError(f"{file}: the averages of this step cannot be read ({error})") from None
+    if expected is not None and expected != _checksum(tensors):
+        raise InputError(f"{file}: its checksum is not the one that was written: damaged; copy it again")
     found: list[dict[str, Tensor]] = [{}, {}]
-    for name, tensor in tensors.items():
-        place, name = name.split(".", 1)
-        found[int(place)][name] = tensor
+    with reading(file):
+        for name, tensor in tensors.items():
+            place, name = name.split(".", 1)
+            found[("0", "1").index(place)][name] = tensor
+    if not found[0] or found[0].keys() != found[1].keys():
+        raise InputError(f"{file}: does not hold two averages of the same weights")
     return found
 
 
@@ -114,16 +131,20 @@ def reconstruct(run: Path, width: float, step: int | None = None) -> tuple[dict[
         step: whose average; default: the last that was kept.
 
     Returns:
-        float32 tensors by name, and the step.
+        float32 tensors by name, as a backbone without adapters has them, and the step.
 
     Raises:
         InputError: the run kept no averages, none of this step, or they are damaged.
     """
     import torch
 
-    steps = kept_steps(run)
+    from ifuvit.model.lora import merged_state
+
+    steps, where = kept_steps(run), f"{run / 'config.json'}: config: recipe"
     with reading(run / "config.json"):
-        widths = read_json(run / "config.json")["config"]["recipe"]["ema"].get("power_ema")
+        recipe = read_object(run / "config.json")["config"]["recipe"]
+        widths = from_dict(EMAConfig, recipe["ema"], where=f"{where}: ema").power_ema
+        start = from_dict(StartConfig, recipe.get("start", {}), where=f"{where}: start")
     if not steps or not widths:
         raise InputError(f"{run}: has kept no averages; train with --power-ema 0.05 0.1")
     step = steps[-1] if step is None else step
@@ -137,5 +158,11 @@ def reconstruct(run: Path, width: float, step: int | None = None) -> tuple[dict[
     for one, pair in zip(used, weights, strict=True):
         for weight, tensors in zip(pair.tolist(), read(run, one), strict=True):
             for name, tensor in tensors.items():
-                total[name] = total.get(name, torch.zeros_like(tensor, dtype=torch.float64)) + weight * tensor.double()
-    return {name: tensor.float() for name, tensor in total.items()}, step
+                before = total.setdefault(name, torch.zeros_like(tensor, dtype=torch.float64))
+                if before.shape != tensor.shape:
+                    raise InputError(f"{path_of(run, one)}: {name} has another shape than in the step before")
+                before += weight * tensor.double()
+    average = {name: tensor.float() for name, tensor in total.items()}
+    if not all(tensor.isfinite().all() for tensor in average.values()):
+        raise InputError(f"{run}: averages that are not finite; give an earlier --step")
+    return average if start.lora is None else merged_state(average, **start.lora), step
