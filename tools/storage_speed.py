@@ -128,7 +128,7 @@ def main() -> None:
                 medians = {n: [statistics.median(part) for part in zip(*t, strict=True)] for n, t in times.items()}
                 rows.append(
                     {
-                        "name": f"{kind}, {size}",
+                        "name": f"{size} in {kind}",
                         "images": number,
                         "megabytes": held / 1e6,
                         "megabytes_to_list": listing / 1e6,
