@@ -1,9 +1,9 @@
 """What object storage costs `ifuvit prepare dataset`: listing archives and reading their images, next to the same files here.
 
-    python tools/storage_speed.py RESULT.json
+    python tools/storage_speed.py RESULT.json [IMAGES]
 
-Draws 2,000 photographs of noise and color (256 pixels, JPEG) into four archives and two parquet files, once small and once with
-images of more than 256 KB, and puts them on a local server of S3 (moto, in a process of its own). Every place is read three
+Draws photographs of noise and color (JPEG) into four archives and two parquet files, IMAGES small ones (2,000 unless given; 256
+pixels) and a 25th as many of more than 256 KB (768 pixels), and puts them on a local server of S3 (moto, in a process of its own). Every place is read three
 times in turn; the medians are compared. The server is written in Python and shares the processor: a real one is faster, its
 network slower. What is told is how many bytes travel, and that reading keeps up with the encoders.
 """
@@ -28,7 +28,6 @@ from ifuvit.data.library import read_dataset
 from ifuvit.utils.files import manifest, now, write_json
 
 ROUNDS, ARCHIVES, THREADS = 3, 4, 4
-SIZES = {"small images": (2000, 256), "large images": (80, 768)}
 
 
 def photograph(side: int, seed: int, quality: int) -> bytes:
@@ -88,7 +87,9 @@ def main() -> None:
     """Entry point."""
     import s3fs
 
-    started, rows = now(), []
+    small = int(sys.argv[2]) if len(sys.argv) > 2 else 2000
+    sizes = {"small images": (small, 256), "large images": (small // 25, 768)}
+    started, load, rows = now(), os.getloadavg()[0], []
     travelled = [0]
     plain, range_of = s3fs.S3FileSystem._cat_file, s3fs.core.S3File._fetch_range
 
@@ -105,7 +106,7 @@ def main() -> None:
     s3fs.S3FileSystem._cat_file, s3fs.core.S3File._fetch_range = cat_file, fetch_range
     with tempfile.TemporaryDirectory() as place, server():
         fs = s3fs.S3FileSystem()
-        for size, (number, side) in SIZES.items():
+        for size, (number, side) in sizes.items():
             directory, bucket = Path(place, size.split()[0]), size.split()[0]
             directory.mkdir()
             patterns = write(directory, number, side)
@@ -127,7 +128,7 @@ def main() -> None:
                 medians = {n: [statistics.median(part) for part in zip(*t, strict=True)] for n, t in times.items()}
                 rows.append(
                     {
-                        "data": f"{kind}, {size}",
+                        "name": f"{size} in {kind}",
                         "images": number,
                         "megabytes": held / 1e6,
                         "megabytes_to_list": listing / 1e6,
@@ -137,8 +138,8 @@ def main() -> None:
                     }
                 )
                 print(rows[-1])
-    result = manifest("tools/storage_speed.py", {"rounds": ROUNDS, "threads": THREADS}, started=started, rows=rows)
-    write_json(sys.argv[1], result)
+    config = {"small_images": small, "rounds": ROUNDS, "threads": THREADS}
+    write_json(sys.argv[1], manifest("storage speed", config, started=started, load_before=load, rows=rows))
 
 
 if __name__ == "__main__":
