@@ -52,10 +52,11 @@ def test_evaluation_is_sampled_as_the_protocol_says(
     parsed: Callable[..., TrainConfig], refusal: Callable[..., str]
 ) -> None:
     assert parsed().evaluation.evaluate_sampling == protocols["quick"].sampling
-    told = parsed("--evaluate-steps", 9, "--evaluate-solver", "ddim", "--steps", 50)
+    during = ("--evaluate-every", 10, "--evaluate-data", "scenes")
+    told = parsed(*during, "--evaluate-steps", 9, "--evaluate-solver", "ddim", "--steps", 50)
     assert told.evaluation.evaluate_sampling == SamplingSettings(steps=9, solver="ddim", guidance_scale=2.0)
     assert told.steps == 50
-    paper = parsed("--evaluate-protocol", "paper", "--evaluate-guidance-scale", 3)
+    paper = parsed(*during, "--evaluate-protocol", "paper", "--evaluate-guidance-scale", 3)
     assert paper.evaluation.evaluate_sampling == PAPER_EVALUATION_SETTINGS.changed(guidance_scale=3.0)
     line = refusal("train", "cross-early", "--data", "a", "--out", "b", "--evaluate-steps", 0)
     assert line.startswith("ifuvit: --evaluate-steps 0: must be from 1 to 1000")

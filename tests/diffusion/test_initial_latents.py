@@ -57,7 +57,7 @@ def test_a_start_depends_on_seed_and_index_alone():
 
 def test_images_of_the_shipped_model_have_the_grounds_of_its_training():
     """From pure noise three of four have the same one of six grounds, whatever the seed."""
-    pipeline = Pipeline.from_pretrained()
+    pipeline = Pipeline.from_pretrained("openmoji-4-cross-intermediate")
 
     def grounds(initial):
         images = pipeline(["two apples"] * 24, initial_latents=initial, num_inference_steps=6)
